@@ -1,0 +1,168 @@
+"""Do the unlabeled scans help on generated data? `patchcl demo` for several seeds, and what the seeds say together.
+
+    python benchmarks/demo_seeds.py        # seeds 0 to 4, about 6 minutes each on 2 cores
+
+Every seed draws other patients, another split, other weights and another order. A seed that is in the result file is
+not run again, and one that was stopped goes on where it was. After a change of method, remove both file and runs.
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from scipy import stats
+
+from patchcl.demo import DEMO, METHODS, DemoResult, run_demo
+from patchcl.errors import UserError
+from patchcl.evaluate import MEAN, points, summarise
+from patchcl.metrics import EMPTY_POLICY
+from patchcl.run_folder import RunFolder, write_json
+from patchcl.statistics import Interval
+
+RESULTS = Path(__file__).parent / "results" / "demo_seeds.json"
+METRICS = ("dice", "hd95_mm")
+Seeds = dict[str, dict[str, Any]]  # seed -> what was measured with it
+
+
+def main() -> None:
+    """Run what is missing, after every seed write what is known, and end with the table and the answer."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    arguments.add_argument("--runs", type=Path, default=Path("runs/demo_seeds"), help="where the runs go")
+    arguments.add_argument("--results", type=Path, default=RESULTS, help="the result file")
+    chosen, console = arguments.parse_args(), Console()
+    seeds = finished(chosen.results)
+    for seed in chosen.seeds:
+        if str(seed) in seeds:
+            console.print(f"Seed {seed} is in {chosen.results.name} already.")
+            continue
+        console.rule(f"Seed {seed}")
+        out = chosen.runs / f"seed_{seed}"
+        seeds[str(seed)] = measured(run_demo(out, seed, console), out)
+        write_json(chosen.results, {"settings": list(DEMO), "summary": summary(seeds), "seeds": seeds})
+    show(summary(seeds), seeds, console)
+
+
+def finished(path: Path) -> Seeds:
+    """What the result file knows.
+
+    Raises:
+        UserError: It was measured with other settings, and the two must not be mixed.
+    """
+    if not path.is_file():
+        return {}
+    known = json.loads(path.read_text(encoding="utf-8"))
+    if known["settings"] != list(DEMO):
+        raise UserError(f"{path} was measured with other settings than the demo has now. Remove it and the runs.")
+    return dict(known["seeds"])
+
+
+def measured(result: DemoResult, out: Path) -> dict[str, Any]:
+    """Mean scores over patients, by method and structure, and where they come from."""
+    first = result.evaluations[METHODS[0]]
+    scores = {
+        method: {
+            structure: {metric: summarise(evaluation, metric, structure).mean for metric in METRICS}
+            for structure in (*evaluation.structures, MEAN)
+        }
+        for method, evaluation in result.evaluations.items()
+    }
+    origin = {
+        method: json.loads(RunFolder(out / method).provenance.read_text(encoding="utf-8"))
+        for method in result.evaluations
+    }
+    return {"test_patients": len(first.patients), "scores": scores, "provenance": origin}
+
+
+def summary(seeds: Seeds) -> dict[str, Any]:
+    """Mean and deviation over seeds by method, structure and metric, and the paired difference of the two methods."""
+    baseline, method = METHODS
+    structures = next(iter(seeds.values()))["scores"][baseline]
+
+    def over_seeds(name: str, structure: str, metric: str) -> list[float]:
+        return [seed["scores"][name][structure][metric] for seed in seeds.values()]
+
+    def cell(structure: str, metric: str) -> dict[str, Any]:
+        first, second = (over_seeds(name, structure, metric) for name in METHODS)
+        difference = t_interval(np.subtract(second, first))
+        return {baseline: spread(first), method: spread(second), "difference": [plain(bound) for bound in difference]}
+
+    return {structure: {metric: cell(structure, metric) for metric in METRICS} for structure in structures}
+
+
+def spread(values: Sequence[float]) -> list[float | None]:
+    """Mean and standard deviation; no deviation for a single value."""
+    return [float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None]
+
+
+def t_interval(differences: np.ndarray, level: float = 0.95) -> Interval:
+    """The mean paired difference over seeds and its t-interval, without bounds for a single seed."""
+    mean = float(differences.mean())
+    if len(differences) == 1:
+        return Interval(mean, math.nan, math.nan)
+    if np.ptp(differences) == 0:
+        return Interval(mean, mean, mean)
+    low, high = stats.t.interval(level, len(differences) - 1, loc=mean, scale=stats.sem(differences))
+    return Interval(mean, float(low), float(high))
+
+
+def plain(value: float) -> float | None:
+    """For JSON, which knows no NaN."""
+    return None if math.isnan(value) else value
+
+
+def show(results: dict[str, Any], seeds: Seeds, console: Console) -> None:
+    """Print the table, and the answer in words."""
+    table = Table(
+        title=f"Generated scans, {len(seeds)} seeds: mean ± standard deviation over seeds", caption=EMPTY_POLICY
+    )
+    table.add_column("structure")
+    for heading in (*(f"{name}, {unit}" for unit in ("Dice %", "95HD mm") for name in METHODS), "Dice points", "95 %"):
+        table.add_column(heading, justify="right")
+    for structure, cells in results.items():
+        figures = [shown(cells[metric][name], metric) for metric in METRICS for name in METHODS]
+        mean, low, high = interval(cells)
+        table.add_row(structure, *figures, points(mean), f"{points(low)} to {points(high)}")
+    console.print(table)
+    console.print(answer(interval(results[MEAN]), len(seeds)), highlight=False)
+    commits = {run["commit"] for seed in seeds.values() for run in seed["provenance"].values()}
+    if len(commits) > 1:
+        console.print(f"Note: these runs come from several commits: {', '.join(sorted(map(str, commits)))}.")
+
+
+def shown(figure: Sequence[float | None], metric: str) -> str:
+    """Dice in percent, distances in mm."""
+    scale = 100 if metric == "dice" else 1
+    return " ± ".join("?" if part is None else f"{scale * part:.1f}" for part in figure)
+
+
+def interval(cells: dict[str, Any]) -> Interval:
+    """The difference in Dice as it was before JSON."""
+    return Interval(*(math.nan if bound is None else bound for bound in cells["dice"]["difference"]))
+
+
+def answer(difference: Interval, seeds: int) -> str:
+    """What the numbers say, also when it is no."""
+    mean, low, high = difference
+    if math.isnan(low):
+        return f"{points(mean)} Dice points with one seed, and one seed is no answer."
+    facts = f"{points(mean)} Dice points ({points(low)} to {points(high)}, 95 % t-interval over {seeds} seeds)"
+    if low > 0:
+        return f"Yes, the unlabeled scans help on this generated data: {facts}."
+    if high < 0:
+        return f"No, the unlabeled scans do harm on this generated data: {facts}."
+    return f"No, these seeds do not show that the unlabeled scans help on this generated data: {facts}."
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(str(error))

@@ -1,0 +1,29 @@
+"""Pieces of one image in another."""
+
+import torch
+from torch import Tensor
+
+
+def random_boxes(image: Tensor, smallest: float = 0.2, largest: float = 0.6, chance: float = 0.5) -> Tensor:
+    """A random box in each image of (B, C, *S), as (B, 1, *S) booleans; with probability 1 - `chance` an empty one.
+
+    Its side is between `smallest` and `largest` of the image's, drawn for every axis. The global generator decides.
+
+    Source: the boxes of Yun et al., 2019, https://arxiv.org/abs/1905.04899, without their bond of height and width.
+    """
+    batch, size = len(image), image.shape[2:]
+    box = torch.rand(batch, 1, *[1] * len(size), device=image.device) < chance
+    for axis, length in enumerate(size):
+        shape = [-1, 1, *[1] * len(size)]
+        side = smallest + (largest - smallest) * torch.rand(batch, device=image.device)
+        start = torch.rand(batch, device=image.device) * (1 - side)
+        along = [1, 1, *[1] * len(size)]
+        along[axis + 2] = length
+        place = (torch.arange(length, device=image.device).view(along) + 0.5) / length
+        box = box & (place >= start.view(shape)) & (place < (start + side).view(shape))
+    return box
+
+
+def mix(base: Tensor, other: Tensor, box: Tensor) -> Tensor:
+    """`base` with the inside of `box` taken from `other`; both (B, C, *S), or both (B, *S) as masks are."""
+    return torch.where(box if base.ndim == box.ndim else box.squeeze(1), other, base)

@@ -1,0 +1,40 @@
+"""The four shapes of data that every other file agrees on.
+
+Axis letters used throughout the project: B batch, C channels, K classes (background included), S one or more
+spatial axes (H, W for slices; D, H, W for volumes), P patches, E embedding.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+IGNORE = -1
+"""The class of a pixel, or the label of a patch, that no loss may count."""
+
+
+class LabeledBatch(NamedTuple):
+    """Images with their reference segmentation."""
+
+    image: Tensor  # (B, C, *S) float32 in [0, 1], augmented
+    mask: Tensor  # (B, *S) int64 class of every pixel; IGNORE where the reference is unknown
+
+
+class UnlabeledBatch(NamedTuple):
+    """Two views of the same images. Both share one geometry, so their pixels line up."""
+
+    weak: Tensor  # (B, C, *S) float32 in [0, 1], geometric augmentation only
+    strong: Tensor  # (B, C, *S) float32 in [0, 1], `weak` with intensity augmentation on top
+
+
+class TrainingBatch(NamedTuple):
+    """What one optimizer step sees. A method that learns from masks alone is given no unlabeled images."""
+
+    labeled: LabeledBatch
+    unlabeled: UnlabeledBatch | None
+
+
+class StepResult(NamedTuple):
+    """What a method hands back to the loop."""
+
+    loss: Tensor  # () the scalar to minimise
+    terms: dict[str, Tensor]  # detached scalars, for the log only

@@ -1,0 +1,227 @@
+"""The verbs. Each reads its arguments, calls one function and prints one summary; torch is imported inside them."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from patchcl.errors import UserError
+
+if TYPE_CHECKING:
+    from patchcl.config import Settings
+    from patchcl.experiment import Outcome
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Medical image segmentation from many scans and few annotations.",
+)
+console = Console()
+errors = Console(stderr=True)
+
+Checkpoint = Literal["last", "best"]
+Weights = Literal["teacher", "student"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+DataArgument = Annotated[Path, typer.Argument(help="A folder in nnU-Net raw layout: dataset.json, imagesTr, labelsTr.")]
+RunArgument = Annotated[Path, typer.Argument(help="A folder made by patchcl train.")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="Settings in YAML.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="One setting, such as method.teacher_decay=0.99; may be repeated.")
+]
+LabeledOption = Annotated[
+    str | None, typer.Option(help="Pretend that only these training patients have masks: a number, or names a,b,c.")
+]
+SplitOption = Annotated[Path | None, typer.Option(help="A JSON file that divides the patients.")]
+DeviceOption = Annotated[Device, typer.Option(help="Where to compute.")]
+CheckpointOption = Annotated[Checkpoint, typer.Option(help="last: the end of training; best: the best on validation.")]
+WeightsOption = Annotated[Weights, typer.Option(help="teacher: the moving average of the student.")]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write everything.")] = Path("patchcl-demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Of the generated scans and of training.")] = 0,
+) -> None:
+    """Generate scans, train with and without the unlabeled ones, and say whether they helped."""
+    from patchcl.demo import run_demo
+
+    result = run_demo(out, seed, console)
+    console.print(f"\nReport: [bold]{result.report}[/bold]  (open it in a browser)")
+
+
+@app.command()
+def check(
+    data: DataArgument,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    labeled: LabeledOption = None,
+    split: SplitOption = None,
+) -> None:
+    """Say what the tool understood of a data folder, how it would train on it, and what is wrong with it."""
+    from patchcl.data.check import check_data, render
+
+    chosen = _settings(config, settings, labeled=labeled, split=split)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("Reading scans", total=None)
+        report = check_data(data, chosen.split, chosen.plan, lambda done, of: bar.update(task, completed=done, total=of))
+    render(report, console)
+    if report.problems:
+        raise UserError(f"{data} has {len(report.problems)} problem(s), listed above. Mend them before training.")
+
+
+@app.command()
+def train(
+    data: DataArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="A new folder for the run.")],
+    method: Annotated[str | None, typer.Option(help="supervised, mean_teacher or patchcl.")] = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    labeled: LabeledOption = None,
+    split: SplitOption = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")] = None,
+    device: Annotated[Device | None, typer.Option(help="Where to compute.")] = None,
+    precision: Annotated[Literal["32-true", "bf16-mixed"] | None, typer.Option(help="Of the arithmetic.")] = None,
+) -> None:
+    """Train on a data folder. Scans without a mask are learned from as well, unless --method supervised."""
+    from patchcl.experiment import start
+
+    chosen = _settings(
+        config, settings, method=method, labeled=labeled, split=split, steps=steps, seed=seed, device=device, precision=precision
+    )  # fmt: skip
+    _finish(start(data, out, chosen, console))
+
+
+@app.command()
+def resume(run: RunArgument) -> None:
+    """Continue a run that was stopped, exactly as if it had not been."""
+    from patchcl.experiment import resume as continue_run
+
+    _finish(continue_run(run, console))
+
+
+@app.command()
+def predict(
+    run: RunArgument,
+    scans: Annotated[Path, typer.Argument(help="A scan, or a folder of scans named CASE_0000.nii.gz.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A folder for the masks.")],
+    checkpoint: CheckpointOption = "last",
+    weights: WeightsOption = "teacher",
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write a map for every structure.")] = False,
+    uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Also write where the network is unsure.")] = False,
+    device: DeviceOption = "auto",
+) -> None:
+    """Segment new scans, each on its own grid."""
+    from patchcl.predict import best_device, predict_files
+    from patchcl.run_folder import RunFolder
+
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("Segmenting", total=None)
+        summary = predict_files(
+            RunFolder.open(run),
+            scans,
+            out,
+            checkpoint=checkpoint,
+            weights=weights,
+            probabilities=probabilities,
+            uncertainty=uncertainty,
+            device=best_device(device),
+            report=lambda done, of: bar.update(task, completed=done, total=of),
+        )
+    console.print(f"Segmented {len(summary.done)} scan(s) into [bold]{out}[/bold]", highlight=False)
+    for _, message in summary.failed:
+        errors.print(f"[bold red]Left out[/bold red] {message}", highlight=False)
+    if summary.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path | None, typer.Argument(help="A folder made by patchcl train.")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="A folder of masks, instead of a run.")] = None,
+    masks: Annotated[Path | None, typer.Option(help="The reference masks for --predictions, of the same names.")] = None,
+    on: Annotated[Literal["auto", "test", "validation"], typer.Option(help="auto: test if it has masks.")] = "auto",
+    checkpoint: CheckpointOption = "last",
+    weights: WeightsOption = "teacher",
+    device: DeviceOption = "auto",
+) -> None:
+    """Score predictions per patient and structure: Dice, Jaccard, 95HD, ASD."""
+    from patchcl.evaluate import evaluate_folders, evaluate_run, render
+    from patchcl.predict import best_device
+    from patchcl.run_folder import RunFolder
+
+    if (run is None) == (predictions is None) or (predictions is None) != (masks is None):
+        raise UserError("Give either a RUN, or both --predictions DIR and --masks DIR.")
+    if run is not None:
+        evaluation = evaluate_run(RunFolder.open(run), on, checkpoint, weights, device=best_device(device))
+    elif predictions is not None and masks is not None:
+        evaluation = evaluate_folders(predictions, masks)
+    render(evaluation, console)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Runs to show side by side; the first is what the others must beat.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The HTML file to write.")] = Path("report.html"),
+) -> None:
+    """Write a page with the scores, the differences, learning curves and pictures of one run or several."""
+    from patchcl.report import write_report
+    from patchcl.run_folder import RunFolder
+
+    write_report([RunFolder.open(run) for run in runs], out)
+    console.print(f"Report: [bold]{out}[/bold]", highlight=False)
+
+
+def main() -> None:
+    """The program `patchcl`: a user's mistake is one message and exit code 2, never a traceback."""
+    try:
+        app()
+    except UserError as error:
+        errors.print("[bold red]Error[/bold red]", end=" ")
+        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+def _settings(
+    config: Path | None,
+    settings: list[str] | None,
+    method: str | None = None,
+    labeled: str | None = None,
+    split: Path | None = None,
+    steps: int | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+) -> "Settings":
+    """The settings tree; an option of its own is short for one --set, and has the last word."""
+    from patchcl.config import load_settings
+
+    listed = None if labeled is None or labeled.isdigit() else f"[{labeled}]"
+    short = {
+        "method.name": method,
+        "split.labeled": listed or labeled,
+        "split.file": None if split is None else str(split.resolve()),
+        "training.steps": steps,
+        "training.seed": seed,
+        "training.device": device,
+        "training.precision": precision,
+    }
+    return load_settings(config, [*(settings or []), *(f"{key}={value}" for key, value in short.items() if value is not None)])
+
+
+def _finish(outcome: "Outcome") -> None:
+    root = outcome.run.root
+    if outcome.stop:
+        console.print(f"Stopped after step {outcome.steps_done}; all of it is saved. Go on with: patchcl resume {root}")
+        raise typer.Exit(outcome.stop.exit_code)
+    console.print(
+        f"Trained {outcome.steps_done} steps into [bold]{root}[/bold]. Next: patchcl evaluate {root}, "
+        f"patchcl predict {root} SCANS -o OUT, patchcl report {root}",
+        highlight=False,
+    )

@@ -1,0 +1,142 @@
+"""One typed tree for a whole run: defaults, then a YAML file, then single settings, checked and written beside the result."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from patchcl.augment import AugmentSettings
+from patchcl.data.plan import PlanSettings
+from patchcl.data.splits import SplitSettings
+from patchcl.errors import UserError
+from patchcl.methods import METHODS, AnyMethodSettings, PatchCLSettings
+from patchcl.networks import NetworkSettings
+from patchcl.section import Section
+
+
+class TrainingSettings(Section):
+    """The loop, the optimizer and the machine."""
+
+    steps: int = Field(6000, gt=0, description="Optimizer steps.")
+    labeled_per_batch: int = Field(12, gt=0)
+    unlabeled_per_batch: int = Field(12, gt=0)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = Field(1e-3, gt=0, description="At the start; it falls to 0 as (1 - step / steps) ** 0.9.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Of sgd.")
+    weight_decay: float = Field(1e-4, ge=0)
+    validate_every: int = Field(200, gt=0, description="In steps.")
+    log_every: int = Field(20, gt=0, description="In steps.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    compile: bool = Field(False, description="Compile the networks with torch.compile.")
+    memory_gib: float = Field(8.0, ge=0, description="Of the training device, for prepared images; beyond it they stream.")
+    seed: int = Field(0, ge=0)
+
+
+class Settings(Section):
+    """Everything that decides a result."""
+
+    data: Path | None = None
+    cache: Path | None = Field(None, description="Folder of prepared images; by default `prepared` beside the run.")
+    method: AnyMethodSettings = PatchCLSettings()
+    network: NetworkSettings = NetworkSettings()
+    plan: PlanSettings = PlanSettings()
+    split: SplitSettings = SplitSettings()
+    augment: AugmentSettings = AugmentSettings()
+    training: TrainingSettings = TrainingSettings()
+
+
+def load_settings(file: Path | None = None, overrides: Sequence[str] = ()) -> Settings:
+    """The defaults, changed by a YAML `file`, changed by `overrides` such as `method.teacher_decay=0.999`.
+
+    Raises:
+        UserError: The file cannot be read, or a setting is unknown, of the wrong type or out of range.
+    """
+    tree = _read_yaml(file) if file else {}
+    for override in overrides:
+        _set(tree, override)
+    return _checked(tree, str(file) if file else "the settings")
+
+
+def read_settings(path: Path) -> Settings:
+    """The settings that were written beside a run.
+
+    Raises:
+        UserError: They cannot be read, or belong to another version of patchcl.
+    """
+    return _checked(_read_yaml(path), str(path))
+
+
+def settings_yaml(settings: Settings) -> str:
+    """The whole tree, with every default spelled out."""
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise UserError(f"Cannot read the settings file {path}: {error.strerror}. Give an existing YAML file.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}. Mend it and try again.") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} holds a {type(tree).__name__}; expected settings such as `method: {{name: patchcl}}`.")
+    return tree
+
+
+def _set(tree: dict[str, Any], override: str) -> None:
+    """Puts the value of one `a.b=c` into the tree."""
+    dotted, equals, value = override.partition("=")
+    if not equals or not dotted:
+        raise UserError(f"--set {override!r}: expected KEY=VALUE, for example --set training.steps=2000.")
+    *parents, leaf = dotted.strip().split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise UserError(f"--set {override!r}: {parent} is a single setting and holds nothing below it.")
+    try:
+        tree[leaf] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {override!r}: {value!r} is not a valid YAML value.") from error
+
+
+def _checked(tree: dict[str, Any], source: str) -> Settings:
+    method = tree.get("method")
+    if isinstance(method, str):
+        tree = tree | {"method": {"name": method}}
+    elif isinstance(method, dict):
+        tree = tree | {"method": {"name": PatchCLSettings().name} | method}
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        found = "\n".join(f"  {line}" for line in _explained(error.errors()))
+        raise UserError(f"In {source}:\n{found}") from error
+
+
+def _explained(errors: Sequence[ErrorDetails]) -> Iterator[str]:
+    """One line for every setting that is wrong: its key, what was found, what was expected."""
+    names = {settings.model_fields["name"].default for settings in METHODS}
+    for error in errors:
+        keys = [str(part) for part in error["loc"] if part not in names]
+        key = ".".join(keys)
+        if error["type"] == "extra_forbidden":
+            yield f"{key} is not a setting.{_meant(keys[-1])}"
+        elif error["type"] == "union_tag_invalid":
+            yield f"method.name is {error['ctx']['tag']!r}; choose one of {', '.join(sorted(names))}."
+        else:
+            yield f"{key} is {error['input']!r}: {error['msg']}."
+
+
+def _meant(key: str) -> str:
+    """The setting whose name is nearest to `key`, as a question; nothing if none is near."""
+    close = difflib.get_close_matches(key, sorted(_all_keys()), n=1)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def _all_keys() -> set[str]:
+    sections = [Settings, NetworkSettings, PlanSettings, SplitSettings, AugmentSettings, TrainingSettings, *METHODS]
+    return {key for section in sections for key in section.model_fields}

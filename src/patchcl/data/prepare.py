@@ -1,0 +1,222 @@
+"""From scans to network inputs and back: normalise, bring to one size or spacing, and keep the outcome on disk.
+
+Network axes of a slice are the two axes of the file that slices are not taken along, in file order; of a volume all
+three. Padding and resizing follow from grid and plan alone, so `to_scan_grid` undoes exactly what was done.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from patchcl.data.dataset import Case
+from patchcl.data.plan import Plan
+from patchcl.data.scan import Grid, Scan, read_grid, read_image, read_mask
+from patchcl.run_folder import write_json, write_whole
+
+RECIPE = 1
+"""Raise it when this file prepares differently, so that no cache made before is used."""
+THREADS = 2
+
+
+class PreparedCase(NamedTuple):
+    """A scan ready for the network, in files that can be memory-mapped."""
+
+    name: str
+    patient: str
+    image: Path  # .npy (N, C, *S) float32: N slices, or 1 volume
+    mask: Path | None  # .npy (N, *S) uint8
+
+
+class _Geometry(NamedTuple):
+    """Steps between a scan and the network: full -> scaled -> padded lengths of the network axes."""
+
+    full: tuple[int, ...]
+    scaled: tuple[int, ...]
+    before: tuple[int, ...]  # padding in front of each axis
+    padded: tuple[int, ...]
+
+
+def to_network_grid(scan: Scan, plan: Plan) -> np.ndarray:
+    """What the network sees of `scan`: (N, C, *S) float32, S = `plan.size`, or larger on some axes for `crop`."""
+    geometry = _geometry(scan.grid, plan)
+    voxels = np.stack([_normalised(channel, plan) for channel in scan.voxels])
+    slices = np.moveaxis(_to_slices(voxels, scan.grid, plan), 0, 1)
+    return _padded(_scaled_linear(slices, geometry.scaled), geometry)
+
+
+def mask_to_network_grid(mask: np.ndarray, grid: Grid, plan: Plan) -> np.ndarray:
+    """The classes `mask` (*shape) where the network sees them: (N, *S) uint8, by nearest neighbour."""
+    geometry = _geometry(grid, plan)
+    slices = _to_slices(mask[None], grid, plan)[0]
+    return _padded(_scaled_nearest(slices[:, None], geometry.scaled)[:, 0], geometry)
+
+
+def to_scan_grid(probs: np.ndarray, grid: Grid, plan: Plan) -> np.ndarray:
+    """Class probabilities `probs` (N, K, *S) back on the grid of the scan: (K, *shape) float32.
+
+    With `plan.restore` nearest they become those of the winning class alone, 0 or 1.
+    """
+    geometry = _geometry(grid, plan)
+    inner = tuple(slice(start, start + length) for start, length in zip(geometry.before, geometry.scaled, strict=True))
+    seen = probs[(slice(None), slice(None), *inner)]
+    if plan.restore == "nearest":
+        winner = _scaled_nearest(seen.argmax(axis=1)[:, None].astype(np.uint8), geometry.full)
+        restored = (winner == np.arange(probs.shape[1]).reshape(1, -1, *[1] * plan.dimensions)).astype(np.float32)
+    else:
+        restored = _scaled_linear(seen, geometry.full)
+    return _from_slices(np.moveaxis(restored, 1, 0), grid, plan)
+
+
+def prepare(
+    cases: Sequence[Case], plan: Plan, cache: Path, report: Callable[[int, int], None] | None = None
+) -> tuple[PreparedCase, ...]:
+    """Prepare `cases`, keeping the outcome below `cache` so that only what has changed is done again.
+
+    A mask is read only if its case has one, and is kept apart from the image: a cache shared with a run that had more
+    masks gives none away. Two processes may prepare at once. `report` is told how many cases of all are done.
+
+    Raises:
+        UserError: A file cannot be read or does not fit.
+    """
+    folder = cache / _key(plan)
+    with ThreadPoolExecutor(THREADS) as pool:
+        tasks = [pool.submit(_prepare_case, case, plan, folder) for case in cases]
+        try:
+            for done, task in enumerate(as_completed(tasks), start=1):
+                task.result()
+                if report is not None:
+                    report(done, len(cases))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return tuple(task.result() for task in tasks)
+
+
+def _prepare_case(case: Case, plan: Plan, folder: Path) -> PreparedCase:
+    hashes = _hashes(case, folder / f"{case.name}.json")
+    image = folder / f"{case.name}.image-{_joined(hashes[: len(case.images)])}.npy"
+    if not image.exists():
+        _save(image, to_network_grid(read_image(case.images), plan))
+    if case.mask is None:
+        return PreparedCase(case.name, case.patient, image, None)
+    mask = folder / f"{case.name}.mask-{_joined(hashes)}.npy"
+    if not mask.exists():
+        grid = read_grid(case.images[0])
+        _save(mask, mask_to_network_grid(read_mask(case.mask, len(plan.classes), grid), grid, plan))
+    return PreparedCase(case.name, case.patient, image, mask)
+
+
+def _hashes(case: Case, manifest: Path) -> list[str]:
+    """The sha256 of every file of `case`; a file whose size and time are those in `manifest` is not read again."""
+    known = _read_manifest(manifest)
+    files = [*case.images, *([case.mask] if case.mask is not None else [])]
+    entries = {str(file.absolute()): _entry(file, known.get(str(file.absolute()))) for file in files}
+    if any(known.get(file) != entry for file, entry in entries.items()):
+        write_json(manifest, known | entries)
+    return [entry["sha256"] for entry in entries.values()]
+
+
+def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _entry(file: Path, known: dict[str, Any] | None) -> dict[str, Any]:
+    stat = file.stat()
+    if known is not None and (known["bytes"], known["modified_ns"]) == (stat.st_size, stat.st_mtime_ns):
+        return known
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    return {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns, "sha256": digest}
+
+
+def _joined(hashes: Sequence[str]) -> str:
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
+
+
+def _key(plan: Plan) -> str:
+    """The name of everything in `plan` that decides what prepared files hold."""
+    deciding = plan.model_dump(mode="json", exclude={"restore", "reasons", "channels"})
+    return hashlib.sha256(json.dumps([RECIPE, deciding], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    write_whole(path, lambda unfinished: np.save(unfinished, np.ascontiguousarray(array)))
+
+
+def _geometry(grid: Grid, plan: Plan) -> _Geometry:
+    axes = _network_axes(grid, plan)
+    full = tuple(grid.shape[axis] for axis in axes)
+    if plan.fit == "resize" or plan.spacing_mm is None:
+        return _Geometry(full, plan.size, (0,) * len(axes), plan.size)
+    lengths_mm = [grid.shape[axis] * grid.spacing_mm[axis] for axis in axes]
+    scaled = tuple(max(1, round(mm / target)) for mm, target in zip(lengths_mm, plan.spacing_mm, strict=True))
+    padded = tuple(max(length, least) for length, least in zip(scaled, plan.size, strict=True))
+    before = tuple((outer - length) // 2 for outer, length in zip(padded, scaled, strict=True))
+    return _Geometry(full, scaled, before, padded)
+
+
+def _network_axes(grid: Grid, plan: Plan) -> tuple[int, ...]:
+    sliced = plan.dimensions == 2 and len(grid.shape) == 3
+    return tuple(axis for axis in range(len(grid.shape)) if not (sliced and axis == plan.slice_axis))
+
+
+def _to_slices(voxels: np.ndarray, grid: Grid, plan: Plan) -> np.ndarray:
+    """(C, *shape) -> (C, N, *network axes)."""
+    if plan.dimensions == len(grid.shape):
+        return voxels[:, None]
+    return np.moveaxis(voxels, 1 + plan.slice_axis, 1)
+
+
+def _from_slices(slices: np.ndarray, grid: Grid, plan: Plan) -> np.ndarray:
+    """(K, N, *network axes) -> (K, *shape)."""
+    if plan.dimensions == len(grid.shape):
+        return np.ascontiguousarray(slices[:, 0])
+    return np.ascontiguousarray(np.moveaxis(slices, 1, 1 + plan.slice_axis))
+
+
+def _normalised(channel: np.ndarray, plan: Plan) -> np.ndarray:
+    """One channel of a whole scan, in [0, 1], or with mean 0 and deviation 1 for `z_score`."""
+    if plan.normalise == "z_score":
+        return np.asarray((channel - channel.mean()) / max(float(channel.std()), 1e-8))
+    if plan.normalise == "ct":
+        low, high = plan.window
+    elif plan.normalise == "percentile":
+        low, high = np.percentile(channel, [0.5, 99.5])
+    else:
+        low, high = channel.min(), channel.max()
+    width = max(np.float32(high) - np.float32(low), np.float32(1e-8))
+    return np.asarray(np.clip((channel - np.float32(low)) / width, 0, 1))
+
+
+def _scaled_linear(batch: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """(N, C, *S) -> (N, C, *size), linearly; slices that shrink are smoothed first, so nothing aliases."""
+    if batch.shape[2:] == size:
+        return batch.astype(np.float32)
+    mode = {2: "bilinear", 3: "trilinear"}[len(size)]
+    tensor = torch.from_numpy(np.ascontiguousarray(batch, dtype=np.float32))
+    scaled = F.interpolate(tensor, size, mode=mode, align_corners=False, antialias=len(size) == 2)
+    return np.asarray(scaled.numpy())
+
+
+def _scaled_nearest(batch: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """(N, C, *S) -> (N, C, *size) uint8, each voxel from the one at its centre."""
+    scaled = F.interpolate(torch.from_numpy(np.ascontiguousarray(batch)), size, mode="nearest-exact")
+    return np.asarray(scaled.numpy())
+
+
+def _padded(batch: np.ndarray, geometry: _Geometry) -> np.ndarray:
+    """Zeros around the last axes, in equal parts."""
+    widths = [
+        (before, outer - before - length)
+        for before, outer, length in zip(geometry.before, geometry.padded, geometry.scaled, strict=True)
+    ]
+    return np.pad(batch, [(0, 0)] * (batch.ndim - len(widths)) + widths)

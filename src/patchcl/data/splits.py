@@ -1,0 +1,191 @@
+"""Which patients teach with their masks, which without, which choose and which only test. No patient on two sides."""
+
+import hashlib
+import json
+import random
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from patchcl.data.dataset import PATIENT_PATTERN, Case, Dataset, some
+from patchcl.errors import UserError
+from patchcl.section import Section
+
+SIDES = {
+    "labeled": "labeled",
+    "train": "train",
+    "train_patients_in_benchmark_order": "train",  # the names that the SSL4MIS benchmark uses
+    "unlabeled": "unlabeled",
+    "validation": "validation",
+    "val_patients": "validation",
+    "test": "test",
+    "test_patients": "test",
+}
+"""Key in a split file -> the side it fills."""
+
+
+class SplitSettings(Section):
+    """How patients are divided."""
+
+    labeled: int | tuple[str, ...] | None = None
+    """Pretend that only these training patients have masks: the first N, or those named. None: all that do."""
+    file: Path | None = None
+    """A JSON file that divides the patients; it holds for exactly the patients it names."""
+    validation_share: float = Field(default=0.2, gt=0, lt=1)
+    seed: int = Field(default=0, ge=0)
+    patient_pattern: str = PATIENT_PATTERN
+
+
+class Split(Section):
+    """The patients on each side."""
+
+    labeled: tuple[str, ...]
+    unlabeled: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """The sha256 of who is where, in hex; the order of patients on a side does not count."""
+        sides = {side: sorted(patients) for side, patients in self.model_dump().items()}
+        return hashlib.sha256(json.dumps(sides, sort_keys=True).encode()).hexdigest()
+
+
+def make_split(dataset: Dataset, settings: SplitSettings) -> Split:
+    """Divide the patients of `dataset`, by the file in `settings` or else by its seed.
+
+    Raises:
+        UserError: A patient is unknown, on two sides or without masks where they are needed, or too few have masks.
+    """
+    sides = _drawn(dataset, settings) if settings.file is None else _from_file(dataset, settings.file)
+    split = _limited(dataset, sides, settings.labeled)
+    _demand_sound(dataset, split)
+    return split
+
+
+def without_hidden_masks(dataset: Dataset, split: Split) -> Dataset:
+    """The data set as training may see it: only labeled and validation patients still have masks."""
+    seen = {*split.labeled, *split.validation}
+    return dataset._replace(
+        cases=tuple(case if case.patient in seen else case._replace(mask=None) for case in dataset.cases)
+    )
+
+
+def cases_of(dataset: Dataset, patients: Sequence[str], masked: bool | None) -> tuple[Case, ...]:
+    """The scans of `patients` in the order of the data set: with a mask, without one, or (`masked` None) all."""
+    wanted = set(patients)
+    return tuple(
+        case
+        for case in dataset.cases
+        if case.patient in wanted and (masked is None or (case.mask is not None) == masked)
+    )
+
+
+def _masked_patients(dataset: Dataset) -> set[str]:
+    """Whoever has a mask outside the test folder."""
+    return {case.patient for case in dataset.cases if case.mask is not None and case.folder != "imagesTs"}
+
+
+def _drawn(dataset: Dataset, settings: SplitSettings) -> dict[str, list[str]]:
+    """Sides by chance: a share of the patients with masks validates, the others train, in shuffled order."""
+    test = sorted({case.patient for case in dataset.cases if case.folder == "imagesTs"})
+    masked = sorted(_masked_patients(dataset) - set(test))
+    random.Random(settings.seed).shuffle(masked)
+    if len(masked) < 2:
+        raise UserError(
+            f"{dataset.root} has {len(masked)} training patients with a mask in labelsTr; at least 2 are needed, "
+            "one to learn from and one to validate on. Annotate more."
+        )
+    named = set(settings.labeled) if isinstance(settings.labeled, tuple) else set(masked[-1:])
+    count = max(1, round(settings.validation_share * len(masked)))
+    validation = [patient for patient in masked if patient not in named][:count]
+    train = [patient for patient in masked if patient not in validation]
+    training_folders = {case.patient for case in dataset.cases if case.folder != "imagesTs"}
+    unlabeled = sorted(training_folders - {*masked, *test})
+    return {"train": train, "unlabeled": unlabeled, "validation": validation, "test": test}
+
+
+def _from_file(dataset: Dataset, path: Path) -> dict[str, list[str]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"The split file {path} cannot be read: {error}. Check split.file.") from error
+    found = {key: value for key, value in content.items() if key in SIDES} if isinstance(content, dict) else {}
+    sides: dict[str, list[str]] = {"train": [], "labeled": [], "unlabeled": [], "validation": [], "test": []}
+    for key, patients in found.items():
+        if not isinstance(patients, list) or not all(isinstance(patient, str) for patient in patients):
+            raise UserError(f"{path}: {key} must be a list of patients, such as [{dataset.patients[0]!r}].")
+        sides[SIDES[key]] += patients
+    if not (sides["train"] or sides["labeled"]) or not sides["validation"]:
+        raise UserError(f'{path} must hold the lists "train" (or "labeled", "unlabeled"), "validation" and "test".')
+    _demand_known(dataset, sides, path)
+    return sides
+
+
+def _demand_known(dataset: Dataset, sides: dict[str, list[str]], path: Path) -> None:
+    """Every patient of a split file has scans, and whoever trains has them outside the test folder."""
+    everyone = {case.patient for case in dataset.cases}
+    training = {case.patient for case in dataset.cases if case.folder != "imagesTs"}
+    for side, patients in sides.items():
+        missing = [patient for patient in patients if patient not in (everyone if side == "test" else training)]
+        if missing:
+            where = "imagesTr, imagesUn or imagesTs" if side == "test" else "imagesTr or imagesUn"
+            raise UserError(
+                f"{path} names {side} patients that have no scans in {where} of {dataset.root}: {some(missing)}. "
+                f"Patients there are called {some(dataset.patients)}: correct the file, or split.patient_pattern."
+            )
+
+
+def _limited(dataset: Dataset, sides: dict[str, list[str]], labeled: int | tuple[str, ...] | None) -> Split:
+    """Let only `labeled` of the training patients keep their masks."""
+    masked = _masked_patients(dataset)
+    train = [*sides.get("labeled", []), *sides["train"]]
+    able = [patient for patient in train if patient in masked]
+    kept = _kept(dataset, able, labeled)
+    lacking = [patient for patient in sides.get("labeled", []) if patient not in masked]
+    if lacking:
+        raise UserError(f"Labeled patients without any mask in {dataset.root / 'labelsTr'}: {some(lacking)}.")
+    hidden = [patient for patient in train if patient not in kept]
+    return Split(
+        labeled=tuple(kept),
+        unlabeled=(*hidden, *sides["unlabeled"]),
+        validation=tuple(sides["validation"]),
+        test=tuple(sides["test"]),
+    )
+
+
+def _kept(dataset: Dataset, able: list[str], labeled: int | tuple[str, ...] | None) -> list[str]:
+    if labeled is None:
+        return able
+    if isinstance(labeled, tuple):
+        unable = [patient for patient in labeled if patient not in able]
+        if unable or not labeled:
+            raise UserError(
+                f"split.labeled names patients that are not training patients with a mask: {some(unable)}. "
+                f"Choose among {some(able)}."
+            )
+        return list(labeled)
+    if not 1 <= labeled <= len(able):
+        raise UserError(
+            f"split.labeled is {labeled}, but {dataset.root} has {len(able)} training patients with masks after "
+            f"validation has its share. Choose 1 to {len(able)}."
+        )
+    return able[:labeled]
+
+
+def _demand_sound(dataset: Dataset, split: Split) -> None:
+    """No patient twice, and validation can score everybody on it."""
+    places = Counter(patient for side in split.model_dump().values() for patient in side)
+    twice = sorted(patient for patient, count in places.items() if count > 1)
+    if twice:
+        raise UserError(
+            f"Patients on two sides of the split, or twice on one: {some(twice)}. "
+            "Every scan of a patient must lie on one side; correct split.file, imagesTs or split.patient_pattern."
+        )
+    if not split.labeled or not split.validation:
+        raise UserError(f"{dataset.root}: no patient with a mask is left to learn from, or none to validate on.")
+    unseen = [patient for patient in split.validation if patient not in _masked_patients(dataset)]
+    if unseen:
+        raise UserError(f"Validation patients without any mask in {dataset.root / 'labelsTr'}: {some(unseen)}.")

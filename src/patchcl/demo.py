@@ -1,0 +1,82 @@
+"""The whole story on generated scans: a few masks, many scans, and an honest answer to whether these helped."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+
+from patchcl.config import Settings, load_settings
+from patchcl.data.check import check_data, render
+from patchcl.data.sources.synthetic import write_cardiac
+from patchcl.evaluate import Comparison, Evaluation, compare, evaluate_run, render_comparison
+from patchcl.experiment import resume, start
+from patchcl.report import write_report
+from patchcl.run_folder import RunFolder
+
+METHODS = ("supervised", "patchcl")
+DEMO = (
+    "plan.size=[96, 96]",
+    "plan.fit=resize",
+    "network.features=[16, 32, 64, 128]",
+    "training.steps=600",
+    "training.labeled_per_batch=4",
+    "training.unlabeled_per_batch=4",
+    "training.validate_every=100",
+    "split.labeled=3",
+)
+"""What makes the job small enough for two processor cores and a few minutes; all else is as for any user."""
+
+
+class DemoResult(NamedTuple):
+    """What the demo found."""
+
+    evaluations: dict[str, Evaluation]  # by method
+    comparison: Comparison  # patchcl less supervised
+    report: Path
+
+
+def demo_settings(method: str, seed: int) -> Settings:
+    """The settings of one of the demo's runs."""
+    return load_settings(None, [*DEMO, f"method.name={method}", f"training.seed={seed}", f"split.seed={seed}"])
+
+
+def run_demo(out: Path, seed: int, console: Console) -> DemoResult:
+    """Generates scans in `out`, trains with masks alone and with all scans, compares both on held-out scans.
+
+    What is there already is not done again, so that a demo that was stopped goes on when it is called again.
+
+    Raises:
+        UserError: `out` cannot be written to.
+        SystemExit: Somebody asked to stop.
+    """
+    data = out / "data"
+    if not (data / "dataset.json").is_file():
+        console.rule("Generating scans")
+        write_cardiac(data, labeled=5, unlabeled=24, test=12, seed=seed)
+    settings = demo_settings(METHODS[0], seed)
+    render(check_data(data, settings.split, settings.plan), console)
+
+    evaluations = {}
+    for method in METHODS:
+        console.rule(f"patchcl train {data} --method {method} -o {out / method}")
+        train_or_continue(data, out / method, demo_settings(method, seed), console)
+        evaluations[method] = evaluate_run(RunFolder.open(out / method), on="test")
+
+    console.rule("Did the unlabeled scans help?")
+    comparison = compare(*(evaluations[method] for method in METHODS))
+    render_comparison(comparison, console)
+    write_report([RunFolder.open(out / method) for method in METHODS], out / "report.html")
+    return DemoResult(evaluations, comparison, out / "report.html")
+
+
+def train_or_continue(data: Path, root: Path, settings: Settings, console: Console) -> None:
+    """Starts a run, or continues it where it was stopped.
+
+    Raises:
+        SystemExit: Somebody asked to stop.
+    """
+    begun = RunFolder(root).settings.is_file()
+    outcome = resume(root, console) if begun else start(data, root, settings, console)
+    if outcome.stop:
+        console.print(f"Stopped; all of it is saved. Call the same command again to go on with {root}.")
+        raise SystemExit(outcome.stop.exit_code)

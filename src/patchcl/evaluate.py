@@ -1,0 +1,391 @@
+"""Score predictions against reference masks, patient by patient, and compare two methods on the same patients."""
+
+import csv
+import hashlib
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from patchcl import __version__
+from patchcl.config import read_settings
+from patchcl.data.dataset import PATIENT_PATTERN, Case, Dataset, read_dataset
+from patchcl.data.scan import read_grid, read_mask
+from patchcl.data.splits import Split, cases_of
+from patchcl.errors import UserError
+from patchcl.experiment import read_split
+from patchcl.metrics import EMPTY_POLICY, score_case
+from patchcl.predict import CPU, Weights, load_network, predict_cases, read_checkpoint, weights_used
+from patchcl.run_folder import RunFolder, write_json, write_text
+from patchcl.section import Section
+from patchcl.statistics import FEWEST_PATIENTS, Interval, paired_interval, patient_means
+
+Metric = Literal["dice", "jaccard", "hd95_mm", "asd_mm"]
+METRICS: tuple[Metric, ...] = ("dice", "jaccard", "hd95_mm", "asd_mm")
+Side = Literal["test", "validation"]
+Report = Callable[[int, int], None] | None
+MEAN = "mean"
+"""The row of a table that averages all structures."""
+
+
+class Score(Section):
+    """How well one structure was found in one scan. Distances are in voxels where the evaluation says so."""
+
+    patient: str
+    case: str
+    structure: str
+    dice: float
+    jaccard: float
+    hd95_mm: float
+    asd_mm: float
+
+
+class Evaluation(Section):
+    """Every score of a set of predictions, and where the predictions came from."""
+
+    name: str
+    structures: tuple[str, ...]
+    unit: Literal["mm", "voxels"]  # of distances; voxels where every spacing is exactly 1, which means it was lost
+    scores: tuple[Score, ...]
+    provenance: dict[str, str | int | None]
+
+    @property
+    def patients(self) -> tuple[str, ...]:
+        """Every patient once."""
+        return tuple(dict.fromkeys(score.patient for score in self.scores))
+
+    def by_patient(self, metric: Metric, structure: str = MEAN) -> dict[str, float]:
+        """One figure per patient: the mean of the scans, and of all structures unless one is named."""
+        rows = [score for score in self.scores if structure in (MEAN, score.structure)]
+        return patient_means([getattr(row, metric) for row in rows], [row.patient for row in rows])
+
+
+class Spread(NamedTuple):
+    """Mean and standard deviation over patients; the latter is NaN for a single one."""
+
+    mean: float
+    std: float
+
+
+class Difference(NamedTuple):
+    """What the second evaluation adds to the Dice of a structure."""
+
+    structure: str
+    interval: Interval  # in Dice, 0 .. 1
+    verdict: Literal["helped", "hurt", "no clear difference"]
+
+
+class Comparison(NamedTuple):
+    """Two evaluations of the same patients, side by side."""
+
+    first: str
+    second: str
+    patients: int
+    differences: tuple[Difference, ...]  # one per structure, then their mean
+
+    @property
+    def overall(self) -> Difference:
+        """The difference of the mean over all structures."""
+        return self.differences[-1]
+
+
+def summarise(evaluation: Evaluation, metric: Metric, structure: str = MEAN) -> Spread:
+    """The figure of the table: the mean over patients, and how much they differ."""
+    values = list(evaluation.by_patient(metric, structure).values())
+    return Spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else math.nan)
+
+
+def evaluate_folders(
+    predictions: Path, masks: Path, classes: Sequence[str] | None = None, patient_pattern: str = PATIENT_PATTERN
+) -> Evaluation:
+    """Score every mask file in `predictions` against the one of the same name in `masks`.
+
+    Args:
+        predictions: Folder of CASE.nii.gz; maps that `patchcl predict` writes beside them are left aside.
+        masks: Folder of the reference masks, one for each prediction.
+        classes: Names of all classes, background first; the index is the value in the files. By default those of the
+            dataset.json beside `masks`.
+        patient_pattern: Matches the name of a case; its first group is the patient.
+
+    Raises:
+        UserError: A prediction or a mask has no partner, a file cannot be read, or nothing names the classes.
+    """
+    classes = classes or _classes_beside(masks)
+    found, wanted = _mask_files(predictions, classes), _mask_files(masks, classes)
+    _demand_partners(found, wanted, predictions, masks)
+    triples = [(_patient(name, patient_pattern), found[name], wanted[name]) for name in wanted]
+    return _score(predictions.name, triples, classes, {"patchcl": __version__})
+
+
+def evaluate_run(
+    run: RunFolder,
+    on: Literal["test", "validation", "auto"] = "auto",
+    checkpoint: str = "last",
+    weights: Weights = "teacher",
+    report: Report = None,
+    device: torch.device = CPU,
+) -> Evaluation:
+    """Predict the held-out scans of a run anew, score them, and keep the scores in the run folder.
+
+    Args:
+        run: A trained run; its data set must still be where it was.
+        on: `test` takes the test patients that have masks, `validation` the validation patients, `auto` the former
+            where there are any.
+        checkpoint: `last` or `best`.
+        weights: `teacher` or `student`.
+        report: Called with the number of scans predicted and of all.
+        device: Where to compute.
+
+    Raises:
+        UserError: The data set has moved, no held-out scan has a mask, or a scan cannot be predicted.
+    """
+    settings = read_settings(run.settings)
+    split = read_split(run)
+    if settings.data is None:
+        raise UserError(f"{run.settings} does not say where the data are: add `data: FOLDER`.")
+    side, cases = _held_out(read_dataset(settings.data, settings.split.patient_pattern), split, on)
+    network, plan = load_network(run, checkpoint, weights, device)
+    name = "_".join([side, checkpoint] + (["student"] if weights == "student" else []))
+    folder = run.predictions / name
+    summary = predict_cases(
+        network, plan, {case.name: case.images for case in cases}, folder, device=device, report=report
+    )
+    if summary.failed:
+        raise UserError("\n".join(f"{case}: {message}" for case, message in summary.failed))
+    triples = [(case.patient, folder / f"{case.name}.nii.gz", case.mask) for case in cases if case.mask is not None]
+    facts = _provenance(run, split, side, checkpoint, weights)
+    evaluation = _score(settings.method.name, triples, plan.classes, facts)
+    write_evaluation(evaluation, run.evaluation / name)
+    return evaluation
+
+
+def write_evaluation(evaluation: Evaluation, stem: Path) -> None:
+    """Keep the scores as STEM.csv, one line per scan and structure, and with their summary as STEM.json."""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(Score.model_fields), lineterminator="\n")
+    writer.writerow({field: field.replace("_mm", f"_{evaluation.unit}") for field in Score.model_fields})
+    writer.writerows(score.model_dump() for score in evaluation.scores)
+    write_text(stem.with_name(f"{stem.name}.csv"), table.getvalue())
+    write_json(
+        stem.with_name(f"{stem.name}.json"), {"summary": _summary(evaluation), **evaluation.model_dump(mode="json")}
+    )
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """The scores that `write_evaluation` kept in the .json file `path`.
+
+    Raises:
+        UserError: The file is missing or holds something else.
+    """
+    try:
+        return Evaluation.model_validate(_without_summary(path))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as scores. Make it anew with: patchcl evaluate") from error
+
+
+def render(evaluation: Evaluation, console: Console) -> None:
+    """Print the scores and what they rest on."""
+    console.print(score_table(evaluation))
+
+
+def score_table(evaluation: Evaluation) -> Table:
+    """The scores of every structure, for the terminal: mean and standard deviation over patients."""
+    title = f"{evaluation.name}: {len(evaluation.patients)} patients, mean ± standard deviation"
+    table = Table(title=title, caption=EMPTY_POLICY, title_justify="left", caption_justify="left")
+    table.add_column("structure")
+    for heading in ("Dice %", "Jaccard %", f"95HD {evaluation.unit}", f"ASD {evaluation.unit}"):
+        table.add_column(heading, justify="right")
+    for structure in (*evaluation.structures, MEAN):
+        cells = [shown(summarise(evaluation, metric, structure), metric) for metric in METRICS]
+        table.add_row(structure, *cells, style="bold" if structure == MEAN else None)
+    return table
+
+
+def shown(spread: Spread, metric: Metric) -> str:
+    """A figure as tables print it: overlap in percent with one digit, distances with two."""
+    scale, digits = (100, 1) if metric in ("dice", "jaccard") else (1, 2)
+    deviation = "" if math.isnan(spread.std) else f" ± {scale * spread.std:.{digits}f}"
+    return f"{scale * spread.mean:.{digits}f}{deviation}"
+
+
+def compare(first: Evaluation, second: Evaluation) -> Comparison:
+    """What `second` adds to `first`, in Dice, patient by patient.
+
+    A range that excludes 0 is a verdict only from `FEWEST_PATIENTS` patients on.
+
+    Raises:
+        UserError: The two do not score the same patients on the same structures.
+    """
+    _demand_same("structures", first, second, first.structures, second.structures)
+    _demand_same("patients", first, second, sorted(first.patients), sorted(second.patients))
+    differences = [_difference(first, second, structure) for structure in (*first.structures, MEAN)]
+    return Comparison(first.name, second.name, len(first.patients), tuple(differences))
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """The paired differences, for the terminal."""
+    table = Table(title=in_words(comparison), title_justify="left")
+    table.add_column("structure")
+    for heading in ("Dice points", "95 % interval"):
+        table.add_column(heading, justify="right")
+    table.add_column("verdict")
+    for structure, interval, verdict in comparison.differences:
+        bounds = f"{points(interval.low)} to {points(interval.high)}"
+        table.add_row(structure, points(interval.mean), bounds, verdict, style="bold" if structure == MEAN else None)
+    return table
+
+
+def in_words(comparison: Comparison) -> str:
+    """The verdict on the mean of all structures, in one sentence."""
+    mean, low, high = comparison.overall.interval
+    facts = f"({points(low)} to {points(high)}, 95 % interval over {comparison.patients} patients)"
+    change = f"{points(mean)} Dice points {facts}"
+    match comparison.overall.verdict:
+        case "helped":
+            return f"{comparison.second} is better than {comparison.first}: {change}."
+        case "hurt":
+            return f"{comparison.second} is worse than {comparison.first}: {change}."
+    few = f" With fewer than {FEWEST_PATIENTS} patients none can be shown." * (comparison.patients < FEWEST_PATIENTS)
+    return f"No clear difference between {comparison.second} and {comparison.first}: {change}.{few}"
+
+
+def render_comparison(comparison: Comparison, console: Console) -> None:
+    """Print the verdict and the differences it rests on."""
+    console.print(comparison_table(comparison))
+
+
+def points(dice: float) -> str:
+    """A difference in Dice in points of a hundred, with its sign; a question mark where there is none."""
+    return "?" if math.isnan(dice) else f"{100 * dice:+.1f}".replace("-", "−")
+
+
+def _held_out(dataset: Dataset, split: Split, on: str) -> tuple[Side, tuple[Case, ...]]:
+    """The side of the split to score, and its cases, all of which have masks."""
+    test = cases_of(dataset, split.test, masked=True)
+    if on == "validation" or (on == "auto" and not test):
+        return "validation", cases_of(dataset, split.validation, masked=True)
+    if not test:
+        raise UserError(
+            f"No test patient has a mask in {dataset.root / 'labelsTs'}. Put the masks there, "
+            "or evaluate on the validation patients with: --on validation"
+        )
+    return "test", test
+
+
+def _classes_beside(masks: Path) -> tuple[str, ...]:
+    """The classes that the data set of a folder of masks names."""
+    if not (masks.resolve().parent / "dataset.json").is_file():
+        raise UserError(f"{masks} has no dataset.json beside it that names the classes. Copy it there.")
+    return read_dataset(masks.resolve().parent).classes
+
+
+def _score(
+    name: str,
+    triples: Sequence[tuple[str, Path, Path]],
+    classes: Sequence[str],
+    provenance: dict[str, str | int | None],
+) -> Evaluation:
+    """Scores of (patient, prediction, mask) triples."""
+    scores: list[Score] = []
+    spacings: set[float] = set()
+    for patient, predicted, reference in triples:
+        grid = read_grid(reference)
+        masks = (read_mask(predicted, len(classes), grid), read_mask(reference, len(classes)))
+        spacings.update(grid.spacing_mm)
+        for score in score_case(*masks, classes, grid.spacing_mm):
+            scores.append(Score(patient=patient, case=_stem(reference), **score._asdict()))
+    unit: Literal["mm", "voxels"] = "voxels" if spacings == {1.0} else "mm"
+    return Evaluation(name=name, structures=tuple(classes[1:]), unit=unit, scores=tuple(scores), provenance=provenance)
+
+
+def _provenance(
+    run: RunFolder, split: Split, side: Side, checkpoint: str, weights: Weights
+) -> dict[str, str | int | None]:
+    content = read_checkpoint(run, checkpoint)
+    return {
+        "on": side,
+        "checkpoint": checkpoint,
+        "step": content.get("step"),
+        "weights": weights_used(content["method"], weights),
+        "settings_sha256": hashlib.sha256(run.settings.read_bytes()).hexdigest(),
+        "split_fingerprint": split.fingerprint,
+        "patchcl": __version__,
+    }
+
+
+def _summary(evaluation: Evaluation) -> dict[str, Any]:
+    rows: dict[str, Any] = {
+        structure: {metric: _plain(summarise(evaluation, metric, structure)) for metric in METRICS}
+        for structure in (*evaluation.structures, MEAN)
+    }
+    return {"patients": len(evaluation.patients), "structures": rows, "empty_policy": EMPTY_POLICY}
+
+
+def _plain(spread: Spread) -> dict[str, float | None]:
+    """For JSON, which knows no NaN."""
+    return {"mean": spread.mean, "std": None if math.isnan(spread.std) else spread.std}
+
+
+def _without_summary(path: Path) -> Any:  # noqa: ANN401 - checked by the caller
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return {key: value for key, value in content.items() if key != "summary"}
+
+
+def _mask_files(folder: Path, classes: Sequence[str]) -> dict[str, Path]:
+    """Mask files by the name of their case, without the maps that prediction may have put beside them."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder. Name a folder of masks, CASE.nii.gz.")
+    maps = ("_uncertainty", *(f"_probabilities_{structure}" for structure in classes))
+    files = {_stem(path): path for path in sorted(folder.iterdir()) if path.name.endswith((".nii", ".nii.gz"))}
+    return {name: path for name, path in files.items() if not name.endswith(maps) and not name.startswith(".")}
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".nii")
+
+
+def _demand_partners(found: dict[str, Path], wanted: dict[str, Path], predictions: Path, masks: Path) -> None:
+    problems = [f"  {predictions / name}.nii.gz is missing" for name in wanted if name not in found]
+    problems += [f"  {masks / name}.nii.gz is missing" for name in found if name not in wanted]
+    if problems:
+        raise UserError(
+            "\n".join(["Each prediction needs a mask of the same name and the other way round:", *problems])
+        )
+    if not wanted:
+        raise UserError(f"{masks} holds no masks; expected files such as CASE.nii.gz.")
+
+
+def _patient(case: str, pattern: str) -> str:
+    found = re.fullmatch(pattern, case)
+    if found is None:
+        raise UserError(f"{case}: the patient pattern {pattern!r} does not match this name. Change the pattern.")
+    return found[1]
+
+
+def _demand_same(what: str, first: Evaluation, second: Evaluation, ours: Sequence[str], theirs: Sequence[str]) -> None:
+    if list(ours) != list(theirs):
+        only = [f"{name} only in {first.name}" for name in ours if name not in theirs]
+        only += [f"{name} only in {second.name}" for name in theirs if name not in ours]
+        raise UserError(
+            f"{first.name} and {second.name} were scored on different {what}: {', '.join(only) or 'another order'}. "
+            "A paired comparison needs the same: evaluate both runs on the same side of one split."
+        )
+
+
+def _difference(first: Evaluation, second: Evaluation, structure: str) -> Difference:
+    before, after = first.by_patient("dice", structure), second.by_patient("dice", structure)
+    interval = paired_interval(list(before.values()), [after[patient] for patient in before])
+    enough = len(before) >= FEWEST_PATIENTS
+    if enough and interval.low > 0:
+        return Difference(structure, interval, "helped")
+    if enough and interval.high < 0:
+        return Difference(structure, interval, "hurt")
+    return Difference(structure, interval, "no clear difference")

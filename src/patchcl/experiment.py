@@ -1,0 +1,201 @@
+"""From a data folder and settings to a finished run; and from a stopped run to a finished one."""
+
+import json
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from lightning.fabric import Fabric
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from patchcl.config import Settings, read_settings, settings_yaml
+from patchcl.data.bank import Bank
+from patchcl.data.batches import Batches, Stream
+from patchcl.data.dataset import Case, Dataset, read_dataset
+from patchcl.data.plan import Plan, load_plan, make_plan, save_plan
+from patchcl.data.prepare import PreparedCase, prepare
+from patchcl.data.splits import Split, cases_of, make_split, without_hidden_masks
+from patchcl.engine import train
+from patchcl.errors import UserError
+from patchcl.methods import build_method
+from patchcl.methods.base import Method, Task
+from patchcl.networks import build_network
+from patchcl.progress import TrainingProgress
+from patchcl.provenance import provenance
+from patchcl.run_folder import RunFolder, write_json, write_text
+from patchcl.seeds import seed_for
+from patchcl.stopping import StopRequest, stop_on_signals
+from patchcl.validation import Validation
+
+
+class Outcome(NamedTuple):
+    """How a run ended."""
+
+    run: RunFolder
+    steps_done: int
+    stop: StopRequest  # true if somebody asked it to stop before its end
+
+
+class _Prepared(NamedTuple):
+    labeled: tuple[PreparedCase, ...]
+    unlabeled: tuple[PreparedCase, ...]
+    validation: tuple[PreparedCase, ...]
+
+
+def start(data: Path, root: Path, settings: Settings, console: Console) -> Outcome:
+    """Train on the scans in `data` as `settings` say, into the new folder `root`.
+
+    Raises:
+        UserError: Something about the data, the settings or the folder must be mended first.
+    """
+    dataset = read_dataset(data, settings.split.patient_pattern)
+    split = make_split(dataset, settings.split)
+    visible = without_hidden_masks(dataset, split)
+    plan = make_plan(visible, settings.plan)
+    cache = settings.cache or root.resolve().parent / "prepared"
+    settings = settings.model_copy(update={"data": data.resolve(), "cache": cache.resolve()})
+
+    run = RunFolder.create(root)
+    write_text(run.settings, settings_yaml(settings))
+    save_plan(run.plan, plan)
+    write_json(run.split, {**split.model_dump(mode="json"), "fingerprint": split.fingerprint})
+    write_json(run.provenance, provenance(_fabric(settings).device))
+    return _train(run, settings, visible, split, plan, console)
+
+
+def resume(root: Path, console: Console) -> Outcome:
+    """Continue the run in `root` where it stopped, exactly as if it had not.
+
+    Raises:
+        UserError: There is no run, or its data are gone.
+    """
+    run = RunFolder.open(root)
+    settings, split, plan = read_settings(run.settings), read_split(run), load_plan(run.plan)
+    if settings.data is None:
+        raise UserError(f"{run.settings} does not say where the data are: add `data: FOLDER`.")
+    dataset = read_dataset(settings.data, settings.split.patient_pattern)
+    return _train(run, settings, without_hidden_masks(dataset, split), split, plan, console)
+
+
+def read_split(run: RunFolder) -> Split:
+    """The split that a run was made with.
+
+    Raises:
+        UserError: The file was changed since: results would not be comparable.
+    """
+    content = json.loads(run.split.read_text(encoding="utf-8"))
+    fingerprint = content.pop("fingerprint")
+    split = Split.model_validate(content)
+    if split.fingerprint != fingerprint:
+        raise UserError(f"{run.split} was changed after the run began. Restore it, or train again.")
+    return split
+
+
+def _train(
+    run: RunFolder, settings: Settings, dataset: Dataset, split: Split, plan: Plan, console: Console
+) -> Outcome:
+    fabric = _fabric(settings)
+    method = _build(settings, plan)
+    prepared = _prepare(settings, dataset, split, plan, method.needs_unlabeled, console)
+    batches, shown = _batches(settings, prepared, plan, fabric.device)
+    validation = Validation(prepared.validation, shown, plan, run, fabric.device)
+    started = time.perf_counter()
+    with (
+        stop_on_signals() as stop,
+        TrainingProgress(console, settings.method.name, settings.training.steps) as progress,
+    ):
+        done = train(method, batches.at, validation, settings.training, run, fabric, progress, stop)
+    batches.close()
+    _note_time(run, time.perf_counter() - started, done)
+    return Outcome(run, done, stop)
+
+
+def _fabric(settings: Settings) -> Fabric:
+    training = settings.training
+    if training.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("training.device is cuda, but torch finds no CUDA device here. Use --device auto or cpu.")
+    if training.device == "mps" and not torch.backends.mps.is_available():
+        raise UserError("training.device is mps, but torch finds none here. Use --device auto or cpu.")
+    return Fabric(accelerator=training.device, devices=1, precision=training.precision)
+
+
+def _build(settings: Settings, plan: Plan) -> Method:
+    torch.manual_seed(seed_for(settings.training.seed, "weights"))
+    task = Task(
+        build_network=lambda: build_network(
+            settings.network, len(plan.channels), len(plan.classes), plan.dimensions
+        ),
+        classes=len(plan.classes),
+        size=plan.size,
+        steps=settings.training.steps,
+    )
+    method = build_method(settings.method, task)
+    if settings.training.compile:
+        method.student.compile()
+        method.teacher.compile()
+    return method
+
+
+def _prepare(
+    settings: Settings, dataset: Dataset, split: Split, plan: Plan, needs_unlabeled: bool, console: Console
+) -> _Prepared:
+    """The labeled, unlabeled and validation scans, ready for the network; nothing of the test scans."""
+    groups = _Groups(
+        labeled=cases_of(dataset, split.labeled, masked=True),
+        unlabeled=cases_of(dataset, (*split.unlabeled, *split.labeled), masked=False) if needs_unlabeled else (),
+        validation=cases_of(dataset, split.validation, masked=True),
+    )
+    if needs_unlabeled and not groups.unlabeled:
+        raise UserError(
+            f"{dataset.root} has no unlabeled scan, and {settings.method.name} learns from such. "
+            "Add scans to imagesUn, hide masks with --labeled N, or use --method supervised."
+        )
+    if settings.cache is None:
+        raise UserError("The settings of this run do not say where prepared images are: add `cache: FOLDER`.")
+    cases = [case for group in groups for case in group]
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("Preparing scans", total=len(cases))
+        done = iter(prepare(cases, plan, settings.cache, lambda ready, _: bar.update(task, completed=ready)))
+    return _Prepared(*(tuple(next(done) for _ in group) for group in groups))
+
+
+class _Groups(NamedTuple):
+    labeled: tuple[Case, ...]
+    unlabeled: tuple[Case, ...]
+    validation: tuple[Case, ...]
+
+
+def _batches(
+    settings: Settings, prepared: _Prepared, plan: Plan, device: torch.device
+) -> tuple[Batches, Tensor | None]:
+    """The batches of every step, and a few unlabeled images to draw pseudo-masks of."""
+    training = settings.training
+    budget = int(training.memory_gib * 2**30)
+    bank = Bank(prepared.labeled, plan, device, budget)
+    labeled = Stream(bank, training.labeled_per_batch, "labeled", training.seed)
+    if not prepared.unlabeled:
+        return Batches(labeled, None, settings.augment), None
+    bank = Bank(prepared.unlabeled, plan, device, budget)
+    unlabeled = Stream(bank, training.unlabeled_per_batch, "unlabeled", training.seed)
+    return Batches(labeled, unlabeled, settings.augment), _shown(bank)
+
+
+def _shown(bank: Bank) -> Tensor:
+    """The middle item of up to four cases, spread over all."""
+    cases: dict[str, list[int]] = {}
+    for item in range(len(bank)):
+        cases.setdefault(bank.item_case(item), []).append(item)
+    middles = [items[len(items) // 2] for items in cases.values()]
+    spread = [middles[place * len(middles) // 4] for place in range(4)] if len(middles) > 4 else middles
+    image, _ = bank.load(spread, torch.Generator().manual_seed(0))
+    return image
+
+
+def _note_time(run: RunFolder, seconds: float, steps: int) -> None:
+    notes = json.loads(run.provenance.read_text(encoding="utf-8"))
+    notes["seconds"] = round((notes["seconds"] or 0.0) + seconds, 1)
+    notes["steps_per_second"] = round(steps / notes["seconds"], 3)
+    write_json(run.provenance, notes)

@@ -1,0 +1,48 @@
+"""How far a prediction is from a mask."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from patchcl.batch import IGNORE
+
+SMOOTH = 1e-5
+
+
+def dice_and_cross_entropy(logits: Float[Tensor, "B K *S"], mask: Int[Tensor, "B *S"]) -> Float[Tensor, ""]:
+    """The mean of soft Dice loss and cross-entropy over the pixels whose class is known.
+
+    Source: SSL4MIS, `train_fully_supervised_2D.py`, loss = 0.5 * (dice + cross-entropy). Added: IGNORE.
+    """
+    logits = logits.float()
+    return 0.5 * (soft_dice_loss(logits.softmax(dim=1), mask) + cross_entropy(logits, mask))
+
+
+def soft_dice_loss(probs: Float[Tensor, "B K *S"], mask: Int[Tensor, "B *S"]) -> Float[Tensor, ""]:
+    """One minus the soft Dice of every class over the whole batch, averaged over classes; in [0, 1].
+
+    The denominator holds squares. A class that is absent from the batch, in prediction and mask, costs nothing.
+    Pixels of class IGNORE take no part.
+
+    Source: SSL4MIS, `utils/losses.py`, `DiceLoss`. Added: IGNORE.
+    """
+    known = (mask != IGNORE).unsqueeze(1)
+    target = one_hot(mask, probs.shape[1])
+    probs = probs * known
+    pixels = [0, *range(2, probs.ndim)]
+    overlap = (probs * target).sum(dim=pixels)
+    size = (probs * probs).sum(dim=pixels) + target.sum(dim=pixels)
+    return (1 - (2 * overlap + SMOOTH) / (size + SMOOTH)).mean()
+
+
+def cross_entropy(logits: Float[Tensor, "B K *S"], mask: Int[Tensor, "B *S"]) -> Float[Tensor, ""]:
+    """Mean negative log-probability of the true class over the pixels whose class is known; 0 if there are none."""
+    total = F.cross_entropy(logits, mask, ignore_index=IGNORE, reduction="sum")
+    return total / (mask != IGNORE).sum().clamp(min=1)
+
+
+def one_hot(mask: Int[Tensor, "B *S"], classes: int) -> Float[Tensor, "B K *S"]:
+    """1 in the channel of each pixel's class, 0 in the others; all 0 where the class is IGNORE."""
+    indices = torch.arange(classes, device=mask.device).view(1, -1, *[1] * (mask.ndim - 1))
+    return (mask.unsqueeze(1) == indices).float()

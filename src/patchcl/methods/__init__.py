@@ -1,0 +1,29 @@
+"""The methods that patchcl knows. A new one is a file beside this and one line in METHODS."""
+
+from typing import Annotated, Any, Union
+
+from pydantic import Field
+
+from patchcl.methods.base import Method, MethodSettings, Task
+from patchcl.methods.mean_teacher import MeanTeacher, MeanTeacherSettings
+from patchcl.methods.patchcl import PatchCL, PatchCLSettings
+from patchcl.methods.supervised import Supervised, SupervisedSettings
+
+METHODS: dict[type[MethodSettings], Any] = {
+    SupervisedSettings: Supervised,
+    MeanTeacherSettings: MeanTeacher,
+    PatchCLSettings: PatchCL,
+}
+
+AnyMethodSettings = Annotated[Union[tuple(METHODS)], Field(discriminator="name")]  # type: ignore[valid-type]  # noqa: UP007
+
+
+def method_names() -> tuple[str, ...]:
+    """The names that `--method` takes."""
+    return tuple(settings.model_fields["name"].default for settings in METHODS)
+
+
+def build_method(settings: MethodSettings, task: Task) -> Method:
+    """The method that `settings` describe, for `task`."""
+    method: Method = METHODS[type(settings)](settings, task)
+    return method

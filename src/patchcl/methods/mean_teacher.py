@@ -1,0 +1,52 @@
+"""Mean teacher: the student must agree with its own moving average about images that nobody annotated.
+
+Tarvainen & Valpola, 2017, https://arxiv.org/abs/1703.01780.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from patchcl.batch import StepResult, TrainingBatch
+from patchcl.losses.consistency import squared_difference
+from patchcl.losses.supervised import dice_and_cross_entropy
+from patchcl.methods.base import Method, MethodSettings, Task, total
+from patchcl.teacher import ramp_up
+
+
+class MeanTeacherSettings(MethodSettings):
+    """Defaults follow SSL4MIS, `train_mean_teacher_2D.py`."""
+
+    name: Literal["mean_teacher"] = "mean_teacher"
+    consistency_weight: float = Field(0.1, ge=0, description="Weight of the agreement loss after its ramp.")
+    ramp_share: float = Field(1.0, ge=0, le=1, description="Share of all steps until that weight is reached.")
+
+
+class MeanTeacher(Method):
+    """The student sees the strong view, the teacher the weak one; squared error between their probabilities.
+
+    Deviation from SSL4MIS: the student's view carries the same strong augmentation as for every other method here,
+    instead of faint noise on the teacher's.
+    """
+
+    def __init__(self, settings: MeanTeacherSettings, task: Task) -> None:
+        super().__init__(settings, task)
+        self.settings = settings
+        self.ramp_steps = settings.ramp_share * task.steps
+
+    def training_step(self, batch: TrainingBatch, step: int) -> StepResult:
+        """See `Method.training_step`."""
+        weight = self.settings.consistency_weight * ramp_up(step, self.ramp_steps)
+        labeled, unlabeled = batch
+        if weight == 0 or unlabeled is None:
+            return self.supervised_step(labeled)
+        with torch.no_grad():
+            teacher_probs = self.teacher(unlabeled.weak).float().softmax(dim=1)
+        logits = self.student(torch.cat([labeled.image, unlabeled.strong]))
+        labeled_logits, unlabeled_logits = logits.split([len(labeled.image), len(unlabeled.strong)])
+
+        return total(
+            supervised=(1.0, dice_and_cross_entropy(labeled_logits, labeled.mask)),
+            consistency=(weight, squared_difference(unlabeled_logits, teacher_probs)),
+        )

@@ -1,0 +1,22 @@
+"""Learning from masks alone: the row that every other method must beat."""
+
+from typing import Literal
+
+from patchcl.batch import StepResult, TrainingBatch
+from patchcl.methods.base import Method, MethodSettings
+
+
+class SupervisedSettings(MethodSettings):
+    """There is nothing to set but the average that predicts."""
+
+    name: Literal["supervised"] = "supervised"
+
+
+class Supervised(Method):
+    """Dice and cross-entropy on the labeled images, augmented as for every other method."""
+
+    needs_unlabeled = False
+
+    def training_step(self, batch: TrainingBatch, step: int) -> StepResult:
+        """See `Method.training_step`."""
+        return self.supervised_step(batch.labeled)

@@ -1,0 +1,21 @@
+"""Networks that segment, and whose encoder can be asked for its features."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from patchcl.networks.unet import UNet
+from patchcl.section import Section
+
+
+class NetworkSettings(Section):
+    """The segmentation network. The defaults are the 1.8 M parameter U-Net of the published ACDC tables."""
+
+    features: tuple[int, ...] = Field((16, 32, 64, 128, 256), min_length=2, description="Channels of every level.")
+    norm: Literal["batch", "instance", "group"] = "batch"
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+def build_network(settings: NetworkSettings, channels: int, classes: int, dimensions: int) -> UNet:
+    """The network that `settings` describe, for images of `channels` and masks of `classes`, in 2 or 3 dimensions."""
+    return UNet(dimensions, channels, classes, settings.features, settings.norm, settings.dropout)

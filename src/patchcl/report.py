@@ -1,0 +1,345 @@
+"""One page that answers whether the unlabeled scans helped, and shows what the answer rests on.
+
+The page is a single file without scripts or outside resources, so it can be mailed and kept.
+"""
+
+import json
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from patchcl.config import Settings, read_settings
+from patchcl.data.dataset import read_dataset
+from patchcl.data.plan import Plan, load_plan
+from patchcl.data.scan import read_image, read_mask
+from patchcl.data.splits import Split
+from patchcl.errors import UserError
+from patchcl.evaluate import (
+    MEAN,
+    METRICS,
+    Comparison,
+    Evaluation,
+    compare,
+    in_words,
+    points,
+    read_evaluation,
+    shown,
+    summarise,
+)
+from patchcl.experiment import read_split
+from patchcl.metrics import EMPTY_POLICY
+from patchcl.pictures import DARK, LIGHT, Panel, learning_curves, overlay_grid, patient_chart, png
+from patchcl.run_folder import RunFolder, write_text
+from patchcl.run_log import Row, read_rows
+
+HEADLINES = ("test_last", "validation_last", "test_best", "validation_best")
+"""Evaluations in the order in which a report prefers them; the last checkpoint is chosen by nobody."""
+ASIDE = ("method", "cache", "training.device", "training.memory_gib")
+"""Settings that two runs may differ in and still be compared as methods."""
+MARGIN = 0.6
+"""What overlays show around the structures, relative to their extent."""
+
+
+class RunFacts(NamedTuple):
+    """Everything the page says of one run."""
+
+    name: str
+    run: RunFolder
+    settings: Settings
+    plan: Plan
+    split: Split
+    rows: list[Row]
+    provenance: dict[str, Any]
+    evaluations: dict[str, Evaluation]  # by side and checkpoint, such as test_last
+
+
+class Verdict(NamedTuple):
+    """The answer at the top of the page."""
+
+    headline: str
+    sentences: list[str]
+    warnings: list[str]
+
+
+def write_report(runs: Sequence[RunFolder], out: Path, title: str = "Did the unlabeled scans help?") -> None:
+    """Write the page about `runs` to `out`; the first run is the one that the others are compared with.
+
+    What is not there yet is left out: a run that was never evaluated shows its curves and its facts.
+
+    Raises:
+        UserError: A run's files are missing or damaged, or `out` cannot be written.
+    """
+    facts = _gather(runs)
+    stem = _headline(facts)
+    evaluations = {of.name: of.evaluations[stem] for of in facts if stem in of.evaluations}
+    comparisons, problems = _compare(list(evaluations.values()))
+    page = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            title=title,
+            verdict=_verdict(facts, evaluations, comparisons, problems),
+            tables=[_table(facts, each) for each in HEADLINES if any(each in of.evaluations for of in facts)],
+            comparisons=comparisons,
+            mean=MEAN,
+            points=points,
+            policy=EMPTY_POLICY,
+            patients=_themed(patient_chart, _dice_by_patient(evaluations)) if evaluations and not problems else None,
+            curves=_themed(learning_curves, {of.name: of.rows for of in facts})
+            if any(of.rows for of in facts)
+            else None,
+            overlays=_overlays(facts, stem, evaluations) if evaluations else None,
+            strips=[
+                (of.name, [_uri(path.read_bytes()) for path in _strips(of.run)]) for of in facts if _strips(of.run)
+            ],
+            facts=[(of.name, _facts(of)) for of in facts],
+            settings=[(of.name, of.run.settings.read_text(encoding="utf-8")) for of in facts],
+            splits=[(of.name, of.split.model_dump()) for of in facts],
+        )
+    )
+    try:
+        write_text(out, page)
+    except OSError as error:
+        raise UserError(f"Cannot write {out}: {error.strerror}. Choose another file with -o.") from error
+
+
+def _environment() -> Environment:
+    loader = FileSystemLoader(Path(__file__).parent)
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+def _gather(runs: Sequence[RunFolder]) -> list[RunFacts]:
+    settings = [read_settings(run.settings) for run in runs]
+    methods = [each.method.name for each in settings]
+    names = methods if len(set(methods)) == len(methods) else [run.root.name for run in runs]
+    return [
+        RunFacts(
+            name=name,
+            run=run,
+            settings=each,
+            plan=load_plan(run.plan),
+            split=read_split(run),
+            rows=read_rows(run),
+            provenance=_read_json(run.provenance),
+            evaluations=_evaluations(run, name),
+        )
+        for name, run, each in zip(names, runs, settings, strict=True)
+    ]
+
+
+def _evaluations(run: RunFolder, name: str) -> dict[str, Evaluation]:
+    paths = {stem: run.evaluation / f"{stem}.json" for stem in HEADLINES}
+    found = {stem: read_evaluation(path) for stem, path in paths.items() if path.is_file()}
+    return {stem: evaluation.model_copy(update={"name": name}) for stem, evaluation in found.items()}
+
+
+def _headline(facts: Sequence[RunFacts]) -> str:
+    """The evaluation that most runs have; of those the one that `HEADLINES` prefers."""
+    return max(HEADLINES, key=lambda stem: sum(stem in of.evaluations for of in facts))
+
+
+def _compare(evaluations: Sequence[Evaluation]) -> tuple[list[Comparison], list[str]]:
+    """Every evaluation after the first against the first, and why some cannot be compared."""
+    comparisons, problems = [], []
+    for other in evaluations[1:]:
+        try:
+            comparisons.append(compare(evaluations[0], other))
+        except UserError as error:
+            problems.append(str(error))
+    return comparisons, problems
+
+
+def _verdict(
+    facts: Sequence[RunFacts],
+    evaluations: Mapping[str, Evaluation],
+    comparisons: Sequence[Comparison],
+    problems: Sequence[str],
+) -> Verdict:
+    missing = [of.run.root for of in facts if of.name not in evaluations]
+    warnings = [
+        *problems,
+        *_unmatched(facts),
+        *(f"No scores yet. Make them with: patchcl evaluate {root}" for root in missing),
+    ]
+    if comparisons:
+        return Verdict(_answer(facts, comparisons[0]), [in_words(each) for each in comparisons], warnings)
+    figures = [
+        f"{name}: mean Dice {shown(summarise(scores, 'dice'), 'dice')} % over {len(scores.patients)} patients."
+        for name, scores in evaluations.items()
+    ]
+    return Verdict("Nothing to compare yet" if not figures else "Scores without a comparison", figures, warnings)
+
+
+def _answer(facts: Sequence[RunFacts], comparison: Comparison) -> str:
+    first = next(of for of in facts if of.name == comparison.first)
+    if first.settings.method.name != "supervised":
+        return f"{comparison.second} against {comparison.first}: {comparison.overall.verdict}"
+    return {
+        "helped": "Yes, the unlabeled scans helped",
+        "hurt": "No, the unlabeled scans hurt",
+        "no clear difference": "No clear difference from the unlabeled scans",
+    }[comparison.overall.verdict]
+
+
+def _unmatched(facts: Sequence[RunFacts]) -> Iterator[str]:
+    """What besides the method could explain a difference from the first run."""
+    first = facts[0]
+    for other in facts[1:]:
+        if other.split.fingerprint != first.split.fingerprint:
+            yield f"{other.name} and {first.name} learned from different splits, so their difference is not the method's alone."
+        ours, theirs = dict(_flat(first.settings)), dict(_flat(other.settings))
+        keys = [key for key in ours if not key.startswith(ASIDE) and ours[key] != theirs.get(key)]
+        if keys:
+            yield f"{other.name} and {first.name} differ in more than the method: {', '.join(keys)}."
+
+
+def _flat(settings: Settings) -> Iterator[tuple[str, Any]]:
+    """Every setting under its dotted name, down to the second level."""
+    for key, value in settings.model_dump(mode="json").items():
+        if isinstance(value, dict):
+            yield from ((f"{key}.{inner}", setting) for inner, setting in value.items())
+        else:
+            yield key, value
+
+
+def _table(facts: Sequence[RunFacts], stem: str) -> dict[str, Any]:
+    """The scores of every structure and run, the best of each structure marked."""
+    scored = {of.name: of.evaluations[stem] for of in facts if stem in of.evaluations}
+    first = next(iter(scored.values()))
+    side, checkpoint = stem.split("_")
+    chosen = "the end of training" if checkpoint == "last" else "the checkpoint that scored best on validation"
+    return {
+        "caption": f"{len(first.patients)} {side} patients, {chosen}; mean ± standard deviation over patients",
+        "unit": first.unit,
+        "groups": [(name, _group(scored, name)) for name in (*first.structures, MEAN)],
+    }
+
+
+def _group(scored: Mapping[str, Evaluation], structure: str) -> list[tuple[str, list[tuple[str, bool]]]]:
+    """Of each run its figures, and whether each is the best."""
+    spreads = {name: [summarise(of, metric, structure) for metric in METRICS] for name, of in scored.items()}
+    best = [
+        (max if metric in ("dice", "jaccard") else min)(spread[column].mean for spread in spreads.values())
+        for column, metric in enumerate(METRICS)
+    ]
+    return [
+        (
+            name,
+            [
+                (shown(spread, metric), spread.mean == top and len(scored) > 1)
+                for spread, metric, top in zip(row, METRICS, best, strict=True)
+            ],
+        )
+        for name, row in spreads.items()
+    ]
+
+
+def _dice_by_patient(evaluations: Mapping[str, Evaluation]) -> dict[str, dict[str, float]]:
+    return {name: evaluation.by_patient("dice") for name, evaluation in evaluations.items()}
+
+
+def _overlays(facts: Sequence[RunFacts], stem: str, evaluations: Mapping[str, Evaluation]) -> dict[str, str] | None:
+    """The best, the median and the worst patient by the first run's Dice; None if the scans are no longer there."""
+    scored = [of for of in facts if of.name in evaluations]
+    dice = evaluations[scored[0].name].by_patient("dice")
+    ranked = sorted(dice, key=lambda patient: dice[patient], reverse=True)
+    chosen = dict(zip((ranked[0], ranked[len(ranked) // 2], ranked[-1]), ("best", "median", "worst"), strict=True))
+    try:
+        rows = [_overlay_row(scored, stem, patient, rank) for patient, rank in chosen.items()]
+    except UserError:
+        return None
+    columns = ("image", "reference", *(of.name for of in scored))
+    aspect = rows[0][1]
+    figure = overlay_grid([row for row, _ in rows], columns, scored[0].plan.classes, aspect=aspect)
+    return {"picture": _uri(png(figure)), "by": scored[0].name}
+
+
+def _overlay_row(scored: Sequence[RunFacts], stem: str, patient: str, rank: str) -> tuple[list[Panel], float]:
+    """The slice of a patient's first scan that shows most of the structures, and the shape of its voxels."""
+    first = scored[0]
+    score = next(score for score in first.evaluations[stem].scores if score.patient == patient)
+    if first.settings.data is None:
+        raise UserError("The scans are not there.")
+    case = read_dataset(first.settings.data, first.settings.split.patient_pattern).case(score.case)
+    if case.mask is None:
+        raise UserError(f"{case.name} has no mask.")
+    scan, classes = read_image(case.images), len(first.plan.classes)
+    masks = [case.mask, *(of.run.predictions / stem / f"{case.name}.nii.gz" for of in scored)]
+    volumes = [read_mask(path, classes, scan.grid) for path in masks]
+    axis = first.plan.slice_axis
+    place = (
+        int((volumes[0] > 0).sum(axis=tuple(a for a in range(3) if a != axis)).argmax()) if volumes[0].ndim == 3 else 0
+    )
+    slices = [np.take(volume, place, axis) if volume.ndim == 3 else volume for volume in (scan.voxels[0], *volumes)]
+    box = _box(slices[1:])
+    image, *cut = (each[box] for each in slices)
+    dice = [of.evaluations[stem].by_patient("dice")[patient] for of in scored]
+    captions = [f"{rank}: {case.name}, slice {place}", "", *(f"Dice {100 * value:.1f} %" for value in dice)]
+    panels = [Panel(image, mask, caption) for mask, caption in zip([None, *cut], captions, strict=True)]
+    spacing = [mm for each, mm in enumerate(scan.grid.spacing_mm) if len(scan.grid.shape) == 2 or each != axis]
+    return panels, spacing[1] / spacing[0]
+
+
+def _box(masks: Sequence[np.ndarray]) -> tuple[slice, slice]:
+    """A square around all structures, with a margin, as far as the image reaches."""
+    inside = np.argwhere(np.any([mask > 0 for mask in masks], axis=0))
+    if not len(inside):
+        return slice(None), slice(None)
+    middle = (inside.min(axis=0) + inside.max(axis=0)) / 2
+    half = max(16.0, (0.5 + MARGIN) * float((np.ptp(inside, axis=0) + 1).max()))
+    x, y = (slice(max(0, round(centre - half)), round(centre + half) + 1) for centre in middle.tolist())
+    return x, y
+
+
+def _strips(run: RunFolder) -> list[Path]:
+    """The first, the middle and the last picture of the pseudo-masks."""
+    pictures = sorted(run.pictures.glob("pseudo_masks_step_*.png"))
+    return [pictures[place] for place in sorted({0, len(pictures) // 2, len(pictures) - 1})] if pictures else []
+
+
+def _facts(of: RunFacts) -> dict[str, str]:
+    """What somebody must know to judge or repeat the run."""
+    known = of.provenance
+    sides = ", ".join(f"{len(patients)} {side}" for side, patients in of.split.model_dump().items())
+    training = of.settings.training
+    steps = max((int(row["step"]) for row in of.rows), default=0)
+    seconds = known.get("seconds")
+    facts = {
+        "method": of.settings.method.name,
+        "data": str(of.settings.data),
+        "patients": sides,
+        "split fingerprint": of.split.fingerprint,
+        "steps": f"{steps} of {training.steps}",
+        "seed": str(training.seed),
+        "network": f"{of.plan.dimensions}-D U-Net, input {' × '.join(map(str, of.plan.size))}, {training.precision}",
+        "hardware": known.get("hardware"),
+        "time": None if seconds is None else f"{seconds / 60:.1f} min, {known.get('steps_per_second')} steps/s",
+        "software": f"patchcl {known.get('patchcl')}, torch {known.get('torch')}, Python {known.get('python')}",
+        "commit": known.get("commit"),
+        "started": known.get("started"),
+        "command": known.get("command"),
+    }
+    return {key: value or "not known" for key, value in facts.items()}
+
+
+def _themed(draw: Any, content: Any) -> dict[str, str]:  # noqa: ANN401 - one of the chart functions and its content
+    """A chart for light pages and the same for dark ones."""
+    return {"light": _chart_uri(draw(content, LIGHT)), "dark": _chart_uri(draw(content, DARK))}
+
+
+def _chart_uri(figure: Figure) -> str:
+    return _uri(png(figure))
+
+
+def _uri(picture: bytes) -> str:
+    return f"data:image/png;base64,{b64encode(picture).decode()}"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return content

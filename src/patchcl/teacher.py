@@ -1,0 +1,52 @@
+"""A teacher: a frozen copy of the student that follows it slowly; and the ramps that go with it."""
+
+import copy
+import math
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def frozen_copy(student: Network) -> Network:
+    """A copy with the same weights that no optimizer will ever move, in evaluation mode."""
+    return copy.deepcopy(student).requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def follow(teacher: nn.Module, student: nn.Module, decay: float) -> None:
+    """Moves the teacher a step of an exponential moving average: teacher <- decay * teacher + (1 - decay) * student.
+
+    The running statistics of normalisation layers are averaged like the weights they belong to; counters are copied.
+
+    Source: Tarvainen & Valpola, 2017, https://arxiv.org/abs/1703.01780, eq. 1.
+    """
+    slow = [*teacher.parameters(), *teacher.buffers()]
+    fast = [*student.parameters(), *student.buffers()]
+    averaged = [pair for pair in zip(slow, fast, strict=True) if pair[0].is_floating_point()]
+    torch._foreach_lerp_([pair[0] for pair in averaged], [pair[1] for pair in averaged], 1 - decay)
+    for behind, ahead in zip(slow, fast, strict=True):
+        if not behind.is_floating_point():
+            behind.copy_(ahead)
+
+
+def warmed_up(decay: float, step: int) -> float:
+    """A decay that starts small, so that the teacher averages the newest tenth of the steps until `decay` is reached.
+
+    Source: the `num_updates` rule of TensorFlow's ExponentialMovingAverage. A plain average at the start, as in
+    SSL4MIS, keeps the first random weights for hundreds of steps.
+    """
+    return min(decay, (1 + step) / (10 + step))
+
+
+def ramp_up(step: int, length: float) -> float:
+    """Rises from exp(-5) at step 0 to 1 at step `length`. Source: Laine & Aila, https://arxiv.org/abs/1610.02242."""
+    remaining = 1 - min(step / length, 1.0) if length > 0 else 0.0
+    return math.exp(-5 * remaining**2)
+
+
+def linear_ramp(step: int, length: float) -> float:
+    """Rises from 0 at step 0 to 1 at step `length`."""
+    return min(step / length, 1.0) if length > 0 else 1.0

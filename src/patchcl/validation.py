@@ -1,0 +1,66 @@
+"""Scores a method on the prepared validation images while it learns, and draws what its teacher believes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from patchcl.data.plan import Plan
+from patchcl.data.prepare import PreparedCase
+from patchcl.methods.base import Method
+from patchcl.pictures import pseudo_mask_strip
+from patchcl.predict import network_probs
+from patchcl.pseudo_labels import pseudo_labels
+from patchcl.run_folder import RunFolder
+from patchcl.run_log import Row
+
+
+class Validation:
+    """Dice of the teacher on whole scans, at the network's resolution: quick, and only a guide.
+
+    The figures that count come from `patchcl evaluate`, on the scans' own grid.
+    """
+
+    def __init__(
+        self, cases: Sequence[PreparedCase], shown: Tensor | None, plan: Plan, run: RunFolder, device: torch.device
+    ) -> None:
+        self.cases, self.shown, self.plan, self.run, self.device = cases, shown, plan, run, device
+
+    def __call__(self, method: Method, step: int) -> Row:
+        """Mean Dice over cases, of every structure and of all; and a picture of the unlabeled images that are shown."""
+        if self.shown is not None:
+            self._draw(method, self.shown, step)
+        dice = torch.stack([self._case_dice(method, case) for case in self.cases]).mean(dim=0).tolist()
+        structures = {f"validation_dice_{name}": value for name, value in zip(self.plan.classes[1:], dice, strict=True)}
+        return {"validation_dice": sum(dice) / len(dice), **structures}
+
+    def _case_dice(self, method: Method, case: PreparedCase) -> Tensor:
+        """(K - 1,) Dice of each structure; 1 where it is absent from prediction and mask."""
+        image, mask = torch.from_numpy(np.load(case.image)), torch.from_numpy(np.load(_mask_of(case)))
+        predicted = network_probs(method.teacher, image, self.plan, self.device).argmax(dim=1)
+        structures = torch.arange(1, len(self.plan.classes)).view(-1, *[1] * mask.ndim)
+        found, true = (predicted == structures).flatten(1), (mask == structures).flatten(1)
+        size = found.sum(dim=1) + true.sum(dim=1)
+        return torch.where(size > 0, 2 * (found & true).sum(dim=1) / size.clamp(min=1), 1.0)
+
+    @torch.no_grad()
+    def _draw(self, method: Method, shown: Tensor, step: int) -> None:
+        pseudo = pseudo_labels(method.teacher(shown))
+        pseudo_mask_strip(
+            self.run.pictures / f"pseudo_masks_step_{step:06d}.png",
+            *(_as_slices(maps).cpu().numpy() for maps in (shown[:, 0], pseudo.mask, pseudo.entropy)),
+            classes=self.plan.classes,
+            title=f"Pseudo-masks after {step} steps",
+        )
+
+
+def _mask_of(case: PreparedCase) -> str:
+    if case.mask is None:
+        raise ValueError(f"{case.name} has no mask to validate against")
+    return str(case.mask)
+
+
+def _as_slices(maps: Tensor) -> Tensor:
+    """(N, *S) to (N, X, Y): slices as they are, volumes by the middle of their last axis."""
+    return maps if maps.ndim == 3 else maps[..., maps.shape[-1] // 2]
