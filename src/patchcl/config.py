@@ -95,20 +95,25 @@ def _set(tree: dict[str, Any], override: str) -> None:
         raise UserError(f"--set {override!r}: expected KEY=VALUE, for example --set training.steps=2000.")
     *parents, leaf = dotted.strip().split(".")
     for parent in parents:
-        tree = tree.setdefault(parent, {})
-        if not isinstance(tree, dict):
+        below = _below(tree, parent)
+        if not isinstance(below, dict):
             raise UserError(f"--set {override!r}: {parent} is a single setting and holds nothing below it.")
+        tree[parent] = tree = below
     try:
         tree[leaf] = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise UserError(f"--set {override!r}: {value!r} is not a valid YAML value.") from error
 
 
+def _below(tree: dict[str, Any], key: str) -> Any:  # noqa: ANN401 - whatever YAML can hold
+    """What is under `key`: a group of settings, if all is well. `method: patchcl` is short for a group with that name."""
+    below = {} if tree.get(key) is None else tree[key]
+    return {"name": below} if key == "method" and isinstance(below, str) else below
+
+
 def _checked(tree: dict[str, Any], source: str) -> Settings:
-    method = tree.get("method")
-    if isinstance(method, str):
-        tree = tree | {"method": {"name": method}}
-    elif isinstance(method, dict):
+    method = _below(tree, "method")
+    if isinstance(method, dict):
         tree = tree | {"method": {"name": PatchCLSettings().name} | method}
     try:
         return Settings.model_validate(tree)
@@ -121,7 +126,10 @@ def _explained(errors: Sequence[ErrorDetails]) -> Iterator[str]:
     """One line for every setting that is wrong: its key, what was found, what was expected."""
     names = {settings.model_fields["name"].default for settings in METHODS}
     for error in errors:
-        keys = [str(part) for part in error["loc"] if part not in names]
+        place = error["loc"]
+        if place[:1] == ("method",):  # what follows is the name of the method, and no key
+            place = place[:1] + place[2:]
+        keys = [str(part) for part in place]
         key = ".".join(keys)
         if error["type"] == "extra_forbidden":
             yield f"{key} is not a setting.{_meant(keys[-1])}"

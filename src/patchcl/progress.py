@@ -46,4 +46,5 @@ class TrainingProgress:
             f"{self.title}  step {row['step']:.0f}/{self.steps}  validation Dice {row['validation_dice']:.3f}"
             f"  ({seconds_per_step:.2f} s/step, {left:.0f} min left)",
             highlight=False,
+            soft_wrap=True,
         )

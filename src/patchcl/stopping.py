@@ -23,13 +23,16 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Inside, the first signal is a request; a second Ctrl-C interrupts at once."""
+    """Inside, the first signal is a request; a Ctrl-C after it interrupts at once.
+
+    A second SIGTERM does not: `timeout` and job schedulers send it to the process and to its group, so it comes twice.
+    """
     request = StopRequest()
 
     def ask(number: int, _: FrameType | None) -> None:
-        if request:
+        if request and number == signal.SIGINT:
             raise KeyboardInterrupt
-        request.signal = number
+        request.signal = request.signal or number
 
     if threading.current_thread() is not threading.main_thread():
         yield request

@@ -1,7 +1,8 @@
 """Looks into every file before training does, and tells everything that is wrong at once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,10 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from patchcl.data.dataset import Case, Dataset, some
-from patchcl.data.plan import Plan
+from patchcl.data.dataset import Case, Dataset, read_dataset, some
+from patchcl.data.plan import Plan, PlanSettings, make_plan
 from patchcl.data.scan import Grid, Scan, demand_same_grid, read_grid, read_image, read_mask
-from patchcl.data.splits import Split, cases_of
+from patchcl.data.splits import Split, SplitSettings, cases_of, make_split
 from patchcl.errors import UserError
 
 THREADS = 2
@@ -22,73 +23,187 @@ THREADS = 2
 class CheckReport(NamedTuple):
     """What was found; training can start when there are no problems."""
 
-    problems: tuple[str, ...]  # one line each, naming a file
+    problems: tuple[str, ...]  # one line each, naming a file or a setting
     warnings: tuple[str, ...]  # worth a look, but nothing stands in the way
-    facts: dict[str, str]
-    patients_and_scans: dict[str, tuple[int, int]]  # by side of the split
-    class_shares: dict[str, float]  # share of the voxels of all labeled masks, in [0, 1]
-    plan: Plan | None
+    dataset: Dataset
+    split: Split | None  # None if none could be made
+    plan: Plan | None  # None if none could be made
+    sides: dict[str, tuple[int, int]]  # patients and scans on each side of the split
+    grids: tuple[Grid, ...]  # of every scan that can be read
+    class_shares: dict[str, float]  # share of all voxels of the labeled masks, in [0, 1]
 
 
 class _Finding(NamedTuple):
     """What one scan and its mask hold."""
 
-    problems: tuple[str, ...]
-    warnings: tuple[str, ...]
+    problems: list[str]
+    warnings: list[str]
     grid: Grid | None
     voxels: np.ndarray  # (K,) voxels of each class in its mask
 
 
-def check(
-    dataset: Dataset, split: Split, plan: Plan | None, report: Callable[[int, int], None] | None = None
+def check_data(
+    root: Path, split: SplitSettings, plan: PlanSettings, report: Callable[[int, int], None] | None = None
 ) -> CheckReport:
-    """Open every image and mask of `split`, hidden and test masks included: nothing is trained here.
+    """Open every image and mask below `root`, hidden and test masks included: nothing is trained here.
 
-    `plan` is None when none could be made. `report` is told how many scans of all are done.
+    `report` is told how many scans of all are done.
+
+    Raises:
+        UserError: The folder is not laid out as a data set, so there is nothing to look into.
     """
-    sides = {side: cases_of(dataset, patients, None) for side, patients in split.model_dump().items()}
-    cases = [case for side in sides.values() for case in side]
-    findings: dict[str, _Finding] = {}
-    with ThreadPoolExecutor(THREADS) as pool:
-        for case, finding in zip(cases, pool.map(lambda case: _look(case, dataset), cases), strict=True):
-            findings[case.name] = finding
-            if report is not None:
-                report(len(findings), len(cases))
-    shares = _shares(dataset, [findings[case.name].voxels for case in sides["labeled"]])
+    dataset = read_dataset(root, split.patient_pattern)
+    problems: list[str] = []
+    made_split, made_plan = None, None
+    with _noting(problems):
+        made_split = make_split(dataset, split)
+    with _noting(problems):
+        made_plan = make_plan(dataset, plan)
+    sides = _sides(dataset, made_split)
+    findings = _look_at_all([case for cases in sides.values() for case in cases], dataset, report)
+    shares = _shares(dataset, [findings[case.name].voxels for case in sides.get("labeled", ())])
+    warnings = [] if made_split is None else _general_warnings(dataset, made_split, shares)
     return CheckReport(
-        problems=tuple(problem for finding in findings.values() for problem in finding.problems),
-        warnings=(*_general_warnings(dataset, split, shares), *(w for f in findings.values() for w in f.warnings)),
-        facts=_facts(dataset, split, [finding.grid for finding in findings.values() if finding.grid is not None]),
-        patients_and_scans={side: (len({case.patient for case in of}), len(of)) for side, of in sides.items()},
+        problems=tuple(dict.fromkeys([*problems, *(line for found in findings.values() for line in found.problems)])),
+        warnings=(*warnings, *(line for found in findings.values() for line in found.warnings)),
+        dataset=dataset,
+        split=made_split,
+        plan=made_plan,
+        sides={side: (len({case.patient for case in cases}), len(cases)) for side, cases in sides.items()},
+        grids=tuple(found.grid for found in findings.values() if found.grid is not None),
         class_shares=shares,
-        plan=plan,
     )
 
 
-def show(report: CheckReport, console: Console) -> None:
-    """Print `report`: facts first, then what is wrong."""
-    console.print(_facts_table(report))
-    console.print(_classes_table(report))
+def render(report: CheckReport, console: Console) -> None:
+    """Print `report`: what was understood first, then what is wrong."""
+    console.print(_data_table(report))
+    console.print(_class_table(report))
     if report.plan is not None:
         console.print(_plan_table(report.plan))
-    for warning in report.warnings:
-        console.print(f"[yellow]Warning[/]  {escape(warning)}", highlight=False, soft_wrap=True)
-    for problem in report.problems:
-        console.print(f"[red]Problem[/]  {escape(problem)}", highlight=False, soft_wrap=True)
-    count = len(report.problems)
-    verdict = f"[red]{count} problem{'s' * (count > 1)} to solve[/]" if count else "[green]No problems found.[/]"
-    console.print(verdict, highlight=False)
+    for line in report.warnings:
+        console.print(f"[yellow]Warning:[/yellow] {escape(line)}", highlight=False, soft_wrap=True)
+    for line in report.problems:
+        console.print(f"[red]Problem:[/red] {escape(line)}", highlight=False, soft_wrap=True)
+    if not report.problems:
+        console.print("[green]No problems found.[/green]")
 
 
-def _look(case: Case, dataset: Dataset) -> _Finding:
-    problems: list[str] = []
-    first: Grid | None = None
+@contextmanager
+def _noting(problems: list[str]) -> Iterator[None]:
+    """Add a user's mistake to `problems` and go on."""
+    try:
+        yield
+    except UserError as error:
+        problems.append(str(error))
+
+
+def _sides(dataset: Dataset, split: Split | None) -> dict[str, tuple[Case, ...]]:
+    """The scans on each side of the split, or in each folder if there is no split."""
+    if split is not None:
+        return {side: cases_of(dataset, patients, None) for side, patients in split.model_dump().items()}
+    folders = dict.fromkeys(case.folder for case in dataset.cases)
+    return {folder: tuple(case for case in dataset.cases if case.folder == folder) for folder in folders}
+
+
+def _look_at_all(
+    cases: Sequence[Case], dataset: Dataset, report: Callable[[int, int], None] | None
+) -> dict[str, _Finding]:
+    findings: dict[str, _Finding] = {}
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = pool.map(lambda case: _look_at(case, len(dataset.classes)), cases)
+        for case, finding in zip(cases, found, strict=True):
+            findings[case.name] = finding
+            if report is not None:
+                report(len(findings), len(cases))
+    return findings
+
+
+def _look_at(case: Case, classes: int) -> _Finding:
+    """Every file of one scan by itself, so that one broken file hides no other."""
+    found = _Finding([], [], _first_grid(case), np.zeros(classes, dtype=np.int64))
     for path in case.images:
-        for scan in _attempt(lambda path=path: read_image([path]), problems):  # type: ignore[misc]
-            first = first or scan.grid
-            problems += _image_problems(path, scan, first, case.images[0].name)
-    warnings: list[str] = []
-    voxels = np.zeros(len(dataset.classes), dtype=np.int64)
-    if case.mask is not None:
-        voxels += _look_at_mask(case.mask, first, len(dataset.classes), problems, warnings)
-    return _Finding(tuple(problems), tuple(warnings), first, voxels)
+        with _noting(found.problems):
+            _demand_sound(read_image([path]), path, found.grid, case.images[0].name)
+    if case.mask is None:
+        return found
+    with _noting(found.problems):
+        if found.grid is not None:
+            demand_same_grid(read_grid(case.mask), found.grid, case.mask, case.images[0].name)
+    with _noting(found.problems):
+        found.voxels[:] = np.bincount(read_mask(case.mask, classes).ravel(), minlength=classes)
+        if not found.voxels[1:].any():
+            found.warnings.append(f"{case.mask} holds background only. If that is not meant, annotate it or remove it.")
+    return found
+
+
+def _first_grid(case: Case) -> Grid | None:
+    """The grid of the first channel; what is wrong with that file is told when it is read."""
+    try:
+        return read_grid(case.images[0])
+    except UserError:
+        return None
+
+
+def _demand_sound(scan: Scan, path: Path, grid: Grid | None, first: str) -> None:
+    if grid is not None:
+        demand_same_grid(scan.grid, grid, path, first)
+    if scan.voxels.min() == scan.voxels.max():
+        raise UserError(f"{path} holds {scan.voxels.min():g} in every voxel. Export it again, or remove the scan.")
+
+
+def _shares(dataset: Dataset, voxels: Sequence[np.ndarray]) -> dict[str, float]:
+    counts = np.sum([np.zeros(len(dataset.classes)), *voxels], axis=0)
+    return dict(zip(dataset.classes, (counts / max(counts.sum(), 1)).tolist(), strict=True))
+
+
+def _general_warnings(dataset: Dataset, split: Split, shares: dict[str, float]) -> list[str]:
+    used = {patient for side in split.model_dump().values() for patient in side}
+    left_out = [patient for patient in dataset.patients if patient not in used]
+    absent = [name for name, share in shares.items() if share == 0]
+    warnings = []
+    if left_out:
+        warnings.append(f"The split names {len(left_out)} patients on no side, so they are not used: {some(left_out)}.")
+    if absent:
+        warnings.append(f"No labeled mask holds {', '.join(absent)}, so that cannot be learned.")
+    if not cases_of(dataset, split.unlabeled, None):
+        warnings.append("There are no unlabeled scans to learn from. Put some in imagesUn, or hide masks by --labeled.")
+    return warnings
+
+
+def _data_table(report: CheckReport) -> Table:
+    table = Table(title=f"{report.dataset.name}  ({report.dataset.root})", show_header=False, title_justify="left")
+    for side, (patients, scans) in report.sides.items():
+        table.add_row(side, f"{patients} patients, {scans} scans")
+    table.add_row("channels", ", ".join(report.dataset.channels))
+    table.add_row("size", _range([grid.shape for grid in report.grids], "voxels"))
+    table.add_row("spacing", _range([grid.spacing_mm for grid in report.grids], "mm"))
+    if report.split is not None:
+        table.add_row("split", report.split.fingerprint[:16])
+    return table
+
+
+def _range(rows: Sequence[Sequence[float]], unit: str) -> str:
+    """From the smallest to the largest along every axis, for slices and volumes apart."""
+    lengths = sorted({len(row) for row in rows})
+    ranges = [np.array([row for row in rows if len(row) == length]) for length in lengths]
+    return "; ".join(" × ".join(map(_span, r.min(axis=0), r.max(axis=0))) + f" {unit}" for r in ranges) or "unknown"
+
+
+def _span(low: float, high: float) -> str:
+    return f"{low:.4g}" if f"{low:.4g}" == f"{high:.4g}" else f"{low:.4g}-{high:.4g}"
+
+
+def _class_table(report: CheckReport) -> Table:
+    table = Table("value", "class", "share of the labeled masks", title="Classes", title_justify="left")
+    for value, (name, share) in enumerate(report.class_shares.items()):
+        table.add_row(str(value), name, f"{share:.2%}")
+    return table
+
+
+def _plan_table(plan: Plan) -> Table:
+    table = Table("setting", "value", "why", title="Plan", title_justify="left")
+    for key, reason in plan.reasons.items():
+        value = getattr(plan, key)
+        table.add_row(key, " × ".join(map(str, value)) if isinstance(value, tuple) else str(value), reason)
+    return table

@@ -1,19 +1,25 @@
 """Networks that segment, and whose encoder can be asked for its features."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, PositiveInt, model_validator
 
-from patchcl.networks.unet import UNet
+from patchcl.networks.unet import GROUPS, UNet
 from patchcl.section import Section
 
 
 class NetworkSettings(Section):
     """The segmentation network. The defaults are the 1.8 M parameter U-Net of the published ACDC tables."""
 
-    features: tuple[int, ...] = Field((16, 32, 64, 128, 256), min_length=2, description="Channels of every level.")
+    features: tuple[PositiveInt, ...] = Field((16, 32, 64, 128, 256), min_length=2, description="Channels of every level.")
     norm: Literal["batch", "instance", "group"] = "batch"
     dropout: float = Field(0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _demand_whole_groups(self) -> Self:
+        if self.norm == "group" and any(width % GROUPS for width in self.features):
+            raise ValueError(f"group norm needs features in multiples of {GROUPS}, not {list(self.features)}")
+        return self
 
 
 def build_network(settings: NetworkSettings, channels: int, classes: int, dimensions: int) -> UNet:

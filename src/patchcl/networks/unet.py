@@ -6,10 +6,12 @@ from typing import Any, Literal
 from monai.networks.nets.basic_unet import Down, TwoConv, UpCat
 from torch import Tensor, nn
 
+GROUPS = 8
+
 NORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "batch": ("batch", {}),
     "instance": ("instance", {"affine": True}),
-    "group": ("group", {"num_groups": 8}),
+    "group": ("group", {"num_groups": GROUPS}),
 }
 
 
