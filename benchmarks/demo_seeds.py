@@ -21,13 +21,13 @@ from scipy import stats
 
 from patchcl.demo import DEMO, METHODS, DemoResult, run_demo
 from patchcl.errors import UserError
-from patchcl.evaluate import MEAN, points, summarise
+from patchcl.evaluate import MEAN, Metric, points, summarise
 from patchcl.metrics import EMPTY_POLICY
 from patchcl.run_folder import RunFolder, write_json
 from patchcl.statistics import Interval
 
 RESULTS = Path(__file__).parent / "results" / "demo_seeds.json"
-METRICS = ("dice", "hd95_mm")
+METRICS: tuple[Metric, ...] = ("dice", "hd95_mm")
 Seeds = dict[str, dict[str, Any]]  # seed -> what was measured with it
 
 
@@ -92,14 +92,14 @@ def summary(seeds: Seeds) -> dict[str, Any]:
     def cell(structure: str, metric: str) -> dict[str, Any]:
         first, second = (over_seeds(name, structure, metric) for name in METHODS)
         difference = t_interval(np.subtract(second, first))
-        return {baseline: spread(first), method: spread(second), "difference": [plain(bound) for bound in difference]}
+        return {baseline: spread(first), method: spread(second), "difference": named(difference)}
 
     return {structure: {metric: cell(structure, metric) for metric in METRICS} for structure in structures}
 
 
-def spread(values: Sequence[float]) -> list[float | None]:
+def spread(values: Sequence[float]) -> dict[str, float | None]:
     """Mean and standard deviation; no deviation for a single value."""
-    return [float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None]
+    return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)) if len(values) > 1 else None}
 
 
 def t_interval(differences: np.ndarray, level: float = 0.95) -> Interval:
@@ -113,9 +113,9 @@ def t_interval(differences: np.ndarray, level: float = 0.95) -> Interval:
     return Interval(mean, float(low), float(high))
 
 
-def plain(value: float) -> float | None:
+def named(difference: Interval) -> dict[str, float | None]:
     """For JSON, which knows no NaN."""
-    return None if math.isnan(value) else value
+    return {key: None if math.isnan(value) else value for key, value in difference._asdict().items()}
 
 
 def show(results: dict[str, Any], seeds: Seeds, console: Console) -> None:
@@ -124,7 +124,11 @@ def show(results: dict[str, Any], seeds: Seeds, console: Console) -> None:
         title=f"Generated scans, {len(seeds)} seeds: mean ± standard deviation over seeds", caption=EMPTY_POLICY
     )
     table.add_column("structure")
-    for heading in (*(f"{name}, {unit}" for unit in ("Dice %", "95HD mm") for name in METHODS), "Dice points", "95 %"):
+    for heading in (
+        *(f"{name}\n{unit}" for unit in ("Dice %", "95HD mm") for name in METHODS),
+        "difference\nDice points",
+        "95 %\ninterval",
+    ):
         table.add_column(heading, justify="right")
     for structure, cells in results.items():
         figures = [shown(cells[metric][name], metric) for metric in METRICS for name in METHODS]
@@ -137,15 +141,15 @@ def show(results: dict[str, Any], seeds: Seeds, console: Console) -> None:
         console.print(f"Note: these runs come from several commits: {', '.join(sorted(map(str, commits)))}.")
 
 
-def shown(figure: Sequence[float | None], metric: str) -> str:
+def shown(figure: dict[str, float | None], metric: str) -> str:
     """Dice in percent, distances in mm."""
     scale = 100 if metric == "dice" else 1
-    return " ± ".join("?" if part is None else f"{scale * part:.1f}" for part in figure)
+    return " ± ".join("?" if part is None else f"{scale * part:.1f}" for part in figure.values())
 
 
 def interval(cells: dict[str, Any]) -> Interval:
     """The difference in Dice as it was before JSON."""
-    return Interval(*(math.nan if bound is None else bound for bound in cells["dice"]["difference"]))
+    return Interval(**{key: math.nan if value is None else value for key, value in cells["dice"]["difference"].items()})
 
 
 def answer(difference: Interval, seeds: int) -> str:

@@ -1,0 +1,46 @@
+"""What several tests start from."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from patchcl.batch import LabeledBatch, TrainingBatch, UnlabeledBatch
+from patchcl.data.sources.synthetic import write_cardiac
+from patchcl.methods import Task
+from patchcl.networks import NetworkSettings, build_network
+
+
+@pytest.fixture(scope="session")
+def cardiac(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generated data set: 4 labeled patients, 5 unlabeled, 3 held out."""
+    return write_cardiac(tmp_path_factory.mktemp("cardiac"), labeled=4, unlabeled=5, test=3, side=48, seed=1)
+
+
+@pytest.fixture
+def make_task() -> Callable[..., Task]:
+    """A small segmentation task in 2-D or 3-D, of three classes."""
+
+    def make(dimensions: int = 2, side: int = 16, norm: str = "batch", steps: int = 10) -> Task:
+        settings = NetworkSettings(features=(8, 8, 16), norm=norm)
+        return Task(lambda: build_network(settings, 1, 3, dimensions), 3, (side,) * dimensions, steps)
+
+    return make
+
+
+@pytest.fixture
+def make_batch() -> Callable[..., TrainingBatch]:
+    """Random images with all three classes in every mask, and two views of others."""
+
+    def make(dimensions: int = 2, side: int = 16, count: int = 3, seed: int = 0) -> TrainingBatch:
+        generator = torch.Generator().manual_seed(seed)
+        shape = (count, 1, *(side,) * dimensions)
+        coarse = torch.randint(0, 3, (count, 1, *(4,) * dimensions), generator=generator).float()
+        mask = torch.nn.functional.interpolate(coarse, shape[2:], mode="nearest")[:, 0].long()
+        image = (mask.unsqueeze(1) * 0.3 + 0.3 * torch.rand(shape, generator=generator)).clamp(0, 1)
+        weak = torch.rand(shape, generator=generator)
+        strong = (weak + 0.1 * torch.randn(shape, generator=generator)).clamp(0, 1)
+        return TrainingBatch(LabeledBatch(image, mask), UnlabeledBatch(weak, strong))
+
+    return make

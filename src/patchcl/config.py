@@ -106,7 +106,7 @@ def _set(tree: dict[str, Any], override: str) -> None:
 
 
 def _below(tree: dict[str, Any], key: str) -> Any:  # noqa: ANN401 - whatever YAML can hold
-    """What is under `key`: a group of settings, if all is well. `method: patchcl` is short for a group with that name."""
+    """What is under `key`: a group of settings, if all is well. `method: patchcl` is short for a group of that name."""
     below = {} if tree.get(key) is None else tree[key]
     return {"name": below} if key == "method" and isinstance(below, str) else below
 

@@ -264,7 +264,8 @@ def render_comparison(comparison: Comparison, console: Console) -> None:
 
 def points(dice: float) -> str:
     """A difference in Dice in points of a hundred, with its sign; a question mark where there is none."""
-    return "?" if math.isnan(dice) else f"{100 * dice:+.1f}".replace("-", "−")
+    rounded = "?" if math.isnan(dice) else f"{100 * dice:+.1f}".replace("-", "−")
+    return "0.0" if rounded in ("+0.0", "−0.0") else rounded
 
 
 def _held_out(dataset: Dataset, split: Split, on: str) -> tuple[Side, tuple[Case, ...]]:

@@ -53,7 +53,7 @@ class ClassMemory(nn.Module):
         filled = self.filled
         written = torch.arange(self.length, device=filled.device) < filled.unsqueeze(1)
         share = written / filled.clamp(min=1).unsqueeze(1)
-        mean = torch.einsum("km,kme->ke", share, self.embedding)
+        mean = (share.unsqueeze(2) * self.embedding).sum(dim=1)  # no product of matrices, which autocast would round
         deviation = (self.embedding - mean.unsqueeze(1)) * share.sqrt().unsqueeze(2)
         return ClassStatistics(mean, deviation, filled >= least)
 

@@ -23,9 +23,6 @@ from patchcl.run_folder import write_whole
 PALETTE = ("#56B4E9", "#E69F00", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2", "#BBBBBB")
 """Colours of classes 1, 2, ... that colour-blind readers can tell apart (Okabe and Ito 2008), repeated when used up."""
 
-LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Colours of runs, from the same set, in an order that stays legible as thin lines."""
-
 VIEWER, INK = "#111318", "#D5D8DE"
 UNCERTAINTY_COLOURS = "magma"
 DOTS_PER_INCH = 110
@@ -44,9 +41,11 @@ class Theme(NamedTuple):
 
     ink: str
     grid: str
+    runs: tuple[str, ...]  # one per line; of the same set as PALETTE, dark enough or light enough to stand out
 
 
-LIGHT, DARK = Theme("#24292F", "#D8DEE4"), Theme("#D5D8DE", "#363B44")
+LIGHT = Theme("#24292F", "#D8DEE4", ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"))
+DARK = Theme("#D5D8DE", "#363B44", ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00"))
 
 
 def class_colour(value: int) -> str:
@@ -144,12 +143,11 @@ def learning_curves(logs: Mapping[str, Sequence[Mapping[str, float]]], theme: Th
     figure = _transparent_figure(9.2, 2.7 + 1.9 * (rows - 1))
     cells = figure.add_gridspec(rows, 3, height_ratios=[1.5] + [1] * (rows - 1))
     dice_axis = figure.add_subplot(cells[0, :])
-    _curves(dice_axis, logs, "validation_dice", "Validation Dice", theme)
+    _curves(dice_axis, logs, "validation_dice", "Validation Dice, %", theme)
     for index, term in enumerate(terms):
         axis = figure.add_subplot(cells[1 + index // 3, index % 3])
         _curves(axis, logs, term, term.replace("_", " "), theme)
-    if dice_axis.lines:
-        dice_axis.legend(frameon=False, labelcolor=theme.ink, fontsize=9, loc="lower right")
+    _run_legend(dice_axis, theme)
     return figure
 
 
@@ -164,14 +162,16 @@ def patient_chart(scores: Mapping[str, Mapping[str, float]], theme: Theme = LIGH
     patients = sorted(first, key=lambda patient: first[patient])
     figure = _transparent_figure(9.2, 2.8)
     axis = figure.add_subplot()
-    lowest, highest = ([pick(of[patient] for of in scores.values()) for patient in patients] for pick in (min, max))
+    lowest, highest = (
+        [100 * pick(of[patient] for of in scores.values()) for patient in patients] for pick in (min, max)
+    )
     axis.vlines(range(len(patients)), lowest, highest, color=theme.grid, linewidth=4, zorder=1)
     for run, (name, of) in enumerate(scores.items()):
-        dice = [of[patient] for patient in patients]
-        axis.scatter(range(len(patients)), dice, color=LINES[run % len(LINES)], s=28, label=name, zorder=2)
-    _plain_axis(axis, "Dice of every patient", theme)
+        dice = [100 * of[patient] for patient in patients]
+        axis.scatter(range(len(patients)), dice, color=theme.runs[run % len(theme.runs)], s=28, label=name, zorder=2)
+    _plain_axis(axis, "Dice of every patient, %", theme)
     axis.set_xticks(range(len(patients)), patients, rotation=90, fontsize=7)
-    axis.legend(frameon=False, labelcolor=theme.ink, fontsize=9, loc="lower right")
+    _run_legend(axis, theme)
     return figure
 
 
@@ -215,7 +215,7 @@ def _viewer(
     """
     width = 2.3
     inches = [width * min(max(height, 0.3), 2.5) + caption_inches for height in heights]
-    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.01, hspace=0.01)
+    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.05, wspace=0.01, hspace=0.01)
     size = (width * len(columns) + 0.2, sum(inches) + (0.85 if title else 0.6))
     figure = Figure(figsize=size, facecolor=VIEWER, layout=layout)
     axes = figure.subplots(len(heights), len(columns), squeeze=False, height_ratios=inches)
@@ -257,12 +257,25 @@ def _transparent_figure(width: float, height: float) -> Figure:
 
 
 def _curves(axis: Axes, logs: Mapping[str, Sequence[Mapping[str, float]]], key: str, title: str, theme: Theme) -> None:
+    validation = key.startswith("validation")
     for run, (name, rows) in enumerate(logs.items()):
         steps = [row["step"] for row in rows if key in row]
-        values = [row[key] for row in rows if key in row]
+        values = [row[key] * (100 if validation else 1) for row in rows if key in row]
         if steps:
-            _curve(axis, steps, values, name, LINES[run % len(LINES)], smoothed=not key.startswith("validation"))
+            _curve(axis, steps, values, name, theme.runs[run % len(theme.runs)], smoothed=not validation)
     _plain_axis(axis, title, theme)
+
+
+def _run_legend(axis: Axes, theme: Theme) -> None:
+    """The names of the runs in one line above the right end of the axis."""
+    handles, names = axis.get_legend_handles_labels()
+    if handles:
+        legend = axis.legend(
+            handles, names, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.1, ncols=len(names), fontsize=9
+        )
+        legend.set(frame_on=False)
+        for text in legend.get_texts():
+            text.set_color(theme.ink)
 
 
 def _plain_axis(axis: Axes, title: str, theme: Theme) -> None:

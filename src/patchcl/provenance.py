@@ -39,10 +39,12 @@ def hardware(device: torch.device) -> str:
 
 def commit() -> str | None:
     """The commit of the checkout that this code runs from, marked if it was changed since; None outside a checkout."""
-    here = Path(__file__).parent
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():  # installed, perhaps inside a checkout of something else
+        return None
     try:
         described = subprocess.run(
-            ["git", "-C", here, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            ["git", "-C", root, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
             capture_output=True,
             text=True,
             check=True,

@@ -24,6 +24,7 @@ from patchcl.evaluate import (
     METRICS,
     Comparison,
     Evaluation,
+    Metric,
     compare,
     in_words,
     points,
@@ -74,38 +75,36 @@ def write_report(runs: Sequence[RunFolder], out: Path, title: str = "Did the unl
     Raises:
         UserError: A run's files are missing or damaged, or `out` cannot be written.
     """
-    facts = _gather(runs)
-    stem = _headline(facts)
-    evaluations = {of.name: of.evaluations[stem] for of in facts if stem in of.evaluations}
-    comparisons, problems = _compare(list(evaluations.values()))
-    page = (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            title=title,
-            verdict=_verdict(facts, evaluations, comparisons, problems),
-            tables=[_table(facts, each) for each in HEADLINES if any(each in of.evaluations for of in facts)],
-            comparisons=comparisons,
-            mean=MEAN,
-            points=points,
-            policy=EMPTY_POLICY,
-            patients=_themed(patient_chart, _dice_by_patient(evaluations)) if evaluations and not problems else None,
-            curves=_themed(learning_curves, {of.name: of.rows for of in facts})
-            if any(of.rows for of in facts)
-            else None,
-            overlays=_overlays(facts, stem, evaluations) if evaluations else None,
-            strips=[
-                (of.name, [_uri(path.read_bytes()) for path in _strips(of.run)]) for of in facts if _strips(of.run)
-            ],
-            facts=[(of.name, _facts(of)) for of in facts],
-            settings=[(of.name, of.run.settings.read_text(encoding="utf-8")) for of in facts],
-            splits=[(of.name, of.split.model_dump()) for of in facts],
-        )
-    )
+    page = _environment().get_template("report.html.j2").render(title=title, **_content(_gather(runs)))
     try:
         write_text(out, page)
     except OSError as error:
         raise UserError(f"Cannot write {out}: {error.strerror}. Choose another file with -o.") from error
+
+
+def _content(facts: Sequence[RunFacts]) -> dict[str, Any]:
+    """What the template shows; None or nothing where a run has not come so far."""
+    stem = _headline(facts)
+    evaluations = {of.name: of.evaluations[stem] for of in facts if stem in of.evaluations}
+    comparisons, problems = _compare(list(evaluations.values()))
+    dice = {name: evaluation.by_patient("dice") for name, evaluation in evaluations.items()}
+    logs = {of.name: of.rows for of in facts}
+    return {
+        "verdict": _verdict(facts, evaluations, comparisons, problems),
+        "tables": [_table(facts, each) for each in HEADLINES if any(each in of.evaluations for of in facts)],
+        "comparisons": comparisons,
+        "mean": MEAN,
+        "points": points,
+        "policy": EMPTY_POLICY,
+        "patients": _themed(patient_chart, dice) if dice and not problems else None,
+        "curves": _themed(learning_curves, logs) if any(logs.values()) else None,
+        "overlays": _overlays(facts, stem, evaluations) if evaluations else None,
+        "strips": [(of.name, _strips(of.run)) for of in facts if _strips(of.run)],
+        "names": list(logs),
+        "facts": _side_by_side([_facts(of) for of in facts]),
+        "settings": [(of.name, of.run.settings.read_text(encoding="utf-8")) for of in facts],
+        "splits": [(of.name, of.split.model_dump()) for of in facts],
+    }
 
 
 def _environment() -> Environment:
@@ -115,8 +114,7 @@ def _environment() -> Environment:
 
 def _gather(runs: Sequence[RunFolder]) -> list[RunFacts]:
     settings = [read_settings(run.settings) for run in runs]
-    methods = [each.method.name for each in settings]
-    names = methods if len(set(methods)) == len(methods) else [run.root.name for run in runs]
+    names = _names(runs, settings)
     return [
         RunFacts(
             name=name,
@@ -130,6 +128,16 @@ def _gather(runs: Sequence[RunFolder]) -> list[RunFacts]:
         )
         for name, run, each in zip(names, runs, settings, strict=True)
     ]
+
+
+def _names(runs: Sequence[RunFolder], settings: Sequence[Settings]) -> list[str]:
+    """What tells the runs apart: their methods, else their folders, else the whole paths."""
+    choices: list[list[str]] = [[each.method.name for each in settings]]
+    choices += [[run.root.name for run in runs], [str(run.root.resolve()) for run in runs]]
+    for names in choices:
+        if len(set(names)) == len(names):
+            return names
+    raise UserError(f"A run is named twice: {', '.join(choices[-1])}. Name every run once.")
 
 
 def _evaluations(run: RunFolder, name: str) -> dict[str, Evaluation]:
@@ -191,7 +199,7 @@ def _unmatched(facts: Sequence[RunFacts]) -> Iterator[str]:
     first = facts[0]
     for other in facts[1:]:
         if other.split.fingerprint != first.split.fingerprint:
-            yield f"{other.name} and {first.name} learned from different splits, so their difference is not the method's alone."
+            yield f"{other.name} and {first.name} learned from different splits: their difference is not the method's."
         ours, theirs = dict(_flat(first.settings)), dict(_flat(other.settings))
         keys = [key for key in ours if not key.startswith(ASIDE) and ours[key] != theirs.get(key)]
         if keys:
@@ -222,25 +230,19 @@ def _table(facts: Sequence[RunFacts], stem: str) -> dict[str, Any]:
 
 def _group(scored: Mapping[str, Evaluation], structure: str) -> list[tuple[str, list[tuple[str, bool]]]]:
     """Of each run its figures, and whether each is the best."""
-    spreads = {name: [summarise(of, metric, structure) for metric in METRICS] for name, of in scored.items()}
-    best = [
-        (max if metric in ("dice", "jaccard") else min)(spread[column].mean for spread in spreads.values())
-        for column, metric in enumerate(METRICS)
-    ]
+    spreads = {name: {each: summarise(of, each, structure) for each in METRICS} for name, of in scored.items()}
+    best = {each: _best(each, [spread[each].mean for spread in spreads.values()]) for each in METRICS}
     return [
-        (
-            name,
-            [
-                (shown(spread, metric), spread.mean == top and len(scored) > 1)
-                for spread, metric, top in zip(row, METRICS, best, strict=True)
-            ],
-        )
-        for name, row in spreads.items()
+        (name, [(shown(spread[each], each), spread[each].mean == best[each]) for each in METRICS])
+        for name, spread in spreads.items()
     ]
 
 
-def _dice_by_patient(evaluations: Mapping[str, Evaluation]) -> dict[str, dict[str, float]]:
-    return {name: evaluation.by_patient("dice") for name, evaluation in evaluations.items()}
+def _best(metric: Metric, figures: Sequence[float]) -> float | None:
+    """The best of several figures; None where all are alike."""
+    if min(figures) == max(figures):
+        return None
+    return max(figures) if metric in ("dice", "jaccard") else min(figures)
 
 
 def _overlays(facts: Sequence[RunFacts], stem: str, evaluations: Mapping[str, Evaluation]) -> dict[str, str] | None:
@@ -296,10 +298,17 @@ def _box(masks: Sequence[np.ndarray]) -> tuple[slice, slice]:
     return x, y
 
 
-def _strips(run: RunFolder) -> list[Path]:
-    """The first, the middle and the last picture of the pseudo-masks."""
-    pictures = sorted(run.pictures.glob("pseudo_masks_step_*.png"))
-    return [pictures[place] for place in sorted({0, len(pictures) // 2, len(pictures) - 1})] if pictures else []
+def _strips(run: RunFolder) -> list[tuple[str, str]]:
+    """The step and the picture of the first, the middle and the last pseudo-masks."""
+    paths = sorted(run.pictures.glob("pseudo_masks_step_*.png"))
+    chosen = [paths[place] for place in sorted({0, len(paths) // 2, len(paths) - 1})] if paths else []
+    return [(path.stem.rpartition("_")[2].lstrip("0") or "0", _uri(path.read_bytes())) for path in chosen]
+
+
+def _side_by_side(facts: Sequence[dict[str, str]]) -> list[tuple[str, list[str]]]:
+    """The facts of all runs by their name; a single one where all runs agree."""
+    rows = [(key, [of[key] for of in facts]) for key in facts[0]]
+    return [(key, values[:1] if len(set(values)) == 1 else values) for key, values in rows]
 
 
 def _facts(of: RunFacts) -> dict[str, str]:

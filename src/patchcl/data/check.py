@@ -172,7 +172,8 @@ def _general_warnings(dataset: Dataset, split: Split, shares: dict[str, float]) 
 
 
 def _data_table(report: CheckReport) -> Table:
-    table = Table(title=f"{report.dataset.name}  ({report.dataset.root})", show_header=False, title_justify="left")
+    table = Table(title=report.dataset.name, show_header=False, title_justify="left")
+    table.add_row("folder", str(report.dataset.root))
     for side, (patients, scans) in report.sides.items():
         table.add_row(side, f"{patients} patients, {scans} scans")
     table.add_row("channels", ", ".join(report.dataset.channels))

@@ -76,12 +76,14 @@ class Plan(Section):
 
 
 def make_plan(dataset: Dataset, settings: PlanSettings) -> Plan:
-    """Decide how the scans of `dataset` become network inputs, from their headers and `settings`; no mask is read.
+    """Decide how the scans of `dataset` become network inputs, from their headers and `settings`.
+
+    Neither masks nor the scans in imagesTs are opened.
 
     Raises:
         UserError: A header cannot be read, or the settings contradict each other or the data.
     """
-    grids = [read_grid(case.images[0]) for case in dataset.cases]
+    grids = [read_grid(case.images[0]) for case in dataset.cases if case.folder != "imagesTs"]
     chosen = settings.model_dump(exclude_none=True)
     reasons = dict.fromkeys(chosen, "set by the user.")
     plan: dict[str, Any] = {"channels": dataset.channels, "classes": dataset.classes, **chosen}

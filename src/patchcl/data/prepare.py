@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from patchcl.data.dataset import Case
 from patchcl.data.plan import Plan
 from patchcl.data.scan import Grid, Scan, read_grid, read_image, read_mask
+from patchcl.errors import UserError
 from patchcl.run_folder import write_json, write_whole
 
 RECIPE = 1
@@ -83,9 +84,19 @@ def prepare(
     masks gives none away. Two processes may prepare at once. `report` is told how many cases of all are done.
 
     Raises:
-        UserError: A file cannot be read or does not fit.
+        UserError: A file cannot be read or does not fit, or `cache` cannot be written to.
     """
-    folder = cache / _key(plan)
+    try:
+        return _prepare_all(cases, plan, cache / _key(plan), report)
+    except OSError as error:
+        raise UserError(
+            f"Prepared scans cannot be kept in {cache}: {error}. Make room, or set cache: FOLDER."
+        ) from error
+
+
+def _prepare_all(
+    cases: Sequence[Case], plan: Plan, folder: Path, report: Callable[[int, int], None] | None
+) -> tuple[PreparedCase, ...]:
     with ThreadPoolExecutor(THREADS) as pool:
         tasks = [pool.submit(_prepare_case, case, plan, folder) for case in cases]
         try:
@@ -131,7 +142,10 @@ def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _entry(file: Path, known: dict[str, Any] | None) -> dict[str, Any]:
-    stat = file.stat()
+    try:
+        stat = file.stat()
+    except OSError as error:
+        raise UserError(f"{file} cannot be opened: {error.strerror}. Restore it, or remove the scan.") from error
     if known is not None and (known["bytes"], known["modified_ns"]) == (stat.st_size, stat.st_mtime_ns):
         return known
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -165,6 +179,8 @@ def _geometry(grid: Grid, plan: Plan) -> _Geometry:
 
 
 def _network_axes(grid: Grid, plan: Plan) -> tuple[int, ...]:
+    if plan.dimensions > len(grid.shape):
+        raise UserError(f"A scan of size {grid.shape} is a slice, but the plan is for volumes. Give it volumes only.")
     sliced = plan.dimensions == 2 and len(grid.shape) == 3
     return tuple(axis for axis in range(len(grid.shape)) if not (sliced and axis == plan.slice_axis))
 
@@ -201,6 +217,8 @@ def _scaled_linear(batch: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     """(N, C, *S) -> (N, C, *size), linearly; slices that shrink are smoothed first, so nothing aliases."""
     if batch.shape[2:] == size:
         return batch.astype(np.float32)
+    if size[-1] == 1 < size[0] and len(size) == 2:  # torch gets smoothed pictures of a single column wrong
+        return _scaled_linear(batch.swapaxes(2, 3), size[::-1]).swapaxes(2, 3)
     mode = {2: "bilinear", 3: "trilinear"}[len(size)]
     tensor = torch.from_numpy(np.ascontiguousarray(batch, dtype=np.float32))
     scaled = F.interpolate(tensor, size, mode=mode, align_corners=False, antialias=len(size) == 2)

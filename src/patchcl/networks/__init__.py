@@ -11,7 +11,7 @@ from patchcl.section import Section
 class NetworkSettings(Section):
     """The segmentation network. The defaults are the 1.8 M parameter U-Net of the published ACDC tables."""
 
-    features: tuple[PositiveInt, ...] = Field((16, 32, 64, 128, 256), min_length=2, description="Channels of every level.")
+    features: tuple[PositiveInt, ...] = Field((16, 32, 64, 128, 256), min_length=2, description="Channels, by level.")
     norm: Literal["batch", "instance", "group"] = "batch"
     dropout: float = Field(0.0, ge=0, lt=1)
 

@@ -1,0 +1,86 @@
+"""Boxes are boxes of the right size, and image and mask are mixed by the same ones."""
+
+import pytest
+import torch
+
+from patchcl.augment.mix import mix, random_boxes
+
+SIZES = pytest.mark.parametrize("size", [(50, 40), (20, 25, 40)], ids=["slices", "volumes"])
+
+
+def boxes(size: tuple[int, ...], batch: int = 200, seed: int = 0, **options: float) -> torch.Tensor:
+    torch.manual_seed(seed)
+    return random_boxes(torch.empty(batch, 2, *size), **options)
+
+
+def sides(box: torch.Tensor) -> list[torch.Tensor]:
+    """For every axis, which of its places (B, S) the boxes (B, 1, *S) take up."""
+    axes = range(2, box.ndim)
+    return [box.flatten(1, 1).amax(dim=[1, *(other for other in axes if other != axis)]) for axis in axes]
+
+
+@SIZES
+def test_a_box_is_one_piece_with_straight_sides(size):
+    box = boxes(size, chance=1.0)
+    assert box.dtype == torch.bool
+    assert box.shape == (200, 1, *size)
+    filled = torch.ones(1, dtype=torch.long)
+    for axis, side in enumerate(sides(box)):
+        edges = side.long().diff(dim=1, prepend=torch.zeros(200, 1), append=torch.zeros(200, 1)).abs().sum(dim=1)
+        assert edges.unique().tolist() == [2], f"not in one piece along axis {axis}"
+        filled = filled * side.sum(dim=1)
+    assert torch.equal(box.flatten(1).sum(dim=1), filled)
+
+
+@SIZES
+def test_sides_fill_their_range_and_differ_between_axes(size):
+    shares = torch.stack([side.sum(dim=1) / side.shape[1] for side in sides(boxes(size, chance=1.0))], dim=1)
+    pixel = 1 / torch.tensor(size)
+    assert (shares >= 0.2 - pixel).all()
+    assert (shares <= 0.6 + pixel).all()
+    assert (shares.amin(dim=0) < 0.26).all()
+    assert (shares.amax(dim=0) > 0.54).all()
+    assert torch.corrcoef(shares.T).fill_diagonal_(0).abs().max() < 0.25
+
+
+def test_sides_can_be_chosen():
+    (rows, columns) = sides(boxes((50, 40), chance=1.0, smallest=0.5, largest=0.5))
+    assert set(rows.sum(dim=1).tolist()) <= {25, 24, 26}
+    assert set(columns.sum(dim=1).tolist()) <= {20, 19, 21}
+
+
+@SIZES
+def test_boxes_lie_anywhere_in_the_image(size):
+    for side in sides(boxes(size, chance=1.0)):
+        often = side.float().mean(dim=0)
+        assert often.min() > 0, "there is a place that no box covers"
+        assert often[: len(often) // 2].mean().item() == pytest.approx(often[len(often) // 2 :].mean().item(), abs=0.1)
+
+
+@pytest.mark.parametrize(("chance", "least", "most"), [(0.0, 0, 0), (0.5, 70, 130), (1.0, 200, 200)])
+def test_the_chance_decides_how_many_images_get_one(chance, least, most):
+    assert least <= boxes((50, 40), chance=chance).flatten(1).any(dim=1).sum() <= most
+
+
+def test_boxes_follow_from_the_global_seed():
+    assert torch.equal(boxes((50, 40), seed=3), boxes((50, 40), seed=3))
+    assert not torch.equal(boxes((50, 40), seed=3), boxes((50, 40), seed=4))
+
+
+def test_the_inside_comes_from_the_other():
+    base, other = torch.arange(6.0).view(1, 1, 2, 3).repeat(1, 2, 1, 1), torch.full((1, 2, 2, 3), 9.0)
+    box = torch.tensor([[[[False, True, True], [False, False, False]]]])
+    assert mix(base, other, box).tolist() == [[[[0, 9, 9], [3, 4, 5]]] * 2]
+    mask = mix(base[:, 0].long(), other[:, 0].long(), box)
+    assert mask.tolist() == [[[0, 9, 9], [3, 4, 5]]]
+    assert mask.dtype == torch.int64
+
+
+@SIZES
+def test_image_and_mask_are_mixed_alike(size):
+    mask = torch.randint(0, 4, (6, *size), generator=torch.Generator().manual_seed(0))
+    image = mask.unsqueeze(1).float().expand(-1, 3, *size)
+    box = boxes(size, batch=6, chance=1.0)
+    mixed, target = mix(image, image.roll(1, dims=0), box), mix(mask, mask.roll(1, dims=0), box)
+    assert torch.equal(mixed, target.unsqueeze(1).float().expand(-1, 3, *size))
+    assert not torch.equal(target, mask)

@@ -1,0 +1,136 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from patchcl.data.dataset import read_dataset, some
+from patchcl.errors import UserError
+
+Make = Callable[..., Path]
+
+
+def change(root: Path, **entries: Any) -> None:
+    description = json.loads((root / "dataset.json").read_text())
+    (root / "dataset.json").write_text(json.dumps(description | entries))
+
+
+def test_everything_is_found_without_opening_an_image(make_dataset: Make) -> None:
+    root = make_dataset(
+        {"patient002_frame01": True, "patient001_frame02": False},
+        ("patient009",),
+        {"patient010": True},
+        channels=("T1", "T2"),
+    )
+    for file in root.rglob("*.nii.gz"):
+        file.write_bytes(b"garbage")
+    dataset = read_dataset(root)
+    assert dataset.name == "Tiny"
+    assert dataset.channels == ("T1", "T2")
+    assert dataset.classes == ("background", "A", "B")
+    assert [case.name for case in dataset.cases] == [
+        "patient001_frame02", "patient002_frame01", "patient009", "patient010",
+    ]  # fmt: skip
+    assert dataset.patients == ("patient001", "patient002", "patient009", "patient010")
+    case = dataset.case("patient002_frame01")
+    assert case.images == tuple(root / "imagesTr" / f"patient002_frame01_000{c}.nii.gz" for c in (0, 1))
+    assert case.mask == root / "labelsTr" / "patient002_frame01.nii.gz"
+    assert dataset.case("patient001_frame02").mask is None
+    assert dataset.case("patient009").folder == "imagesUn"
+    assert dataset.case("patient010").mask == root / "labelsTs" / "patient010.nii.gz"
+    with pytest.raises(UserError, match="no scan called nobody"):
+        dataset.case("nobody")
+
+
+@pytest.mark.parametrize(
+    ("name", "patient"),
+    [
+        ("patient002_frame01", "patient002"),
+        ("hippocampus_001", "hippocampus_001"),
+        ("BraTS_017_ses-2", "BraTS_017"),
+        ("sub-01_ses-1_slice003", "sub-01"),
+        ("case7_ED", "case7"),
+        ("case7_es", "case7"),
+        ("P12_Time_3", "P12"),
+        ("P12-visit2-scan1", "P12"),
+        ("scan_7", "scan_7"),
+        ("rib_edge_3", "rib_edge_3"),
+        ("session", "session"),
+    ],
+)
+def test_patients_are_told_from_names(make_dataset: Make, name: str, patient: str) -> None:
+    assert read_dataset(make_dataset({name: True})).patients == (patient,)
+
+
+def test_the_user_may_say_how_patients_are_named(make_dataset: Make) -> None:
+    root = make_dataset({"a_1": True, "a_2": True})
+    assert read_dataset(root, "(.)_.").patients == ("a",)
+    with pytest.raises(UserError, match="imagesTr/a_1: the patient pattern"):
+        read_dataset(root, "(b)_.")
+    for broken in ("(", "a_."):
+        with pytest.raises(UserError, match=r"split\.patient_pattern"):
+            read_dataset(root, broken)
+
+
+def test_all_problems_of_the_layout_are_told_at_once(make_dataset: Make) -> None:
+    root = make_dataset({"a": True, "b": True, "c": False}, ("c",), channels=("T1", "T2"))
+    (root / "imagesTr" / "a_0001.nii.gz").unlink()
+    (root / "imagesTr" / "b_0002.nii.gz").write_bytes(b"")
+    (root / "imagesTr" / "odd.nii.gz").write_bytes(b"")
+    (root / "labelsTr" / "lonely.nii.gz").write_bytes(b"")
+    (root / "imagesTr" / "._b_0000.nii.gz").write_bytes(b"what macOS leaves behind")
+    with pytest.raises(UserError) as caught:
+        read_dataset(root)
+    assert str(caught.value).splitlines()[1:] == [
+        "  imagesTr/odd.nii.gz: the name must end in the channel, like _0000.nii.gz",
+        "  imagesTr/a_0001.nii.gz is missing",
+        "  imagesTr/b_0002.nii.gz: dataset.json names no channel 2",
+        "  labelsTr/lonely.nii.gz has no image",
+        "  imagesUn/c has the name of a scan in imagesTr",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"labels": {"background": 0, "A": 2}}, "labels is"),
+        ({"labels": {"0": "background", "1": "A"}}, "labels is"),
+        ({"labels": {"background": 0}}, "labels is"),
+        ({"labels": {"background": 0, "whole": [1, 2]}}, "labels is"),
+        ({"channel_names": {"1": "MRI"}}, "channel_names is"),
+        ({"channel_names": {}}, "channel_names is"),
+        ({"file_ending": ".png"}, r"file_ending is '\.png'"),
+    ],
+)
+def test_a_wrong_description_names_the_key(make_dataset: Make, entries: dict[str, Any], message: str) -> None:
+    root = make_dataset({"a": True})
+    change(root, **entries)
+    with pytest.raises(UserError, match=rf"dataset\.json: {message}"):
+        read_dataset(root)
+
+
+def test_a_folder_that_is_no_data_set(tmp_path: Path, make_dataset: Make) -> None:
+    with pytest.raises(UserError, match=r"dataset\.json does not exist"):
+        read_dataset(tmp_path)
+    (tmp_path / "dataset.json").write_text("{")
+    with pytest.raises(UserError, match=r"dataset\.json is not valid JSON"):
+        read_dataset(tmp_path)
+    (tmp_path / "dataset.json").write_text("[]")
+    with pytest.raises(UserError, match=r"dataset\.json must hold a JSON object"):
+        read_dataset(tmp_path)
+    with pytest.raises(UserError, match="imagesTr holds no scans"):
+        read_dataset(make_dataset({}, ("only",)))
+
+
+def test_long_lists_are_cut() -> None:
+    assert some(["a", "b"]) == "a, b"
+    assert some(list("abcdefg")) == "a, b, c, d, e and 2 more"
+
+
+@pytest.mark.realdata
+def test_acdc_is_understood(acdc: Path) -> None:
+    dataset = read_dataset(acdc)
+    assert len(dataset.patients) == 100
+    assert sum(case.mask is not None for case in dataset.cases) == 160
+    assert dataset.classes == ("background", "RV", "MYO", "LV")

@@ -1,0 +1,176 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from patchcl.data.dataset import Dataset, read_dataset
+from patchcl.data.scan import read_grid
+from patchcl.data.splits import Split, SplitSettings, cases_of, make_split, without_hidden_masks
+from patchcl.errors import UserError
+
+Make = Callable[..., Path]
+TRAIN = {f"p{number}_frame{frame}": True for number in range(10) for frame in (1, 2)}
+
+
+@pytest.fixture
+def dataset(make_dataset: Make) -> Dataset:
+    """Ten patients with masks, three without, two held out."""
+    root = make_dataset(TRAIN | {"q0_frame1": False}, ("u0", "u1"), {"t0": True, "t1": False}, shape=(2, 2, 2))
+    return read_dataset(root)
+
+
+def split_file(tmp_path: Path, **sides: list[str]) -> SplitSettings:
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps(sides))
+    return SplitSettings(file=path)
+
+
+def everyone(split: Split) -> list[str]:
+    return sorted(patient for side in split.model_dump().values() for patient in side)
+
+
+def test_the_default_split(dataset: Dataset) -> None:
+    split = make_split(dataset, SplitSettings())
+    assert [len(side) for side in split.model_dump().values()] == [8, 3, 2, 2]
+    assert split.unlabeled == ("q0", "u0", "u1")
+    assert split.test == ("t0", "t1")
+    assert everyone(split) == sorted(dataset.patients)
+    assert split == make_split(dataset, SplitSettings())
+    assert split.validation != make_split(dataset, SplitSettings(seed=1)).validation
+    assert len(make_split(dataset, SplitSettings(validation_share=0.5)).validation) == 5
+    assert len(make_split(dataset, SplitSettings(validation_share=0.001)).validation) == 1
+    assert len(make_split(dataset, SplitSettings(validation_share=0.999)).labeled) == 1
+
+
+@pytest.mark.parametrize("labeled", [1, 3, 8])
+def test_hiding_masks_moves_patients_and_keeps_the_others(dataset: Dataset, labeled: int) -> None:
+    full, split = make_split(dataset, SplitSettings()), make_split(dataset, SplitSettings(labeled=labeled))
+    assert split.labeled == full.labeled[:labeled]
+    assert set(split.unlabeled) == {*full.labeled[labeled:], *full.unlabeled}
+    assert (split.validation, split.test) == (full.validation, full.test)
+
+
+def test_labeled_patients_may_be_named(dataset: Dataset) -> None:
+    split = make_split(dataset, SplitSettings(labeled=("p3", "p1")))
+    assert split.labeled == ("p3", "p1")
+    assert len(split.validation) == 2
+    assert everyone(split) == sorted(dataset.patients)
+    for wrong in (("q0",), ("t0",), ("nobody",), ()):
+        with pytest.raises(UserError, match=rf"split\.labeled names .*{''.join(wrong)}"):
+            make_split(dataset, SplitSettings(labeled=wrong))
+
+
+@pytest.mark.parametrize("labeled", [0, 9])
+def test_too_many_labeled_patients(dataset: Dataset, labeled: int) -> None:
+    with pytest.raises(UserError, match=rf"split\.labeled is {labeled}, but .* has 8 .* Choose 1 to 8"):
+        make_split(dataset, SplitSettings(labeled=labeled))
+
+
+def test_one_patient_with_masks_is_too_few(make_dataset: Make) -> None:
+    dataset = read_dataset(make_dataset({"a_frame1": True, "a_frame2": True, "b": False}, shape=(2, 2, 2)))
+    with pytest.raises(UserError, match="has 1 training patients with a mask in labelsTr; at least 2"):
+        make_split(dataset, SplitSettings())
+
+
+def test_a_split_file_is_followed_in_its_order(dataset: Dataset, tmp_path: Path) -> None:
+    settings = split_file(tmp_path, train=["p5", "q0", "p2", "p9"], validation=["p0"], test=["t1"])
+    assert make_split(dataset, settings) == Split(
+        labeled=("p5", "p2", "p9"), unlabeled=("q0",), validation=("p0",), test=("t1",)
+    )
+    fewer = make_split(dataset, settings.model_copy(update={"labeled": 2}))
+    assert fewer.labeled == ("p5", "p2")
+    assert set(fewer.unlabeled) == {"q0", "p9"}
+    named = split_file(tmp_path, labeled=["p1"], unlabeled=["p2", "u0"], validation=["p0"], test=["p3"])
+    assert make_split(dataset, named).model_dump() == {
+        "labeled": ("p1",), "unlabeled": ("p2", "u0"), "validation": ("p0",), "test": ("p3",),
+    }  # fmt: skip
+    benchmark = split_file(
+        tmp_path, train_patients_in_benchmark_order=["p4", "p1"], val_patients=["p0"], test_patients=["t0"],
+        labelled_patients=["not", "ours"],
+    )  # fmt: skip
+    assert make_split(dataset, benchmark).labeled == ("p4", "p1")
+
+
+@pytest.mark.parametrize(
+    ("sides", "message"),
+    [
+        ({"train": ["p1", "x9"], "validation": ["p0"]}, r"split\.json names train patients .*: x9"),
+        ({"train": ["p1"], "validation": ["x9"]}, r"split\.json names validation patients .*: x9"),
+        ({"train": ["p1"], "validation": ["p0"], "test": ["x9"]}, r"split\.json names test patients .*: x9"),
+        ({"train": ["p1", "t0"], "validation": ["p0"]}, r"split\.json names train patients .*: t0"),
+        ({"train": ["p1", "p0"], "validation": ["p0"]}, "on two sides .*: p0"),
+        ({"train": ["p1"], "validation": ["p0"], "test": ["p1"]}, "on two sides .*: p1"),
+        ({"train": ["p1", "p1"], "validation": ["p0"]}, "on two sides .*: p1"),
+        ({"train": ["p1"], "validation": ["q0"]}, "Validation patients without any mask .*: q0"),
+        ({"labeled": ["q0", "p1"], "validation": ["p0"]}, "Labeled patients without any mask .*: q0"),
+        ({"train": ["q0"], "validation": ["p0"]}, "no patient with a mask is left to learn from"),
+        ({"train": ["p1"]}, r"split\.json must hold the lists"),
+        ({"train": "p1", "validation": ["p0"]}, r"split\.json: train must be a list"),
+    ],
+)
+def test_a_wrong_split_file_names_patient_and_side(
+    dataset: Dataset, tmp_path: Path, sides: dict[str, list[str]], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        make_split(dataset, split_file(tmp_path, **sides))
+
+
+def test_a_split_file_that_cannot_be_read(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.json cannot be read"):
+        make_split(dataset, SplitSettings(file=tmp_path / "none.json"))
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(UserError, match=r"bad\.json cannot be read"):
+        make_split(dataset, SplitSettings(file=tmp_path / "bad.json"))
+
+
+def test_a_patient_in_two_folders_is_refused(make_dataset: Make) -> None:
+    root = make_dataset({"a_frame1": False, "b": True, "c": True}, (), {"a_frame2": True}, shape=(2, 2, 2))
+    dataset = read_dataset(root)
+    split = make_split(dataset, SplitSettings())
+    assert split.test == ("a",)
+    assert "a" not in {*split.labeled, *split.unlabeled, *split.validation}
+    masked = make_dataset({"c_frame1": True}, (), {"c_frame2": True}, shape=(2, 2, 2), root=root.with_name("masked"))
+    with pytest.raises(UserError, match="has 0 training patients"):
+        make_split(read_dataset(masked), SplitSettings())
+
+
+def test_the_fingerprint_follows_the_content() -> None:
+    split = Split(labeled=("a", "b"), unlabeled=("c",), validation=("d",), test=())
+    assert len(split.fingerprint) == 64
+    assert split.fingerprint == split.model_copy(update={"labeled": ("b", "a")}).fingerprint
+    changed = [
+        Split(labeled=("a",), unlabeled=("b", "c"), validation=("d",), test=()),
+        Split(labeled=("a", "b"), unlabeled=("c",), validation=("d",), test=("e",)),
+        Split(labeled=("a", "b"), unlabeled=("d",), validation=("c",), test=()),
+        Split(labeled=("ab",), unlabeled=("c",), validation=("d",), test=()),
+    ]
+    assert len({split.fingerprint, *(other.fingerprint for other in changed)}) == 5
+
+
+def test_training_is_handed_no_hidden_mask(dataset: Dataset) -> None:
+    split = make_split(dataset, SplitSettings(labeled=3))
+    visible = without_hidden_masks(dataset, split)
+    shown = {case.patient for case in visible.cases if case.mask is not None}
+    assert shown == {*split.labeled, *split.validation}
+    assert [case.images for case in visible.cases] == [case.images for case in dataset.cases]
+
+
+def test_scans_of_patients(dataset: Dataset) -> None:
+    assert [case.name for case in cases_of(dataset, ("p1", "p0", "q0"), masked=True)] == [
+        "p0_frame1", "p0_frame2", "p1_frame1", "p1_frame2",
+    ]  # fmt: skip
+    assert [case.name for case in cases_of(dataset, ("p1", "q0"), masked=False)] == ["q0_frame1"]
+    assert len(cases_of(dataset, ("p1", "q0"), masked=None)) == 3
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(("labeled", "slices"), [(3, 68), (7, 136), (14, 256), (None, 1312)])
+def test_acdc_has_the_published_number_of_slices(acdc: Path, labeled: int | None, slices: int) -> None:
+    dataset = read_dataset(acdc)
+    split = make_split(dataset, SplitSettings(file=acdc / "ssl4mis_split.json", labeled=labeled))
+    cases = cases_of(dataset, split.labeled, masked=True)
+    assert sum(read_grid(case.images[0]).shape[2] for case in cases) == slices
+    training = cases_of(dataset, (*split.labeled, *split.unlabeled), masked=None)
+    assert sum(read_grid(case.images[0]).shape[2] for case in training) == 1312
+    assert (len(split.validation), len(split.test)) == (10, 20)

@@ -1,0 +1,126 @@
+"""PatchCL's own promises: what its step consists of, worked through by hand."""
+
+import pytest
+import torch
+
+from patchcl.batch import IGNORE
+from patchcl.losses.supervised import dice_and_cross_entropy
+from patchcl.methods import build_method
+from patchcl.methods.patchcl import PatchCLSettings, embed, patch_side
+from patchcl.pseudo_labels import PseudoLabels, pseudo_labels
+
+SMALL = {"patches_per_class": 4, "embedding_size": 8, "memory_length": 64, "memory_least": 2}
+
+
+def build(task, **changes):
+    torch.manual_seed(0)
+    return build_method(PatchCLSettings(**(SMALL | changes)), task).train()
+
+
+def test_the_loss_is_the_weighted_sum_of_its_three_terms(make_task, make_batch):
+    method = build(make_task(), warm_up_share=0.0, ramp_share=0.0, consistency_weight=0.7, contrast_weight=0.3)
+    result = method(make_batch(), 0)
+    terms = result.terms
+    expected = terms["supervised"] + 0.7 * terms["consistency"] + 0.3 * terms["contrast"]
+    torch.testing.assert_close(result.loss.detach(), expected)
+
+
+def test_without_mixing_consistency_is_the_loss_against_the_teachers_confident_mask(make_task, make_batch):
+    """With instance norm, where an image's logits do not depend on the images beside it."""
+    method = build(make_task(norm="instance"), warm_up_share=0.0, mix_chance=0.0, confidence_threshold=0.4)
+    batch = make_batch()
+    with torch.no_grad():
+        pseudo = pseudo_labels(method.teacher(batch.unlabeled.weak))
+        target = torch.where(pseudo.confidence >= 0.4, pseudo.mask, IGNORE)
+        expected = dice_and_cross_entropy(method.student(batch.unlabeled.strong), target)
+    assert 0 < (target >= 0).sum() < target.numel()
+    torch.testing.assert_close(method(batch, 0).terms["consistency"], expected)
+
+
+def test_boxes_move_image_and_pseudo_mask_together(make_task):
+    method = build(make_task(), mix_chance=1.0, confidence_threshold=0.0)
+    image = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 16, 16)
+    pseudo = PseudoLabels(image, image[:, 0].long(), torch.ones(4, 16, 16), torch.zeros(4, 16, 16))
+    mixed, target = method.mixed(image, pseudo)
+    assert torch.equal(mixed[:, 0].long(), target)
+    assert all(set(target[k].unique().tolist()) == {k, (k - 1) % 4} for k in range(4))
+
+
+def test_warming_up_sees_no_unlabeled_image(make_task, make_batch):
+    results = []
+    for seed in (0, 1):
+        method = build(make_task(steps=10), warm_up_share=0.5)
+        batch = make_batch()._replace(unlabeled=make_batch(seed=seed).unlabeled)
+        torch.manual_seed(0)
+        results.append((method(batch, 4).loss, method(batch, 5).loss))
+    assert torch.equal(results[0][0], results[1][0])
+    assert not torch.equal(results[0][1], results[1][1])
+
+
+@pytest.mark.parametrize("step", [0, 9], ids=["warm-up", "semi-supervised"])
+def test_patches_leave_every_running_statistic_alone(step, make_task, make_batch):
+    """The trap: class-attended patches are mostly zeros, and would drag the statistics away from whole images."""
+    states = []
+    for weight in (0.0, 0.5):
+        method = build(make_task(), contrast_weight=weight, mix_chance=0.0)
+        torch.manual_seed(0)
+        method(make_batch(), step)
+        states.append({name: value for name, value in method.named_buffers() if not name.startswith("memory")})
+    assert states[0].keys() == states[1].keys()
+    assert len(states[0]) > 10
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_the_memory_holds_teacher_embeddings_under_the_classes_they_show(make_task, make_batch):
+    method = build(make_task(), warm_up_share=1.0)
+    before = method.memory.filled.clone()
+    terms = method(make_batch(), 0).terms
+    drawn = torch.stack([terms[f"patches_{k}"] for k in range(3)]).long()
+    assert torch.equal(method.memory.filled - before, drawn)
+    lengths = method.memory.rows[:-1].norm(dim=1)
+    assert ((lengths - 1).abs() < 1e-5).sum() == drawn.sum()
+
+
+def test_one_class_in_the_batch_contrasts_nothing_and_learns_on(make_task, make_batch):
+    method, batch = build(make_task(), warm_up_share=1.0), make_batch()
+    batch = batch._replace(labeled=batch.labeled._replace(mask=torch.zeros_like(batch.labeled.mask)))
+    result = method(batch, 0)
+    result.loss.backward()
+    assert result.terms["contrast"] == 0
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in method.parameters() if p.requires_grad)
+
+
+def test_a_batch_whose_classes_are_unknown_has_no_patch_and_learns_on(make_task, make_batch):
+    method, batch = build(make_task(), warm_up_share=1.0), make_batch()
+    batch = batch._replace(labeled=batch.labeled._replace(mask=torch.full_like(batch.labeled.mask, IGNORE)))
+    result = method(batch, 0)
+    result.loss.backward()
+    assert [result.terms[f"patches_{k}"].item() for k in range(3)] == [0, 0, 0]
+    assert method.memory.filled.sum() == 0
+    assert result.loss.isfinite()
+
+
+def test_contrast_separates_the_classes_of_an_easy_task(make_task, make_batch):
+    """The figure that a collapsed run never moves: the loss over its collapse value."""
+    method, batch = build(make_task(steps=60), warm_up_share=1.0, contrast_weight=1.0, spread_weight=0.0), make_batch()
+    optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=3e-3)
+    for step in range(60):
+        torch.manual_seed(step)
+        result = method(batch, step)
+        result.loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        method.after_step(step)
+    assert result.terms["contrast_over_collapse"] < -2
+
+
+def test_embeddings_have_unit_length(make_task):
+    method = build(make_task())
+    embedding = embed(method.student, method.student_head, torch.rand(5, 1, 8, 8))
+    torch.testing.assert_close(embedding.norm(dim=1), torch.ones(5))
+
+
+def test_a_patch_is_a_share_of_the_image_but_leaves_features_to_pool():
+    assert patch_side(256, 0.25, 16) == 64
+    assert patch_side(64, 0.25, 16) == 32
+    assert patch_side(24, 0.25, 16) == 24

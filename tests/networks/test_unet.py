@@ -1,0 +1,78 @@
+"""Shapes, size and gradients, and that what is embedded is what segments."""
+
+import pytest
+import torch
+from torch import nn
+
+from patchcl.networks import NetworkSettings, build_network
+from patchcl.networks.unet import UNet
+
+SMALL = (4, 8, 16)
+
+
+def test_the_default_is_the_network_of_the_published_tables():
+    """1.81 M in SSL4MIS; interpolating instead of transposed convolutions or not, it stays below 2 M."""
+    weights = build_network(NetworkSettings(), channels=1, classes=4, dimensions=2).parameters()
+    assert 1.8e6 < sum(weight.numel() for weight in weights if weight.requires_grad) < 2.0e6
+
+
+@pytest.mark.parametrize(
+    ("size", "features"),
+    [
+        ((16, 24), SMALL),
+        ((17, 23), SMALL),
+        ((16, 8), (4, 8)),
+        ((8, 12, 16), SMALL),
+        ((9, 11, 13), SMALL),
+    ],
+)
+def test_logits_have_the_size_of_the_image_and_features_a_fraction_of_it(size, features):
+    network = UNet(len(size), channels=3, classes=5, features=features)
+    image = torch.randn(2, 3, *size)
+    assert network(image).shape == (2, 5, *size)
+    assert network.reduction == 2 ** (len(features) - 1)
+    assert network.encode(image).shape == (2, features[-1], *(length // network.reduction for length in size))
+    assert network.encoded_channels == features[-1]
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_the_logits_are_made_of_the_encoded_features(dimensions):
+    network = UNet(dimensions, channels=1, classes=2, features=SMALL).eval()
+    image, seen = torch.randn(2, 1, *[16] * dimensions), []
+    with network.up[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])):
+        logits = network(image)
+    assert torch.equal(seen[0], network.encode(image))
+    with network.up[0].register_forward_pre_hook(lambda _, inputs: (torch.zeros_like(inputs[0]), *inputs[1:])):
+        assert not torch.allclose(network(image), logits)
+
+
+@pytest.mark.parametrize(
+    ("norm", "layer"), [("batch", nn.BatchNorm2d), ("instance", nn.InstanceNorm2d), ("group", nn.GroupNorm)]
+)
+def test_a_gradient_reaches_every_weight_whatever_the_norm(norm, layer):
+    network = build_network(NetworkSettings(features=(8, 16, 24), norm=norm), channels=2, classes=3, dimensions=2)
+    network(torch.randn(2, 2, 16, 16)).square().mean().backward()
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in network.parameters())
+    still = [
+        name for name, weight in network.named_parameters() if not name.endswith(".conv.bias") and not weight.grad.any()
+    ]
+    assert still == []
+    norms = [module for module in network.modules() if "Norm" in type(module).__name__]
+    assert {type(module) for module in norms} == {layer}
+    assert len(norms) == 2 * (3 + 2), "two in every block of the way down and up"
+    assert all(module.weight.requires_grad and module.bias.requires_grad for module in norms)
+
+
+def test_only_the_way_down_learns_from_encoded_features():
+    network = UNet(2, channels=1, classes=2, features=SMALL)
+    network.encode(torch.randn(2, 1, 16, 16)).square().mean().backward()
+    reached = {name.split(".")[0] for name, weight in network.named_parameters() if weight.grad is not None}
+    assert reached == {"inlet", "down"}
+
+
+def test_dropout_drops_while_training_alone():
+    network = build_network(NetworkSettings(features=SMALL, dropout=0.5), channels=1, classes=2, dimensions=2)
+    image = torch.randn(2, 1, 16, 16)
+    assert not torch.equal(network(image), network(image))
+    network.eval()
+    assert torch.equal(network(image), network(image))

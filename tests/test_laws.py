@@ -1,0 +1,176 @@
+"""Laws that every method must obey. A new method is covered by these as soon as it is registered."""
+
+import copy
+
+import pytest
+import torch
+
+from patchcl.methods import METHODS, build_method
+from patchcl.methods.base import MethodSettings
+
+NAMES = {settings: settings.model_fields["name"].default for settings in METHODS}
+QUICK = {
+    "warm_up_share": 0.0,
+    "ramp_share": 0.0,
+    "confidence_threshold": 0.0,
+    "mix_chance": 1.0,
+    "memory_least": 2,
+    "memory_length": 64,
+    "patches_per_class": 4,
+    "embedding_size": 8,
+}
+"""Settings, of those methods that have them, under which all of a method happens in its first steps."""
+WEIGHTS = ("consistency_weight", "contrast_weight")
+LEARNS_FROM = {"supervised": set(), "mean_teacher": {"strong"}, "patchcl": {"strong"}}
+"""Views of unlabeled images that a gradient must reach; the others are targets and must get none."""
+
+every = pytest.mark.parametrize("kind", list(METHODS), ids=NAMES.get)
+semi = pytest.mark.parametrize("kind", [k for k in METHODS if METHODS[k].needs_unlabeled], ids=NAMES.get)
+
+
+def settings_of(kind: type[MethodSettings], **changes: object) -> MethodSettings:
+    quick = QUICK | changes
+    return kind(**{name: value for name, value in quick.items() if name in kind.model_fields})
+
+
+def build(kind, task, **changes):
+    torch.manual_seed(0)
+    return build_method(settings_of(kind, **changes), task).train()
+
+
+def learn(method, batches, optimizer, first: int = 0):
+    for step, batch in enumerate(batches, start=first):
+        torch.manual_seed(step)
+        method(batch, step).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        method.after_step(step)
+
+
+def sgd(method):
+    return torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.05, momentum=0.9)
+
+
+def equal_states(one, other) -> bool:
+    mine, theirs = one.state_dict(), other.state_dict()
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
+@every
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_the_loss_is_a_finite_scalar_and_the_terms_are_for_the_log_only(kind, dimensions, make_task, make_batch):
+    method = build(kind, make_task(dimensions))
+    for step in range(3):
+        result = method(make_batch(dimensions, seed=step), step)
+        assert result.loss.shape == ()
+        assert result.loss.isfinite()
+        assert all(term.shape == () and term.isfinite() and not term.requires_grad for term in result.terms.values())
+        result.loss.backward()
+
+
+@every
+def test_everything_that_can_learn_is_reached_by_the_gradient(kind, make_task, make_batch):
+    method = build(kind, make_task())
+    for step in range(2):
+        method.zero_grad()
+        method(make_batch(), step).loss.backward()
+    missed = [name for name, p in method.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    assert [name for name in missed if not name.endswith(".bias")] == []
+
+
+@every
+def test_the_gradient_reaches_exactly_the_views_learned_from(kind, make_task, make_batch):
+    method, batch = build(kind, make_task()), make_batch()
+    method(batch, 0)
+    for view in batch.unlabeled:
+        view.requires_grad_()
+    method(batch, 1).loss.backward()
+    reached = {
+        name for name, view in batch.unlabeled._asdict().items() if view.grad is not None and view.grad.abs().sum() > 0
+    }
+    assert reached == LEARNS_FROM[NAMES[kind]]
+
+
+@every
+def test_the_teacher_starts_as_the_student_gets_no_gradient_and_follows_in_closed_form(kind, make_task, make_batch):
+    method = build(kind, make_task(), teacher_decay=0.6)
+    frozen = [name for name, p in method.named_parameters() if not p.requires_grad]
+    assert {name.split(".")[0] for name in frozen} >= {"teacher"}
+    pairs = [(name, name.replace("teacher", "student")) for name in frozen]
+    state = {name: value.clone() for name, value in method.state_dict().items()}
+    assert all(torch.equal(state[teacher], state[student]) for teacher, student in pairs)
+    expected = {teacher: state[teacher].double() for teacher, _ in pairs}
+
+    optimizer = sgd(method)
+    for step in range(4):
+        learn(method, [make_batch(seed=step)], optimizer, first=step)
+        decay = min(0.6, (1 + step) / (10 + step))
+        for teacher, student in pairs:
+            expected[teacher] = decay * expected[teacher] + (1 - decay) * method.state_dict()[student].double()
+    for teacher, _ in pairs:
+        torch.testing.assert_close(method.state_dict()[teacher].double(), expected[teacher], rtol=1e-5, atol=1e-6)
+        assert method.get_parameter(teacher).grad is None
+
+
+@semi
+def test_zero_unlabeled_weight_is_supervised_learning_bit_for_bit(kind, make_task, make_batch):
+    none = dict.fromkeys(WEIGHTS, 0.0)
+    supervised = next(k for k, name in NAMES.items() if name == "supervised")
+    methods = [build(kind, make_task(), **none), build(supervised, make_task())]
+    for method in methods:
+        learn(method, [make_batch(seed=step) for step in range(3)], sgd(method))
+    state = methods[0].state_dict()
+    assert all(torch.equal(state[name], value) for name, value in methods[1].state_dict().items())
+
+
+@semi
+def test_unlabeled_images_change_what_is_learned(kind, make_task, make_batch):
+    """Else the law above would hold for a method that ignores them."""
+    methods = [build(kind, make_task()) for _ in range(2)]
+    for method, seed in zip(methods, (1, 2), strict=True):
+        other = make_batch(seed=seed).unlabeled
+        learn(method, [make_batch()._replace(unlabeled=other) for _ in range(3)], sgd(method))
+    assert not equal_states(methods[0].student, methods[1].student)
+
+
+@every
+def test_a_saved_method_goes_on_exactly_as_one_that_was_not(kind, make_task, make_batch):
+    batches = [make_batch(seed=step) for step in range(6)]
+    straight = build(kind, make_task())
+    learn(straight, batches, sgd(straight))
+
+    stopped = build(kind, make_task())
+    optimizer = sgd(stopped)
+    learn(stopped, batches[:3], optimizer)
+    saved = copy.deepcopy((stopped.state_dict(), optimizer.state_dict()))
+    torch.manual_seed(123)
+    resumed = build_method(settings_of(kind), make_task()).train()
+    resumed.load_state_dict(saved[0])
+    optimizer = sgd(resumed)
+    optimizer.load_state_dict(saved[1])
+    learn(resumed, batches[3:], optimizer, first=3)
+    assert equal_states(straight, resumed)
+
+
+@every
+def test_draws_depend_on_the_seed_of_the_step_alone(kind, make_task, make_batch):
+    losses = []
+    for noise in (0, 99):
+        method = build(kind, make_task())
+        torch.manual_seed(noise)
+        torch.rand(5)
+        learn(method, [make_batch(seed=step) for step in range(2)], sgd(method))
+        torch.manual_seed(7)
+        losses.append(method(make_batch(seed=3), 2).loss)
+    assert torch.equal(*losses)
+
+
+@every
+def test_half_precision_gives_nearly_the_same_loss(kind, make_task, make_batch):
+    losses = []
+    for enabled in (False, True):
+        method = build(kind, make_task())
+        torch.manual_seed(0)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            losses.append(method(make_batch(), 0).loss)
+    torch.testing.assert_close(*losses, rtol=0.05, atol=0.05)
