@@ -15,19 +15,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
+from patchcl.comparison import points
 from patchcl.demo import DEMO, METHODS, DemoResult, run_demo
 from patchcl.errors import UserError
-from patchcl.evaluate import MEAN, Metric, points, summarise
+from patchcl.evaluate import MEAN, Metric, summarise
 from patchcl.metrics import EMPTY_POLICY
 from patchcl.run_folder import RunFolder, write_json
 from patchcl.statistics import Interval
 
 RESULTS = Path(__file__).parent / "results" / "demo_seeds.json"
 METRICS: tuple[Metric, ...] = ("dice", "hd95_mm")
+UNITS = {"dice": "Dice %", "hd95_mm": "95HD mm"}
 Seeds = dict[str, dict[str, Any]]  # seed -> what was measured with it
 
 
@@ -120,20 +123,16 @@ def named(difference: Interval) -> dict[str, float | None]:
 
 def show(results: dict[str, Any], seeds: Seeds, console: Console) -> None:
     """Print the table, and the answer in words."""
-    table = Table(
-        title=f"Generated scans, {len(seeds)} seeds: mean ± standard deviation over seeds", caption=EMPTY_POLICY
-    )
-    table.add_column("structure")
-    for heading in (
-        *(f"{name}\n{unit}" for unit in ("Dice %", "95HD mm") for name in METHODS),
-        "difference\nDice points",
-        "95 %\ninterval",
-    ):
-        table.add_column(heading, justify="right")
+    title = f"Generated scans, {len(seeds)} seed(s): mean ± standard deviation over seeds"
+    table = Table(title=title, caption=EMPTY_POLICY, box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column()
+    columns = [(metric, name) for metric in METRICS for name in METHODS]
+    for heading in (*(f"{name}\n{UNITS[metric]}" for metric, name in columns), "Dice points\n(95 % interval)"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for structure, cells in results.items():
-        figures = [shown(cells[metric][name], metric) for metric in METRICS for name in METHODS]
         mean, low, high = interval(cells)
-        table.add_row(structure, *figures, points(mean), f"{points(low)} to {points(high)}")
+        difference = f"{points(mean)} ({points(low)} to {points(high)})"
+        table.add_row(structure, *(shown(cells[metric][name], metric) for metric, name in columns), difference)
     console.print(table)
     console.print(answer(interval(results[MEAN]), len(seeds)), highlight=False)
     commits = {run["commit"] for seed in seeds.values() for run in seed["provenance"].values()}

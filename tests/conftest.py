@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from patchcl.batch import LabeledBatch, TrainingBatch, UnlabeledBatch
+from patchcl.config import load_settings
 from patchcl.data.sources.synthetic import write_cardiac
+from patchcl.experiment import start
 from patchcl.methods import Task
 from patchcl.networks import NetworkSettings, build_network
 
@@ -44,3 +47,30 @@ def make_batch() -> Callable[..., TrainingBatch]:
         return TrainingBatch(LabeledBatch(image, mask), UnlabeledBatch(weak, strong))
 
     return make
+
+
+TINY = (
+    "plan.size=[32, 32]",
+    "plan.fit=resize",
+    "network.features=[8, 16]",
+    "training.steps=6",
+    "training.validate_every=3",
+    "training.log_every=2",
+    "training.labeled_per_batch=2",
+    "training.unlabeled_per_batch=2",
+    "training.device=cpu",
+)
+
+
+@pytest.fixture
+def tiny() -> tuple[str, ...]:
+    """Settings, as --set takes them, under which a run takes a second or two."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def trained(cardiac: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished patchcl run on `cardiac`."""
+    root = tmp_path_factory.mktemp("trained") / "patchcl"
+    start(cardiac, root, load_settings(None, TINY), Console(quiet=True))
+    return root

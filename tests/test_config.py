@@ -125,9 +125,9 @@ def test_all_wrong_settings_are_told_at_once_with_their_file(written):
     assert {line.split()[0] for line in lines} == {"training.steps", "training.stepz", "method.memory_least"}
 
 
-@pytest.mark.parametrize("override", ["training.steps", "=4", "training.steps=[", "training.steps.x=4"])
+@pytest.mark.parametrize("override", ["training.steps", "=4", "training.steps=[", "training.steps.x=4", "data.x=4"])
 def test_an_override_that_cannot_be_placed_is_named(written, override):
-    file = written("training: {steps: 5}")
+    file = written("data: scans\ntraining: {steps: 5}")
     with pytest.raises(UserError) as error:
         load_settings(file, [override])
     assert repr(override) in str(error.value)
@@ -161,6 +161,13 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, name):
 
 def test_an_empty_file_holds_the_defaults(written):
     assert load_settings(written("")) == Settings()
+
+
+@pytest.mark.parametrize(
+    "file", sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml")), ids=lambda file: file.stem
+)
+def test_every_published_experiment_can_be_run_again(file):
+    assert load_settings(file) != Settings()
 
 
 def test_settings_do_not_change_once_made():

@@ -1,6 +1,8 @@
 """Two runs are never mixed, and a file is there whole or not at all."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -98,6 +100,19 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, old):
     with pytest.raises(RuntimeError, match="disk full"):
         write_whole(path, write)
     assert [file.read_text() for file in tmp_path.iterdir()] == ([old] if old else [])
+
+
+def test_two_threads_may_write_the_same_file_at_once(tmp_path):
+    path, both_are_writing = tmp_path / "prepared.npy", threading.Barrier(2, timeout=10)
+
+    def write(unfinished: Path) -> None:
+        unfinished.write_text("whole")
+        both_are_writing.wait()
+
+    with ThreadPoolExecutor(2) as pool:
+        for written in [pool.submit(write_whole, path, write) for _ in range(2)]:
+            written.result()
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["whole"]
 
 
 def test_text_replaces_text(tmp_path):

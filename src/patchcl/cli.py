@@ -69,10 +69,10 @@ def check(
     chosen = _settings(config, settings, labeled=labeled, split=split)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("Reading scans", total=None)
-        report = check_data(data, chosen.split, chosen.plan, lambda done, of: bar.update(task, completed=done, total=of))
-    render(report, console)
-    if report.problems:
-        raise UserError(f"{data} has {len(report.problems)} problem(s), listed above. Mend them before training.")
+        found = check_data(data, chosen.split, chosen.plan, lambda done, of: bar.update(task, completed=done, total=of))
+    render(found, console)
+    if found.problems:
+        raise UserError(f"{data} has {len(found.problems)} problem(s), listed above. Mend them before training.")
 
 
 @app.command()
@@ -92,9 +92,7 @@ def train(
     """Train on a data folder. Scans without a mask are learned from as well, unless --method supervised."""
     from patchcl.experiment import start
 
-    chosen = _settings(
-        config, settings, method=method, labeled=labeled, split=split, steps=steps, seed=seed, device=device, precision=precision
-    )  # fmt: skip
+    chosen = _settings(config, settings, method, labeled, split, steps, seed, device, precision)
     _finish(start(data, out, chosen, console))
 
 
@@ -113,7 +111,9 @@ def predict(
     out: Annotated[Path, typer.Option("--out", "-o", help="A folder for the masks.")],
     checkpoint: CheckpointOption = "last",
     weights: WeightsOption = "teacher",
-    probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write a map for every structure.")] = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Also write a map for every structure.")
+    ] = False,
     uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Also write where the network is unsure.")] = False,
     device: DeviceOption = "auto",
 ) -> None:
@@ -145,7 +145,9 @@ def predict(
 def evaluate(
     run: Annotated[Path | None, typer.Argument(help="A folder made by patchcl train.")] = None,
     predictions: Annotated[Path | None, typer.Option(help="A folder of masks, instead of a run.")] = None,
-    masks: Annotated[Path | None, typer.Option(help="The reference masks for --predictions, of the same names.")] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="The reference masks for --predictions, of the same names.")
+    ] = None,
     on: Annotated[Literal["auto", "test", "validation"], typer.Option(help="auto: test if it has masks.")] = "auto",
     checkpoint: CheckpointOption = "last",
     weights: WeightsOption = "teacher",
@@ -167,7 +169,9 @@ def evaluate(
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Runs to show side by side; the first is what the others must beat.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Runs to show side by side; the first is what the others must beat.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The HTML file to write.")] = Path("report.html"),
 ) -> None:
     """Write a page with the scores, the differences, learning curves and pictures of one run or several."""
@@ -212,7 +216,8 @@ def _settings(
         "training.device": device,
         "training.precision": precision,
     }
-    return load_settings(config, [*(settings or []), *(f"{key}={value}" for key, value in short.items() if value is not None)])
+    given = [f"{key}={value}" for key, value in short.items() if value is not None]
+    return load_settings(config, [*(settings or []), *given])
 
 
 def _finish(outcome: "Outcome") -> None:

@@ -1,4 +1,4 @@
-"""One typed tree for a whole run: defaults, then a YAML file, then single settings, checked and written beside the result."""
+"""One typed tree for a whole run: defaults, then a YAML file, then single settings; kept with the result."""
 
 import difflib
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,8 @@ from patchcl.augment import AugmentSettings
 from patchcl.data.plan import PlanSettings
 from patchcl.data.splits import SplitSettings
 from patchcl.errors import UserError
-from patchcl.methods import METHODS, AnyMethodSettings, PatchCLSettings
+from patchcl.methods import METHODS, AnyMethodSettings
+from patchcl.methods.patchcl import PatchCLSettings
 from patchcl.networks import NetworkSettings
 from patchcl.section import Section
 
@@ -33,7 +34,9 @@ class TrainingSettings(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     compile: bool = Field(False, description="Compile the networks with torch.compile.")
-    memory_gib: float = Field(8.0, ge=0, description="Of the training device, for prepared images; beyond it they stream.")
+    memory_gib: float = Field(
+        8.0, ge=0, description="Of the training device, for prepared images; beyond it they stream."
+    )
     seed: int = Field(0, ge=0)
 
 
@@ -80,7 +83,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
-        raise UserError(f"Cannot read the settings file {path}: {error.strerror}. Give an existing YAML file.") from error
+        raise UserError(
+            f"Cannot read the settings file {path}: {error.strerror}. Give an existing YAML file."
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}. Mend it and try again.") from error
     if not isinstance(tree, dict):
@@ -146,5 +151,13 @@ def _meant(key: str) -> str:
 
 
 def _all_keys() -> set[str]:
-    sections = [Settings, NetworkSettings, PlanSettings, SplitSettings, AugmentSettings, TrainingSettings, *METHODS]
+    sections: list[type[Section]] = [
+        Settings,
+        NetworkSettings,
+        PlanSettings,
+        SplitSettings,
+        AugmentSettings,
+        TrainingSettings,
+        *METHODS,
+    ]
     return {key for section in sections for key in section.model_fields}

@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 from rich.console import Console
 
+from patchcl.comparison import Comparison, compare, render_comparison
 from patchcl.config import Settings, load_settings
 from patchcl.data.check import check_data, render
 from patchcl.data.sources.synthetic import write_cardiac
-from patchcl.evaluate import Comparison, Evaluation, compare, evaluate_run, render_comparison
+from patchcl.evaluate import Evaluation, evaluate_run
 from patchcl.experiment import resume, start
 from patchcl.report import write_report
 from patchcl.run_folder import RunFolder

@@ -79,7 +79,7 @@ def train(
         validating = done % settings.validate_every == 0 or done == settings.steps
         if done % settings.log_every == 0 or validating or ending:
             pace = (time.perf_counter() - started) / (done - first)
-            log.flush(done, {"learning_rate": scheduler.get_last_lr()[0], "seconds_per_step": pace})
+            log.flush(done, {"learning_rate": float(scheduler.get_last_lr()[0]), "seconds_per_step": pace})
         if validating:
             row = log.write(done, validate(method, done))
             progress.report(row, pace)

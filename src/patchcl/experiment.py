@@ -17,7 +17,7 @@ from patchcl.data.batches import Batches, Stream
 from patchcl.data.dataset import Case, Dataset, read_dataset
 from patchcl.data.plan import Plan, load_plan, make_plan, save_plan
 from patchcl.data.prepare import PreparedCase, prepare
-from patchcl.data.splits import Split, cases_of, make_split, without_hidden_masks
+from patchcl.data.splits import Split, cases_of, load_split, make_split, save_split, without_hidden_masks
 from patchcl.engine import train
 from patchcl.errors import UserError
 from patchcl.methods import build_method
@@ -55,14 +55,15 @@ def start(data: Path, root: Path, settings: Settings, console: Console) -> Outco
     split = make_split(dataset, settings.split)
     visible = without_hidden_masks(dataset, split)
     plan = make_plan(visible, settings.plan)
+    device = _fabric(settings).device
     cache = settings.cache or root.resolve().parent / "prepared"
     settings = settings.model_copy(update={"data": data.resolve(), "cache": cache.resolve()})
 
     run = RunFolder.create(root)
     write_text(run.settings, settings_yaml(settings))
     save_plan(run.plan, plan)
-    write_json(run.split, {**split.model_dump(mode="json"), "fingerprint": split.fingerprint})
-    write_json(run.provenance, provenance(_fabric(settings).device))
+    save_split(run.split, split)
+    write_json(run.provenance, provenance(device))
     return _train(run, settings, visible, split, plan, console)
 
 
@@ -73,30 +74,14 @@ def resume(root: Path, console: Console) -> Outcome:
         UserError: There is no run, or its data are gone.
     """
     run = RunFolder.open(root)
-    settings, split, plan = read_settings(run.settings), read_split(run), load_plan(run.plan)
+    settings, split, plan = read_settings(run.settings), load_split(run.split), load_plan(run.plan)
     if settings.data is None:
         raise UserError(f"{run.settings} does not say where the data are: add `data: FOLDER`.")
     dataset = read_dataset(settings.data, settings.split.patient_pattern)
     return _train(run, settings, without_hidden_masks(dataset, split), split, plan, console)
 
 
-def read_split(run: RunFolder) -> Split:
-    """The split that a run was made with.
-
-    Raises:
-        UserError: The file was changed since: results would not be comparable.
-    """
-    content = json.loads(run.split.read_text(encoding="utf-8"))
-    fingerprint = content.pop("fingerprint")
-    split = Split.model_validate(content)
-    if split.fingerprint != fingerprint:
-        raise UserError(f"{run.split} was changed after the run began. Restore it, or train again.")
-    return split
-
-
-def _train(
-    run: RunFolder, settings: Settings, dataset: Dataset, split: Split, plan: Plan, console: Console
-) -> Outcome:
+def _train(run: RunFolder, settings: Settings, dataset: Dataset, split: Split, plan: Plan, console: Console) -> Outcome:
     fabric = _fabric(settings)
     method = _build(settings, plan)
     prepared = _prepare(settings, dataset, split, plan, method.needs_unlabeled, console)
@@ -125,9 +110,7 @@ def _fabric(settings: Settings) -> Fabric:
 def _build(settings: Settings, plan: Plan) -> Method:
     torch.manual_seed(seed_for(settings.training.seed, "weights"))
     task = Task(
-        build_network=lambda: build_network(
-            settings.network, len(plan.channels), len(plan.classes), plan.dimensions
-        ),
+        build_network=lambda: build_network(settings.network, len(plan.channels), len(plan.classes), plan.dimensions),
         classes=len(plan.classes),
         size=plan.size,
         steps=settings.training.steps,

@@ -62,7 +62,9 @@ class ClassStatistics(NamedTuple):
     """The Gaussian that each class's embeddings are taken for."""
 
     mean: Tensor  # (K, E)
-    deviation: Tensor  # (K, M, E) members less their mean, over the root of their number: covariance = deviationᵀ deviation
+    deviation: (
+        Tensor  # (K, M, E) members less their mean, over the root of their number: covariance = deviationᵀ deviation
+    )
     ready: Tensor  # (K,) bool, whether the class is known well enough to count
 
     def spread(self, embedding: Float[Tensor, "P E"]) -> Float[Tensor, "P K"]:

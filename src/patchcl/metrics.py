@@ -33,13 +33,13 @@ class ClassScore(NamedTuple):
 def dice(predicted: Bool[np.ndarray, "*S"], reference: Bool[np.ndarray, "*S"]) -> float:
     """Twice the shared volume over the sum of both volumes, 0 .. 1; 1 if both masks are empty."""
     volumes = np.count_nonzero(predicted) + np.count_nonzero(reference)
-    return 2 * np.count_nonzero(predicted & reference) / volumes if volumes else 1.0
+    return float(2 * np.count_nonzero(predicted & reference) / volumes) if volumes else 1.0
 
 
 def jaccard(predicted: Bool[np.ndarray, "*S"], reference: Bool[np.ndarray, "*S"]) -> float:
     """The shared volume over the joint volume, 0 .. 1; 1 if both masks are empty."""
     joint = np.count_nonzero(predicted | reference)
-    return np.count_nonzero(predicted & reference) / joint if joint else 1.0
+    return float(np.count_nonzero(predicted & reference) / joint) if joint else 1.0
 
 
 def hausdorff95(

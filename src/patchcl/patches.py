@@ -60,7 +60,7 @@ def choose_patches(
         coverage: In (0, 1].
         sharpness: >= 0; 0 draws all candidates alike.
 
-    Source: Basak & Yin, CVPR 2023, sections 3.1 and 4 by title; docs/method.md, Guided sampling, says what is our choice.
+    Source: Basak & Yin, CVPR 2023, section 3.1, for the idea; docs/method.md, Guided sampling, says what is ours.
     """
     confidence = _by_class(grid_mean(probs, side))
     entropy = _by_class(grid_mean(binary_entropy(probs), side))
@@ -119,6 +119,8 @@ def _crop(maps: Tensor, chosen: ChosenPatches, side: Sequence[int]) -> Tensor:
     """(B, *S, C) to (P, *p, C)."""
     index = [chosen.image.view(-1, *[1] * len(side))]
     for axis, length in enumerate(side):
-        along = torch.arange(length, device=maps.device).view([-1 if other == axis else 1 for other in range(len(side))])
+        along = torch.arange(length, device=maps.device).view(
+            [-1 if other == axis else 1 for other in range(len(side))]
+        )
         index.append(chosen.corner[:, axis].view(-1, *[1] * len(side)) + along)
     return maps[tuple(index)]

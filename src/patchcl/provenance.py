@@ -57,5 +57,7 @@ def commit() -> str | None:
 def _processor() -> str:
     """Its name as Linux gives it, else as Python does."""
     information = Path("/proc/cpuinfo")
-    names = [line for line in information.read_text().splitlines() if "model name" in line] if information.exists() else []
+    names = (
+        [line for line in information.read_text().splitlines() if "model name" in line] if information.exists() else []
+    )
     return names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()

@@ -13,26 +13,23 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
+from patchcl.comparison import Comparison, compare, in_words, points
 from patchcl.config import Settings, read_settings
 from patchcl.data.dataset import read_dataset
 from patchcl.data.plan import Plan, load_plan
 from patchcl.data.scan import read_image, read_mask
-from patchcl.data.splits import Split
+from patchcl.data.splits import Split, load_split
 from patchcl.errors import UserError
 from patchcl.evaluate import (
     MEAN,
     METRICS,
-    Comparison,
     Evaluation,
     Metric,
-    compare,
-    in_words,
-    points,
+    counted,
     read_evaluation,
     shown,
     summarise,
 )
-from patchcl.experiment import read_split
 from patchcl.metrics import EMPTY_POLICY
 from patchcl.pictures import DARK, LIGHT, Panel, learning_curves, overlay_grid, patient_chart, png
 from patchcl.run_folder import RunFolder, write_text
@@ -121,7 +118,7 @@ def _gather(runs: Sequence[RunFolder]) -> list[RunFacts]:
             run=run,
             settings=each,
             plan=load_plan(run.plan),
-            split=read_split(run),
+            split=load_split(run.split),
             rows=read_rows(run),
             provenance=_read_json(run.provenance),
             evaluations=_evaluations(run, name),
@@ -177,7 +174,7 @@ def _verdict(
     if comparisons:
         return Verdict(_answer(facts, comparisons[0]), [in_words(each) for each in comparisons], warnings)
     figures = [
-        f"{name}: mean Dice {shown(summarise(scores, 'dice'), 'dice')} % over {len(scores.patients)} patients."
+        f"{name}: mean Dice {shown(summarise(scores, 'dice'), 'dice')} % over {counted(len(scores.patients))}."
         for name, scores in evaluations.items()
     ]
     return Verdict("Nothing to compare yet" if not figures else "Scores without a comparison", figures, warnings)
@@ -222,7 +219,7 @@ def _table(facts: Sequence[RunFacts], stem: str) -> dict[str, Any]:
     side, checkpoint = stem.split("_")
     chosen = "the end of training" if checkpoint == "last" else "the checkpoint that scored best on validation"
     return {
-        "caption": f"{len(first.patients)} {side} patients, {chosen}; mean ± standard deviation over patients",
+        "caption": f"{side}, {counted(len(first.patients))}, {chosen}; mean ± standard deviation over patients",
         "unit": first.unit,
         "groups": [(name, _group(scored, name)) for name in (*first.structures, MEAN)],
     }

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 from patchcl.errors import UserError
@@ -44,7 +45,9 @@ class RunFolder:
             (root / "checkpoints").mkdir(parents=True, exist_ok=True)
             (root / "pictures").mkdir(exist_ok=True)
         except OSError as error:
-            raise UserError(f"Cannot create the run folder {root}: {error.strerror}. Choose another with -o.") from error
+            raise UserError(
+                f"Cannot create the run folder {root}: {error.strerror}. Choose another with -o."
+            ) from error
         return cls(root)
 
     @classmethod
@@ -56,7 +59,9 @@ class RunFolder:
         """
         run = cls(root)
         if not run.settings.is_file():
-            raise UserError(f"{root} holds no run: {run.settings.name} is missing. Name a folder made by patchcl train.")
+            raise UserError(
+                f"{root} holds no run: {run.settings.name} is missing. Name a folder made by patchcl train."
+            )
         return run
 
     def checkpoint(self, name: str) -> Path:
@@ -77,8 +82,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     A reader sees the old file or the new one, never half of one; a failed write leaves the old one alone.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    suffix = "".join(path.suffixes[-2:])
-    unfinished = path.with_name(f".unfinished-{os.getpid()}-{path.name.removesuffix(suffix)}{suffix}")
+    unfinished = path.with_name(f".unfinished-{os.getpid()}-{get_ident()}-{path.name}")
     try:
         write(unfinished)
         os.replace(unfinished, path)

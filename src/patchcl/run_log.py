@@ -26,7 +26,7 @@ class RunLog:
         self._rows = [row for row in read_rows(run) if row["step"] <= first_step]
         write_text(run.log_jsonl, "".join(json.dumps(row) + "\n" for row in self._rows))
         self._lines = run.log_jsonl.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(run.tensorboard), purge_step=first_step + 1)  # type: ignore[no-untyped-call]
+        self._board = SummaryWriter(str(run.tensorboard), purge_step=first_step + 1)
 
     def add(self, result: StepResult) -> None:
         """Takes in one step."""
@@ -49,14 +49,14 @@ class RunLog:
         self._lines.write(json.dumps(row) + "\n")
         self._lines.flush()
         for name, value in values.items():
-            self._board.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            self._board.add_scalar(name, value, step)
         return row
 
     def close(self) -> None:
         """Closes the files, and writes the CSV."""
         self.write_csv()
         self._lines.close()
-        self._board.close()  # type: ignore[no-untyped-call]
+        self._board.close()
 
     def write_csv(self) -> None:
         """The whole log as one table; a cell is empty where a row has no such value."""

@@ -47,12 +47,10 @@ class Validation:
     @torch.no_grad()
     def _draw(self, method: Method, shown: Tensor, step: int) -> None:
         pseudo = pseudo_labels(method.teacher(shown))
-        pseudo_mask_strip(
-            self.run.pictures / f"pseudo_masks_step_{step:06d}.png",
-            *(_as_slices(maps).cpu().numpy() for maps in (shown[:, 0], pseudo.mask, pseudo.entropy)),
-            classes=self.plan.classes,
-            title=f"Pseudo-masks after {step} steps",
-        )
+        images, masks, entropy = (_as_slices(maps) for maps in (shown[:, 0], pseudo.mask, pseudo.entropy))
+        path = self.run.pictures / f"pseudo_masks_step_{step:06d}.png"
+        title = f"Pseudo-masks after {step} steps"
+        pseudo_mask_strip(path, images, masks, entropy, self.plan.classes, title)
 
 
 def _mask_of(case: PreparedCase) -> str:
@@ -61,6 +59,7 @@ def _mask_of(case: PreparedCase) -> str:
     return str(case.mask)
 
 
-def _as_slices(maps: Tensor) -> Tensor:
+def _as_slices(maps: Tensor) -> np.ndarray:
     """(N, *S) to (N, X, Y): slices as they are, volumes by the middle of their last axis."""
-    return maps if maps.ndim == 3 else maps[..., maps.shape[-1] // 2]
+    slices = maps if maps.ndim == 3 else maps[..., maps.shape[-1] // 2]
+    return slices.cpu().numpy()

@@ -126,6 +126,13 @@ def test_image_and_mask_move_together(size):
     assert moved.dtype == torch.int64
 
 
+def test_a_mask_gets_no_class_from_between_two_others():
+    mask = torch.full((8, 24, 24), 3)
+    mask[:, ::4] = IGNORE
+    _, moved = warp(torch.zeros(8, 1, 24, 24), mask, draw_transforms(8, (24, 24), AugmentSettings(), seeded()))
+    assert moved.unique().tolist() == [IGNORE, 0, 3]
+
+
 @pytest.mark.parametrize("size", [(32, 32), (24, 48), (48, 24), (20, 24, 32)])
 def test_a_rotation_keeps_shapes_and_distances_in_pixels(size):
     place = (5.0, 2.0, 3.0)[: len(size)]

@@ -55,6 +55,21 @@ def test_units_do_not_matter(size):
     torch.testing.assert_close(change_intensity(5 * image - 2, 1.0, seeded()), 5 * changed - 2, rtol=0, atol=1e-4)
 
 
+def test_channels_share_the_range_of_their_image():
+    image = images((12, 10), batch=16)
+    image[:, 1] /= 10
+    assert change_intensity(image, 1.0, seeded())[:, 1].amax() > 0.2
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_all_four_changes_happen_one_after_the_other(strength):
+    image, generator = images((12, 10)), seeded()
+    expected = image
+    for change in (_change_gamma, _change_contrast, _blur, _add_noise):
+        expected = change(expected, strength, generator)
+    torch.testing.assert_close(change_intensity(image, strength, seeded()), expected.clamp(0, 1))
+
+
 def test_an_image_of_one_grey_stays_as_it_is():
     image = torch.full((2, 1, 6, 6), 0.25)
     assert torch.equal(change_intensity(image, 1.0, seeded()), image)
@@ -125,9 +140,10 @@ def test_contrast_is_a_line_about_the_mean_of_the_image():
     assert abs(np.corrcoef(np.log(factors), offsets)[0, 1]) < 0.5, "two draws, not one"
 
 
-def test_noise_is_normal_new_in_every_pixel_and_spares_half_of_the_images():
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_noise_is_normal_new_in_every_pixel_and_spares_half_of_the_images(strength):
     image = images((24, 20), batch=64)
-    noise = (_add_noise(image, 1.0, seeded()) - image).flatten(1)
+    noise = (_add_noise(image, strength, seeded()) - image).flatten(1) / strength
     amounts = noise.std(dim=1)
     noisy = amounts > 1e-6
     assert 20 <= noisy.sum() <= 44

@@ -57,9 +57,12 @@ def test_boxes_lie_anywhere_in_the_image(size):
         assert often[: len(often) // 2].mean().item() == pytest.approx(often[len(often) // 2 :].mean().item(), abs=0.1)
 
 
-@pytest.mark.parametrize(("chance", "least", "most"), [(0.0, 0, 0), (0.5, 70, 130), (1.0, 200, 200)])
+@pytest.mark.parametrize(
+    ("chance", "least", "most"),
+    [({"chance": 0.0}, 0, 0), ({"chance": 0.2}, 20, 60), ({}, 70, 130), ({"chance": 1.0}, 200, 200)],
+)
 def test_the_chance_decides_how_many_images_get_one(chance, least, most):
-    assert least <= boxes((50, 40), chance=chance).flatten(1).any(dim=1).sum() <= most
+    assert least <= boxes((50, 40), **chance).flatten(1).any(dim=1).sum() <= most
 
 
 def test_boxes_follow_from_the_global_seed():

@@ -1,6 +1,7 @@
+import multiprocessing
 import os
-import threading
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -269,18 +270,12 @@ def test_a_shared_cache_gives_no_mask_away(dataset: Dataset, tiny: Plan, tmp_pat
     assert [case.image for case in blind] == [case.image for case in everything]
 
 
-def test_two_may_prepare_at_once(dataset: Dataset, tiny: Plan, tmp_path: Path) -> None:
-    results: dict[int, list[bytes]] = {}
-
-    def work(number: int) -> None:
-        results[number] = contents(prepare(dataset.cases, tiny, tmp_path / f"cache{number // 2}"))
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert results[0] == results[1] == contents(prepare(dataset.cases, tiny, tmp_path / "alone"))
+def test_two_processes_may_prepare_at_once(dataset: Dataset, tiny: Plan, tmp_path: Path) -> None:
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        tasks = [pool.submit(prepare, dataset.cases, tiny, tmp_path / "shared") for _ in range(4)]
+        results = [task.result() for task in tasks]
+    assert all(result == results[0] for result in results)
+    assert contents(results[0]) == contents(prepare(dataset.cases, tiny, tmp_path / "alone"))
     assert not list(tmp_path.rglob(".unfinished*"))
 
 

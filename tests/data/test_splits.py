@@ -6,7 +6,7 @@ import pytest
 
 from patchcl.data.dataset import Dataset, read_dataset
 from patchcl.data.scan import read_grid
-from patchcl.data.splits import Split, SplitSettings, cases_of, make_split, without_hidden_masks
+from patchcl.data.splits import Split, SplitSettings, cases_of, load_split, make_split, save_split, without_hidden_masks
 from patchcl.errors import UserError
 
 Make = Callable[..., Path]
@@ -174,3 +174,20 @@ def test_acdc_has_the_published_number_of_slices(acdc: Path, labeled: int | None
     training = cases_of(dataset, (*split.labeled, *split.unlabeled), masked=None)
     assert sum(read_grid(case.images[0]).shape[2] for case in training) == 1312
     assert (len(split.validation), len(split.test)) == (10, 20)
+
+
+def test_a_split_comes_back_as_it_was_saved(tmp_path):
+    split = Split(labeled=("a", "b"), unlabeled=("c",), validation=("d",), test=())
+    save_split(tmp_path / "split.json", split)
+    assert load_split(tmp_path / "split.json") == split
+
+
+def test_a_split_that_was_changed_after_the_fact_is_refused(tmp_path):
+    path = tmp_path / "split.json"
+    save_split(path, Split(labeled=("a",), unlabeled=(), validation=("d",), test=()))
+    path.write_text(path.read_text().replace('"a"', '"d"').replace('"d"', '"a"', 1))
+    with pytest.raises(UserError, match=r"split\.json was changed"):
+        load_split(path)
+    path.write_text("{}")
+    with pytest.raises(UserError, match=r"split\.json cannot be read"):
+        load_split(path)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from patchcl.networks import NetworkSettings, build_network
 from patchcl.networks.unet import UNet
@@ -70,8 +71,9 @@ def test_only_the_way_down_learns_from_encoded_features():
     assert reached == {"inlet", "down"}
 
 
-def test_dropout_drops_while_training_alone():
+def test_dropout_is_everywhere_and_drops_while_training_alone():
     network = build_network(NetworkSettings(features=SMALL, dropout=0.5), channels=1, classes=2, dimensions=2)
+    assert [module.p for module in network.modules() if isinstance(module, _DropoutNd)] == [0.5] * 2 * (3 + 2)
     image = torch.randn(2, 1, 16, 16)
     assert not torch.equal(network(image), network(image))
     network.eval()

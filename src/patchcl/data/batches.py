@@ -17,7 +17,7 @@ Loaded = tuple[Tensor, Tensor | None]
 
 
 class Stream:
-    """One endless, augmentable sequence of images from a bank; the next step's are fetched while this one's are used."""
+    """One endless sequence of images from a bank; the next step's are fetched while this one's are used."""
 
     def __init__(self, bank: Bank, batch_size: int, name: str, seed: int, rank: int = 0, ranks: int = 1) -> None:
         self.bank, self.batch_size, self.name = bank, batch_size, name

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from patchcl.data.dataset import PATIENT_PATTERN, Case, Dataset, some
 from patchcl.errors import UserError
+from patchcl.run_folder import write_json
 from patchcl.section import Section
 
 SIDES = {
@@ -62,6 +63,28 @@ def make_split(dataset: Dataset, settings: SplitSettings) -> Split:
     sides = _drawn(dataset, settings) if settings.file is None else _from_file(dataset, settings.file)
     split = _limited(dataset, sides, settings.labeled)
     _demand_sound(dataset, split)
+    return split
+
+
+def save_split(path: Path, split: Split) -> None:
+    """Write `split` as JSON, its fingerprint beside it."""
+    write_json(path, {**split.model_dump(mode="json"), "fingerprint": split.fingerprint})
+
+
+def load_split(path: Path) -> Split:
+    """The split that `save_split` wrote.
+
+    Raises:
+        UserError: The file is missing, or was changed since: results would not be comparable.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        fingerprint = content.pop("fingerprint")
+        split = Split.model_validate(content)
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} cannot be read as a split. Restore it, or train again.") from error
+    if split.fingerprint != fingerprint:
+        raise UserError(f"{path} was changed after the run began. Restore it, or train again.")
     return split
 
 

@@ -16,6 +16,6 @@ def squared_difference(logits: Float[Tensor, "B K *S"], target_probs: Float[Tens
 def soft_cross_entropy(logits: Float[Tensor, "B K *S"], target_probs: Float[Tensor, "B K *S"]) -> Float[Tensor, ""]:
     """Mean over pixels of the cross-entropy of the student under the teacher's probabilities.
 
-    Source: the weight-4 `consistency_cost` of the PatchCL authors' code was never published; docs/method.md, Consistency.
+    Source: our reading of `consistency_cost`, which the PatchCL authors' code calls but does not hold.
     """
     return -(target_probs * logits.float().log_softmax(dim=1)).sum(dim=1).mean()

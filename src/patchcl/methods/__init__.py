@@ -1,6 +1,6 @@
 """The methods that patchcl knows. A new one is a file beside this and one line in METHODS."""
 
-from typing import Annotated, Any, Union
+from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from pydantic import Field
 
@@ -15,7 +15,10 @@ METHODS: dict[type[MethodSettings], Any] = {
     PatchCLSettings: PatchCL,
 }
 
-AnyMethodSettings = Annotated[Union[tuple(METHODS)], Field(discriminator="name")]  # type: ignore[valid-type]  # noqa: UP007
+if TYPE_CHECKING:
+    AnyMethodSettings = MethodSettings
+else:
+    AnyMethodSettings = Annotated[Union[tuple(METHODS)], Field(discriminator="name")]  # noqa: UP007
 
 
 def method_names() -> tuple[str, ...]:

@@ -15,8 +15,9 @@ from patchcl.teacher import follow, frozen_copy, warmed_up
 
 
 class MethodSettings(Section):
-    """Settings of one method. A subclass adds a `name` literal and its own fields with their ranges."""
+    """Settings of one method. A subclass narrows `name` to a literal and adds its own fields with their ranges."""
 
+    name: str
     teacher_decay: float = Field(0.99, ge=0, lt=1, description="Share of the teacher that each step keeps.")
 
 

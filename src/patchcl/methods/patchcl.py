@@ -46,7 +46,7 @@ class PatchCLSettings(MethodSettings):
 
 
 class PatchCL(Method):
-    """A student and its teacher, an embedding head for each, and a memory of the teacher's embeddings of every class."""
+    """A student and its teacher, an embedding head for each, and a memory of the teacher's embeddings by class."""
 
     def __init__(self, settings: PatchCLSettings, task: Task) -> None:
         super().__init__(settings, task)
@@ -145,7 +145,7 @@ class PatchCL(Method):
 
 
 def patch_side(length: int, share: float, reduction: int) -> int:
-    """Side of a patch in pixels: a share of the image's, but enough to leave two features along it, if there is room."""
+    """Side of a patch in pixels: a share of the image's, but enough to leave two features along it if there is room."""
     return min(length, max(round(length * share), 2 * reduction))
 
 

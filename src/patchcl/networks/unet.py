@@ -1,6 +1,7 @@
 """A U-Net out of MONAI's blocks that offers its encoder beside its logits."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 from monai.networks.nets.basic_unet import Down, TwoConv, UpCat
@@ -36,8 +37,7 @@ class UNet(nn.Module):
         self.reduction = 2 ** (len(features) - 1)
         self.inlet = TwoConv(dimensions, channels, features[0], leaky, NORMS[norm], True, dropout)
         self.down = nn.ModuleList(
-            Down(dimensions, wide, deep, leaky, NORMS[norm], True, dropout)
-            for wide, deep in zip(features[:-1], features[1:], strict=True)
+            Down(dimensions, wide, deep, leaky, NORMS[norm], True, dropout) for wide, deep in pairwise(features)
         )
         self.up = nn.ModuleList(
             UpCat(dimensions, deep, wide, wide, leaky, NORMS[norm], True, dropout)

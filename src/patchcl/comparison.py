@@ -1,0 +1,107 @@
+"""Compare two methods on the same patients, and say in plain words what the difference is worth."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from patchcl.errors import UserError
+from patchcl.evaluate import MEAN, Evaluation, counted
+from patchcl.statistics import FEWEST_PATIENTS, Interval, paired_interval
+
+
+class Difference(NamedTuple):
+    """What the second evaluation adds to the Dice of a structure."""
+
+    structure: str
+    interval: Interval  # in Dice, 0 .. 1
+    verdict: Literal["helped", "hurt", "no clear difference"]
+
+
+class Comparison(NamedTuple):
+    """Two evaluations of the same patients, side by side."""
+
+    first: str
+    second: str
+    patients: int
+    differences: tuple[Difference, ...]  # one per structure, then their mean
+
+    @property
+    def overall(self) -> Difference:
+        """The difference of the mean over all structures."""
+        return self.differences[-1]
+
+
+def compare(first: Evaluation, second: Evaluation) -> Comparison:
+    """What `second` adds to `first`, in Dice, patient by patient.
+
+    A range that excludes 0 is a verdict only from `FEWEST_PATIENTS` patients on.
+
+    Raises:
+        UserError: The two do not score the same patients on the same structures.
+    """
+    _demand_same("structures", first, second, first.structures, second.structures)
+    _demand_same("patients", first, second, sorted(first.patients), sorted(second.patients))
+    differences = [_difference(first, second, structure) for structure in (*first.structures, MEAN)]
+    return Comparison(first.name, second.name, len(first.patients), tuple(differences))
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """The paired differences, for the terminal."""
+    table = Table(title=in_words(comparison), title_justify="left")
+    table.add_column("structure")
+    for heading in ("Dice points", "95 % interval"):
+        table.add_column(heading, justify="right")
+    table.add_column("verdict")
+    for structure, interval, verdict in comparison.differences:
+        bounds = f"{points(interval.low)} to {points(interval.high)}"
+        table.add_row(structure, points(interval.mean), bounds, verdict, style="bold" if structure == MEAN else None)
+    return table
+
+
+def in_words(comparison: Comparison) -> str:
+    """The verdict on the mean of all structures, in one sentence."""
+    mean, low, high = comparison.overall.interval
+    facts = f"({points(low)} to {points(high)}, 95 % interval over {counted(comparison.patients)})"
+    change = f"{points(mean)} Dice points {facts}"
+    match comparison.overall.verdict:
+        case "helped":
+            return f"{comparison.second} is better than {comparison.first}: {change}."
+        case "hurt":
+            return f"{comparison.second} is worse than {comparison.first}: {change}."
+    few = f" With fewer than {FEWEST_PATIENTS} patients none can be shown." * (comparison.patients < FEWEST_PATIENTS)
+    return f"No clear difference between {comparison.second} and {comparison.first}: {change}.{few}"
+
+
+def render_comparison(comparison: Comparison, console: Console) -> None:
+    """Print the verdict and the differences it rests on."""
+    console.print(comparison_table(comparison))
+
+
+def points(dice: float) -> str:
+    """A difference in Dice in points of a hundred, with its sign; a question mark where there is none."""
+    rounded = "?" if math.isnan(dice) else f"{100 * dice:+.1f}".replace("-", "−")
+    return "0.0" if rounded in ("+0.0", "−0.0") else rounded
+
+
+def _demand_same(what: str, first: Evaluation, second: Evaluation, ours: Sequence[str], theirs: Sequence[str]) -> None:
+    if list(ours) != list(theirs):
+        only = [f"{name} only in {first.name}" for name in ours if name not in theirs]
+        only += [f"{name} only in {second.name}" for name in theirs if name not in ours]
+        raise UserError(
+            f"{first.name} and {second.name} were scored on different {what}: {', '.join(only) or 'another order'}. "
+            "A paired comparison needs the same: evaluate both runs on the same side of one split."
+        )
+
+
+def _difference(first: Evaluation, second: Evaluation, structure: str) -> Difference:
+    before, after = first.by_patient("dice", structure), second.by_patient("dice", structure)
+    interval = paired_interval(list(before.values()), [after[patient] for patient in before])
+    enough = len(before) >= FEWEST_PATIENTS
+    if enough and interval.low > 0:
+        return Difference(structure, interval, "helped")
+    if enough and interval.high < 0:
+        return Difference(structure, interval, "hurt")
+    return Difference(structure, interval, "no clear difference")

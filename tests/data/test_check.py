@@ -1,0 +1,152 @@
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from rich.console import Console
+
+from patchcl.data.check import CheckReport, check_data, render
+from patchcl.data.plan import PlanSettings
+from patchcl.data.splits import SplitSettings
+from patchcl.errors import UserError
+
+Make = Callable[..., Path]
+MASKED = {f"p{number}": True for number in range(4)}
+
+
+def check(root: Path, split: SplitSettings | None = None) -> CheckReport:
+    return check_data(root, split or SplitSettings(), PlanSettings())
+
+
+def shown(report: CheckReport) -> str:
+    console = Console(file=io.StringIO(), width=160)
+    render(report, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def replace(path: Path, voxels: np.ndarray, affine: np.ndarray | None = None) -> None:
+    nib.save(nib.Nifti1Image(voxels, nib.load(path).affine if affine is None else affine), path)
+
+
+def test_a_sound_data_set_is_described(make_dataset: Make) -> None:
+    root = make_dataset(MASKED, ("u0_frame1", "u0_frame2"), {"t": True}, shape=(12, 10, 4))
+    make_dataset({}, ("v",), shape=(14, 10, 4), spacing_mm=(1.5, 2.0, 8.0))
+    told: list[tuple[int, int]] = []
+    report = check_data(root, SplitSettings(), PlanSettings(), lambda *done: told.append(done))
+    assert (report.problems, report.warnings) == ((), ())
+    assert report.sides == {"labeled": (3, 3), "unlabeled": (2, 3), "validation": (1, 1), "test": (1, 1)}
+    assert told == [(count, 8) for count in range(1, 9)]
+    text = shown(report)
+    for fact in ("Tiny", "3 patients, 3 scans", "2 patients, 3 scans", "12-14 × 10 × 4 voxels", "1.5 × 1.5-2 × 8 mm"):
+        assert fact in text
+    assert report.split is not None
+    assert report.split.fingerprint[:16] in text
+    assert "slices, because they are 5.3 times thicker" in text
+    assert "No problems found." in text
+
+
+def test_classes_are_counted_over_the_labeled_masks_alone(make_dataset: Make) -> None:
+    root = make_dataset(MASKED, ("u",))
+    split = check(root).split
+    assert split is not None
+    for patient in split.labeled:
+        mask = np.zeros((12, 10, 4), dtype=np.uint8)
+        mask[:6, :5], mask[6:] = 1, 2
+        replace(root / "labelsTr" / f"{patient}.nii.gz", mask)
+    report = check(root)
+    assert report.class_shares == pytest.approx({"background": 0.25, "A": 0.25, "B": 0.5})
+    assert "25.00%" in shown(report)
+
+
+def test_everything_that_is_wrong_is_told_at_once(make_dataset: Make) -> None:
+    names = [f"p{number}" for number in range(9)]
+    root = make_dataset(dict.fromkeys(names, True), ("u0", "u1"), {"t": True}, channels=("T1", "T2"))
+    images, masks = root / "imagesTr", root / "labelsTr"
+    mask = np.ones((12, 10, 4))
+    (images / "p0_0001.nii.gz").write_bytes(b"garbage")
+    replace(images / "p1_0000.nii.gz", np.where(mask * np.arange(4) > 2, np.nan, 1.0))
+    replace(root / "imagesUn" / "u0_0000.nii.gz", 3 * mask)
+    replace(images / "p2_0001.nii.gz", np.random.default_rng(0).random((12, 10, 5)))
+    replace(masks / "p3.nii.gz", mask[:8])
+    replace(masks / "p4.nii.gz", mask, np.diag([1.5, 1.5, 8.5, 1]))
+    replace(masks / "p5.nii.gz", 3 * mask)
+    replace(masks / "p6.nii.gz", -1 * mask)
+    replace(masks / "p7.nii.gz", 0.5 * mask)
+    replace(masks / "p8.nii.gz", 0 * mask)
+    (root / "labelsTs" / "t.nii.gz").write_bytes(b"garbage")
+    expected = {
+        "p0_0001.nii.gz": "cannot be read",
+        "p1_0000.nii.gz": "120 voxels that are NaN or infinite",
+        "u0_0000.nii.gz": "holds 3 in every voxel",
+        "p2_0001.nii.gz": "has size 12 × 10 × 5, but p2_0000.nii.gz has 12 × 10 × 4",
+        "p3.nii.gz": "has size 8 × 10 × 4, but p3_0000.nii.gz has 12 × 10 × 4",
+        "p4.nii.gz": "lies up to 1.5 mm away",
+        "p5.nii.gz": "holds the value 3",
+        "p6.nii.gz": "holds the value -1",
+        "p7.nii.gz": "holds the value 0.5",
+        "t.nii.gz": "cannot be read",
+    }
+    report = check(root)
+    assert len(report.problems) == len(expected)
+    for name, fault in expected.items():
+        (line,) = [line for line in report.problems if f"{name} " in line.partition(" but ")[0]]
+        assert fault in line
+        assert "\n" not in line
+    (warning,) = report.warnings
+    assert "p8.nii.gz holds background only" in warning
+    text = shown(report)
+    assert all(line in text for line in (*report.problems, *report.warnings))
+    assert "No problems found" not in text
+
+
+def test_one_unreadable_header_is_one_problem(make_dataset: Make) -> None:
+    root = make_dataset(MASKED)
+    (root / "imagesTr" / "p1_0000.nii.gz").write_bytes(b"garbage")
+    report = check(root)
+    assert report.plan is None
+    assert len(report.problems) == 1
+    assert "p1_0000.nii.gz cannot be read" in report.problems[0]
+    assert "p1_0000.nii.gz cannot be read" in shown(report)
+
+
+def test_a_mask_may_be_wrong_in_two_ways(make_dataset: Make) -> None:
+    root = make_dataset(MASKED)
+    replace(root / "labelsTr" / "p0.nii.gz", np.full((3, 3, 3), 7.0))
+    assert len(check(root).problems) == 2
+
+
+def test_files_are_checked_even_if_no_split_can_be_made(make_dataset: Make) -> None:
+    root = make_dataset({"a": True, "b": False})
+    replace(root / "labelsTr" / "a.nii.gz", np.full((12, 10, 4), 9.0))
+    report = check(root)
+    assert report.split is None
+    assert report.sides == {"imagesTr": (2, 2)}
+    assert any("at least 2 are needed" in line for line in report.problems)
+    assert any("a.nii.gz holds the value 9" in line for line in report.problems)
+    assert "imagesTr" in shown(report)
+
+
+def test_what_is_merely_odd_is_a_warning(make_dataset: Make, tmp_path: Path) -> None:
+    root = make_dataset(MASKED)
+    assert any("no unlabeled scans" in line for line in check(root).warnings)
+    for number in range(4):
+        replace(root / "labelsTr" / f"p{number}.nii.gz", np.eye(12, 10)[..., None] * np.ones(4))
+    (tmp_path / "split.json").write_text('{"train": ["p0"], "validation": ["p1"], "test": []}')
+    report = check(root, SplitSettings(file=tmp_path / "split.json"))
+    assert not report.problems
+    assert any("No labeled mask holds B" in line for line in report.warnings)
+    assert any("2 patients on no side" in line and "p2, p3" in line for line in report.warnings)
+
+
+def test_names_in_brackets_are_printed_as_they_are(make_dataset: Make) -> None:
+    root = make_dataset({"p[red]": True, "q": True})
+    replace(root / "labelsTr" / "p[red].nii.gz", np.full((12, 10, 4), 9.0))
+    assert "p[red].nii.gz holds the value 9" in shown(check(root))
+
+
+def test_a_folder_that_is_no_data_set(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"dataset\.json does not exist"):
+        check(tmp_path)

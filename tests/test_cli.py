@@ -1,0 +1,150 @@
+"""Every verb as a user types it, in a process of its own where that matters."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import nibabel
+import numpy as np
+import pytest
+
+from patchcl import cli
+
+PATCHCL = [sys.executable, "-c", "from patchcl.cli import main; main()"]
+
+
+@pytest.fixture
+def patchcl(monkeypatch, capsys):
+    """Runs the program within this process; gives its exit code and everything it said."""
+
+    def call(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["patchcl", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        output = capsys.readouterr()
+        return exit_.value.code or 0, output.out + output.err
+
+    return call
+
+
+def as_options(tiny):
+    return [part for setting in tiny for part in ("--set", setting)]
+
+
+def test_help_lists_every_verb(patchcl):
+    code, said = patchcl("--help")
+    assert code == 0
+    assert all(verb in said for verb in ("demo", "check", "train", "resume", "predict", "evaluate", "report"))
+
+
+def test_check_says_what_was_understood(patchcl, cardiac):
+    code, said = patchcl("check", cardiac)
+    assert code == 0
+    for expected in ("cine-MRI", "RV", "MYO", "LV", "slices"):
+        assert expected in said
+
+
+def test_check_lists_every_problem_and_exits_with_2(patchcl, cardiac, tmp_path):
+    data = shutil.copytree(cardiac, tmp_path / "data")
+    damaged = sorted((data / "imagesTr").iterdir())[:2]
+    for path in damaged:
+        path.write_bytes(path.read_bytes()[:200])
+    code, said = patchcl("check", data)
+    assert code == 2
+    assert all(path.name in said for path in damaged)
+    assert "Traceback" not in said
+
+
+def test_train_evaluate_predict_report(patchcl, cardiac, tmp_path, tiny):
+    run = tmp_path / "my run"
+    code, said = patchcl("train", cardiac, "-o", run, "--method", "mean_teacher", "--labeled", 2, *as_options(tiny))
+    assert code == 0
+    assert "Trained 6 steps" in said
+    assert len(json.loads((run / "split.json").read_text())["labeled"]) == 2
+
+    code, said = patchcl("evaluate", run)
+    assert code == 0
+    assert all(word in said for word in ("Dice", "95HD", "RV", "MYO", "LV", "mean"))
+    assert (run / "evaluation" / "test_last.csv").is_file()
+
+    scan = sorted((cardiac / "imagesTs").iterdir())[0]
+    code, _ = patchcl("predict", run, scan, "-o", tmp_path / "out", "--probabilities", "--uncertainty")
+    assert code == 0
+    name = scan.name.removesuffix("_0000.nii.gz")
+    mask, image = nibabel.load(tmp_path / "out" / f"{name}.nii.gz"), nibabel.load(scan)
+    assert mask.shape == image.shape
+    assert np.array_equal(mask.affine, image.affine)
+    assert (tmp_path / "out" / f"{name}_uncertainty.nii.gz").is_file()
+
+    code, said = patchcl(
+        "evaluate", "--predictions", run / "predictions" / "test_last", "--masks", cardiac / "labelsTs"
+    )
+    assert code == 0
+    code, _ = patchcl("report", run, "-o", tmp_path / "report.html")
+    assert code == 0
+    assert "<html" in (tmp_path / "report.html").read_text()
+
+
+def test_predict_does_the_good_scans_lists_the_bad_and_exits_with_1(patchcl, cardiac, trained, tmp_path):
+    scans = shutil.copytree(cardiac / "imagesTs", tmp_path / "scans")
+    bad, *good = sorted(scans.iterdir())
+    bad.write_bytes(b"not a scan")
+    code, said = patchcl("predict", trained, scans, "-o", tmp_path / "out")
+    assert code == 1
+    assert bad.name in said
+    assert "Traceback" not in said
+    assert len(list((tmp_path / "out").iterdir())) == len(good)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ("train", "{data}", "-o", "{out}", "--set", "training.stepz=3"),
+            "Did you mean steps?",
+        ),
+        (("train", "{data}", "-o", "{out}", "--method", "magic"), "choose one of mean_teacher, patchcl, supervised"),
+        (("train", "{data}", "-o", "{out}", "--steps", "-3"), "training.steps is -3"),
+        (("train", "{data}", "-o", "{out}", "--config", "missing.yaml"), "missing.yaml"),
+        (("train", "{data}", "-o", "{out}", "--labeled", "nobody"), "nobody"),
+        (("train", "nowhere", "-o", "{out}"), "nowhere"),
+        (("train", "{data}", "-o", "{out}", "--device", "cuda"), "no CUDA device"),
+        (("resume", "{data}"), "holds no run"),
+        (("predict", "{data}", "{data}", "-o", "{out}"), "holds no run"),
+        (("evaluate",), "Give either a RUN"),
+        (("check", "nowhere"), "nowhere"),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_code_2(arguments, expected, patchcl, cardiac, tmp_path):
+    code, said = patchcl(*(part.format(data=cardiac, out=tmp_path / "run") for part in arguments))
+    assert code == 2
+    assert expected in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_control_c_leaves_a_resumable_run_and_says_so(cardiac, tmp_path, tiny):
+    run = tmp_path / "run"
+    options = ["--steps", "5000", "--set", "training.log_every=1", *as_options(tiny[:3] + tiny[5:])]
+    process = subprocess.Popen(
+        [*PATCHCL, "train", str(cardiac), "-o", str(run), *options], stdout=subprocess.PIPE, text=True
+    )
+    log = run / "log.jsonl"
+    while process.poll() is None and not (log.exists() and log.stat().st_size):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "patchcl resume" in " ".join(said.split())
+    assert (run / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_torch_waits_until_a_verb_needs_it():
+    subprocess.run(
+        [sys.executable, "-c", "import sys, patchcl.cli; sys.exit('torch' in sys.modules or 'monai' in sys.modules)"],
+        check=True,
+    )

@@ -1,0 +1,282 @@
+import csv
+import io
+import json
+import math
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from patchcl.comparison import compare, in_words, points, render_comparison
+from patchcl.config import Settings, settings_yaml
+from patchcl.data.dataset import read_dataset
+from patchcl.data.plan import PlanSettings, make_plan, save_plan
+from patchcl.data.splits import SplitSettings, make_split
+from patchcl.errors import UserError
+from patchcl.evaluate import (
+    Evaluation,
+    Score,
+    evaluate_folders,
+    evaluate_run,
+    read_evaluation,
+    render,
+    shown,
+    summarise,
+    write_evaluation,
+)
+from patchcl.metrics import EMPTY_POLICY
+from patchcl.networks import NetworkSettings, build_network
+from patchcl.run_folder import RunFolder, write_json
+
+CLASSES = ("background", "left", "right")
+
+
+def write_case(path: Path, boxes: dict[int, tuple[slice, ...]], spacing=(1.0, 1.0, 2.0)) -> None:
+    mask = np.zeros((12, 10, 6), np.uint8)
+    for value, box in boxes.items():
+        mask[box] = value
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(mask, np.diag([*spacing, 1.0])), path)
+
+
+LEFT, MOVED = (slice(1, 5), slice(1, 5), slice(1, 5)), (slice(3, 7), slice(1, 5), slice(1, 5))
+RIGHT = (slice(8, 11), slice(2, 5), slice(0, 3))
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two scans of anna, one perfect and one with `left` moved by half its side, and one of bert without `right`."""
+    predictions, masks = tmp_path / "predictions", tmp_path / "masks"
+    for name in ("anna_frame01", "anna_frame02", "bert_frame01"):
+        write_case(masks / f"{name}.nii.gz", {1: LEFT, 2: RIGHT})
+    write_case(predictions / "anna_frame01.nii.gz", {1: LEFT, 2: RIGHT})
+    write_case(predictions / "anna_frame02.nii.gz", {1: MOVED, 2: RIGHT})
+    write_case(predictions / "bert_frame01.nii.gz", {1: LEFT})
+    return predictions, masks
+
+
+def evaluation_of(name: str, dice: dict[str, float], structures=("left",)) -> Evaluation:
+    scores = [
+        Score(patient=patient, case=patient, structure=structure, dice=value, jaccard=0.5, hd95_mm=1.0, asd_mm=1.0)
+        for patient, value in dice.items()
+        for structure in structures
+    ]
+    return Evaluation(name=name, structures=structures, unit="mm", scores=tuple(scores), provenance={})
+
+
+def make_run(root: Path, data: Path, seed: int = 0) -> RunFolder:
+    """A run as training leaves it behind, but for the training."""
+    dataset, network = read_dataset(data), NetworkSettings(features=(4, 8))
+    plan = make_plan(dataset, PlanSettings(size=(32, 32), fit="resize"))
+    split = make_split(dataset, SplitSettings())
+    run = RunFolder.create(root)
+    run.settings.write_text(settings_yaml(Settings(data=data, network=network)))
+    save_plan(run.plan, plan)
+    write_json(run.split, {**split.model_dump(mode="json"), "fingerprint": split.fingerprint})
+    torch.manual_seed(seed)
+    parts = {name: build_network(network, 1, len(plan.classes), plan.dimensions) for name in ("student", "teacher")}
+    for part in parts.values():
+        nn.init.zeros_(part.classify.bias)  # else one class wins everywhere
+    torch.save({"method": nn.ModuleDict(parts).state_dict(), "step": 7}, run.last)
+    return run
+
+
+def test_every_scan_and_structure_is_scored(folders):
+    evaluation = evaluate_folders(*folders, CLASSES)
+    dice = {(score.case, score.structure): score.dice for score in evaluation.scores}
+    assert dice == {
+        ("anna_frame01", "left"): 1,
+        ("anna_frame01", "right"): 1,
+        ("anna_frame02", "left"): 0.5,
+        ("anna_frame02", "right"): 1,
+        ("bert_frame01", "left"): 1,
+        ("bert_frame01", "right"): 0,
+    }
+    assert evaluation.unit == "mm"
+    missed = next(score for score in evaluation.scores if score.dice == 0)
+    assert missed.hd95_mm == missed.asd_mm == pytest.approx(math.sqrt(12**2 + 10**2 + 12**2))
+
+
+def test_scans_of_a_patient_are_averaged_before_patients_are(folders):
+    evaluation = evaluate_folders(*folders, CLASSES)
+    assert evaluation.patients == ("anna", "bert")
+    assert evaluation.by_patient("dice", "left") == {"anna": 0.75, "bert": 1}
+    assert evaluation.by_patient("dice") == {"anna": 0.875, "bert": 0.5}
+    assert summarise(evaluation, "dice") == (pytest.approx(0.6875), pytest.approx(np.std([0.875, 0.5], ddof=1)))
+
+
+def test_maps_beside_the_predictions_are_left_aside(folders):
+    before = evaluate_folders(*folders, CLASSES)
+    for name in ("anna_frame01_uncertainty", "anna_frame01_probabilities_left"):
+        shutil.copy(folders[0] / "anna_frame01.nii.gz", folders[0] / f"{name}.nii.gz")
+    assert evaluate_folders(*folders, CLASSES) == before
+
+
+@pytest.mark.parametrize("lost", [0, 1], ids=["prediction", "mask"])
+def test_a_missing_file_is_named(folders, lost):
+    (folders[lost] / "anna_frame02.nii.gz").unlink()
+    with pytest.raises(UserError, match=rf"{folders[lost].name}/anna_frame02\.nii\.gz is missing"):
+        evaluate_folders(*folders, CLASSES)
+
+
+def test_a_prediction_on_another_grid_is_refused(folders):
+    write_case(folders[0] / "anna_frame01.nii.gz", {1: LEFT}, spacing=(1.0, 1.0, 3.0))
+    with pytest.raises(UserError, match="anna_frame01"):
+        evaluate_folders(*folders, CLASSES)
+
+
+def test_distances_are_in_voxels_where_the_spacing_was_lost(tmp_path):
+    for folder in ("predictions", "masks"):
+        write_case(tmp_path / folder / "anna.nii.gz", {1: LEFT}, spacing=(1.0, 1.0, 1.0))
+    evaluation = evaluate_folders(tmp_path / "predictions", tmp_path / "masks", CLASSES)
+    assert evaluation.unit == "voxels"
+    write_evaluation(evaluation, tmp_path / "scores")
+    assert (
+        (tmp_path / "scores.csv").read_text().startswith("patient,case,structure,dice,jaccard,hd95_voxels,asd_voxels")
+    )
+
+
+def test_the_classes_are_those_of_the_data_set(cardiac):
+    evaluation = evaluate_folders(cardiac / "labelsTs", cardiac / "labelsTs")
+    assert evaluation.structures == read_dataset(cardiac).classes[1:]
+    assert summarise(evaluation, "dice") == (1, 0)
+
+
+def test_masks_without_class_names_are_explained(folders):
+    with pytest.raises(UserError, match=r"no dataset\.json beside it"):
+        evaluate_folders(*folders)
+
+
+def test_a_run_is_scored_on_its_test_scans(cardiac, tmp_path):
+    run = make_run(tmp_path / "run", cardiac)
+    seen = []
+    evaluation = evaluate_run(run, report=lambda *at: seen.append(at))
+    dataset = read_dataset(cardiac)
+    names = sorted(case.name for case in dataset.cases if case.folder == "imagesTs")
+    assert sorted({score.case for score in evaluation.scores}) == names
+    assert seen[-1] == (len(names), len(names))
+    apart = evaluate_folders(run.predictions / "test_last", cardiac / "labelsTs", dataset.classes)
+    assert apart.scores == evaluation.scores
+    assert len({score.dice for score in evaluation.scores}) > 2
+    assert evaluation.name == "patchcl"
+    assert evaluation.provenance["on"] == "test"
+    assert evaluation.provenance["step"] == 7
+    assert evaluation.provenance["weights"] == "teacher"
+    assert evaluation.provenance["split_fingerprint"] == json.loads(run.split.read_text())["fingerprint"]
+
+
+def test_the_scores_of_a_run_are_kept(cardiac, tmp_path):
+    run = make_run(tmp_path / "run", cardiac)
+    evaluation = evaluate_run(run)
+    assert read_evaluation(run.evaluation / "test_last.json") == evaluation
+    rows = list(csv.DictReader((run.evaluation / "test_last.csv").read_text().splitlines()))
+    content = json.loads((run.evaluation / "test_last.json").read_text())
+    summary = content["summary"]["structures"]
+    for structure in evaluation.structures:
+        by_hand = [float(row["dice"]) for row in rows if row["structure"] == structure]
+        assert summary[structure]["dice"]["mean"] == pytest.approx(np.mean(by_hand))
+    assert content["summary"]["empty_policy"] == EMPTY_POLICY
+
+
+def test_the_student_is_scored_apart(cardiac, tmp_path):
+    run = make_run(tmp_path / "run", cardiac)
+    student, teacher = evaluate_run(run, weights="student"), evaluate_run(run)
+    assert student.scores != teacher.scores
+    assert {path.name for path in run.evaluation.glob("*.json")} == {"test_last.json", "test_last_student.json"}
+
+
+def test_a_run_without_test_masks_is_scored_on_validation(cardiac, tmp_path):
+    data = shutil.copytree(cardiac, tmp_path / "data")
+    shutil.rmtree(data / "labelsTs")
+    run = make_run(tmp_path / "run", data)
+    evaluation = evaluate_run(run)
+    assert set(evaluation.patients) == set(json.loads(run.split.read_text())["validation"])
+    assert (run.evaluation / "validation_last.csv").is_file()
+    with pytest.raises(UserError, match="--on validation"):
+        evaluate_run(run, on="test")
+
+
+def test_a_scan_that_cannot_be_predicted_stops_the_evaluation(cardiac, tmp_path):
+    data = shutil.copytree(cardiac, tmp_path / "data")
+    run = make_run(tmp_path / "run", data)
+    broken = next(iter(sorted((data / "imagesTs").iterdir())))
+    broken.write_bytes(b"no image")
+    with pytest.raises(UserError, match=broken.name):
+        evaluate_run(run)
+    assert not run.evaluation.exists()
+
+
+def test_damaged_scores_are_named(tmp_path):
+    (tmp_path / "scores.json").write_text("{}")
+    with pytest.raises(UserError, match=r"scores\.json cannot be read"):
+        read_evaluation(tmp_path / "scores.json")
+
+
+def test_one_patient_has_no_deviation(tmp_path):
+    evaluation = evaluation_of("one", {"a": 0.5})
+    assert shown(summarise(evaluation, "dice"), "dice") == "50.0"
+    write_evaluation(evaluation, tmp_path / "scores")
+    assert json.loads((tmp_path / "scores.json").read_text())["summary"]["structures"]["mean"]["dice"]["std"] is None
+
+
+@pytest.mark.parametrize(
+    ("gains", "verdict", "words"),
+    [
+        ([0.1, 0.2, 0.1, 0.2, 0.1, 0.2], "helped", "new is better than old: +15.0 Dice points"),
+        ([-0.1, -0.2, -0.1, -0.2, -0.1, -0.2], "hurt", "new is worse than old: −15.0 Dice points"),
+        ([0.1, -0.1, 0.1, -0.1, 0.1, -0.1], "no clear difference", "No clear difference between new and old: 0.0"),
+        ([0.1, 0.2, 0.1], "no clear difference", "With fewer than 6 patients none can be shown."),
+    ],
+)
+def test_the_verdict_follows_the_interval(gains, verdict, words):
+    old = {f"p{place}": 0.5 for place in range(len(gains))}
+    new = {patient: 0.5 + gain for (patient, gain) in zip(old, gains, strict=True)}
+    comparison = compare(evaluation_of("old", old), evaluation_of("new", dict(reversed(new.items()))))
+    assert comparison.overall.verdict == verdict
+    assert comparison.overall.interval.mean == pytest.approx(np.mean(gains))
+    assert words in in_words(comparison)
+
+
+def test_every_structure_is_compared_and_their_mean():
+    first = evaluation_of("old", {"a": 0.5, "b": 0.25}, ("left", "right"))
+    second = first.model_copy(update={"name": "new", "scores": tuple(_raised(score) for score in first.scores)})
+    differences = {each.structure: each.interval.mean for each in compare(first, second).differences}
+    assert differences == {"left": pytest.approx(0.25), "right": 0, "mean": pytest.approx(0.125)}
+
+
+def _raised(score: Score) -> Score:
+    return score.model_copy(update={"dice": score.dice + 0.25}) if score.structure == "left" else score
+
+
+def test_other_patients_are_not_compared():
+    with pytest.raises(UserError, match="different patients: b only in old, c only in new"):
+        compare(evaluation_of("old", {"a": 1, "b": 1}), evaluation_of("new", {"a": 1, "c": 1}))
+
+
+def test_other_structures_are_not_compared():
+    with pytest.raises(UserError, match="different structures"):
+        compare(evaluation_of("old", {"a": 1}), evaluation_of("new", {"a": 1}, ("right",)))
+
+
+def test_tables_show_the_figures_and_the_policy(folders):
+    evaluation = evaluate_folders(*folders, CLASSES)
+    out = io.StringIO()
+    console = Console(file=out, width=120)
+    render(evaluation, console)
+    render_comparison(compare(evaluation, evaluation.model_copy(update={"name": "again"})), console)
+    text = " ".join(out.getvalue().split())
+    assert "68.8 ± 26.5" in text
+    assert EMPTY_POLICY[:60] in text
+    assert "No clear difference between again and predictions" in text
+
+
+@pytest.mark.parametrize(
+    ("dice", "text"), [(0.0312, "+3.1"), (-0.2, "−20.0"), (0, "0.0"), (-0.0001, "0.0"), (math.nan, "?")]
+)
+def test_points(dice, text):
+    assert points(dice) == text

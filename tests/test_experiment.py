@@ -1,0 +1,146 @@
+"""From a folder of scans to a finished run: what is kept, what is never opened, and what a stop costs."""
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+
+import pytest
+import torch
+from rich.console import Console
+
+from patchcl.config import load_settings, read_settings
+from patchcl.data.splits import load_split
+from patchcl.errors import UserError
+from patchcl.experiment import resume, start
+from patchcl.methods import method_names
+from patchcl.run_folder import RunFolder
+from patchcl.run_log import read_rows
+
+QUIET = Console(quiet=True)
+
+
+def run(data, root, tiny, *more):
+    return start(data, root, load_settings(None, [*tiny, *more]), QUIET)
+
+
+def weights(root):
+    return torch.load(RunFolder(root).last)["method"]
+
+
+def same(one, other) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_leaves_everything_one_would_look_for(trained):
+    run = RunFolder.open(trained)
+    for path in (run.plan, run.split, run.log_jsonl, run.log_csv, run.tensorboard, run.last, run.best):
+        assert path.exists(), path
+    assert [path.name for path in sorted(run.pictures.iterdir())] == [
+        "pseudo_masks_step_000003.png",
+        "pseudo_masks_step_000006.png",
+    ]
+    facts = json.loads(run.provenance.read_text())
+    assert facts["steps_per_second"] > 0
+    assert {"commit", "torch", "hardware", "command"} <= facts.keys()
+    validations = [row for row in read_rows(run) if "validation_dice" in row]
+    assert [row["step"] for row in validations] == [3, 6]
+    assert set(validations[0]) == {"step", "validation_dice", *(f"validation_dice_{s}" for s in ("RV", "MYO", "LV"))}
+
+
+def test_the_settings_beside_a_run_are_those_it_was_made_with(cardiac, trained, tiny):
+    settings = read_settings(RunFolder(trained).settings)
+    assert settings.data == cardiac.resolve()
+    assert settings.model_copy(update={"data": None, "cache": None}) == load_settings(None, tiny)
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_the_same_command_twice_gives_the_same_weights(method, cardiac, tmp_path, tiny):
+    for name in ("one", "other"):
+        run(cardiac, tmp_path / name, tiny, f"method.name={method}")
+    assert same(weights(tmp_path / "one"), weights(tmp_path / "other"))
+    run(cardiac, tmp_path / "third", tiny, f"method.name={method}", "training.seed=1")
+    assert not same(weights(tmp_path / "one"), weights(tmp_path / "third"))
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_hidden_and_test_masks_are_never_opened(method, cardiac, tmp_path, tiny):
+    """Every mask that training has no right to is replaced by bytes that no reader survives."""
+    poisoned = shutil.copytree(cardiac, tmp_path / "poisoned")
+    limited = ("split.labeled=1", f"method.name={method}")
+    run(cardiac, tmp_path / "clean", tiny, *limited, f"cache={tmp_path / 'cache_clean'}")
+    split = load_split(RunFolder(tmp_path / "clean").split)
+    hidden = [
+        path
+        for folder in ("labelsTr", "labelsTs")
+        for path in (poisoned / folder).iterdir()
+        if path.name.split("_")[0] not in (*split.labeled, *split.validation)
+    ]
+    assert len(hidden) == 2 + 3
+    for path in hidden:
+        path.write_bytes(b"\x00 no mask at all")
+    for path in (poisoned / "imagesTs").iterdir():
+        path.write_bytes(b"\x00 no scan at all")
+
+    with pytest.raises(UserError):  # the poison works on whoever may open the masks
+        run(poisoned, tmp_path / "greedy", tiny, f"cache={tmp_path / 'cache_greedy'}")
+    run(poisoned, tmp_path / "blind", tiny, *limited, f"cache={tmp_path / 'cache_blind'}")
+    assert same(weights(tmp_path / "clean"), weights(tmp_path / "blind"))
+
+
+def test_a_signal_leaves_a_run_that_resumes_to_the_same_weights(cardiac, tmp_path, tiny):
+    more = ("training.steps=40", "training.validate_every=40")
+    run(cardiac, tmp_path / "straight", tiny, *more)
+
+    def interrupt():
+        log = RunFolder(tmp_path / "stopped").log_jsonl
+        while not (log.exists() and log.stat().st_size):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=interrupt).start()
+    outcome = run(cardiac, tmp_path / "stopped", tiny, *more)
+    assert outcome.stop
+    assert outcome.stop.exit_code == 128 + signal.SIGTERM
+    assert 2 <= outcome.steps_done < 40
+    outcome = resume(tmp_path / "stopped", QUIET)
+    assert (bool(outcome.stop), outcome.steps_done) == (False, 40)
+    assert same(weights(tmp_path / "straight"), weights(tmp_path / "stopped"))
+
+
+def test_images_streamed_from_disk_train_as_those_on_the_device(cardiac, trained, tmp_path, tiny):
+    run(cardiac, tmp_path / "streamed", tiny, "training.memory_gib=0")
+    assert same(weights(tmp_path / "streamed"), weights(trained))
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [("plan.fit=crop", "plan.spacing_mm=[2.0, 2.0]"), ("plan.dimensions=3", "plan.size=[32, 32, 8]")],
+    ids=["crops", "volumes"],
+)
+def test_crops_and_volumes_train_too(plan, cardiac, tmp_path, tiny):
+    outcome = run(cardiac, tmp_path / "run", tiny, *plan)
+    assert outcome.steps_done == 6
+    assert all(0 <= row["validation_dice"] <= 1 for row in read_rows(outcome.run) if "validation_dice" in row)
+
+
+def test_two_runs_are_never_mixed(cardiac, trained, tiny):
+    before = RunFolder(trained).settings.read_bytes()
+    with pytest.raises(UserError, match="not empty"):
+        run(cardiac, trained, tiny)
+    assert RunFolder(trained).settings.read_bytes() == before
+
+
+def test_a_mistake_leaves_no_run_behind(cardiac, tmp_path, tiny):
+    with pytest.raises(UserError, match=r"split\.labeled"):
+        run(cardiac, tmp_path / "run", tiny, "split.labeled=50")
+    assert not (tmp_path / "run").exists()
+
+
+def test_learning_from_unlabeled_scans_needs_some(cardiac, tmp_path, tiny):
+    data = shutil.copytree(cardiac, tmp_path / "data", ignore=shutil.ignore_patterns("imagesUn"))
+    with pytest.raises(UserError, match=r"no unlabeled scan.*--method supervised"):
+        run(data, tmp_path / "run", tiny)
+    run(data, tmp_path / "supervised", tiny, "method.name=supervised")
