@@ -12,7 +12,6 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from patchcl.comparison import compare, in_words, points, render_comparison
 from patchcl.config import Settings, settings_yaml
 from patchcl.data.dataset import read_dataset
 from patchcl.data.plan import PlanSettings, make_plan, save_plan
@@ -224,59 +223,11 @@ def test_one_patient_has_no_deviation(tmp_path):
     assert json.loads((tmp_path / "scores.json").read_text())["summary"]["structures"]["mean"]["dice"]["std"] is None
 
 
-@pytest.mark.parametrize(
-    ("gains", "verdict", "words"),
-    [
-        ([0.1, 0.2, 0.1, 0.2, 0.1, 0.2], "helped", "new is better than old: +15.0 Dice points"),
-        ([-0.1, -0.2, -0.1, -0.2, -0.1, -0.2], "hurt", "new is worse than old: −15.0 Dice points"),
-        ([0.1, -0.1, 0.1, -0.1, 0.1, -0.1], "no clear difference", "No clear difference between new and old: 0.0"),
-        ([0.1, 0.2, 0.1], "no clear difference", "With fewer than 6 patients none can be shown."),
-    ],
-)
-def test_the_verdict_follows_the_interval(gains, verdict, words):
-    old = {f"p{place}": 0.5 for place in range(len(gains))}
-    new = {patient: 0.5 + gain for (patient, gain) in zip(old, gains, strict=True)}
-    comparison = compare(evaluation_of("old", old), evaluation_of("new", dict(reversed(new.items()))))
-    assert comparison.overall.verdict == verdict
-    assert comparison.overall.interval.mean == pytest.approx(np.mean(gains))
-    assert words in in_words(comparison)
-
-
-def test_every_structure_is_compared_and_their_mean():
-    first = evaluation_of("old", {"a": 0.5, "b": 0.25}, ("left", "right"))
-    second = first.model_copy(update={"name": "new", "scores": tuple(_raised(score) for score in first.scores)})
-    differences = {each.structure: each.interval.mean for each in compare(first, second).differences}
-    assert differences == {"left": pytest.approx(0.25), "right": 0, "mean": pytest.approx(0.125)}
-
-
-def _raised(score: Score) -> Score:
-    return score.model_copy(update={"dice": score.dice + 0.25}) if score.structure == "left" else score
-
-
-def test_other_patients_are_not_compared():
-    with pytest.raises(UserError, match="different patients: b only in old, c only in new"):
-        compare(evaluation_of("old", {"a": 1, "b": 1}), evaluation_of("new", {"a": 1, "c": 1}))
-
-
-def test_other_structures_are_not_compared():
-    with pytest.raises(UserError, match="different structures"):
-        compare(evaluation_of("old", {"a": 1}), evaluation_of("new", {"a": 1}, ("right",)))
-
-
 def test_tables_show_the_figures_and_the_policy(folders):
     evaluation = evaluate_folders(*folders, CLASSES)
     out = io.StringIO()
     console = Console(file=out, width=120)
     render(evaluation, console)
-    render_comparison(compare(evaluation, evaluation.model_copy(update={"name": "again"})), console)
     text = " ".join(out.getvalue().split())
     assert "68.8 ± 26.5" in text
     assert EMPTY_POLICY[:60] in text
-    assert "No clear difference between again and predictions" in text
-
-
-@pytest.mark.parametrize(
-    ("dice", "text"), [(0.0312, "+3.1"), (-0.2, "−20.0"), (0, "0.0"), (-0.0001, "0.0"), (math.nan, "?")]
-)
-def test_points(dice, text):
-    assert points(dice) == text

@@ -47,11 +47,12 @@ WeightsOption = Annotated[Weights, typer.Option(help="teacher: the moving averag
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write everything.")] = Path("patchcl-demo"),
     seed: Annotated[int, typer.Option(min=0, help="Of the generated scans and of training.")] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of each of the two trainings.")] = None,
 ) -> None:
     """Generate scans, train with and without the unlabeled ones, and say whether they helped."""
     from patchcl.demo import run_demo
 
-    result = run_demo(out, seed, console)
+    result = run_demo(out, seed, console, steps)
     console.print(f"\nReport: [bold]{result.report}[/bold]  (open it in a browser)")
 
 

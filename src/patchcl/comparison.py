@@ -8,8 +8,12 @@ from rich.console import Console
 from rich.table import Table
 
 from patchcl.errors import UserError
-from patchcl.evaluate import MEAN, Evaluation, counted
+from patchcl.evaluate import MEAN, Evaluation, Metric, counted, shown, summarise
+from patchcl.metrics import EMPTY_POLICY
 from patchcl.statistics import FEWEST_PATIENTS, Interval, paired_interval
+
+COMPARED: tuple[Metric, Metric] = ("dice", "hd95_mm")
+"""What a comparison shows of every structure; the difference is that of the first."""
 
 
 class Difference(NamedTuple):
@@ -48,16 +52,20 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
     return Comparison(first.name, second.name, len(first.patients), tuple(differences))
 
 
-def comparison_table(comparison: Comparison) -> Table:
-    """The paired differences, for the terminal."""
-    table = Table(title=in_words(comparison), title_justify="left")
+def comparison_table(first: Evaluation, second: Evaluation) -> Table:
+    """Both methods structure by structure, and their paired difference with its interval, for the terminal."""
+    comparison = compare(first, second)
+    title = f"{counted(comparison.patients)}, mean ± standard deviation; difference with its 95 % interval"
+    table = Table(title=title, caption=EMPTY_POLICY, title_justify="left", caption_justify="left")
     table.add_column("structure")
-    for heading in ("Dice points", "95 % interval"):
+    for heading in (f"Dice %\n{first.name}", f"\n{second.name}", "difference\nin points"):
         table.add_column(heading, justify="right")
-    table.add_column("verdict")
-    for structure, interval, verdict in comparison.differences:
-        bounds = f"{points(interval.low)} to {points(interval.high)}"
-        table.add_row(structure, points(interval.mean), bounds, verdict, style="bold" if structure == MEAN else None)
+    for heading in (f"95HD {first.unit}\n{first.name}", f"\n{second.name}"):
+        table.add_column(heading, justify="right")
+    for structure, interval, _ in comparison.differences:
+        before, after = ([_cell(of, metric, structure) for of in (first, second)] for metric in COMPARED)
+        change = f"{points(interval.mean)} ({points(interval.low)} to {points(interval.high)})"
+        table.add_row(structure, *before, change, *after, style="bold" if structure == MEAN else None)
     return table
 
 
@@ -75,15 +83,20 @@ def in_words(comparison: Comparison) -> str:
     return f"No clear difference between {comparison.second} and {comparison.first}: {change}.{few}"
 
 
-def render_comparison(comparison: Comparison, console: Console) -> None:
-    """Print the verdict and the differences it rests on."""
-    console.print(comparison_table(comparison))
+def render_comparison(first: Evaluation, second: Evaluation, console: Console) -> None:
+    """Print both methods side by side, and the verdict."""
+    console.print(comparison_table(first, second))
+    console.print(in_words(compare(first, second)), style="bold", highlight=False)
 
 
 def points(dice: float) -> str:
     """A difference in Dice in points of a hundred, with its sign; a question mark where there is none."""
     rounded = "?" if math.isnan(dice) else f"{100 * dice:+.1f}".replace("-", "−")
     return "0.0" if rounded in ("+0.0", "−0.0") else rounded
+
+
+def _cell(evaluation: Evaluation, metric: Metric, structure: str) -> str:
+    return shown(summarise(evaluation, metric, structure), metric)
 
 
 def _demand_same(what: str, first: Evaluation, second: Evaluation, ours: Sequence[str], theirs: Sequence[str]) -> None:

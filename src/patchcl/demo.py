@@ -19,10 +19,10 @@ DEMO = (
     "plan.size=[96, 96]",
     "plan.fit=resize",
     "network.features=[16, 32, 64, 128]",
-    "training.steps=600",
     "training.labeled_per_batch=4",
     "training.unlabeled_per_batch=4",
     "training.validate_every=100",
+    "training.steps=400",
     "split.labeled=3",
 )
 """What makes the job small enough for two processor cores and a few minutes; all else is as for any user."""
@@ -36,12 +36,13 @@ class DemoResult(NamedTuple):
     report: Path
 
 
-def demo_settings(method: str, seed: int) -> Settings:
+def demo_settings(method: str, seed: int, steps: int | None = None) -> Settings:
     """The settings of one of the demo's runs."""
-    return load_settings(None, [*DEMO, f"method.name={method}", f"training.seed={seed}", f"split.seed={seed}"])
+    own = [f"method.name={method}", f"training.seed={seed}", f"split.seed={seed}"]
+    return load_settings(None, [*DEMO, *own, *([f"training.steps={steps}"] if steps else [])])
 
 
-def run_demo(out: Path, seed: int, console: Console) -> DemoResult:
+def run_demo(out: Path, seed: int, console: Console, steps: int | None = None) -> DemoResult:
     """Generates scans in `out`, trains with masks alone and with all scans, compares both on held-out scans.
 
     What is there already is not done again, so that a demo that was stopped goes on when it is called again.
@@ -54,20 +55,20 @@ def run_demo(out: Path, seed: int, console: Console) -> DemoResult:
     if not (data / "dataset.json").is_file():
         console.rule("Generating scans")
         write_cardiac(data, labeled=5, unlabeled=24, test=12, seed=seed)
-    settings = demo_settings(METHODS[0], seed)
+    settings = demo_settings(METHODS[0], seed, steps)
     render(check_data(data, settings.split, settings.plan), console)
 
     evaluations = {}
     for method in METHODS:
         console.rule(f"patchcl train {data} --method {method} -o {out / method}")
-        train_or_continue(data, out / method, demo_settings(method, seed), console)
+        train_or_continue(data, out / method, demo_settings(method, seed, steps), console)
         evaluations[method] = evaluate_run(RunFolder.open(out / method), on="test")
 
     console.rule("Did the unlabeled scans help?")
-    comparison = compare(*(evaluations[method] for method in METHODS))
-    render_comparison(comparison, console)
+    supervised, patchcl = (evaluations[method] for method in METHODS)
+    render_comparison(supervised, patchcl, console)
     write_report([RunFolder.open(out / method) for method in METHODS], out / "report.html")
-    return DemoResult(evaluations, comparison, out / "report.html")
+    return DemoResult(evaluations, compare(supervised, patchcl), out / "report.html")
 
 
 def train_or_continue(data: Path, root: Path, settings: Settings, console: Console) -> None:

@@ -1,0 +1,102 @@
+"""The batch of a step is a pure function of the step, whatever came before it and wherever images lie."""
+
+import numpy as np
+import pytest
+import torch
+
+from patchcl.augment import AugmentSettings
+from patchcl.data.bank import Bank
+from patchcl.data.batches import Batches, Stream
+from patchcl.data.plan import Plan
+from patchcl.data.prepare import PreparedCase
+
+CPU = torch.device("cpu")
+STILL = AugmentSettings(
+    flip=False, quarter_turns=False, rotate_degrees=0, scale=0, shift=0, labeled_intensity=0, strong_intensity=0
+)
+
+
+@pytest.fixture
+def cases(tmp_path):
+    """Three cases of four slices; a slice holds its own number, its mask the parity of that."""
+    made = []
+    for case in range(3):
+        numbers = np.arange(4 * case, 4 * case + 4).reshape(4, 1, 1)
+        np.save(tmp_path / f"{case}.npy", np.broadcast_to(numbers[:, None], (4, 1, 8, 8)).astype(np.float32))
+        np.save(tmp_path / f"{case}_mask.npy", np.broadcast_to(numbers % 2, (4, 8, 8)).astype(np.uint8))
+        made.append(PreparedCase(f"c{case}", f"p{case}", tmp_path / f"{case}.npy", tmp_path / f"{case}_mask.npy"))
+    return made
+
+
+def make(cases, augment=AugmentSettings(), budget=10**9, **stream):  # noqa: B008 - frozen
+    plan = Plan(
+        dimensions=2, fit="resize", size=(8, 8), normalise="min_max", channels=("MR",), classes=("background", "odd")
+    )
+    hidden = [case._replace(mask=None) for case in cases]
+    labeled = Stream(Bank(cases, plan, CPU, budget), 3, "labeled", **({"seed": 0} | stream))
+    unlabeled = Stream(Bank(hidden, plan, CPU, budget), 2, "unlabeled", **({"seed": 0} | stream))
+    return Batches(labeled, unlabeled, augment)
+
+
+def tensors(batch):
+    return [*batch.labeled, *batch.unlabeled]
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(tensors(one), tensors(other), strict=True))
+
+
+@pytest.mark.parametrize("budget", [10**9, 0], ids=["resident", "streamed"])
+def test_a_batch_does_not_depend_on_the_ones_before_it(cases, budget):
+    walked, jumped = make(cases, budget=budget), make(cases, budget=budget)
+    batches = [walked.at(step) for step in range(5)]
+    assert same(batches[4], jumped.at(4))
+    assert same(batches[1], jumped.at(1))
+    assert not same(batches[3], batches[4])
+    walked.close()
+    jumped.close()
+
+
+def test_streamed_and_resident_images_give_the_same_batches(cases):
+    resident, streamed = make(cases), make(cases, budget=0)
+    assert all(same(resident.at(step), streamed.at(step)) for step in range(6))
+    streamed.close()
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"rank": 1, "ranks": 2}])
+def test_seed_and_rank_change_the_batch(cases, other):
+    assert not same(make(cases).at(0), make(cases, **other).at(0))
+
+
+def test_two_ranks_together_see_what_one_sees_in_two_steps(cases):
+    one = make(cases, STILL)
+    two = [make(cases, STILL, rank=rank, ranks=2) for rank in range(2)]
+    for step in range(3):
+        for rank in range(2):
+            assert torch.equal(two[rank].at(step).labeled.image, one.at(2 * step + rank).labeled.image)
+
+
+def test_image_and_mask_belong_together_and_a_pass_sees_every_slice_once(cases):
+    batches = make(cases, STILL)
+    seen = []
+    for step in range(4):
+        image, mask = batches.at(step).labeled
+        assert torch.equal(image[:, 0].long() % 2, mask)
+        seen += image[:, 0, 0, 0].tolist()
+    assert sorted(seen) == list(range(12))
+
+
+def test_weak_and_strong_views_share_their_geometry(cases):
+    batches = make(cases, STILL.model_copy(update={"flip": True, "rotate_degrees": 20.0}))
+    for step in range(3):
+        weak, strong = batches.at(step).unlabeled
+        assert torch.equal(weak, strong)
+    weak, strong = make(cases, STILL.model_copy(update={"strong_intensity": 1.0})).at(0).unlabeled
+    assert weak.shape == strong.shape == (2, 1, 8, 8)
+
+
+def test_labeled_and_unlabeled_streams_draw_apart(cases):
+    """Else the unlabeled images would be the labeled ones, step by step."""
+    batches = make(cases, STILL)
+    pairs = [batches.at(step) for step in range(6)]
+    assert any(pair.labeled.image[:2, 0, 0, 0].tolist() != pair.unlabeled.weak[:, 0, 0, 0].tolist() for pair in pairs)

@@ -1,0 +1,32 @@
+"""The demo from end to end, with a few steps: all of its parts are real, only its answer is worth nothing."""
+
+import io
+
+from rich.console import Console
+
+from patchcl.demo import METHODS, demo_settings, run_demo
+from patchcl.run_folder import RunFolder
+
+
+def test_it_ends_with_a_table_an_answer_and_a_report_and_does_nothing_twice(tmp_path):
+    said = io.StringIO()
+    result = run_demo(tmp_path, 0, Console(file=said, width=140), steps=2)
+    text = " ".join(said.getvalue().split())
+    for expected in ("RV", "MYO", "LV", "95HD", "supervised", "patchcl", "Dice points"):
+        assert expected in text
+    assert set(result.evaluations) == set(METHODS)
+    assert len(result.evaluations["patchcl"].patients) == 12
+    assert "data:image/png;base64" in result.report.read_text()
+
+    before = {method: RunFolder(tmp_path / method).last.stat().st_mtime_ns for method in METHODS}
+    again = run_demo(tmp_path, 0, Console(quiet=True), steps=2)
+    assert again.evaluations == result.evaluations
+    assert before == {method: RunFolder(tmp_path / method).last.stat().st_mtime_ns for method in METHODS}
+
+
+def test_both_methods_get_the_same_but_for_the_method():
+    supervised, patchcl = (demo_settings(method, seed=3).model_dump() for method in METHODS)
+    assert supervised.pop("method")["name"] == "supervised"
+    assert patchcl.pop("method")["name"] == "patchcl"
+    assert supervised == patchcl
+    assert supervised["training"]["seed"] == 3

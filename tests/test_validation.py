@@ -1,0 +1,58 @@
+"""Validation while training: Dice by hand, and a picture that is there."""
+
+import numpy as np
+import pytest
+import torch
+
+from patchcl.data.plan import Plan
+from patchcl.data.prepare import PreparedCase
+from patchcl.methods import build_method
+from patchcl.methods.supervised import SupervisedSettings
+from patchcl.run_folder import RunFolder
+from patchcl.validation import Validation
+
+CPU = torch.device("cpu")
+PLAN = Plan(
+    dimensions=2, fit="resize", size=(16, 16), normalise="min_max", channels=("MR",), classes=("background", "a", "b")
+)
+
+
+class Thresholds(torch.nn.Module):
+    """Says class 1 from 0.25 on and class 2 from 0.75 on: a network whose answers are known."""
+
+    def forward(self, image):
+        return torch.cat([0.25 - image, 0.5 - (image - 0.5).abs() * 2, image - 0.75], dim=1) * 100
+
+
+def prepared(folder, name, image, mask):
+    np.save(folder / f"{name}.npy", image.astype(np.float32))
+    np.save(folder / f"{name}_mask.npy", mask.astype(np.uint8))
+    return PreparedCase(name, name, folder / f"{name}.npy", folder / f"{name}_mask.npy")
+
+
+def test_dice_is_that_of_whole_scans_and_absent_structures_count_as_found(tmp_path, make_task):
+    image, mask = np.zeros((2, 1, 16, 16)), np.zeros((2, 16, 16))
+    image[0, 0, :4], mask[0, 2:6] = 0.5, 1  # 64 found and 64 true, 32 of them both
+    image[1, 0, :2], mask[1, :4] = 1.0, 2  # 32 found, 64 true, all found ones right
+    both = prepared(tmp_path, "both", image, mask)
+    nothing = prepared(tmp_path, "nothing", np.zeros((1, 1, 16, 16)), np.zeros((1, 16, 16)))
+    method = build_method(SupervisedSettings(), make_task())
+    method.teacher = Thresholds()
+    row = Validation([both, nothing], None, PLAN, RunFolder(tmp_path), CPU)(method, 1)
+    assert row["validation_dice_a"] == pytest.approx((0.5 + 1) / 2)
+    assert row["validation_dice_b"] == pytest.approx((64 / 96 + 1) / 2)
+    assert row["validation_dice"] == pytest.approx((row["validation_dice_a"] + row["validation_dice_b"]) / 2)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_pseudo_masks_are_drawn_for_the_images_that_are_shown(dimensions, tmp_path, make_task):
+    run = RunFolder(tmp_path / "run")
+    shown = torch.rand(3, 1, *(16,) * dimensions)
+    Validation([], shown, PLAN, run, CPU)._draw(build_method(SupervisedSettings(), make_task(dimensions)), shown, 20)
+    assert (run.pictures / "pseudo_masks_step_000020.png").stat().st_size > 1000
+
+
+def test_a_case_without_a_mask_is_refused(tmp_path, make_task):
+    case = prepared(tmp_path, "x", np.zeros((1, 1, 16, 16)), np.zeros((1, 16, 16)))._replace(mask=None)
+    with pytest.raises(ValueError, match="x has no mask"):
+        Validation([case], None, PLAN, RunFolder(tmp_path), CPU)(build_method(SupervisedSettings(), make_task()), 1)
