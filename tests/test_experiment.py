@@ -144,3 +144,9 @@ def test_learning_from_unlabeled_scans_needs_some(cardiac, tmp_path, tiny):
     with pytest.raises(UserError, match=r"no unlabeled scan.*--method supervised"):
         run(data, tmp_path / "run", tiny)
     run(data, tmp_path / "supervised", tiny, "method.name=supervised")
+
+
+def test_half_precision_learns_the_same_within_tolerance(cardiac, trained, tmp_path, tiny):
+    losses = [row["supervised"] for row in read_rows(RunFolder(trained)) if "loss" in row]
+    outcome = run(cardiac, tmp_path / "half", tiny, "training.precision=bf16-mixed")
+    assert [row["supervised"] for row in read_rows(outcome.run) if "loss" in row] == pytest.approx(losses, rel=0.03)

@@ -78,3 +78,12 @@ def test_dropout_is_everywhere_and_drops_while_training_alone():
     assert not torch.equal(network(image), network(image))
     network.eval()
     assert torch.equal(network(image), network(image))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated:DeprecationWarning")  # what torch.compile imports
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_it_compiles_in_one_piece_and_computes_the_same(dimensions):
+    network = build_network(NetworkSettings(features=(8, 16)), 1, 3, dimensions)
+    image = torch.rand(2, 1, *(8,) * dimensions)
+    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(image), network(image))

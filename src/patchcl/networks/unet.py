@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
-from monai.networks.nets.basic_unet import Down, TwoConv, UpCat
+import torch
+import torch.nn.functional as F
+from monai.networks.nets.basic_unet import Down, TwoConv
 from torch import Tensor, nn
 
 GROUPS = 8
@@ -40,7 +42,7 @@ class UNet(nn.Module):
             Down(dimensions, wide, deep, leaky, NORMS[norm], True, dropout) for wide, deep in pairwise(features)
         )
         self.up = nn.ModuleList(
-            UpCat(dimensions, deep, wide, wide, leaky, NORMS[norm], True, dropout)
+            Up(dimensions, deep, wide, leaky, NORMS[norm], dropout)
             for wide, deep in zip(reversed(features[:-1]), reversed(features[1:]), strict=True)
         )
         self.classify = getattr(nn, f"Conv{dimensions}d")(features[0], classes, kernel_size=1)
@@ -62,3 +64,26 @@ class UNet(nn.Module):
         for down in self.down:
             levels.append(down(levels[-1]))
         return levels
+
+
+class Up(nn.Module):
+    """Doubles the resolution of deep features and merges them with those of the encoder.
+
+    MONAI's `UpCat` does the same, but cannot be compiled in one piece.
+    """
+
+    def __init__(
+        self, dimensions: int, deep: int, wide: int, act: tuple[str, Any], norm: tuple[str, Any], dropout: float
+    ) -> None:
+        super().__init__()
+        self.enlarge = getattr(nn, f"ConvTranspose{dimensions}d")(deep, wide, kernel_size=2, stride=2)
+        self.merge = TwoConv(dimensions, 2 * wide, wide, act, norm, True, dropout)
+
+    def forward(self, deep: Tensor, skip: Tensor) -> Tensor:
+        """Deep features (B, F, *s) and skipped ones (B, G, *S), with S = 2s or 2s + 1, to (B, G, *S)."""
+        enlarged = self.enlarge(deep)
+        missing = [want - have for want, have in zip(skip.shape[2:], enlarged.shape[2:], strict=True)]
+        if any(missing):  # the encoder halved an odd length
+            enlarged = F.pad(enlarged, [end for want in reversed(missing) for end in (0, want)], mode="replicate")
+        merged: Tensor = self.merge(torch.cat([skip, enlarged], dim=1))
+        return merged
