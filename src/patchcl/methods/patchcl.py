@@ -25,7 +25,7 @@ from patchcl.teacher import follow, frozen_copy, linear_ramp, ramp_up, warmed_up
 
 
 class PatchCLSettings(MethodSettings):
-    """Our recipe. `experiments/patchcl_faithful.yaml` has the constants of the authors' code."""
+    """Our recipe; docs/method.md says which constants are those of the authors' code."""
 
     name: Literal["patchcl"] = "patchcl"
     warm_up_share: float = Field(0.1, ge=0, le=1, description="Share of all steps that see labeled images only.")
@@ -129,7 +129,8 @@ class PatchCL(Method):
             self.settings.spread_weight * linear_ramp(step, self.ramp_steps),
             self.settings.negatives,
         )
-        excess = loss.detach() - collapse_value(statistics.ready, self.settings.negatives)
+        collapsed = collapse_value(statistics.ready, self.settings.negatives)
+        excess = torch.where(loss == 0, 0.0, loss - collapsed).detach()  # 0: nothing to contrast
         return loss, {"contrast_over_collapse": excess} | self.drawn(chosen)
 
     def drawn(self, chosen: ChosenPatches) -> dict[str, Tensor]:
