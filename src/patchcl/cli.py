@@ -80,9 +80,7 @@ def check(
 def train(
     data: DataArgument,
     out: Annotated[Path, typer.Option("--out", "-o", help="A new folder for the run.")],
-    method: Annotated[
-        str | None, typer.Option(help="By name: patchcl (the default), supervised, mean_teacher, ...")
-    ] = None,
+    method: Annotated[str | None, typer.Option(help="patchcl (the default), supervised, mean_teacher, ...")] = None,
     config: ConfigOption = None,
     settings: SetOption = None,
     labeled: LabeledOption = None,

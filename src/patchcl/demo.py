@@ -16,13 +16,13 @@ from patchcl.run_folder import RunFolder
 
 METHODS = ("supervised", "patchcl")
 DEMO = (
-    "plan.size=[96, 96]",
+    "plan.size=[64, 64]",
     "plan.fit=resize",
     "network.features=[16, 32, 64, 128]",
     "training.labeled_per_batch=4",
     "training.unlabeled_per_batch=4",
-    "training.validate_every=100",
-    "training.steps=400",
+    "training.validate_every=200",
+    "training.steps=800",
     "split.labeled=3",
 )
 """What makes the job small enough for two processor cores and a few minutes; all else is as for any user."""

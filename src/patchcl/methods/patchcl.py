@@ -28,12 +28,12 @@ class PatchCLSettings(MethodSettings):
     """Our recipe; docs/method.md says which constants are those of the authors' code."""
 
     name: Literal["patchcl"] = "patchcl"
-    warm_up_share: float = Field(0.1, ge=0, le=1, description="Share of all steps that see labeled images only.")
-    ramp_share: float = Field(0.3, ge=0, le=1, description="Share of all steps over which consistency sets in.")
+    warm_up_share: float = Field(0.3, ge=0, le=1, description="Share of all steps that see labeled images only.")
+    ramp_share: float = Field(0.2, ge=0, le=1, description="Share of all steps over which consistency sets in.")
     consistency_weight: float = Field(1.0, ge=0)
-    confidence_threshold: float = Field(0.8, ge=0, le=1, description="Least confidence of a pseudo-label that counts.")
+    confidence_threshold: float = Field(0.0, ge=0, le=1, description="Least confidence of a pseudo-label that counts.")
     mix_chance: float = Field(0.5, ge=0, le=1, description="Chance that a strong view gets a box of another (CutMix).")
-    contrast_weight: float = Field(0.1, ge=0)
+    contrast_weight: float = Field(0.01, ge=0)
     patch_share: float = Field(0.25, gt=0, le=1, description="Side of a patch over that of the image.")
     patches_per_class: int = Field(16, gt=0, description="Drawn in each step, before a class runs out of them.")
     coverage: float = Field(0.5, gt=0, le=1, description="Least share of the class, relative to the best patch.")
