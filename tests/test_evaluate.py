@@ -140,6 +140,13 @@ def test_distances_are_in_voxels_where_the_spacing_was_lost(tmp_path):
     )
 
 
+def test_distances_are_in_voxels_where_one_asks_for_them(folders):
+    in_mm, in_voxels = (evaluate_folders(*folders, CLASSES, voxels=voxels) for voxels in (False, True))
+    assert (in_mm.unit, in_voxels.unit) == ("mm", "voxels")
+    assert [score.dice for score in in_mm.scores] == [score.dice for score in in_voxels.scores]
+    assert any(a.hd95_mm > b.hd95_mm for a, b in zip(in_mm.scores, in_voxels.scores, strict=True))
+
+
 def test_the_classes_are_those_of_the_data_set(cardiac):
     evaluation = evaluate_folders(cardiac / "labelsTs", cardiac / "labelsTs")
     assert evaluation.structures == read_dataset(cardiac).classes[1:]

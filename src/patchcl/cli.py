@@ -152,6 +152,7 @@ def evaluate(
     on: Annotated[Literal["auto", "test", "validation"], typer.Option(help="auto: test if it has masks.")] = "auto",
     checkpoint: CheckpointOption = "last",
     weights: WeightsOption = "teacher",
+    voxels: Annotated[bool, typer.Option("--voxels", help="Distances in voxels, where the spacing was lost.")] = False,
     device: DeviceOption = "auto",
 ) -> None:
     """Score predictions per patient and structure: Dice, Jaccard, 95HD, ASD."""
@@ -162,9 +163,9 @@ def evaluate(
     if (run is None) == (predictions is None) or (predictions is None) != (masks is None):
         raise UserError("Give either a RUN, or both --predictions DIR and --masks DIR.")
     if run is not None:
-        evaluation = evaluate_run(RunFolder.open(run), on, checkpoint, weights, device=best_device(device))
+        evaluation = evaluate_run(RunFolder.open(run), on, checkpoint, weights, None, best_device(device), voxels)
     elif predictions is not None and masks is not None:
-        evaluation = evaluate_folders(predictions, masks)
+        evaluation = evaluate_folders(predictions, masks, voxels=voxels)
     render(evaluation, console)
 
 

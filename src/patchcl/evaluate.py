@@ -81,7 +81,11 @@ def summarise(evaluation: Evaluation, metric: Metric, structure: str = MEAN) -> 
 
 
 def evaluate_folders(
-    predictions: Path, masks: Path, classes: Sequence[str] | None = None, patient_pattern: str = PATIENT_PATTERN
+    predictions: Path,
+    masks: Path,
+    classes: Sequence[str] | None = None,
+    patient_pattern: str = PATIENT_PATTERN,
+    voxels: bool = False,
 ) -> Evaluation:
     """Score every mask file in `predictions` against the one of the same name in `masks`.
 
@@ -91,6 +95,7 @@ def evaluate_folders(
         classes: Names of all classes, background first; the index is the value in the files. By default those of the
             dataset.json beside `masks`.
         patient_pattern: Matches the name of a case; its first group is the patient.
+        voxels: Measure distances in voxels, for data whose spacing was lost.
 
     Raises:
         UserError: A prediction or a mask has no partner, a file cannot be read, or nothing names the classes.
@@ -99,7 +104,7 @@ def evaluate_folders(
     found, wanted = _mask_files(predictions, classes), _mask_files(masks, classes)
     _demand_partners(found, wanted, predictions, masks)
     triples = [(_patient(name, patient_pattern), found[name], wanted[name]) for name in wanted]
-    return _score(predictions.name, triples, classes, {"patchcl": __version__})
+    return _score(predictions.name, triples, classes, {"patchcl": __version__}, voxels)
 
 
 def evaluate_run(
@@ -109,6 +114,7 @@ def evaluate_run(
     weights: Weights = "teacher",
     report: Report = None,
     device: torch.device = CPU,
+    voxels: bool = False,
 ) -> Evaluation:
     """Predict the held-out scans of a run anew, score them, and keep the scores in the run folder.
 
@@ -120,6 +126,7 @@ def evaluate_run(
         weights: `teacher` or `student`.
         report: Called with the number of scans predicted and of all.
         device: Where to compute.
+        voxels: Measure distances in voxels, for data whose spacing was lost.
 
     Raises:
         UserError: The data set has moved, no held-out scan has a mask, or a scan cannot be predicted.
@@ -139,7 +146,7 @@ def evaluate_run(
         raise UserError("\n".join(f"{case}: {message}" for case, message in summary.failed))
     triples = [(case.patient, folder / f"{case.name}.nii.gz", case.mask) for case in cases if case.mask is not None]
     facts = _provenance(run, split, side, checkpoint, weights)
-    evaluation = _score(settings.method.name, triples, plan.classes, facts)
+    evaluation = _score(settings.method.name, triples, plan.classes, facts, voxels)
     write_evaluation(evaluation, run.evaluation / name)
     return evaluation
 
@@ -223,6 +230,7 @@ def _score(
     triples: Sequence[tuple[str, Path, Path]],
     classes: Sequence[str],
     provenance: dict[str, str | int | None],
+    voxels: bool,
 ) -> Evaluation:
     """Scores of (patient, prediction, mask) triples."""
     scores: list[Score] = []
@@ -230,8 +238,9 @@ def _score(
     for patient, predicted, reference in triples:
         grid = read_grid(reference)
         masks = (read_mask(predicted, len(classes), grid), read_mask(reference, len(classes)))
-        spacings.update(grid.spacing_mm)
-        for score in score_case(*masks, classes, grid.spacing_mm):
+        spacing = (1.0,) * len(grid.shape) if voxels else grid.spacing_mm
+        spacings.update(spacing)
+        for score in score_case(*masks, classes, spacing):
             scores.append(Score(patient=patient, case=_stem(reference), **score._asdict()))
     unit: Literal["mm", "voxels"] = "voxels" if spacings == {1.0} else "mm"
     return Evaluation(name=name, structures=tuple(classes[1:]), unit=unit, scores=tuple(scores), provenance=provenance)
