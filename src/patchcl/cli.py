@@ -155,8 +155,8 @@ def evaluate(
     voxels: Annotated[bool, typer.Option("--voxels", help="Distances in voxels, where the spacing was lost.")] = False,
     device: DeviceOption = "auto",
 ) -> None:
-    """Score predictions per patient and structure: Dice, Jaccard, 95HD, ASD."""
-    from patchcl.evaluate import evaluate_folders, evaluate_run, render
+    """Score predictions per patient and structure: Dice, Jaccard, 95HD, ASD, as table, CSV and JSON."""
+    from patchcl.evaluate import evaluate_folders, evaluate_run, render, write_evaluation
     from patchcl.predict import best_device
     from patchcl.run_folder import RunFolder
 
@@ -166,6 +166,7 @@ def evaluate(
         evaluation = evaluate_run(RunFolder.open(run), on, checkpoint, weights, None, best_device(device), voxels)
     elif predictions is not None and masks is not None:
         evaluation = evaluate_folders(predictions, masks, voxels=voxels)
+        write_evaluation(evaluation, predictions / "evaluation")
     render(evaluation, console)
 
 
