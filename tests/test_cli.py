@@ -80,10 +80,12 @@ def test_train_evaluate_predict_report(patchcl, cardiac, tmp_path, tiny):
     assert np.array_equal(mask.affine, image.affine)
     assert (tmp_path / "out" / f"{name}_uncertainty.nii.gz").is_file()
 
-    code, said = patchcl(
-        "evaluate", "--predictions", run / "predictions" / "test_last", "--masks", cardiac / "labelsTs"
-    )
+    predictions = run / "predictions" / "test_last"
+    code, _ = patchcl("evaluate", "--predictions", predictions, "--masks", cardiac / "labelsTs")
     assert code == 0
+    of_run, of_folders = run / "evaluation" / "test_last.csv", predictions / "evaluation.csv"
+    assert of_folders.read_text() == of_run.read_text()
+    assert json.loads((predictions / "evaluation.json").read_text())["summary"]["patients"] == 3
     code, _ = patchcl("report", run, "-o", tmp_path / "report.html")
     assert code == 0
     assert "<html" in (tmp_path / "report.html").read_text()

@@ -4,11 +4,12 @@ import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from patchcl.errors import UserError
-from patchcl.evaluate import MEAN, Evaluation, Metric, counted, shown, summarise
+from patchcl.evaluate import MEAN, Evaluation, Metric, Spread, counted, shown, summarise
 from patchcl.metrics import EMPTY_POLICY
 from patchcl.statistics import FEWEST_PATIENTS, Interval, paired_interval
 
@@ -55,10 +56,17 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
 def comparison_table(first: Evaluation, second: Evaluation) -> Table:
     """Both methods structure by structure, and their paired difference with its interval, for the terminal."""
     comparison = compare(first, second)
-    title = f"{counted(comparison.patients)}, mean ± standard deviation; difference with its 95 % interval"
-    table = Table(title=title, caption=EMPTY_POLICY, title_justify="left", caption_justify="left")
+    title = f"Mean over {counted(comparison.patients)}, and the paired difference with its 95 % interval"
+    table = Table(
+        title=title,
+        caption=EMPTY_POLICY,
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE,
+        padding=(0, 1, 0, 0),
+    )
     table.add_column("structure")
-    for heading in (f"Dice %\n{first.name}", f"\n{second.name}", "difference\nin points"):
+    for heading in (f"Dice %\n{first.name}", f"\n{second.name}", "difference\nin Dice points"):
         table.add_column(heading, justify="right")
     for heading in (f"95HD {first.unit}\n{first.name}", f"\n{second.name}"):
         table.add_column(heading, justify="right")
@@ -96,7 +104,7 @@ def points(dice: float) -> str:
 
 
 def _cell(evaluation: Evaluation, metric: Metric, structure: str) -> str:
-    return shown(summarise(evaluation, metric, structure), metric)
+    return shown(Spread(summarise(evaluation, metric, structure).mean, math.nan), metric)
 
 
 def _demand_same(what: str, first: Evaluation, second: Evaluation, ours: Sequence[str], theirs: Sequence[str]) -> None:
