@@ -1,6 +1,6 @@
 """Do the unlabeled scans help on generated data? `patchcl demo` for several seeds, and what the seeds say together.
 
-    python benchmarks/demo_seeds.py        # seeds 0 to 4, about 6 minutes each on 2 cores
+    python benchmarks/demo_seeds.py        # seeds 0 to 4, about 3 minutes each on 2 cores
 
 Every seed draws other patients, another split, other weights and another order. A seed that is in the result file is
 not run again, and one that was stopped goes on where it was. After a change of method, remove both file and runs.
