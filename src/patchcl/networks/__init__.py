@@ -11,8 +11,8 @@ from patchcl.section import Section
 class NetworkSettings(Section):
     """The segmentation network. By default as deep and wide as the U-Net of the published ACDC tables.
 
-    Those tables use batch norm. Instance norm learns several times faster from the small batches of few annotations,
-    and strongly augmented images cannot disturb what it knows of others: docs/results.md has the figures.
+    Those tables use batch norm. Instance norm learned faster from small batches in the one comparison made so far
+    (docs/results.md), and strongly augmented images cannot disturb what it knows of others.
     """
 
     features: tuple[PositiveInt, ...] = Field((16, 32, 64, 128, 256), min_length=2, description="Channels, by level.")
