@@ -34,7 +34,7 @@ def make_task() -> Callable[..., Task]:
 
 @pytest.fixture
 def make_batch() -> Callable[..., TrainingBatch]:
-    """Random images with all three classes in every mask, and two views of others."""
+    """Random images with all three classes in every mask, and three views of others."""
 
     def make(dimensions: int = 2, side: int = 16, count: int = 3, seed: int = 0) -> TrainingBatch:
         generator = torch.Generator().manual_seed(seed)
@@ -43,8 +43,8 @@ def make_batch() -> Callable[..., TrainingBatch]:
         mask = torch.nn.functional.interpolate(coarse, shape[2:], mode="nearest")[:, 0].long()
         image = (mask.unsqueeze(1) * 0.3 + 0.3 * torch.rand(shape, generator=generator)).clamp(0, 1)
         weak = torch.rand(shape, generator=generator)
-        strong = (weak + 0.1 * torch.randn(shape, generator=generator)).clamp(0, 1)
-        return TrainingBatch(LabeledBatch(image, mask), UnlabeledBatch(weak, strong))
+        strong, second = ((weak + 0.1 * torch.randn(shape, generator=generator)).clamp(0, 1) for _ in range(2))
+        return TrainingBatch(LabeledBatch(image, mask), UnlabeledBatch(weak, strong, second))
 
     return make
 

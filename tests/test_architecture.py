@@ -9,16 +9,19 @@ ROOT = Path(__file__).parents[1]
 Sources = dict[str, str]  # dotted name of a module -> its text
 
 GROUND = {"batch", "errors", "section", "seeds", "run_folder"}
-INGREDIENTS = {"losses", "patches", "memory", "teacher", "pseudo_labels", "augment", "networks"}
+INGREDIENTS = {"losses", "patches", "samplers", "memory", "hard_negatives", "patch_contrast"}
+INGREDIENTS |= {"teacher", "pseudo_labels", "augment", "networks"}
 RECORDS = {"metrics", "statistics", "pictures", "progress", "provenance", "run_log", "stopping"}
-JOBS = {"experiment", "validation", "predict", "evaluate", "comparison", "report", "demo"}
+RECORDS |= {"calibration", "health", "page"}
+JOBS = {"experiment", "validation", "predict", "evaluate", "comparison", "report", "report_health", "demo"}
+JOBS |= {"grid", "telling_slice"}
 MAY_IMPORT = {
     **dict.fromkeys(GROUND, GROUND),
     **dict.fromkeys(INGREDIENTS, INGREDIENTS | {"batch", "section"}),
     **dict.fromkeys(RECORDS, RECORDS | GROUND),
     "methods": INGREDIENTS | {"batch", "errors", "section"},
     "data": {"augment"} | GROUND,
-    "config": {"methods", "data", "augment", "networks"} | GROUND,
+    "config": {"methods", "data", "augment", "networks", "patch_contrast"} | GROUND,
     "engine": {"methods", "config"} | RECORDS | GROUND,
     **dict.fromkeys(JOBS, JOBS | {"engine", "config", "methods", "data"} | INGREDIENTS | RECORDS | GROUND),
     "cli": JOBS | {"engine", "config", "methods", "data"} | RECORDS | GROUND,

@@ -55,11 +55,11 @@ def test_an_override_is_read_as_yaml(override, section, key, value):
     [
         ("method: supervised", [], SupervisedSettings()),
         ("method: {name: mean_teacher, ramp_share: 0.5}", [], MeanTeacherSettings(ramp_share=0.5)),
-        ("method: {memory_least: 5}", [], PatchCLSettings(memory_least=5)),
+        ("method: {teacher_decay: 0.5}", [], PatchCLSettings(teacher_decay=0.5)),
         ("method: patchcl", ["method.name=supervised"], SupervisedSettings()),
         ("method: supervised", ["method.teacher_decay=0.5"], SupervisedSettings(teacher_decay=0.5)),
         ("", ["method=mean_teacher", "method.ramp_share=0"], MeanTeacherSettings(ramp_share=0)),
-        ("method:", ["method.memory_least=5"], PatchCLSettings(memory_least=5)),
+        ("method:", ["method.contrast.memory_least=5"], PatchCLSettings(contrast={"memory_least": 5})),
     ],
 )
 def test_a_method_can_be_named_in_short_and_its_settings_follow_its_name(written, text, overrides, expected):
@@ -86,11 +86,11 @@ def test_what_is_written_is_read_again_with_every_default_spelled_out(tmp_path):
         ("trainin.steps=4", "trainin is not a setting. Did you mean training?"),
         ("training.step=4", "training.step is not a setting. Did you mean steps?"),
         ("training.qqqq=4", "training.qqqq is not a setting."),
-        ("method.memory_lenght=4", "method.memory_lenght is not a setting. Did you mean memory_length?"),
+        ("method.contrast.overlp=4", "method.contrast.overlp is not a setting. Did you mean overlap?"),
         ("method.patchcl=4", "method.patchcl is not a setting."),
         ("patchcl.memory_least=4", "patchcl is not a setting."),
-        ("method.name=unet", "method.name is 'unet'; choose one of mean_teacher, patchcl, supervised."),
-        ("method.memory_least=1", "method.memory_least is 1: Input should be greater than 1."),
+        ("method.name=unet", "method.name is 'unet'; choose one of bcp, cross_pseudo, "),
+        ("method.contrast.memory_least=1", "method.contrast.memory_least is 1: Input should be greater than 1."),
         ("method=5", "method is 5"),
         ("training=5", "training is 5"),
         ("training.steps=0", "training.steps is 0: Input should be greater than 0."),
@@ -117,12 +117,12 @@ def test_group_norm_is_refused_where_channels_do_not_make_groups():
 
 
 def test_all_wrong_settings_are_told_at_once_with_their_file(written):
-    file = written("training: {steps: 0, stepz: 1}\nmethod: {name: supervised, memory_least: 5}\n")
+    file = written("training: {steps: 0, stepz: 1}\nmethod: {name: supervised, ramp_share: 0.5}\n")
     with pytest.raises(UserError) as error:
         load_settings(file)
     first, *lines = str(error.value).splitlines()
     assert first == f"In {file}:"
-    assert {line.split()[0] for line in lines} == {"training.steps", "training.stepz", "method.memory_least"}
+    assert {line.split()[0] for line in lines} == {"training.steps", "training.stepz", "method.ramp_share"}
 
 
 @pytest.mark.parametrize("override", ["training.steps", "=4", "training.steps=[", "training.steps.x=4", "data.x=4"])

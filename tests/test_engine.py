@@ -14,7 +14,8 @@ from patchcl.run_folder import RunFolder
 from patchcl.run_log import read_rows
 from patchcl.stopping import StopRequest
 
-SMALL = {"patches_per_class": 4, "embedding_size": 8, "memory_length": 64, "memory_least": 2, "warm_up_share": 0.3}
+CONTRAST = {"patches_per_class": 4, "embedding_size": 8, "memory_length": 64, "memory_least": 2}
+SMALL = {"contrast": CONTRAST, "warm_up_share": 0.3}
 KINDS = pytest.mark.parametrize("kind", list(METHODS), ids=lambda kind: kind.model_fields["name"].default)
 
 
@@ -22,13 +23,13 @@ class Silence:
     """Progress that nobody watches, and that asks to stop after some step."""
 
     def __init__(self, stop: StopRequest | None = None, after: int = -1) -> None:
-        self.stop, self.after, self.seen = stop, after, []
+        self.stop, self.after, self.seen, self.alarms = stop, after, [], []
 
     def advance(self, step: int) -> None:
         self.seen.append(step)
 
-    def report(self, row, seconds_per_step) -> None:
-        pass
+    def report(self, row, seconds_per_step, new_alarms) -> None:
+        self.alarms += [(row["step"], alarm) for alarm in new_alarms]
 
 
 def run_steps(root, kind, task, batch_at, *, stop_in=None, steps=8, validate=None, **training):
@@ -92,6 +93,46 @@ def test_the_log_of_a_resumed_run_has_each_step_once(tmp_path, make_task, make_b
     assert without_times(read_rows(RunFolder(tmp_path / "straight"))) == without_times(
         read_rows(RunFolder(tmp_path / "stopped"))
     )
+
+
+def test_alarms_are_counted_in_the_log_and_said_once_resumed_or_not(tmp_path, make_task, make_batch):
+    kind = next(k for k in METHODS if k.model_fields["name"].default == "fixmatch")
+    ill = {"accepted_left": 0.5, "agreement_left": 0.25, "found_left": 0.5}
+
+    def steps(name, stop_in=None):
+        _, _, progress = run_steps(
+            tmp_path / name,
+            kind,
+            make_task,
+            lambda step: make_batch(seed=step),
+            stop_in=stop_in,
+            validate=lambda method, step: {"validation_dice": 0.5} | (ill if step < 8 else {}),
+            validate_every=1,
+        )
+        said = [(step, alarm.partition(":")[0]) for step, alarm in progress.alarms]
+        return said, [row["alarms"] for row in read_rows(RunFolder(tmp_path / name)) if "alarms" in row]
+
+    said, counted = steps("straight")
+    assert said == [(3, "Pseudo-labels are wrong more often than right")]
+    assert counted == [0, 0, 1, 1, 1, 1, 1, 0]
+    for stop_in in (1, 2, 4):
+        first, _ = steps(f"stopped {stop_in}", stop_in=stop_in)
+        second, counted_in_two = steps(f"stopped {stop_in}")
+        assert first + second == said
+        assert counted_in_two == counted
+
+
+@KINDS
+def test_the_remedies_of_an_alarm_are_those_of_the_method(kind, tmp_path, make_task, make_batch):
+    ill = {"validation_dice": 0.5, "accepted_left": 0.5, "agreement_left": 0.25}
+    _, _, progress = run_steps(
+        tmp_path, kind, make_task, lambda step: make_batch(seed=step), validate=lambda *_: ill, validate_every=2
+    )
+    text = " ".join(alarm for _, alarm in progress.alarms)
+    remedies = ("confidence_threshold", "warm_up_share", "pretrain_share", "consistency_weight")
+    assert [name for name in remedies if f"method.{name} (now" in text] == [
+        name for name in remedies if name in kind.model_fields
+    ]
 
 
 def test_best_is_the_checkpoint_of_the_best_validation_and_last_the_last(tmp_path, make_task, make_batch):

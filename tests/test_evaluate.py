@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from patchcl.config import Settings, settings_yaml
+from patchcl.config import Settings, load_settings, read_settings, settings_yaml
 from patchcl.data.dataset import read_dataset
 from patchcl.data.plan import PlanSettings, make_plan, save_plan
 from patchcl.data.splits import SplitSettings, make_split
@@ -24,12 +24,14 @@ from patchcl.evaluate import (
     evaluate_run,
     read_evaluation,
     render,
+    settings_fingerprint,
     shown,
     summarise,
     write_evaluation,
 )
 from patchcl.metrics import EMPTY_POLICY
 from patchcl.networks import NetworkSettings, build_network
+from patchcl.provenance import origin
 from patchcl.run_folder import RunFolder, write_json
 
 CLASSES = ("background", "left", "right")
@@ -174,6 +176,29 @@ def test_a_run_is_scored_on_its_test_scans(cardiac, tmp_path):
     assert evaluation.provenance["step"] == 7
     assert evaluation.provenance["weights"] == "teacher"
     assert evaluation.provenance["split_fingerprint"] == json.loads(run.split.read_text())["fingerprint"]
+    assert evaluation.provenance["settings_fingerprint"] == settings_fingerprint(read_settings(run.settings))
+    assert origin(torch.device("cpu")).items() < evaluation.provenance.items()
+    assert evaluation.provenance["trained_commit"] is None
+
+
+def test_scores_say_where_the_run_was_trained(cardiac, tmp_path):
+    run = make_run(tmp_path / "run", cardiac)
+    write_json(run.provenance, {"commit": "abc", "torch": "2.6", "hardware": "H200", "seconds": 1.0})
+    evaluate_run(run)
+    facts = json.loads((run.evaluation / "test_last.json").read_text())["provenance"]
+    assert {key: facts[key] for key in facts if key.startswith("trained")} == {
+        "trained_commit": "abc", "trained_torch": "2.6", "trained_hardware": "H200",
+    }  # fmt: skip
+
+
+def test_settings_are_the_same_wherever_the_files_lie(tmp_path):
+    settings = load_settings(overrides=["data=/here", "cache=/there", "split.file=/s.json", "split.seed=3"])
+    fingerprint = settings_fingerprint(settings)
+    moved = ["data=/elsewhere", "split.file=/t.json", "split.seed=3"]
+    assert settings_fingerprint(load_settings(overrides=moved)) == fingerprint
+    for other in ("split.seed=4", "training.steps=7", "method.teacher_decay=0.5", "plan.resample=nearest"):
+        assert settings_fingerprint(load_settings(overrides=[*moved, other])) != fingerprint
+    assert len(fingerprint) == 64
 
 
 def test_the_scores_of_a_run_are_kept(cardiac, tmp_path):

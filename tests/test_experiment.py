@@ -7,6 +7,8 @@ import signal
 import threading
 import time
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -88,6 +90,61 @@ def test_hidden_and_test_masks_are_never_opened(method, cardiac, tmp_path, tiny)
         run(poisoned, tmp_path / "greedy", tiny, f"cache={tmp_path / 'cache_greedy'}")
     run(poisoned, tmp_path / "blind", tiny, *limited, f"cache={tmp_path / 'cache_blind'}")
     assert same(weights(tmp_path / "clean"), weights(tmp_path / "blind"))
+
+
+def test_whatever_training_has_no_right_to_is_not_even_opened(cardiac, tmp_path, tiny):
+    """Files that can be listed but not opened, in every folder: hidden masks, and all of the test patients.
+
+    The split names two test patients whose scans and masks lie among those for training.
+    """
+    data = shutil.copytree(cardiac, tmp_path / "data")
+    masked = sorted({path.name.split("_")[0] for path in (data / "labelsTr").iterdir()})
+    held_out = sorted({path.name.split("_")[0] for path in (data / "imagesTs").iterdir()})
+    unlabeled = sorted({path.name.split("_")[0] for path in (data / "imagesUn").iterdir()})
+    sides = {"train": [*masked[:2], *unlabeled[:-1]], "validation": [masked[2]]}
+    (tmp_path / "split.json").write_text(json.dumps(sides | {"test": [masked[3], unlabeled[-1], *held_out]}))
+    settings = (*tiny, f"split.file={tmp_path / 'split.json'}", "split.labeled=1")
+    run(data, tmp_path / "clean", settings, f"cache={tmp_path / 'cache_clean'}")
+
+    tested = [path for path in data.glob("*/*") if path.name.split("_")[0] in (masked[3], unlabeled[-1], *held_out)]
+    hidden = list((data / "labelsTr").glob(f"{masked[1]}_*"))
+    assert (len(tested), len(hidden)) == (2 + 1 + 2 * len(held_out), 1)
+    for path in (*tested, *hidden):
+        path.unlink()
+        path.symlink_to(tmp_path / "nowhere")
+    run(data, tmp_path / "blind", settings, f"cache={tmp_path / 'cache_blind'}")
+    assert same(weights(tmp_path / "clean"), weights(tmp_path / "blind"))
+    with pytest.raises(UserError, match="does not exist|cannot be opened"):  # the one mask alone would be seen
+        run(data, tmp_path / "greedy", tiny, *settings[len(tiny) : -1], f"cache={tmp_path / 'cache_greedy'}")
+
+
+@pytest.mark.parametrize("folder", ["imagesTr", "imagesUn"], ids=["labeled", "unlabeled"])
+def test_an_image_that_also_validates_stops_training_before_it_starts(folder, cardiac, trained, tmp_path, tiny):
+    split = load_split(RunFolder(trained).split)
+    data = shutil.copytree(cardiac, tmp_path / "data")
+    source = next((data / "imagesTr").glob(f"{split.validation[0]}_*"))
+    taught = {"imagesTr": split.labeled, "imagesUn": split.unlabeled}[folder][0]
+    target = next((data / folder).glob(f"{taught}_*"))
+    scan, place = nib.load(source), nib.load(target)
+    (data / "labelsTr" / f"{taught}_frame01.nii.gz").unlink(missing_ok=True)
+    if folder == "imagesTr":
+        mask = nib.load(data / "labelsTr" / f"{split.validation[0]}_frame01.nii.gz")
+        nib.save(nib.Nifti1Image(np.asarray(mask.dataobj), place.affine), data / "labelsTr" / f"{taught}_frame01.nii.gz")
+    nib.save(nib.Nifti1Image(np.asarray(scan.dataobj) * np.float32(0.5) + 7, place.affine), target)
+    with pytest.raises(UserError) as error:
+        run(data, tmp_path / "run", tiny)
+    side = {"imagesTr": "labeled", "imagesUn": "unlabeled"}[folder]
+    assert f"{target} ({side}) and {source} (validation)" in str(error.value)
+    assert not RunFolder(tmp_path / "run").last.exists()
+
+
+def test_an_image_among_the_test_scans_is_not_for_training_to_find(cardiac, trained, tmp_path, tiny):
+    """It would have to open them; `patchcl check` does that."""
+    data = shutil.copytree(cardiac, tmp_path / "data")
+    taught = load_split(RunFolder(trained).split).labeled[0]
+    shutil.copy(next((data / "imagesTr").glob(f"{taught}_*")), next((data / "imagesTs").iterdir()))
+    run(data, tmp_path / "run", tiny)
+    assert same(weights(tmp_path / "run"), weights(trained))
 
 
 def test_a_signal_leaves_a_run_that_resumes_to_the_same_weights(cardiac, tmp_path, tiny):

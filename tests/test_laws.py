@@ -1,27 +1,38 @@
 """Laws that every method must obey. A new method is covered by these as soon as it is registered."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
 
+from patchcl.batch import LabeledBatch, TrainingBatch, UnlabeledBatch
 from patchcl.methods import METHODS, build_method
 from patchcl.methods.base import MethodSettings
 
 NAMES = {settings: settings.model_fields["name"].default for settings in METHODS}
 QUICK = {
     "warm_up_share": 0.0,
+    "pretrain_share": 0.0,
     "ramp_share": 0.0,
+    "teacher_passes": 2,
+    "entropy_threshold": 1.0,
     "confidence_threshold": 0.0,
     "mix_chance": 1.0,
-    "memory_least": 2,
-    "memory_length": 64,
-    "patches_per_class": 4,
-    "embedding_size": 8,
+    "contrast": {"weight": 0.1, "memory_least": 2, "memory_length": 64, "patches_per_class": 4, "embedding_size": 8},
 }
 """Settings, of those methods that have them, under which all of a method happens in its first steps."""
-WEIGHTS = ("consistency_weight", "contrast_weight")
-LEARNS_FROM = {"supervised": set(), "mean_teacher": {"strong"}, "patchcl": {"strong"}}
+WEIGHTLESS = {"consistency_weight": 0.0, "contrast": None}
+LEARNS_FROM = {
+    "supervised": set(),
+    "mean_teacher": {"strong"},
+    "uncertainty_mean_teacher": {"strong"},
+    "cross_pseudo": {"strong"},
+    "fixmatch": {"strong"},
+    "unimatch": {"weak", "strong", "second_strong"},
+    "bcp": {"strong"},
+    "patchcl": {"strong"},
+}
 """Views of unlabeled images that a gradient must reach; the others are targets and must get none."""
 
 every = pytest.mark.parametrize("kind", list(METHODS), ids=NAMES.get)
@@ -114,9 +125,9 @@ def test_the_teacher_starts_as_the_student_gets_no_gradient_and_follows_in_close
 
 @semi
 def test_zero_unlabeled_weight_is_supervised_learning_bit_for_bit(kind, make_task, make_batch):
-    none = dict.fromkeys(WEIGHTS, 0.0)
+    none = WEIGHTLESS | ({"contrast": {"weight": 0.0}} if NAMES[kind] == "patchcl" else {})
     supervised = next(k for k, name in NAMES.items() if name == "supervised")
-    methods = [build(kind, make_task(), **none), build(supervised, make_task())]
+    methods = [build(kind, make_task(), **none), build(supervised, make_task(), contrast=None)]
     for method in methods:
         learn(method, [make_batch(seed=step) for step in range(3)], sgd(method))
     state = methods[0].state_dict()
@@ -174,3 +185,18 @@ def test_half_precision_gives_nearly_the_same_loss(kind, make_task, make_batch):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
             losses.append(method(make_batch(), 0).loss)
     torch.testing.assert_close(*losses, rtol=0.05, atol=0.05)
+
+
+@every
+def test_a_step_never_waits_for_a_value_from_the_device(kind, make_task, make_batch, monkeypatch):
+    """The meta device holds no values, so whatever asks for one fails."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which does not know that device
+    method = build(kind, make_task()).to("meta")
+    labeled, unlabeled = make_batch()
+    batch = TrainingBatch(LabeledBatch(*on_meta(labeled)), UnlabeledBatch(*on_meta(unlabeled)))
+    method(batch, 0).loss.backward()
+    method.after_step(0)
+
+
+def on_meta(batch):
+    return [view.to("meta") for view in batch]

@@ -1,7 +1,12 @@
-"""The ring buffer against a list per class, and its statistics against NumPy."""
+"""The ring buffer against a list per class, on one process and on two, and its figures against NumPy."""
+
+from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 
 from patchcl.batch import IGNORE
 from patchcl.memory import ClassMemory
@@ -41,22 +46,11 @@ def test_rows_are_overwritten_oldest_first_and_other_classes_untouched():
     assert memory.filled.tolist() == [3, 1]
 
 
-def test_statistics_are_mean_and_biased_covariance_of_what_is_there():
-    memory, pushes = ClassMemory(classes=2, length=6, dimensions=3), list(random_pushes(2, 2))
-    for push in pushes:
-        memory.push(*push)
-    statistics, q = memory.statistics(least=2), torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
-    for k, members in enumerate(lists_after(pushes, 2, 6)):
-        covariance = np.cov(np.array(members).T, bias=True)
-        np.testing.assert_allclose(statistics.mean[k].numpy(), np.mean(members, axis=0), rtol=1e-5, atol=1e-6)
-        expected = np.einsum("pe,ef,pf->p", q.numpy(), covariance, q.numpy())
-        np.testing.assert_allclose(statistics.spread(q)[:, k].numpy(), expected, rtol=1e-4, atol=1e-6)
-
-
 def test_a_class_is_ready_from_the_least_number_on():
     memory = ClassMemory(classes=2, length=4, dimensions=2)
     memory.push(torch.ones(3, 2), torch.tensor([0, 0, 1]))
-    assert memory.statistics(least=2).ready.tolist() == [True, False]
+    assert memory.ready(least=2).tolist() == [True, False]
+    assert memory.written.tolist() == [[True, True, False, False], [True, False, False, False]]
 
 
 def test_a_checkpoint_carries_it():
@@ -70,3 +64,57 @@ def test_a_checkpoint_carries_it():
         restored.push(*push)
     assert torch.equal(memory.embedding, restored.embedding)
     assert torch.equal(memory.filled, restored.filled)
+
+
+def filled_memory(rows: torch.Tensor) -> ClassMemory:
+    """All of `rows` (K, M, E), no more and no less."""
+    memory = ClassMemory(*rows.shape)
+    memory.push(rows.flatten(0, 1), torch.arange(rows.shape[0]).repeat_interleave(rows.shape[1]))
+    return memory
+
+
+def test_separability_is_the_variance_between_classes_over_that_within():
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 2.0]])
+    rows = centres.unsqueeze(1) + torch.randn(3, 500, 2, generator=generator)
+    means = rows.mean(dim=1).numpy()
+    between = np.sum((means - means.mean(axis=0)) ** 2) / 3
+    within = np.mean([np.trace(np.cov(members.numpy().T, bias=True)) for members in rows])
+    assert filled_memory(rows).separability() == pytest.approx(between / within, rel=1e-5)
+    assert filled_memory(torch.ones(2, 5, 3)).separability() == 0
+    assert ClassMemory(2, 5, 3).separability() == 0
+
+
+@pytest.mark.parametrize("directions", [1, 2, 5])
+def test_effective_rank_counts_directions_of_equal_variance(directions):
+    axes = torch.eye(5)[:directions]
+    rows = torch.cat([axes, -axes]).unsqueeze(0)
+    assert filled_memory(rows).effective_rank() == pytest.approx(directions, rel=1e-6)
+
+
+def test_effective_rank_lies_between_the_counts_where_variances_differ_and_is_0_for_nothing():
+    rows = torch.tensor([[[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]]])
+    shares = np.array([0.9, 0.1])
+    assert filled_memory(rows).effective_rank() == pytest.approx(np.exp(-(shares * np.log(shares)).sum()), rel=1e-6)
+    assert ClassMemory(2, 5, 3).effective_rank() == 0
+
+
+def push_on_one_of_two(rank: int, folder: str) -> None:
+    """What a process of two does: it sees its half of every push."""
+    dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
+    memory = ClassMemory(classes=3, length=7, dimensions=3)
+    for embedding, label in random_pushes(6, 3):
+        half = slice(0, 2) if rank == 0 else slice(2, 4)
+        memory.push(embedding[half], label[half])
+    torch.save(memory.state_dict(), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_remember_what_one_would(tmp_path: Path):
+    mp.start_processes(push_on_one_of_two, (str(tmp_path),), nprocs=2, start_method="spawn")
+    alone = ClassMemory(classes=3, length=7, dimensions=3)
+    for embedding, label in random_pushes(6, 3):
+        alone.push(embedding[:4], label[:4])
+    for rank in range(2):
+        state = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert all(torch.equal(state[name], value) for name, value in alone.state_dict().items())

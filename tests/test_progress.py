@@ -46,6 +46,18 @@ def test_a_line_is_neither_broken_nor_coloured(terminal):
     assert line in written(console)
 
 
+def test_what_begins_to_go_wrong_stands_below_the_validation_each_on_its_line():
+    console = console_of(terminal=False)
+    with TrainingProgress(console, "patchcl", steps=100) as progress:
+        progress.report(ROW, 30, ["The contrast [bold] " + 20 * "has not moved ", "MYO gets nothing."])
+    first, *alarms = written(console).splitlines()
+    assert first.endswith("30 min left)")
+    assert alarms == [
+        "patchcl  step 40/100  alarm: The contrast [bold] " + 20 * "has not moved ",
+        "patchcl  step 40/100  alarm: MYO gets nothing.",
+    ]
+
+
 def test_on_a_terminal_the_bar_shows_the_steps_that_are_done_and_leaves():
     console = console_of(terminal=True)
     with TrainingProgress(console, "patchcl", steps=100, first_step=20) as progress:

@@ -15,7 +15,7 @@ import torch
 
 import patchcl
 import patchcl.provenance as module
-from patchcl.provenance import commit, hardware, provenance
+from patchcl.provenance import commit, hardware, origin, provenance
 
 CPU = torch.device("cpu")
 
@@ -87,6 +87,12 @@ def test_versions_time_and_device_are_those_of_now():
     assert notes["hardware"] == hardware(CPU)
     assert (notes["seconds"], notes["steps_per_second"]) == (None, None)
     assert json.loads(json.dumps(notes)) == notes
+
+
+def test_a_run_notes_its_origin_and_its_duration():
+    notes = provenance(CPU)
+    assert origin(CPU).items() < notes.items()
+    assert set(notes) - set(origin(CPU)) == {"started", "seconds", "steps_per_second"}
 
 
 def test_the_processor_is_named_with_its_cores():

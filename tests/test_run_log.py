@@ -79,6 +79,7 @@ def test_it_goes_on_from_the_checkpoint_and_forgets_what_came_after_it(run):
         first.write(step, {"loss": float(step)})
     first.close()
     second = RunLog(run, 20)
+    assert second.rows == [{"step": 10, "loss": 10.0}, {"step": 20, "loss": 20.0}]
     second.write(30, {"loss": 0.5})
     second.close()
     assert read_rows(run) == [{"step": 10, "loss": 10.0}, {"step": 20, "loss": 20.0}, {"step": 30, "loss": 0.5}]

@@ -1,4 +1,4 @@
-"""Validation while training: Dice by hand, and a picture that is there."""
+"""Validation while training: Dice and trust in pseudo-labels by hand, and a picture that is there."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,8 @@ import torch
 
 from patchcl.data.plan import Plan
 from patchcl.data.prepare import PreparedCase
-from patchcl.methods import build_method
+from patchcl.methods import METHODS, build_method
+from patchcl.methods.fixmatch import FixMatchSettings
 from patchcl.methods.supervised import SupervisedSettings
 from patchcl.run_folder import RunFolder
 from patchcl.validation import Validation
@@ -56,3 +57,49 @@ def test_a_case_without_a_mask_is_refused(tmp_path, make_task):
     case = prepared(tmp_path, "x", np.zeros((1, 1, 16, 16)), np.zeros((1, 16, 16)))._replace(mask=None)
     with pytest.raises(ValueError, match="x has no mask"):
         Validation([case], None, PLAN, RunFolder(tmp_path), CPU)(build_method(SupervisedSettings(), make_task()), 1)
+
+
+def test_pseudo_labels_are_held_against_the_masks_at_the_methods_threshold(tmp_path, make_task):
+    image, mask = np.zeros((2, 1, 16, 16)), np.zeros((2, 16, 16))
+    image[0, 0, :4], mask[0, 2:6] = 0.5, 1  # 64 found and 64 true, 32 of them both
+    image[1, 0, :2], mask[1, :4] = 1.0, 2  # 32 found, 64 true, all found ones right
+    both = prepared(tmp_path, "both", image, mask)
+    nothing = prepared(tmp_path, "nothing", np.zeros((1, 1, 16, 16)), np.zeros((1, 16, 16)))
+    method = build_method(FixMatchSettings(confidence_threshold=0.9), make_task())
+    method.teacher = Thresholds()
+    validation = Validation([both, nothing], None, PLAN, RunFolder(tmp_path), CPU)
+    row = {name: value for name, value in validation(method, 1).items() if "dice" not in name}
+    assert row == pytest.approx(
+        {
+            **{f"accepted_{name}": 1.0 for name in PLAN.classes},
+            "agreement_background": 608 / 672,
+            "agreement_a": 32 / 64,
+            "agreement_b": 1.0,
+            "found_background": 608 / 640,
+            "found_a": 32 / 64,
+            "found_b": 32 / 64,
+            "ece": 96 / 768,
+            "ece_structures": 96 / 160,
+        }
+    )
+    method.confidence_threshold = 1.1
+    assert validation(method, 1)["accepted_a"] == validation(method, 1)["found_a"] == 0
+
+
+def test_what_a_method_knows_about_itself_is_in_the_row_if_it_is_a_number(tmp_path, make_task, monkeypatch):
+    case = prepared(tmp_path, "x", np.zeros((1, 1, 16, 16)), np.zeros((1, 16, 16)))
+    method = build_method(SupervisedSettings(contrast={"memory_least": 2}), make_task())
+    validation = Validation([case], None, PLAN, RunFolder(tmp_path), CPU)
+    assert {"separability", "effective_rank"} <= set(validation(method, 1))
+    monkeypatch.setattr(method, "health", lambda: {"rank": 3.0, "ratio": float("nan"), "size": float("inf")})
+    row = validation(method, 1)
+    assert row["rank"] == 3.0
+    assert not {"ratio", "size", "separability"} & set(row)
+
+
+@pytest.mark.parametrize("kind", list(METHODS), ids=lambda kind: kind.model_fields["name"].default)
+def test_the_threshold_of_a_method_is_that_of_its_settings(kind, make_task):
+    settings = kind(**({"confidence_threshold": 0.625} if "confidence_threshold" in kind.model_fields else {}))
+    method = build_method(settings, make_task())
+    assert method.confidence_threshold == getattr(settings, "confidence_threshold", 0.0)
+    assert settings.contrast is not None or method.health() == {}

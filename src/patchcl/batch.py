@@ -20,10 +20,11 @@ class LabeledBatch(NamedTuple):
 
 
 class UnlabeledBatch(NamedTuple):
-    """Two views of the same images. Both share one geometry, so their pixels line up."""
+    """Views of the same images. They share one geometry, so their pixels line up."""
 
     weak: Tensor  # (B, C, *S) float32 in [0, 1], geometric augmentation only
     strong: Tensor  # (B, C, *S) float32 in [0, 1], `weak` with intensity augmentation on top
+    second_strong: Tensor | None = None  # the same, drawn once more for a method that asks for two strong views
 
 
 class TrainingBatch(NamedTuple):

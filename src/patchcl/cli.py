@@ -24,6 +24,12 @@ app = typer.Typer(
 console = Console()
 errors = Console(stderr=True)
 
+METHODS = (
+    *("supervised", "mean_teacher", "uncertainty_mean_teacher", "cross_pseudo"),
+    *("fixmatch", "unimatch", "bcp", "patchcl"),
+)
+"""What --method takes; written here as well, because the modules that know it load torch."""
+
 Checkpoint = Literal["last", "best"]
 Weights = Literal["teacher", "student"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -80,7 +86,7 @@ def check(
 def train(
     data: DataArgument,
     out: Annotated[Path, typer.Option("--out", "-o", help="A new folder for the run.")],
-    method: Annotated[str | None, typer.Option(help="patchcl (the default), supervised, mean_teacher, ...")] = None,
+    method: Annotated[str | None, typer.Option(help=f"{', '.join(METHODS)}; patchcl by default.")] = None,
     config: ConfigOption = None,
     settings: SetOption = None,
     labeled: LabeledOption = None,
@@ -171,6 +177,50 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    data: Annotated[Path | None, typer.Argument(help="A folder as patchcl train takes it.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A folder for all runs; the same to go on.")] = None,
+    methods: Annotated[
+        str | None, typer.Option(help=f"Several of {', '.join(METHODS)}, each also as NAME+contrast; by default all.")
+    ] = None,
+    labeled: Annotated[str | None, typer.Option(help="Numbers of patients with masks, such as 3,7,all.")] = None,
+    seeds: Annotated[str, typer.Option(help="Of training, and of the split unless --split is given.")] = "0,1,2",
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    split: SplitOption = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps of every run.")] = None,
+    device: Annotated[Device | None, typer.Option(help="Where to compute.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time on this machine.")] = 1,
+    on: Annotated[Literal["test", "validation"] | None, typer.Option(help="By default test if it has masks.")] = None,
+    voxels: Annotated[bool, typer.Option("--voxels", help="Distances in voxels, where the spacing was lost.")] = False,
+    table: Annotated[Path | None, typer.Option(help="Train nothing; show what this folder holds.")] = None,
+) -> None:
+    """Train many methods with several seeds and amounts of masks, and compare them in a table and on a page."""
+    from patchcl.grid.question import ask
+    from patchcl.grid.compare import compare_methods, show_comparison
+
+    if table is not None and data is None:
+        show_comparison(table, console, on)
+    elif table is None and data is not None and out is not None:
+        overrides = _overrides(settings, split=split, steps=steps, device=device)
+        named = METHODS if methods is None else _parts(methods)
+        counts = [None if count == "all" else _number(count, "--labeled") for count in _parts(labeled)]
+        numbers = [_number(seed, "--seeds") for seed in _parts(seeds)]
+        question = ask(data, named, counts, numbers, config, overrides, on, voxels)
+        ending = compare_methods(question, out, jobs, console)
+        if ending.stop:
+            console.print("Stopped; all of it is saved. Call the same command again to go on.")
+            raise typer.Exit(ending.stop.exit_code)
+    else:
+        raise UserError("Give either DATA and -o DIR, or --table DIR alone.")
+    console.print(f"Page: [bold]{(table or out or Path()) / 'compare.html'}[/bold]", highlight=False)
+    if table is None and ending.failed:
+        for place, reason in ending.failed.items():
+            errors.print(f"[bold red]Failed[/bold red] {place}: {reason}", highlight=False)
+        raise typer.Exit(1)
+
+
+@app.command()
 def report(
     runs: Annotated[
         list[Path], typer.Argument(help="Runs to show side by side; the first is what the others must beat.")
@@ -206,9 +256,23 @@ def _settings(
     device: str | None = None,
     precision: str | None = None,
 ) -> "Settings":
-    """The settings tree; an option of its own is short for one --set, and has the last word."""
+    """The settings tree, after `_overrides`."""
     from patchcl.config import load_settings
 
+    return load_settings(config, _overrides(settings, method, labeled, split, steps, seed, device, precision))
+
+
+def _overrides(
+    settings: list[str] | None,
+    method: str | None = None,
+    labeled: str | None = None,
+    split: Path | None = None,
+    steps: int | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+) -> list[str]:
+    """Single settings: an option of its own is short for one --set, and has the last word."""
     listed = None if labeled is None or labeled.isdigit() else f"[{labeled}]"
     short = {
         "method.name": method,
@@ -219,8 +283,18 @@ def _settings(
         "training.device": device,
         "training.precision": precision,
     }
-    given = [f"{key}={value}" for key, value in short.items() if value is not None]
-    return load_settings(config, [*(settings or []), *given])
+    return [*(settings or []), *(f"{key}={value}" for key, value in short.items() if value is not None)]
+
+
+def _parts(listed: str | None) -> list[str]:
+    """The parts of a,b,c."""
+    return [part.strip() for part in (listed or "").split(",") if part.strip()]
+
+
+def _number(text: str, option: str) -> int:
+    if not text.isdecimal():
+        raise UserError(f"{option} holds {text!r}; expected whole numbers with commas between them, such as 3,7,14.")
+    return int(text)
 
 
 def _finish(outcome: "Outcome") -> None:

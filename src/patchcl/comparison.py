@@ -11,7 +11,7 @@ from rich.table import Table
 from patchcl.errors import UserError
 from patchcl.evaluate import MEAN, Evaluation, Metric, Spread, counted, shown, summarise
 from patchcl.metrics import EMPTY_POLICY
-from patchcl.statistics import FEWEST_PATIENTS, Interval, paired_interval
+from patchcl.statistics import FEWEST_PATIENTS, Interval, paired_interval, patient_means
 
 COMPARED: tuple[Metric, Metric] = ("dice", "hd95_mm")
 """What a comparison shows of every structure; the difference is that of the first."""
@@ -26,7 +26,7 @@ class Difference(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Two evaluations of the same patients, side by side."""
+    """Two methods on the same patients, side by side."""
 
     first: str
     second: str
@@ -47,10 +47,29 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
     Raises:
         UserError: The two do not score the same patients on the same structures.
     """
-    _demand_same("structures", first, second, first.structures, second.structures)
-    _demand_same("patients", first, second, sorted(first.patients), sorted(second.patients))
-    differences = [_difference(first, second, structure) for structure in (*first.structures, MEAN)]
-    return Comparison(first.name, second.name, len(first.patients), tuple(differences))
+    return compare_seeds([first], [second])
+
+
+def compare_seeds(firsts: Sequence[Evaluation], seconds: Sequence[Evaluation]) -> Comparison:
+    """What a method adds to another, in Dice, patient by patient, over runs with several seeds.
+
+    Runs are paired within a seed, so seeds may score different patients. A patient's difference is the mean over the
+    seeds that scored it, and patients are the unit of the interval: it covers which patients were scored, and not
+    which seeds were drawn.
+
+    Args:
+        firsts: One evaluation per seed; at least one.
+        seconds: For each of these the one of the other method with the same seed.
+
+    Raises:
+        UserError: The two of a seed do not score the same patients on the same structures.
+    """
+    for first, second in zip(firsts, seconds, strict=True):
+        _demand_same("structures", first, second, first.structures, second.structures)
+        _demand_same("patients", first, second, sorted(first.patients), sorted(second.patients))
+    patients = {patient for first in firsts for patient in first.patients}
+    differences = [_difference(firsts, seconds, structure) for structure in (*firsts[0].structures, MEAN)]
+    return Comparison(firsts[0].name, seconds[0].name, len(patients), tuple(differences))
 
 
 def comparison_table(first: Evaluation, second: Evaluation) -> Table:
@@ -117,8 +136,8 @@ def _demand_same(what: str, first: Evaluation, second: Evaluation, ours: Sequenc
         )
 
 
-def _difference(first: Evaluation, second: Evaluation, structure: str) -> Difference:
-    before, after = first.by_patient("dice", structure), second.by_patient("dice", structure)
+def _difference(firsts: Sequence[Evaluation], seconds: Sequence[Evaluation], structure: str) -> Difference:
+    before, after = _over_seeds(firsts, structure), _over_seeds(seconds, structure)
     interval = paired_interval(list(before.values()), [after[patient] for patient in before])
     enough = len(before) >= FEWEST_PATIENTS
     if enough and interval.low > 0:
@@ -126,3 +145,9 @@ def _difference(first: Evaluation, second: Evaluation, structure: str) -> Differ
     if enough and interval.high < 0:
         return Difference(structure, interval, "hurt")
     return Difference(structure, interval, "no clear difference")
+
+
+def _over_seeds(evaluations: Sequence[Evaluation], structure: str) -> dict[str, float]:
+    """The Dice of every patient, averaged over the seeds that scored it."""
+    scores = [pair for each in evaluations for pair in each.by_patient("dice", structure).items()]
+    return patient_means([dice for _, dice in scores], [patient for patient, _ in scores])

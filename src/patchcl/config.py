@@ -16,6 +16,7 @@ from patchcl.errors import UserError
 from patchcl.methods import METHODS, AnyMethodSettings
 from patchcl.methods.patchcl import PatchCLSettings
 from patchcl.networks import NetworkSettings
+from patchcl.patch_contrast import ContrastSettings
 from patchcl.section import Section
 
 
@@ -26,7 +27,8 @@ class TrainingSettings(Section):
     labeled_per_batch: int = Field(12, gt=0)
     unlabeled_per_batch: int = Field(12, gt=0)
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = Field(1e-3, gt=0, description="At the start; it falls to 0 as (1 - step / steps) ** 0.9.")
+    learning_rate: float = Field(1e-3, gt=0, description="At the start; it falls to 0 as (1 - step / steps) ** power.")
+    power: float = Field(0.9, ge=0, description="Of the fall of the learning rate.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Of sgd.")
     weight_decay: float = Field(1e-4, ge=0)
     validate_every: int = Field(200, gt=0, description="In steps.")
@@ -158,6 +160,7 @@ def _all_keys() -> set[str]:
         SplitSettings,
         AugmentSettings,
         TrainingSettings,
+        ContrastSettings,
         *METHODS,
     ]
     return {key for section in sections for key in section.model_fields}

@@ -1,7 +1,7 @@
 """The training loop. One loop for every method; read top to bottom, it is the whole story of a run."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import PolynomialLR
 
 from patchcl.batch import TrainingBatch
 from patchcl.config import TrainingSettings
+from patchcl.health import alarms, new_alarms
 from patchcl.methods.base import Method
 from patchcl.run_folder import RunFolder, write_whole
 from patchcl.run_log import Row, RunLog
@@ -25,8 +26,8 @@ class Progress(Protocol):
     def advance(self, step: int) -> None:
         """`step` steps are done."""
 
-    def report(self, row: Row, seconds_per_step: float) -> None:
-        """A validation is done, and these are its figures."""
+    def report(self, row: Row, seconds_per_step: float, new_alarms: Sequence[str]) -> None:
+        """A validation is done; these are its figures, and this is what has begun to go wrong."""
 
 
 def train(
@@ -54,13 +55,14 @@ def train(
         stop: Looked at after every step.
     """
     optimizer = build_optimizer(method, settings)
-    scheduler = PolynomialLR(optimizer, settings.steps, power=0.9)
+    scheduler = PolynomialLR(optimizer, settings.steps, power=settings.power)
     wrapped, optimizer = fabric.setup(method, optimizer)
     state: dict[str, Any] = {"method": wrapped, "optimizer": optimizer, "scheduler": scheduler, "step": 0, "best": -1.0}
     if run.last.exists():
         fabric.load(run.last, state, weights_only=True)
 
     log = RunLog(run, state["step"])
+    method_settings = getattr(method, "settings", None)  # for the remedies of alarms
     started, first = time.perf_counter(), state["step"]
     wrapped.train()
     for step in range(first, settings.steps):
@@ -81,8 +83,10 @@ def train(
             pace = (time.perf_counter() - started) / (done - first)
             log.flush(done, {"learning_rate": float(scheduler.get_last_lr()[0]), "seconds_per_step": pace})
         if validating:
-            row = log.write(done, validate(method, done))
-            progress.report(row, pace)
+            figures = validate(method, done)
+            standing = alarms([*log.rows, figures], method_settings)
+            row = log.write(done, figures | {"alarms": len(standing)})
+            progress.report(row, pace, new_alarms(log.rows, method_settings))
             log.write_csv()
             if row["validation_dice"] > state["best"]:
                 state["best"] = row["validation_dice"]

@@ -6,7 +6,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -15,14 +15,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from patchcl import __version__
-from patchcl.config import read_settings
+from patchcl.config import Settings, read_settings
 from patchcl.data.dataset import PATIENT_PATTERN, Case, Dataset, read_dataset
 from patchcl.data.scan import read_grid, read_mask
 from patchcl.data.splits import Split, cases_of, load_split
 from patchcl.errors import UserError
 from patchcl.metrics import EMPTY_POLICY, score_case
 from patchcl.predict import CPU, Weights, load_network, predict_cases, read_checkpoint, weights_used
+from patchcl.provenance import origin
 from patchcl.run_folder import RunFolder, write_json, write_text
 from patchcl.section import Section
 from patchcl.statistics import patient_means
@@ -104,7 +104,7 @@ def evaluate_folders(
     found, wanted = _mask_files(predictions, classes), _mask_files(masks, classes)
     _demand_partners(found, wanted, predictions, masks)
     triples = [(_patient(name, patient_pattern), found[name], wanted[name]) for name in wanted]
-    return _score(predictions.name, triples, classes, {"patchcl": __version__}, voxels)
+    return _score(predictions.name, triples, classes, origin(CPU), voxels)
 
 
 def evaluate_run(
@@ -145,10 +145,19 @@ def evaluate_run(
     if summary.failed:
         raise UserError("\n".join(f"{case}: {message}" for case, message in summary.failed))
     triples = [(case.patient, folder / f"{case.name}.nii.gz", case.mask) for case in cases if case.mask is not None]
-    facts = _provenance(run, split, side, checkpoint, weights)
+    facts = _provenance(run, settings, split, side, checkpoint, weights) | origin(device)
     evaluation = _score(settings.method.name, triples, plan.classes, facts, voxels)
     write_evaluation(evaluation, run.evaluation / name)
     return evaluation
+
+
+def settings_fingerprint(settings: Settings) -> str:
+    """The sha256, in hex, of all that decides a result, wherever data, cache and split file lie.
+
+    Who is on which side is told by the fingerprint of the split.
+    """
+    tree = settings.model_dump(mode="json", exclude={"data": True, "cache": True, "split": {"file"}})
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
 def write_evaluation(evaluation: Evaluation, stem: Path) -> None:
@@ -229,7 +238,7 @@ def _score(
     name: str,
     triples: Sequence[tuple[str, Path, Path]],
     classes: Sequence[str],
-    provenance: dict[str, str | int | None],
+    provenance: Mapping[str, str | int | None],
     voxels: bool,
 ) -> Evaluation:
     """Scores of (patient, prediction, mask) triples."""
@@ -243,21 +252,23 @@ def _score(
         for score in score_case(*masks, classes, spacing):
             scores.append(Score(patient=patient, case=_stem(reference), **score._asdict()))
     unit: Literal["mm", "voxels"] = "voxels" if spacings == {1.0} else "mm"
-    return Evaluation(name=name, structures=tuple(classes[1:]), unit=unit, scores=tuple(scores), provenance=provenance)
+    return Evaluation(name=name, structures=tuple(classes[1:]), unit=unit, scores=tuple(scores), provenance=dict(provenance))
 
 
 def _provenance(
-    run: RunFolder, split: Split, side: Side, checkpoint: str, weights: Weights
+    run: RunFolder, settings: Settings, split: Split, side: Side, checkpoint: str, weights: Weights
 ) -> dict[str, str | int | None]:
+    """What was scored, and where it was trained."""
     content = read_checkpoint(run, checkpoint)
+    trained = json.loads(run.provenance.read_text(encoding="utf-8")) if run.provenance.exists() else {}
     return {
         "on": side,
         "checkpoint": checkpoint,
         "step": content.get("step"),
         "weights": weights_used(content["method"], weights),
-        "settings_sha256": hashlib.sha256(run.settings.read_bytes()).hexdigest(),
+        "settings_fingerprint": settings_fingerprint(settings),
         "split_fingerprint": split.fingerprint,
-        "patchcl": __version__,
+        **{f"trained_{key}": trained.get(key) for key in ("commit", "torch", "hardware")},
     }
 
 

@@ -15,9 +15,10 @@ from patchcl.config import Settings, read_settings, settings_yaml
 from patchcl.data.bank import Bank
 from patchcl.data.batches import Batches, Stream
 from patchcl.data.dataset import Case, Dataset, read_dataset
+from patchcl.data.duplicates import demand_no_leak
 from patchcl.data.plan import Plan, load_plan, make_plan, save_plan
 from patchcl.data.prepare import PreparedCase, prepare
-from patchcl.data.splits import Split, cases_of, load_split, make_split, save_split, without_hidden_masks
+from patchcl.data.splits import Split, cases_of, load_split, make_split, save_split, visible_to_training
 from patchcl.engine import train
 from patchcl.errors import UserError
 from patchcl.methods import build_method
@@ -53,7 +54,7 @@ def start(data: Path, root: Path, settings: Settings, console: Console) -> Outco
     """
     dataset = read_dataset(data, settings.split.patient_pattern)
     split = make_split(dataset, settings.split)
-    visible = without_hidden_masks(dataset, split)
+    visible = visible_to_training(dataset, split)
     plan = make_plan(visible, settings.plan)
     device = _fabric(settings).device
     cache = settings.cache or root.resolve().parent / "prepared"
@@ -78,14 +79,14 @@ def resume(root: Path, console: Console) -> Outcome:
     if settings.data is None:
         raise UserError(f"{run.settings} does not say where the data are: add `data: FOLDER`.")
     dataset = read_dataset(settings.data, settings.split.patient_pattern)
-    return _train(run, settings, without_hidden_masks(dataset, split), split, plan, console)
+    return _train(run, settings, visible_to_training(dataset, split), split, plan, console)
 
 
 def _train(run: RunFolder, settings: Settings, dataset: Dataset, split: Split, plan: Plan, console: Console) -> Outcome:
     fabric = _fabric(settings)
     method = _build(settings, plan)
     prepared = _prepare(settings, dataset, split, plan, method.needs_unlabeled, console)
-    batches, shown = _batches(settings, prepared, plan, fabric.device)
+    batches, shown = _batches(settings, prepared, plan, fabric.device, method.strong_views)
     validation = Validation(prepared.validation, shown, plan, run, fabric.device)
     started = time.perf_counter()
     with (
@@ -142,7 +143,9 @@ def _prepare(
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("Preparing scans", total=len(cases))
         done = iter(prepare(cases, plan, settings.cache, lambda ready, _: bar.update(task, completed=ready)))
-    return _Prepared(*(tuple(next(done) for _ in group) for group in groups))
+    prepared = _Prepared(*(tuple(next(done) for _ in group) for group in groups))
+    demand_no_leak(groups._asdict(), {case.name: case.signature for group in prepared for case in group})
+    return prepared
 
 
 class _Groups(NamedTuple):
@@ -152,7 +155,7 @@ class _Groups(NamedTuple):
 
 
 def _batches(
-    settings: Settings, prepared: _Prepared, plan: Plan, device: torch.device
+    settings: Settings, prepared: _Prepared, plan: Plan, device: torch.device, strong_views: int
 ) -> tuple[Batches, Tensor | None]:
     """The batches of every step, and a few unlabeled images to draw pseudo-masks of."""
     training = settings.training
@@ -163,7 +166,7 @@ def _batches(
         return Batches(labeled, None, settings.augment), None
     bank = Bank(prepared.unlabeled, plan, device, budget)
     unlabeled = Stream(bank, training.unlabeled_per_batch, "unlabeled", training.seed)
-    return Batches(labeled, unlabeled, settings.augment), _shown(bank)
+    return Batches(labeled, unlabeled, settings.augment, strong_views), _shown(bank)
 
 
 def _shown(bank: Bank) -> Tensor:

@@ -1,16 +1,16 @@
-"""A memory of what the teacher has seen of every class, and the shape of each class in it."""
-
-from typing import NamedTuple
+"""A memory of what the teacher has seen of every class."""
 
 import torch
-from jaxtyping import Float, Int
+import torch.distributed as dist
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 
 class ClassMemory(nn.Module):
     """A ring buffer of embeddings for every class: the newest `length` of each are kept.
 
-    All of it is a buffer, so checkpoints carry it. Nothing here reads a value back to the host.
+    All of it is a buffer, so checkpoints carry it. Nothing here reads a value back to the host, but for the two figures
+    at the end that describe the memory to people.
 
     Source: Basak & Yin, CVPR 2023, authors' code `utils/queues.py`, as one tensor instead of Python lists.
     """
@@ -34,12 +34,23 @@ class ClassMemory(nn.Module):
         """(K,) how many rows of each class have been written."""
         return self.pushed.clamp(max=self.length)
 
+    @property
+    def written(self) -> Tensor:
+        """(K, M) bool, which rows have been written."""
+        return torch.arange(self.length, device=self.rows.device) < self.filled.unsqueeze(1)
+
+    def ready(self, least: int) -> Bool[Tensor, "K"]:
+        """Whether each class is known well enough to count, from `least` rows."""
+        return self.filled >= least
+
     @torch.no_grad()
     def push(self, embedding: Float[Tensor, "P E"], label: Int[Tensor, "P"]) -> None:
         """Remember each embedding under its label, over the oldest of that class; the label IGNORE is left out.
 
-        At most `length` embeddings of a class may come at once.
+        At most `length` embeddings of a class may come at once. Where several processes train together, each remembers
+        what all have seen, in the order of their ranks, so that their memories stay the same.
         """
+        embedding, label = gathered(embedding), gathered(label)
         member = label.unsqueeze(1) == torch.arange(self.classes, device=label.device)
         order = ((member.cumsum(dim=0) - 1) * member).sum(dim=1)
         known = label.clamp(min=0)
@@ -48,25 +59,39 @@ class ClassMemory(nn.Module):
         self.rows.index_copy_(0, row, embedding.to(self.rows.dtype))
         self.pushed += member.sum(dim=0)
 
-    def statistics(self, least: int) -> "ClassStatistics":
-        """Mean and centred members of every class. A class with fewer than `least` members is not ready."""
-        filled = self.filled
-        written = torch.arange(self.length, device=filled.device) < filled.unsqueeze(1)
-        share = written / filled.clamp(min=1).unsqueeze(1)
-        mean = (share.unsqueeze(2) * self.embedding).sum(dim=1)  # no product of matrices, which autocast would round
-        deviation = (self.embedding - mean.unsqueeze(1)) * share.sqrt().unsqueeze(2)
-        return ClassStatistics(mean, deviation, filled >= least)
+    def separability(self) -> float:
+        """Fisher's ratio: variance between the means of the classes over that within them, summed over dimensions.
+
+        0 says that the classes coincide; above 1 they stand further apart than they are wide. 0 for an empty memory.
+        """
+        share = self.written.double() / self.filled.clamp(min=1).unsqueeze(1)
+        mean = (share.unsqueeze(2) * self.embedding).sum(dim=1)
+        within = (share.unsqueeze(2) * (self.embedding - mean.unsqueeze(1)).square()).sum(dim=(1, 2))
+        seen = self.filled > 0
+        if not seen.any():
+            return 0.0
+        between = (mean[seen] - mean[seen].mean(dim=0)).square().sum(dim=1).mean()
+        return float(between / within[seen].mean().clamp(min=1e-12))
+
+    def effective_rank(self) -> float:
+        """In how many directions the embeddings differ: exp of the entropy of their covariance's spectrum.
+
+        From 1, all on one line through their mean, to the number of dimensions. 0 for an empty memory.
+
+        Source: Roy & Vetterli, 2007, "The effective rank", with eigenvalues of the covariance for singular values.
+        """
+        rows = self.embedding[self.written].double()
+        if len(rows) == 0:
+            return 0.0
+        spectrum = torch.linalg.eigvalsh(torch.cov(rows.T, correction=0)).clamp(min=0)
+        share = spectrum / spectrum.sum().clamp(min=1e-12)
+        return float(torch.exp(-torch.xlogy(share, share).sum()))
 
 
-class ClassStatistics(NamedTuple):
-    """The Gaussian that each class's embeddings are taken for."""
-
-    mean: Tensor  # (K, E)
-    deviation: (
-        Tensor  # (K, M, E) members less their mean, over the root of their number: covariance = deviationᵀ deviation
-    )
-    ready: Tensor  # (K,) bool, whether the class is known well enough to count
-
-    def spread(self, embedding: Float[Tensor, "P E"]) -> Float[Tensor, "P K"]:
-        """The variance of every class along every embedding, qᵀ Σ q, without ever forming Σ."""
-        return torch.einsum("pe,kme->pkm", embedding, self.deviation).square().sum(dim=2)
+def gathered(tensor: Tensor) -> Tensor:
+    """The tensors of all processes, one after the other along the first axis; the tensor itself where there is one."""
+    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+        return tensor
+    parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, tensor.contiguous())
+    return torch.cat(parts)

@@ -1,22 +1,31 @@
-"""From images and class probabilities to the patches worth contrasting.
+"""From images and class probabilities to patches: a grid over the batch, what each patch shows, and how it is cut.
 
-Class-attended images, a grid of patches, average patch entropy and a guided choice: for whole batches, in 2-D and 3-D,
-with shapes that never depend on the data.
+Works on whole batches, in 2-D and 3-D, with shapes that never depend on the data.
 """
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from patchcl.batch import IGNORE
+from patchcl.losses.supervised import one_hot
 
-FAINTEST = 0.01
-"""A patch whose mean confidence in a class is below this does not show the class, whatever the other patches show."""
+EntropySource = Literal["confidence", "attended"]
+
+
+class PatchGrid(NamedTuple):
+    """Every patch of a batch, seen by every class. N = images x places; neighbours overlap by half."""
+
+    image: Tensor  # (N,) index of the image in the batch
+    corner: Tensor  # (N, D) first pixel along every spatial axis
+    confidence: Tensor  # (K, N) mean probability of the class, in [0, 1]
+    coverage: Tensor  # (K, N) share of the pixels of which it is the most probable class, in [0, 1]
+    entropy: Tensor  # (K, N) average patch entropy, bits, in [0, 1]
+    guidance: Tensor  # (K, N) how far that entropy speaks for the patch, in [0, 1]
 
 
 class ChosenPatches(NamedTuple):
@@ -26,6 +35,34 @@ class ChosenPatches(NamedTuple):
     corner: Tensor  # (P, D) first pixel along every spatial axis
     label: Tensor  # (P,) class; IGNORE where a class has too few patches to fill its places
     entropy: Tensor  # (P,) average patch entropy of that class, bits, in [0, 1]
+
+
+def patch_grid(
+    image: Float[Tensor, "B C *S"], probs: Float[Tensor, "B K *S"], side: Sequence[int], source: EntropySource
+) -> PatchGrid:
+    """Looks at every patch of a grid whose step is half a patch.
+
+    Args:
+        image: In [0, 1].
+        probs: One-hot masks or a teacher's probabilities.
+        side: Side of a patch along every spatial axis, at most that of the image.
+        source: What the average patch entropy is taken of, and with it which way it guides. `confidence`: the map of
+            the class; little entropy means that the teacher is sure, so guidance is 1 - Ē. `attended`: the image
+            times that map; it is 0 where the class is not, so much entropy means tissue of the class: guidance is Ē.
+
+    Source: Boserup & Selvan, 2022, https://arxiv.org/abs/2208.10779, for `confidence`; eq. 1 of
+    https://arxiv.org/abs/2410.10366, taken for that of Basak & Yin, CVPR 2023, for `attended`. docs/method.md, part 4.
+    """
+    if source == "confidence":
+        entropy = _by_class(grid_mean(binary_entropy(probs), side))
+        guidance = 1 - entropy
+    else:
+        entropy = _by_class(grid_mean(binary_entropy(probs * image.mean(dim=1, keepdim=True).clamp(0, 1)), side))
+        guidance = entropy
+    confidence = _by_class(grid_mean(probs, side))
+    coverage = _by_class(grid_mean(one_hot(probs.argmax(dim=1), probs.shape[1]), side))
+    place = torch.arange(confidence.shape[1], device=probs.device)
+    return PatchGrid(*_located(place, probs.shape[2:], side), confidence, coverage, entropy, guidance)
 
 
 def binary_entropy(probs: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -42,40 +79,6 @@ def grid_mean(maps: Float[Tensor, "B K *S"], side: Sequence[int]) -> Float[Tenso
     pool = F.avg_pool2d if maps.ndim == 4 else F.avg_pool3d
     pooled: Tensor = pool(maps, tuple(side), tuple(max(1, length // 2) for length in side))
     return pooled
-
-
-def choose_patches(
-    probs: Float[Tensor, "B K *S"], side: Sequence[int], per_class: int, coverage: float, sharpness: float = 1.0
-) -> ChosenPatches:
-    """Draws up to `per_class` patches of every class without replacement, sure ones more often than unsure ones.
-
-    A patch is a candidate for class k when its mean confidence c̄ᵏ is at least `coverage` times that of the batch's
-    best patch of the class, so that thin structures that never fill a patch still have candidates. Candidates are drawn
-    with weights (1 - Ēᵏ) ** sharpness, with Ēᵏ the average patch entropy of the class (Gumbel top-k).
-
-    Args:
-        probs: One-hot masks or a teacher's probabilities.
-        side: Side of a patch along every spatial axis, at most that of the image.
-        per_class: Places for each class; P = K * min(per_class, patches in the batch).
-        coverage: In (0, 1].
-        sharpness: >= 0; 0 draws all candidates alike.
-
-    Source: Basak & Yin, CVPR 2023, section 3.1, for the idea; docs/method.md, Guided sampling, says what is ours.
-    """
-    confidence = _by_class(grid_mean(probs, side))
-    entropy = _by_class(grid_mean(binary_entropy(probs), side))
-    best = confidence.amax(dim=1, keepdim=True)
-    candidate = confidence >= (coverage * best).clamp(min=FAINTEST)
-
-    gumbel = -torch.log(-torch.log(torch.rand_like(confidence).clamp(1e-9, 1 - 1e-7)))
-    score = sharpness * torch.log((1 - entropy).clamp(min=1e-6)) + gumbel
-    score = score.masked_fill(~candidate, float("-inf"))
-    top, place = score.topk(min(per_class, score.shape[1]), dim=1)
-
-    classes = torch.arange(len(score), device=score.device).unsqueeze(1).expand_as(place)
-    label = torch.where(top > float("-inf"), classes, IGNORE).flatten()
-    image, corner = _located(place.flatten(), probs.shape[2:], side)
-    return ChosenPatches(image, corner, label, entropy.gather(1, place).flatten())
 
 
 def class_attended_patches(

@@ -19,6 +19,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
 from patchcl.run_folder import write_whole
+from patchcl.statistics import Interval
 
 PALETTE = ("#56B4E9", "#E69F00", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2", "#BBBBBB")
 """Colours of classes 1, 2, ... that colour-blind readers can tell apart (Okabe and Ito 2008), repeated when used up."""
@@ -42,6 +43,16 @@ class Theme(NamedTuple):
     ink: str
     grid: str
     runs: tuple[str, ...]  # one per line; of the same set as PALETTE, dark enough or light enough to stand out
+
+
+class MethodMarks(NamedTuple):
+    """What a chart of methods draws in the line of each; NaN is left out."""
+
+    patients: Sequence[float]  # Dice of each, 0 .. 1
+    dice: float  # 0 .. 1
+    difference: Interval  # in Dice
+    minutes: float
+    peak_gib: float
 
 
 LIGHT = Theme("#24292F", "#D8DEE4", ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"))
@@ -82,7 +93,7 @@ def overlay_grid(
     """A table of slices, one row per case, with the name of every column above and a legend of the classes below.
 
     Args:
-        rows: The panels of every row, as many as there are columns.
+        rows: The panels of every row, as many as there are columns, or fewer.
         columns: What each column shows.
         classes: Names of all classes, background first.
         title: Written above.
@@ -92,7 +103,7 @@ def overlay_grid(
     captioned = any(panel.caption for row in rows for panel in row)
     figure, axes = _viewer(heights, columns, title, caption_inches=0.2 * captioned)
     for row, row_axes in zip(rows, axes, strict=True):
-        for panel, axis in zip(row, row_axes, strict=True):
+        for panel, axis in zip(row, row_axes, strict=False):
             _show(axis, panel, aspect)
     _class_legend(figure, classes)
     return figure
@@ -175,10 +186,74 @@ def patient_chart(scores: Mapping[str, Mapping[str, float]], theme: Theme = LIGH
     return figure
 
 
+def efficiency_chart(
+    curves: Mapping[str, Sequence[tuple[int, float, float]]], baseline: str, theme: Theme = LIGHT
+) -> Figure:
+    """Dice over the number of labeled patients, one line per method with its deviation; the best at the end on top.
+
+    Args:
+        curves: By method its points: labeled patients, mean Dice and standard deviation (NaN for none), 0 .. 1.
+        baseline: The method whose line is dashed and in the colour of text.
+        theme: Suits the figure to a light or a dark page; its background is transparent.
+    """
+    figure = _transparent_figure(9.2, 4.2)
+    axis = figure.add_subplot()
+    ranked = sorted((name for name in curves if curves[name]), key=lambda name: -curves[name][-1][1])
+    others = [name for name in curves if name != baseline]  # keep their colours whoever leads
+    for name in ranked:
+        labeled, dice, spread = (np.array(values, float) for values in zip(*curves[name], strict=True))
+        place = others.index(name) if name in others else 0
+        look = {"color": theme.runs[place % len(theme.runs)], "marker": "os^D"[place // len(theme.runs) % 4]}
+        if name == baseline:
+            look = {"color": theme.ink, "marker": "o", "linestyle": "--"}
+        error = 100 * np.nan_to_num(spread)
+        axis.errorbar(labeled, 100 * dice, error, label=name, linewidth=1.6, markersize=4.5, capsize=2, **look)  # type: ignore[arg-type]
+    _plain_axis(axis, "Dice, %; bars are one standard deviation over seeds", theme)
+    counts = sorted({labeled for points in curves.values() for labeled, _, _ in points})
+    axis.set_xscale("log")
+    axis.set_xticks(counts, [str(count) for count in counts])
+    axis.set_xticks([], minor=True)
+    axis.set_xlabel("labeled patients", fontsize=9, color=theme.ink)
+    legend = figure.legend(loc="outside right upper", frameon=False, fontsize=9, labelcolor=theme.ink)
+    legend.set_in_layout(True)
+    return figure
+
+
+def methods_chart(methods: Mapping[str, MethodMarks], theme: Theme = LIGHT) -> Figure:
+    """A line per method: the Dice of every patient, the difference from the baseline, time and memory.
+
+    Args:
+        methods: By name, from top to bottom.
+        theme: Suits the figure to a light or a dark page; its background is transparent.
+    """
+    figure = _transparent_figure(9.2, 0.75 + 0.3 * len(methods))
+    patients, difference, minutes, memory = figure.subplots(1, 4, sharey=True, width_ratios=(4, 3, 1.3, 1.3))
+    accent, against = theme.runs[0], theme.runs[1]
+    difference.axvline(0, color=theme.ink, linewidth=0.8)
+    for line, marks in enumerate(methods.values()):
+        jitter = 0.22 * (2 * (np.arange(len(marks.patients)) * 0.618 % 1) - 1)
+        patients.scatter(100 * np.array(marks.patients), line + jitter, color=accent, alpha=0.45, s=12, linewidths=0)
+        patients.plot([100 * marks.dice] * 2, [line - 0.36, line + 0.36], color=theme.ink, linewidth=2)
+        mean, low, high = (100 * value for value in marks.difference)
+        colour = accent if low > 0 else against if high < 0 else theme.ink
+        difference.plot([low, high], [line, line], color=colour, linewidth=2)
+        difference.plot([mean], [line], color=colour, marker="o", markersize=5)
+    for axis, name in ((minutes, "minutes"), (memory, "peak_gib")):
+        axis.barh(
+            range(len(methods)), [getattr(marks, name) for marks in methods.values()], color=theme.grid, height=0.6
+        )
+    titles = ("Dice of every patient, %; line: mean", "Difference in Dice points, 95 % interval", "Minutes", "GiB")
+    for axis, title in zip((patients, difference, minutes, memory), titles, strict=True):
+        _plain_axis(axis, title, theme)
+    patients.set_yticks(range(len(methods)), list(methods), fontsize=9)
+    patients.set_ylim(len(methods) - 0.5, -0.5)
+    return figure
+
+
 def loss_terms(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[str]:
     """What any of the runs logged of its loss, `loss` first; bookkeeping such as patch counts is left out."""
     aside = {"step", "learning_rate", "seconds_per_step", "loss"}
-    named = {key: None for rows in logs.values() for row in rows for key in row}
+    named = {key: None for rows in logs.values() for row in rows if "loss" in row for key in row}
     terms = [key for key in named if key not in aside and not key.startswith(("validation", "patches_"))]
     return ["loss", *terms] if "loss" in named else terms
 
@@ -293,3 +368,38 @@ def _curve(axis: Axes, steps: Sequence[float], values: Sequence[float], name: st
         return
     axis.plot(steps, values, color=colour, linewidth=0.6, alpha=0.35)
     axis.plot(steps, smooth(values, max(1, len(values) // 15)), color=colour, linewidth=1.4, label=name)
+
+
+def health_curves(logs: Mapping[str, Sequence[Mapping[str, float]]], theme: Theme = LIGHT) -> Figure:
+    """What each validation found out about pseudo-labels, and what the methods know about themselves; a line per run.
+
+    Args:
+        logs: By the name of each run its log rows, as they stand in log.jsonl.
+        theme: Suits the figure to a light or a dark page; its background is transparent.
+    """
+    terms = health_terms(logs)
+    rows = -(-len(terms) // 3)
+    figure = _transparent_figure(9.2, 0.4 + 1.7 * rows)
+    for place, term in enumerate(terms, start=1):
+        axis = figure.add_subplot(rows, 3, place)
+        for run, (name, of) in enumerate(logs.items()):
+            steps, values = ([row[key] for row in of if term in row] for key in ("step", term))
+            if steps:
+                _curve(axis, steps, values, name, theme.runs[run % len(theme.runs)], smoothed=False)
+        _plain_axis(axis, term.replace("_", " "), theme)
+    keys = {name: line for axis in figure.axes for line, name in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(
+        keys.values(), keys, loc="outside upper right", ncols=len(logs), fontsize=9, frameon=False, labelcolor=theme.ink
+    )
+    return figure
+
+
+def health_terms(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[str]:
+    """What any validation logged beside Dice and is worth a curve; acceptance is, unless it was all or nothing."""
+    found: dict[str, set[float]] = {}
+    for row in (row for rows in logs.values() for row in rows if "validation_dice" in row):
+        for key, value in row.items():
+            found.setdefault(key, set()).add(value)
+    aside = ("step", "alarms", "validation", "found_")
+    shown = {key: values for key, values in found.items() if not key.startswith(aside)}
+    return [key for key, values in shown.items() if not key.startswith("accepted_") or values - {0, 1}]

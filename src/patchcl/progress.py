@@ -1,5 +1,6 @@
-"""What a person sees while a run goes on: a bar with the time left, and a line for every validation."""
+"""What a person sees while a run goes on: a bar with the time left, and a line for every validation and alarm."""
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -41,12 +42,15 @@ class TrainingProgress:
         """`step` steps are done."""
         self.bar.update(self.task, completed=step)
 
-    def report(self, row: Row, seconds_per_step: float) -> None:
-        """A validation is done, and these are its figures."""
+    def report(self, row: Row, seconds_per_step: float, new_alarms: Sequence[str] = ()) -> None:
+        """A validation is done; these are its figures, and this is what has begun to go wrong."""
         left = (self.steps - row["step"]) * seconds_per_step / 60
-        self.console.print(
+        self._say(
             f"{self.title}  step {row['step']:.0f}/{self.steps}  validation Dice {row['validation_dice']:.3f}"
-            f"  ({seconds_per_step:.2f} s/step, {left:.0f} min left)",
-            highlight=False,
-            soft_wrap=True,
+            f"  ({seconds_per_step:.2f} s/step, {left:.0f} min left)"
         )
+        for alarm in new_alarms:
+            self._say(f"{self.title}  step {row['step']:.0f}/{self.steps}  alarm: {alarm}")
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -14,8 +14,8 @@ import torch
 from patchcl import __version__
 
 
-def provenance(device: torch.device) -> dict[str, Any]:
-    """What somebody must know to make a result again, but for the settings."""
+def origin(device: torch.device) -> dict[str, str | None]:
+    """The code, the versions, the machine and the command that a result comes from."""
     return {
         "patchcl": __version__,
         "commit": commit(),
@@ -24,6 +24,13 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "hardware": hardware(device),
         "device": str(device),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """What somebody must know to make a run again, but for the settings; its duration is filled in at the end."""
+    return {
+        **origin(device),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": None,
         "steps_per_second": None,

@@ -31,7 +31,8 @@ from patchcl.evaluate import (
     summarise,
 )
 from patchcl.metrics import EMPTY_POLICY
-from patchcl.pictures import DARK, LIGHT, Panel, learning_curves, overlay_grid, patient_chart, png
+from patchcl.pictures import DARK, LIGHT, Panel, health_curves, learning_curves, overlay_grid, patient_chart, png
+from patchcl.report_health import health
 from patchcl.run_folder import RunFolder, write_text
 from patchcl.run_log import Row, read_rows
 
@@ -86,6 +87,7 @@ def _content(facts: Sequence[RunFacts]) -> dict[str, Any]:
     comparisons, problems = _compare(list(evaluations.values()))
     dice = {name: evaluation.by_patient("dice") for name, evaluation in evaluations.items()}
     logs = {of.name: of.rows for of in facts}
+    ailing = health(logs, {of.name: of.settings.method for of in facts})
     return {
         "verdict": _verdict(facts, evaluations, comparisons, problems),
         "tables": [_table(facts, each) for each in HEADLINES if any(each in of.evaluations for of in facts)],
@@ -95,6 +97,8 @@ def _content(facts: Sequence[RunFacts]) -> dict[str, Any]:
         "policy": EMPTY_POLICY,
         "patients": _themed(patient_chart, dice) if dice and not problems else None,
         "curves": _themed(learning_curves, logs) if any(logs.values()) else None,
+        "health": ailing,
+        "health_curves": _themed(health_curves, logs) if ailing and ailing["classes"] else None,
         "overlays": _overlays(facts, stem, evaluations) if evaluations else None,
         "strips": [(of.name, _strips(of.run)) for of in facts if _strips(of.run)],
         "names": list(logs),

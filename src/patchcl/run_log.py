@@ -23,8 +23,8 @@ class RunLog:
         self.run = run
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
-        self._rows = [row for row in read_rows(run) if row["step"] <= first_step]
-        write_text(run.log_jsonl, "".join(json.dumps(row) + "\n" for row in self._rows))
+        self.rows = [row for row in read_rows(run) if row["step"] <= first_step]
+        write_text(run.log_jsonl, "".join(json.dumps(row) + "\n" for row in self.rows))
         self._lines = run.log_jsonl.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(run.tensorboard), purge_step=first_step + 1)
 
@@ -45,7 +45,7 @@ class RunLog:
     def write(self, step: int, values: Mapping[str, float]) -> Row:
         """Writes `values` as a row of `step`."""
         row: Row = {"step": step, **values}
-        self._rows.append(row)
+        self.rows.append(row)
         self._lines.write(json.dumps(row) + "\n")
         self._lines.flush()
         for name, value in values.items():
@@ -61,10 +61,10 @@ class RunLog:
     def write_csv(self) -> None:
         """The whole log as one table; a cell is empty where a row has no such value."""
         table = io.StringIO()
-        columns = dict.fromkeys(name for row in self._rows for name in row)
+        columns = dict.fromkeys(name for row in self.rows for name in row)
         writer = csv.DictWriter(table, list(columns))
         writer.writeheader()
-        writer.writerows(self._rows)
+        writer.writerows(self.rows)
         write_text(self.run.log_csv, table.getvalue())
 
 

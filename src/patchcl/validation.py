@@ -1,11 +1,13 @@
 """Scores a method on the prepared validation images while it learns, and draws what its teacher believes."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from patchcl.calibration import Tally, tally, trust
 from patchcl.data.plan import Plan
 from patchcl.data.prepare import PreparedCase
 from patchcl.methods.base import Method
@@ -19,7 +21,8 @@ from patchcl.run_log import Row
 class Validation:
     """Dice of the teacher on whole scans, at the network's resolution: quick, and only a guide.
 
-    The figures that count come from `patchcl evaluate`, on the scans' own grid.
+    The figures that count come from `patchcl evaluate`, on the scans' own grid. Beside Dice stands how far the
+    teacher's pseudo-labels can be trusted, and what the method knows about itself.
     """
 
     def __init__(
@@ -28,21 +31,21 @@ class Validation:
         self.cases, self.shown, self.plan, self.run, self.device = cases, shown, plan, run, device
 
     def __call__(self, method: Method, step: int) -> Row:
-        """Mean Dice over cases, of every structure and of all; and a picture of the unlabeled images that are shown."""
+        """Mean Dice over cases, of every structure and of all, and figures of health; also draws a picture."""
         if self.shown is not None:
             self._draw(method, self.shown, step)
-        dice = torch.stack([self._case_dice(method, case) for case in self.cases]).mean(dim=0).tolist()
+        judged = [self._judge(method, case) for case in self.cases]
+        dice = torch.stack([dice for dice, _ in judged]).mean(dim=0).tolist()
         structures = {f"validation_dice_{name}": value for name, value in zip(self.plan.classes[1:], dice, strict=True)}
-        return {"validation_dice": sum(dice) / len(dice), **structures}
+        health = trust([tallied for _, tallied in judged], self.plan.classes) | method.health()
+        numbers = {name: value for name, value in health.items() if math.isfinite(value)}  # what JSON can hold
+        return {"validation_dice": sum(dice) / len(dice), **structures, **numbers}
 
-    def _case_dice(self, method: Method, case: PreparedCase) -> Tensor:
-        """(K - 1,) Dice of each structure; 1 where it is absent from prediction and mask."""
+    def _judge(self, method: Method, case: PreparedCase) -> tuple[Tensor, Tally]:
+        """(K - 1,) Dice of each structure, 1 where it is absent from prediction and mask; and the sums for trust."""
         image, mask = torch.from_numpy(np.load(case.image)), torch.from_numpy(np.load(_mask_of(case)))
-        predicted = network_probs(method.teacher, image, self.plan, self.device).argmax(dim=1)
-        structures = torch.arange(1, len(self.plan.classes)).view(-1, *[1] * mask.ndim)
-        found, true = (predicted == structures).flatten(1), (mask == structures).flatten(1)
-        size = found.sum(dim=1) + true.sum(dim=1)
-        return torch.where(size > 0, 2 * (found & true).sum(dim=1) / size.clamp(min=1), 1.0)
+        probs = network_probs(method.teacher, image, self.plan, self.device)
+        return _dice(probs.argmax(dim=1), mask, len(self.plan.classes)), tally(probs, mask, method.confidence_threshold)
 
     @torch.no_grad()
     def _draw(self, method: Method, shown: Tensor, step: int) -> None:
@@ -51,6 +54,13 @@ class Validation:
         path = self.run.pictures / f"pseudo_masks_step_{step:06d}.png"
         title = f"Pseudo-masks after {step} steps"
         pseudo_mask_strip(path, images, masks, entropy, self.plan.classes, title)
+
+
+def _dice(predicted: Tensor, mask: Tensor, classes: int) -> Tensor:
+    structures = torch.arange(1, classes).view(-1, *[1] * mask.ndim)
+    found, true = (predicted == structures).flatten(1), (mask == structures).flatten(1)
+    size = found.sum(dim=1) + true.sum(dim=1)
+    return torch.where(size > 0, 2 * (found & true).sum(dim=1) / size.clamp(min=1), 1.0)
 
 
 def _mask_of(case: PreparedCase) -> str:

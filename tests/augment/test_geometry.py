@@ -171,6 +171,37 @@ def test_angles_fill_their_range_to_both_sides():
     assert degrees.aminmax() == pytest.approx((-20, 20), abs=0.3)
 
 
+@pytest.mark.parametrize(("size", "mirrored"), [((6, 6), 4), ((5, 8), 2), ((4, 5, 6), 3)])
+def test_one_at_a_time_mirrors_half_rotates_a_quarter_and_leaves_a_quarter(size, mirrored):
+    """Every mirror image of a square is one quarter turn and one mirrored axis, and no pure turn is."""
+    settings = NOTHING.model_copy(
+        update={"one_at_a_time": True, "flip": True, "quarter_turns": True, "rotate_degrees": 20.0}
+    )
+    draws = 4000
+    transforms = draw_transforms(draws, size, settings, seeded())
+    image = numbered(size)
+    moved = torch.cat([warp_all(image, some)[1] for some in transforms.split(500)]).flatten(1)
+    still = (moved == image.long().flatten()).all(dim=1)
+    exact = set(exact_moves(image, flip=True, turn=len(set(size)) == 1))
+    found = [tuple(row) for row in moved.tolist()]
+    mirrors = {row for row, handed in zip(found, torch.linalg.det(transforms[..., :-1]) < 0, strict=True) if handed}
+    assert mirrors <= exact
+    assert len(mirrors) == mirrored
+    share = (torch.linalg.det(transforms[..., :-1]) < 0).float().mean().item()
+    assert share == pytest.approx(0.5, abs=0.03)
+    assert still.float().mean().item() >= 0.22
+    untouched = torch.eye(len(size), len(size) + 1)
+    assert (transforms == untouched).flatten(1).all(dim=1).float().mean().item() == pytest.approx(0.25, abs=0.03)
+
+
+def test_one_at_a_time_rotates_both_ways_within_its_range():
+    settings = NOTHING.model_copy(update={"one_at_a_time": True, "rotate_degrees": 20.0})
+    turn = draw_transforms(4000, (16, 16), settings, seeded())
+    degrees = torch.rad2deg(torch.atan2(turn[:, 1, 0], turn[:, 0, 0]))
+    assert degrees.aminmax() == pytest.approx((-20, 20), abs=0.3)
+    assert (degrees != 0).float().mean().item() == pytest.approx(0.25, abs=0.03)
+
+
 @SIZES
 def test_a_draw_follows_from_its_generator_and_is_another_for_every_image(size):
     first, again, other = (draw_transforms(8, size, AugmentSettings(), seeded(seed)) for seed in (0, 0, 1))

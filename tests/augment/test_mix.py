@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from patchcl.augment.mix import mix, random_boxes
+from patchcl.augment.mix import cut_mix, mix, random_boxes
 
 SIZES = pytest.mark.parametrize("size", [(50, 40), (20, 25, 40)], ids=["slices", "volumes"])
 
@@ -87,3 +87,17 @@ def test_image_and_mask_are_mixed_alike(size):
     mixed, target = mix(image, image.roll(1, dims=0), box), mix(mask, mask.roll(1, dims=0), box)
     assert torch.equal(mixed, target.unsqueeze(1).float().expand(-1, 3, *size))
     assert not torch.equal(target, mask)
+
+
+@SIZES
+def test_cut_mix_puts_a_box_of_each_image_into_the_next_and_moves_its_mask_along(size):
+    mask = torch.arange(6).view(6, *[1] * len(size)).expand(6, *size)
+    image = mask.unsqueeze(1).float().expand(-1, 3, *size)
+    torch.manual_seed(0)
+    mixed, target = cut_mix(image, mask, chance=1.0)
+    assert all(target[k].unique().tolist() == sorted([k, (k - 1) % 6]) for k in range(6))
+    assert torch.equal(mixed, target.unsqueeze(1).float().expand(-1, 3, *size))
+    assert torch.equal(target != mask, boxes(size, batch=6, chance=1.0).squeeze(1))
+    unmixed, same = cut_mix(image, mask, chance=0.0)
+    assert torch.equal(unmixed, image)
+    assert torch.equal(same, mask)

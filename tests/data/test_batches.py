@@ -28,18 +28,18 @@ def cases(tmp_path):
     return made
 
 
-def make(cases, augment=AugmentSettings(), budget=10**9, **stream):  # noqa: B008 - frozen
+def make(cases, augment=AugmentSettings(), budget=10**9, strong_views=1, **stream):  # noqa: B008 - frozen
     plan = Plan(
         dimensions=2, fit="resize", size=(8, 8), normalise="min_max", channels=("MR",), classes=("background", "odd")
     )
     hidden = [case._replace(mask=None) for case in cases]
     labeled = Stream(Bank(cases, plan, CPU, budget), 3, "labeled", **({"seed": 0} | stream))
     unlabeled = Stream(Bank(hidden, plan, CPU, budget), 2, "unlabeled", **({"seed": 0} | stream))
-    return Batches(labeled, unlabeled, augment)
+    return Batches(labeled, unlabeled, augment, strong_views)
 
 
 def tensors(batch):
-    return [*batch.labeled, *batch.unlabeled]
+    return [view for view in (*batch.labeled, *batch.unlabeled) if view is not None]
 
 
 def same(one, other):
@@ -89,10 +89,22 @@ def test_image_and_mask_belong_together_and_a_pass_sees_every_slice_once(cases):
 def test_weak_and_strong_views_share_their_geometry(cases):
     batches = make(cases, STILL.model_copy(update={"flip": True, "rotate_degrees": 20.0}))
     for step in range(3):
-        weak, strong = batches.at(step).unlabeled
+        weak, strong, _ = batches.at(step).unlabeled
         assert torch.equal(weak, strong)
-    weak, strong = make(cases, STILL.model_copy(update={"strong_intensity": 1.0})).at(0).unlabeled
+    weak, strong, _ = make(cases, STILL.model_copy(update={"strong_intensity": 1.0})).at(0).unlabeled
     assert weak.shape == strong.shape == (2, 1, 8, 8)
+
+
+def test_a_second_strong_view_is_drawn_on_request_and_changes_nothing_else(cases):
+    one, two = make(cases), make(cases, strong_views=2)
+    for step in range(3):
+        alone, both = one.at(step), two.at(step)
+        assert alone.unlabeled.second_strong is None
+        assert all(torch.equal(a, b) for a, b in zip(tensors(alone), tensors(both), strict=False))
+        assert both.unlabeled.second_strong.shape == (2, 1, 8, 8)
+        assert not torch.equal(both.unlabeled.strong, both.unlabeled.second_strong)
+    weak, _, second_strong = make(cases, STILL.model_copy(update={"flip": True}), strong_views=2).at(0).unlabeled
+    assert torch.equal(weak, second_strong), "it shares the geometry too"
 
 
 def test_labeled_and_unlabeled_streams_draw_apart(cases):

@@ -31,6 +31,10 @@ def replace(path: Path, voxels: np.ndarray, affine: np.ndarray | None = None) ->
     nib.save(nib.Nifti1Image(voxels, nib.load(path).affine if affine is None else affine), path)
 
 
+def voxels(path: Path) -> np.ndarray:
+    return np.asarray(nib.load(path).dataobj, dtype=np.float32)
+
+
 def test_a_sound_data_set_is_described(make_dataset: Make) -> None:
     root = make_dataset(MASKED, ("u0_frame1", "u0_frame2"), {"t": True}, shape=(12, 10, 4))
     make_dataset({}, ("v",), shape=(14, 10, 4), spacing_mm=(1.5, 2.0, 8.0))
@@ -139,6 +143,57 @@ def test_what_is_merely_odd_is_a_warning(make_dataset: Make, tmp_path: Path) -> 
     assert not report.problems
     assert any("No labeled mask holds B" in line for line in report.warnings)
     assert any("2 patients on no side" in line and "p2, p3" in line for line in report.warnings)
+
+
+def test_one_image_on_two_sides_is_a_problem_and_on_one_a_warning(make_dataset: Make) -> None:
+    root = make_dataset(MASKED, ("u0", "u1"), {"t": True})
+    images, split = root / "imagesTr", check(root).split
+    assert split is not None
+    (chosen,) = split.validation
+    taught = split.labeled[0]
+    replace(root / "imagesTs" / "t_0000.nii.gz", voxels(images / f"{taught}_0000.nii.gz") * 2)
+    noisy = voxels(images / f"{chosen}_0000.nii.gz") + np.random.default_rng(0).integers(-9, 10, (12, 10, 4))
+    replace(root / "imagesUn" / "u0_0000.nii.gz", noisy)
+    report = check(root)
+    assert len(report.problems) == 2
+    assert report.warnings == ()
+    leaked, near = report.problems
+    assert f"{taught}_0000.nii.gz (labeled) and {root / 'imagesTs' / 't_0000.nii.gz'} (test) are the same image" in leaked
+    assert "u0_0000.nii.gz (unlabeled) and " in near
+    assert f"{chosen}_0000.nii.gz (validation) look the same (correlation 0.99" in near
+    for name in ("imagesTs/t", "imagesUn/u0"):
+        replace(root / f"{name}_0000.nii.gz", voxels(root / "imagesUn" / "u1_0000.nii.gz"))
+    report = check(root)
+    assert ["(unlabeled) and" in line and "(test)" in line for line in report.problems] == [True, True]
+    assert [f"{taught}_" in line for line in report.warnings] == [False]
+    assert "(unlabeled) are the same image. They count twice" in report.warnings[0]
+
+
+def test_channels_that_cannot_be_compared_are_left_aside(make_dataset: Make) -> None:
+    """Two scans that share one channel are two scans, and a broken channel is one problem, not two."""
+    root = make_dataset(MASKED, channels=("T1", "T2"))
+    images = root / "imagesTr"
+    for number in range(1, 4):
+        replace(images / f"p{number}_0000.nii.gz", voxels(images / "p0_0000.nii.gz"))
+    assert check(root).problems == ()
+    for number in range(4):
+        replace(images / f"p{number}_0001.nii.gz", np.full((12, 10, 4), 5.0))
+    assert ["holds 5 in every voxel" in line for line in check(root).problems] == [True] * 4
+
+
+def test_patients_whom_two_folders_share_are_named(make_dataset: Make) -> None:
+    root = make_dataset(MASKED | {"a_frame1": True}, ("u",), {"a_frame2": True})
+    assert any("other folders as well; all of them are held out: a." in line for line in check(root).warnings)
+
+
+def test_the_plan_is_the_one_that_training_makes(make_dataset: Make, tmp_path: Path) -> None:
+    """A test patient outside imagesTs takes no part in it."""
+    root = make_dataset(MASKED, shape=(64, 64, 4))
+    make_dataset({"big": True}, shape=(640, 640, 4))
+    (tmp_path / "split.json").write_text('{"train": ["p0", "p1"], "validation": ["p2"], "test": ["p3", "big"]}')
+    report = check(root, SplitSettings(file=tmp_path / "split.json"))
+    assert report.plan is not None
+    assert (report.plan.fit, report.plan.size) == ("resize", (64, 64))
 
 
 def test_names_in_brackets_are_printed_as_they_are(make_dataset: Make) -> None:

@@ -71,8 +71,9 @@ def test_sizes_are_capped_multiples(make_dataset: Make) -> None:
 def test_settings_decide_over_the_data(make_dataset: Make) -> None:
     root = make_dataset({"a": False})
     chosen = {"fit": "crop", "spacing_mm": (2, 3), "size": (40, 50), "normalise": "z_score", "slice_axis": 0}
-    plan = plan_of(root, **chosen, restore="nearest")
+    plan = plan_of(root, **chosen, resample="nearest", restore="nearest")
     assert plan.model_dump(include={*chosen, "restore"}) == chosen | {"restore": "nearest"}
+    assert (plan.resample, plan_of(root).resample, plan_of(root).restore) == ("nearest", "linear", "linear")
     assert plan.reasons["size"] == "set by the user."
 
 

@@ -10,10 +10,11 @@ import pytest
 from scipy.ndimage import zoom
 
 from patchcl.data.dataset import Case, Dataset, read_dataset
+from patchcl.data.duplicates import signature
 from patchcl.data.plan import Plan, PlanSettings, make_plan
 from patchcl.data.prepare import PreparedCase, mask_to_network_grid, prepare, to_network_grid, to_scan_grid
-from patchcl.data.scan import Grid, Scan
-from patchcl.data.splits import SplitSettings, cases_of, make_split, without_hidden_masks
+from patchcl.data.scan import Grid, Scan, read_image
+from patchcl.data.splits import SplitSettings, cases_of, make_split, visible_to_training
 from patchcl.errors import UserError
 
 Make = Callable[..., Path]
@@ -76,6 +77,18 @@ def test_halving_averages_pairs_and_doubling_interpolates() -> None:
     np.testing.assert_array_equal(half, _turned(voxels))
     double = to_network_grid(Scan(voxels, grid((4, 1), (1, 1))), plan(2, (8, 1), normalise="ct", window=(0, 8)))
     np.testing.assert_allclose(double[0, 0, :, 0] * 8, [0, 1, 3, 5, 7, 6.5, 3.5, 2], rtol=1e-5)
+
+
+def test_nearest_images_hold_only_values_of_the_scan() -> None:
+    voxels = np.array([[[0.0], [4.0], [8.0], [2.0], [6.0]]], dtype=np.float32)
+    settings = {"normalise": "ct", "window": (0, 8), "resample": "nearest"}
+    half = to_network_grid(Scan(voxels, grid((5, 1), (1, 1))), plan(2, (2, 1), **settings))
+    assert (half.dtype, (half[0, 0, :, 0] * 8).tolist()) == (np.float32, [4.0, 2.0])  # centres 1.25 and 3.75
+    double = to_network_grid(Scan(voxels, grid((5, 1), (1, 1))), plan(2, (10, 1), **settings))
+    assert (double[0, 0, :, 0] * 8).tolist() == [0, 0, 4, 4, 8, 8, 2, 2, 6, 6]
+    volume = RANDOM.random((1, 4, 5, 6)).astype(np.float32)
+    seen = to_network_grid(Scan(volume, grid((4, 5, 6), (1, 1, 1))), plan(3, (7, 9, 11), **settings))
+    assert set(seen.ravel()) <= set((volume / 8).ravel())
 
 
 def test_volumes_are_resized_like_scipy_does() -> None:
@@ -213,6 +226,18 @@ def test_prepared_files_hold_what_the_functions_give(dataset: Dataset, tiny: Pla
         if done.mask is not None:
             mask = np.load(done.mask)
             assert (mask.shape, mask.dtype, mask.max()) == ((4, 8, 8), np.uint8, 2)
+        np.testing.assert_array_equal(np.load(done.signature), signature(read_image(case.images).voxels))
+
+
+def test_a_cache_from_before_there_were_signatures_gets_them(dataset: Dataset, tiny: Plan, tmp_path: Path) -> None:
+    prepared = prepare(dataset.cases, tiny, tmp_path / "cache")
+    before, held = contents(prepared), [np.load(case.signature) for case in prepared]
+    for case in prepared:
+        case.signature.unlink()
+    assert prepare(dataset.cases, tiny, tmp_path / "cache") == prepared
+    assert contents(prepared) == before
+    for case, expected in zip(prepared, held, strict=True):
+        np.testing.assert_array_equal(np.load(case.signature), expected)
 
 
 def test_nothing_is_done_twice(dataset: Dataset, tiny: Plan, tmp_path: Path) -> None:
@@ -244,14 +269,14 @@ def test_only_what_changed_is_done_again(dataset: Dataset, tiny: Plan, tmp_path:
     assert [case.name for old, case in zip(second, third, strict=True) if old != case] == ["q"]
     assert before.items() <= times(tmp_path).items()
     prepare(dataset.cases, tiny.model_copy(update={"size": (8, 9)}), tmp_path / "cache")
-    assert len(times(tmp_path)) == 2 * len(before) + 2
+    assert len(times(tmp_path)) == 2 * len(before) + 3
     prepare(dataset.cases, tiny.model_copy(update={"restore": "nearest", "reasons": {}}), tmp_path / "cache")
-    assert len(times(tmp_path)) == 2 * len(before) + 2
+    assert len(times(tmp_path)) == 2 * len(before) + 3
 
 
 def test_hidden_masks_are_never_opened(dataset: Dataset, tiny: Plan, tmp_path: Path) -> None:
     split = make_split(dataset, SplitSettings(labeled=2))
-    visible = without_hidden_masks(dataset, split)
+    visible = visible_to_training(dataset, split)
     training = cases_of(visible, (*split.labeled, *split.unlabeled, *split.validation), None)
     honest = contents(prepare(training, tiny, tmp_path / "honest"))
     hidden = [case.mask for case in cases_of(dataset, (*split.unlabeled, *split.test), masked=True)]

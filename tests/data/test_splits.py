@@ -6,7 +6,7 @@ import pytest
 
 from patchcl.data.dataset import Dataset, read_dataset
 from patchcl.data.scan import read_grid
-from patchcl.data.splits import Split, SplitSettings, cases_of, load_split, make_split, save_split, without_hidden_masks
+from patchcl.data.splits import Split, SplitSettings, cases_of, load_split, make_split, save_split, visible_to_training
 from patchcl.errors import UserError
 
 Make = Callable[..., Path]
@@ -150,10 +150,21 @@ def test_the_fingerprint_follows_the_content() -> None:
 
 def test_training_is_handed_no_hidden_mask(dataset: Dataset) -> None:
     split = make_split(dataset, SplitSettings(labeled=3))
-    visible = without_hidden_masks(dataset, split)
+    visible = visible_to_training(dataset, split)
     shown = {case.patient for case in visible.cases if case.mask is not None}
     assert shown == {*split.labeled, *split.validation}
-    assert [case.images for case in visible.cases] == [case.images for case in dataset.cases]
+    assert visible.cases == tuple(
+        case if case.mask is None or case.patient in shown else case._replace(mask=None)
+        for case in dataset.cases
+        if case.patient not in split.test
+    )
+
+
+def test_training_is_handed_no_test_scan_wherever_it_lies(dataset: Dataset, tmp_path: Path) -> None:
+    sides = {"train": ["p1", "q0"], "validation": ["p0"], "test": ["p2", "t0"]}
+    split = make_split(dataset, split_file(tmp_path, **sides))
+    visible = visible_to_training(dataset, split)
+    assert {case.patient for case in visible.cases} == {"p0", "p1", "q0"}
 
 
 def test_scans_of_patients(dataset: Dataset) -> None:
@@ -162,6 +173,18 @@ def test_scans_of_patients(dataset: Dataset) -> None:
     ]  # fmt: skip
     assert [case.name for case in cases_of(dataset, ("p1", "q0"), masked=False)] == ["q0_frame1"]
     assert len(cases_of(dataset, ("p1", "q0"), masked=None)) == 3
+
+
+def test_a_split_file_cannot_bring_scans_out_of_the_test_folder(make_dataset: Make, tmp_path: Path) -> None:
+    root = make_dataset({"a": True, "b_frame1": True, "c": True}, (), {"b_frame2": True}, shape=(2, 2, 2))
+    dataset = read_dataset(root)
+    for side in ("train", "validation"):
+        sides = {"train": ["a"], "validation": ["c"]}
+        settings = split_file(tmp_path, **sides | {side: [*sides[side], "b"]})
+        with pytest.raises(UserError, match=r"imagesTs, which is for testing alone, are on another side: b\."):
+            make_split(dataset, settings)
+    tested = split_file(tmp_path, train=["a"], validation=["c"], test=["b"])
+    assert make_split(dataset, tested).test == ("b",)
 
 
 @pytest.mark.realdata

@@ -10,9 +10,13 @@ from jaxtyping import TypeCheckError, jaxtyped
 
 from patchcl.losses import consistency
 
-squared_difference, soft_cross_entropy = (
+squared_difference, squared_difference_where, soft_cross_entropy = (
     jaxtyped(typechecker=beartype)(function)
-    for function in (consistency.squared_difference, consistency.soft_cross_entropy)
+    for function in (
+        consistency.squared_difference,
+        consistency.squared_difference_where,
+        consistency.soft_cross_entropy,
+    )
 )
 LOSSES = [squared_difference, soft_cross_entropy]
 SIZES = pytest.mark.parametrize("size", [(4, 5), (3, 4, 5)], ids=["slices", "volumes"])
@@ -53,6 +57,25 @@ def test_a_student_that_agrees_has_nothing_to_learn(loss, size):
     entropy = -(target_probs * target_probs.log()).sum(dim=1).mean()
     torch.testing.assert_close(agreeing.detach(), entropy if loss is soft_cross_entropy else torch.tensor(0.0))
     assert loss(logits.roll(1, dims=1), target_probs) > agreeing
+
+
+def test_only_counted_pixels_are_compared_and_none_is_worth_nothing():
+    target_probs = torch.tensor([[1.0, 0.2], [0.0, 0.8]]).view(1, 2, 1, 2)
+    logits = torch.full((1, 2, 1, 2), 7.0, requires_grad=True)
+    for counted, expected in (([True, False], 0.25), ([False, True], 0.09), ([True, True], 0.17), ([False, False], 0)):
+        found = squared_difference_where(logits, target_probs, torch.tensor(counted).view(1, 1, 2))
+        assert found.item() == pytest.approx(expected, rel=1e-6)
+        (gradient,) = torch.autograd.grad(found, logits)
+        assert gradient.abs().sum(dim=1).gt(0).flatten().tolist() == counted
+
+
+@SIZES
+def test_where_every_pixel_counts_it_is_the_squared_difference(size):
+    logits, target_probs = draw(size)
+    every = torch.ones(2, *size, dtype=torch.bool)
+    torch.testing.assert_close(
+        squared_difference_where(logits, target_probs, every), squared_difference(logits, target_probs)
+    )
 
 
 @pytest.mark.parametrize("loss", LOSSES)

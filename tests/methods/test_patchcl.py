@@ -6,19 +6,21 @@ import torch
 from patchcl.batch import IGNORE
 from patchcl.losses.supervised import dice_and_cross_entropy
 from patchcl.methods import build_method
-from patchcl.methods.patchcl import PatchCLSettings, embed, patch_side
+from patchcl.methods.patchcl import PatchCLSettings
 from patchcl.pseudo_labels import PseudoLabels, pseudo_labels
 
 SMALL = {"patches_per_class": 4, "embedding_size": 8, "memory_length": 64, "memory_least": 2}
 
 
 def build(task, **changes):
+    """PatchCL with these settings, those of its contrast among them."""
+    own = {name: changes.pop(name) for name in set(changes) & set(PatchCLSettings.model_fields)}
     torch.manual_seed(0)
-    return build_method(PatchCLSettings(**(SMALL | changes)), task).train()
+    return build_method(PatchCLSettings(contrast=SMALL | changes, **own), task).train()
 
 
 def test_the_loss_is_the_weighted_sum_of_its_three_terms(make_task, make_batch):
-    method = build(make_task(), warm_up_share=0.0, ramp_share=0.0, consistency_weight=0.7, contrast_weight=0.3)
+    method = build(make_task(), warm_up_share=0.0, ramp_share=0.0, consistency_weight=0.7, weight=0.3)
     result = method(make_batch(), 0)
     terms = result.terms
     expected = terms["supervised"] + 0.7 * terms["consistency"] + 0.3 * terms["contrast"]
@@ -62,32 +64,24 @@ def test_patches_leave_every_running_statistic_alone(step, make_task, make_batch
     """The trap: class-attended patches are mostly zeros, and would drag the statistics away from whole images."""
     states = []
     for weight in (0.0, 0.5):
-        method = build(make_task(), contrast_weight=weight, mix_chance=0.0)
+        method = build(make_task(), weight=weight, mix_chance=0.0)
         torch.manual_seed(0)
         method(make_batch(), step)
-        states.append({name: value for name, value in method.named_buffers() if not name.startswith("memory")})
+        states.append({name: value for name, value in method.named_buffers() if not name.startswith("contrast")})
     assert states[0].keys() == states[1].keys()
     assert len(states[0]) > 10
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def test_the_memory_holds_teacher_embeddings_under_the_classes_they_show(make_task, make_batch):
-    method = build(make_task(), warm_up_share=1.0)
-    before = method.memory.filled.clone()
-    terms = method(make_batch(), 0).terms
-    drawn = torch.stack([terms[f"patches_{k}"] for k in range(3)]).long()
-    assert torch.equal(method.memory.filled - before, drawn)
-    lengths = method.memory.rows[:-1].norm(dim=1)
-    assert ((lengths - 1).abs() < 1e-5).sum() == drawn.sum()
-
-
-def test_one_class_in_the_batch_contrasts_nothing_and_learns_on(make_task, make_batch):
-    method, batch = build(make_task(), warm_up_share=1.0), make_batch()
-    batch = batch._replace(labeled=batch.labeled._replace(mask=torch.zeros_like(batch.labeled.mask)))
-    result = method(batch, 0)
-    result.loss.backward()
-    assert result.terms["contrast"] == result.terms["contrast_over_collapse"] == 0
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in method.parameters() if p.requires_grad)
+def test_patches_of_unlabeled_images_are_named_by_the_teacher(make_task, make_batch):
+    """Labeled images without any known class: whatever is chosen then comes from pseudo-labels."""
+    method, batch = build(make_task(), warm_up_share=0.0), make_batch()
+    batch = batch._replace(labeled=batch.labeled._replace(mask=torch.full_like(batch.labeled.mask, IGNORE)))
+    terms = method(batch, 0).terms
+    with torch.no_grad():
+        found = method.teacher(batch.unlabeled.weak).argmax(dim=1).unique().tolist()
+    assert sum(terms[f"patches_{k}"].item() for k in found) > 0
+    assert method.contrast.memory.filled.sum() == sum(terms[f"patches_{k}"] for k in range(3))
 
 
 def test_a_batch_whose_classes_are_unknown_has_no_patch_and_learns_on(make_task, make_batch):
@@ -96,13 +90,13 @@ def test_a_batch_whose_classes_are_unknown_has_no_patch_and_learns_on(make_task,
     result = method(batch, 0)
     result.loss.backward()
     assert [result.terms[f"patches_{k}"].item() for k in range(3)] == [0, 0, 0]
-    assert method.memory.filled.sum() == 0
+    assert method.contrast.memory.filled.sum() == 0
     assert result.loss.isfinite()
 
 
 def test_contrast_separates_the_classes_of_an_easy_task(make_task, make_batch):
-    """The figure that a collapsed run never moves: the loss over its collapse value."""
-    method, batch = build(make_task(steps=60), warm_up_share=1.0, contrast_weight=1.0, spread_weight=0.0), make_batch()
+    """The figures that a collapsed run never moves: the loss over its collapse value, and what is remembered."""
+    method, batch = build(make_task(steps=60), warm_up_share=1.0, weight=1.0, spread_weight=0.0), make_batch()
     optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=3e-3)
     for step in range(60):
         torch.manual_seed(step)
@@ -112,15 +106,19 @@ def test_contrast_separates_the_classes_of_an_easy_task(make_task, make_batch):
         optimizer.zero_grad()
         method.after_step(step)
     assert result.terms["contrast_over_collapse"] < -2
+    assert method.health()["separability"] > 1
 
 
-def test_embeddings_have_unit_length(make_task):
-    method = build(make_task())
-    embedding = embed(method.student, method.student_head, torch.rand(5, 1, 8, 8))
-    torch.testing.assert_close(embedding.norm(dim=1), torch.ones(5))
+def test_without_contrast_there_is_neither_head_nor_memory(make_task, make_batch):
+    method = build(make_task(), weight=0.0)
+    assert method.contrast is None
+    assert "contrast" not in method(make_batch(), 9).terms
+    assert method.health() == {}
 
 
-def test_a_patch_is_a_share_of_the_image_but_leaves_features_to_pool():
-    assert patch_side(256, 0.25, 16) == 64
-    assert patch_side(64, 0.25, 16) == 32
-    assert patch_side(24, 0.25, 16) == 24
+def test_cross_entropy_alone_can_be_asked_for(make_task, make_batch):
+    method, batch = build(make_task(norm="instance"), segmentation_loss="cross_entropy"), make_batch()
+    with torch.no_grad():
+        expected = torch.nn.functional.cross_entropy(method.student(batch.labeled.image), batch.labeled.mask)
+    for step in (0, 9):
+        torch.testing.assert_close(method(batch, step).terms["supervised"], expected)

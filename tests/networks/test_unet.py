@@ -80,10 +80,40 @@ def test_dropout_is_everywhere_and_drops_while_training_alone():
     assert torch.equal(network(image), network(image))
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated:DeprecationWarning")  # what torch.compile imports
 @pytest.mark.parametrize("dimensions", [2, 3])
-def test_it_compiles_in_one_piece_and_computes_the_same(dimensions):
+def test_perturbed_features_miss_whole_channels_on_every_level_and_keep_their_mean(dimensions):
+    """What the decoder is given, with and without, by hooks on its blocks."""
+    network, seen = UNet(dimensions, channels=1, classes=2, features=(32, 32, 32), norm="instance").eval(), []
+    for up in network.up:
+        up.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    image = torch.randn(4, 1, *[16] * dimensions)
+    network(image)
+    torch.manual_seed(0)
+    network(image, feature_dropout=0.25)
+    (deepest, skip), (_, top), (dropped_deepest, dropped_skip), (_, dropped_top) = seen
+    for features, dropped in ((deepest, dropped_deepest), (skip, dropped_skip), (top, dropped_top)):
+        gone = (dropped == 0).flatten(2).all(dim=2)
+        assert 0.1 < gone.float().mean() < 0.4
+        assert not torch.equal(gone[0], gone[1]), "each image loses channels of its own"
+        torch.testing.assert_close(dropped[~gone], features[~gone] / 0.75)
+
+
+def test_without_perturbation_nothing_is_drawn():
+    network, image = UNet(2, channels=1, classes=2, features=SMALL), torch.randn(2, 1, 16, 16)
+    state = torch.get_rng_state()
+    assert torch.equal(network(image, feature_dropout=0.0), network(image))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(network(image, feature_dropout=0.5), network(image))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated:DeprecationWarning")  # what torch.compile imports
+@pytest.mark.parametrize(("dimensions", "feature_dropout"), [(2, 0.0), (3, 0.0), (2, 0.5)])
+def test_it_compiles_in_one_piece_and_computes_the_same(dimensions, feature_dropout):
     network = build_network(NetworkSettings(features=(8, 16)), 1, 3, dimensions)
     image = torch.rand(2, 1, *(8,) * dimensions)
     compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(compiled(image), network(image))
+    logits = []
+    for one in (compiled, network):
+        torch.manual_seed(0)
+        logits.append(one(image, feature_dropout))
+    torch.testing.assert_close(*logits)

@@ -18,12 +18,8 @@ def draw_transforms(batch: int, size: tuple[int, ...], settings: AugmentSettings
     dimensions, device = len(size), generator.device
     turn = torch.matrix_exp(_skew(batch, dimensions, settings.rotate_degrees, generator))
     zoom = torch.exp(_uniform((batch, 1, 1), generator) * -math.log(1 - settings.scale))
-    matrix = turn * zoom
-    if settings.quarter_turns and dimensions == 2 and size[0] == size[1]:
-        matrix = matrix @ _quarter_turns(batch, generator)
-    if settings.flip:
-        side = torch.randint(0, 2, (batch, 1, dimensions), generator=generator, device=device) * 2 - 1
-        matrix = matrix * side
+    arranged = _one_at_a_time if settings.one_at_a_time else _everything
+    matrix = arranged(turn, size, settings, generator) * zoom
     extent = torch.tensor(size[::-1], dtype=torch.float32, device=device)
     matrix = matrix * extent.view(1, 1, -1) / extent.view(1, -1, 1)
     shift = _uniform((batch, dimensions, 1), generator) * 2 * settings.shift
@@ -49,6 +45,37 @@ def _skew(batch: int, dimensions: int, degrees: float, generator: Generator) -> 
     """Random skew-symmetric matrices whose exponentials turn by up to `degrees` in every coordinate plane."""
     angles = _uniform((batch, dimensions, dimensions), generator).triu(diagonal=1) * math.radians(degrees)
     return angles - angles.transpose(1, 2)
+
+
+def _everything(turn: Tensor, size: tuple[int, ...], settings: AugmentSettings, generator: Generator) -> Tensor:
+    """The rotations `turn` (B, D, D), each with a quarter turn and mirrored along any of the axes."""
+    batch, dimensions, device = len(turn), len(size), generator.device
+    if _may_quarter(size, settings):
+        turn = turn @ _quarter_turns(batch, generator)
+    if settings.flip:
+        turn = turn * (torch.randint(0, 2, (batch, 1, dimensions), generator=generator, device=device) * 2 - 1)
+    return turn
+
+
+def _one_at_a_time(turn: Tensor, size: tuple[int, ...], settings: AugmentSettings, generator: Generator) -> Tensor:
+    """Half of the matrices (B, D, D) turn by quarters and mirror an axis, a quarter are those of `turn`, a quarter stay.
+
+    Source: SSL4MIS, `dataloaders/dataset.py`, `RandomGenerator`. Deviations: angles are real numbers, and the image is
+    rotated after it was resized, not before, and linearly.
+    """
+    batch, dimensions, device = len(turn), len(size), generator.device
+    exact = still = torch.eye(dimensions, device=device).expand(batch, -1, -1)
+    if _may_quarter(size, settings):
+        exact = _quarter_turns(batch, generator)
+    if settings.flip:
+        axis = torch.randint(0, dimensions, (batch,), generator=generator, device=device)
+        exact = exact * (1 - 2 * F.one_hot(axis, dimensions)).unsqueeze(1)
+    share = torch.rand((batch, 1, 1), generator=generator, device=device)
+    return torch.where(share < 0.5, exact, torch.where(share < 0.75, turn, still))
+
+
+def _may_quarter(size: tuple[int, ...], settings: AugmentSettings) -> bool:
+    return settings.quarter_turns and len(size) == 2 and size[0] == size[1]
 
 
 def _quarter_turns(batch: int, generator: Generator) -> Tensor:

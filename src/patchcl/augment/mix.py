@@ -27,3 +27,13 @@ def random_boxes(image: Tensor, smallest: float = 0.2, largest: float = 0.6, cha
 def mix(base: Tensor, other: Tensor, box: Tensor) -> Tensor:
     """`base` with the inside of `box` taken from `other`; both (B, C, *S), or both (B, *S) as masks are."""
     return torch.where(box if base.ndim == box.ndim else box.squeeze(1), other, base)
+
+
+def cut_mix(image: Tensor, mask: Tensor, chance: float) -> tuple[Tensor, Tensor]:
+    """Each image (B, C, *S) with a box of the one before it in the batch, and masks (B, *S) mixed alike.
+
+    Source: Yun et al., 2019, https://arxiv.org/abs/1905.04899; for pseudo-masks French et al., 2020,
+    https://arxiv.org/abs/1906.01916.
+    """
+    box = random_boxes(image, chance=chance)
+    return mix(image, image.roll(1, dims=0), box), mix(mask, mask.roll(1, dims=0), box)

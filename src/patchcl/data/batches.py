@@ -51,8 +51,11 @@ class Stream:
 class Batches:
     """Labeled and unlabeled images, augmented on the device, a whole batch at once."""
 
-    def __init__(self, labeled: Stream, unlabeled: Stream | None, augment: AugmentSettings) -> None:
+    def __init__(
+        self, labeled: Stream, unlabeled: Stream | None, augment: AugmentSettings, strong_views: int = 1
+    ) -> None:
         self.labeled, self.unlabeled, self.augment = labeled, unlabeled, augment
+        self.strong_views = strong_views
 
     def at(self, step: int) -> TrainingBatch:
         """The batch of `step`."""
@@ -79,4 +82,5 @@ class Batches:
         generator = self.unlabeled.generator(step, image.device)
         transforms = draw_transforms(len(image), tuple(image.shape[2:]), self.augment, generator)
         weak, _ = warp(image, None, transforms)
-        return UnlabeledBatch(weak, change_intensity(weak, self.augment.strong_intensity, generator))
+        strength = self.augment.strong_intensity
+        return UnlabeledBatch(weak, *(change_intensity(weak, strength, generator) for _ in range(self.strong_views)))

@@ -12,9 +12,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from patchcl.data.dataset import Case, Dataset, read_dataset, some
+from patchcl.data.duplicates import Duplicates, find_duplicates, signature
 from patchcl.data.plan import Plan, PlanSettings, make_plan
 from patchcl.data.scan import Grid, Scan, demand_same_grid, read_grid, read_image, read_mask
-from patchcl.data.splits import Split, SplitSettings, cases_of, make_split
+from patchcl.data.splits import Split, SplitSettings, cases_of, make_split, visible_to_training
 from patchcl.errors import UserError
 
 THREADS = 2
@@ -40,6 +41,7 @@ class _Finding(NamedTuple):
     warnings: list[str]
     grid: Grid | None
     voxels: np.ndarray  # (K,) voxels of each class in its mask
+    signatures: list[np.ndarray]  # of every channel that is sound
 
 
 def check_data(
@@ -58,14 +60,17 @@ def check_data(
     with _noting(problems):
         made_split = make_split(dataset, split)
     with _noting(problems):
-        made_plan = make_plan(dataset, plan)
+        made_plan = make_plan(dataset if made_split is None else visible_to_training(dataset, made_split), plan)
     sides = _sides(dataset, made_split)
     findings = _look_at_all([case for cases in sides.values() for case in cases], dataset, report)
     shares = _shares(dataset, [findings[case.name].voxels for case in sides.get("labeled", ())])
     warnings = [] if made_split is None else _general_warnings(dataset, made_split, shares)
+    problems += [line for found in findings.values() for line in found.problems]
+    warnings += [line for found in findings.values() for line in found.warnings]
+    duplicates = _duplicates(sides, findings)
     return CheckReport(
-        problems=tuple(dict.fromkeys([*problems, *(line for found in findings.values() for line in found.problems)])),
-        warnings=(*warnings, *(line for found in findings.values() for line in found.warnings)),
+        problems=tuple(dict.fromkeys([*problems, *duplicates.problems])),
+        warnings=(*warnings, *duplicates.warnings),
         dataset=dataset,
         split=made_split,
         plan=made_plan,
@@ -121,10 +126,12 @@ def _look_at_all(
 
 def _look_at(case: Case, classes: int) -> _Finding:
     """Every file of one scan by itself, so that one broken file hides no other."""
-    found = _Finding([], [], _first_grid(case), np.zeros(classes, dtype=np.int64))
+    found = _Finding([], [], _first_grid(case), np.zeros(classes, dtype=np.int64), [])
     for path in case.images:
         with _noting(found.problems):
-            _demand_sound(read_image([path]), path, found.grid, case.images[0].name)
+            channel = read_image([path])
+            _demand_sound(channel, path, found.grid, case.images[0].name)
+            found.signatures.append(signature(channel.voxels))
     if case.mask is None:
         return found
     with _noting(found.problems):
@@ -152,6 +159,14 @@ def _demand_sound(scan: Scan, path: Path, grid: Grid | None, first: str) -> None
         raise UserError(f"{path} holds {scan.voxels.min():g} in every voxel. Export it again, or remove the scan.")
 
 
+def _duplicates(sides: dict[str, tuple[Case, ...]], findings: dict[str, _Finding]) -> Duplicates:
+    """Images that are there twice, among the scans that are sound."""
+    sound = [
+        case for cases in sides.values() for case in cases if len(findings[case.name].signatures) == len(case.images)
+    ]
+    return find_duplicates(sides, {case.name: np.concatenate(findings[case.name].signatures) for case in sound})
+
+
 def _shares(dataset: Dataset, voxels: Sequence[np.ndarray]) -> dict[str, float]:
     counts = np.sum([np.zeros(len(dataset.classes)), *voxels], axis=0)
     return dict(zip(dataset.classes, (counts / max(counts.sum(), 1)).tolist(), strict=True))
@@ -161,9 +176,15 @@ def _general_warnings(dataset: Dataset, split: Split, shares: dict[str, float]) 
     used = {patient for side in split.model_dump().values() for patient in side}
     left_out = [patient for patient in dataset.patients if patient not in used]
     absent = [name for name, share in shares.items() if share == 0]
+    apart, together = ({c.patient for c in dataset.cases if (c.folder == "imagesTs") == held} for held in (True, False))
     warnings = []
     if left_out:
         warnings.append(f"The split names {len(left_out)} patients on no side, so they are not used: {some(left_out)}.")
+    if apart & together:
+        warnings.append(
+            f"Patients in imagesTs have scans in other folders as well; all of them are held out: "
+            f"{some(sorted(apart & together))}."
+        )
     if absent:
         warnings.append(f"No labeled mask holds {', '.join(absent)}, so that cannot be learned.")
     if not cases_of(dataset, split.unlabeled, None):

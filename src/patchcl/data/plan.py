@@ -25,6 +25,7 @@ CAP = {2: 256, 3: 96}
 MULTIPLE = {2: 32, 3: 16}
 
 Normalise = Literal["min_max", "percentile", "z_score", "ct"]
+Interpolation = Literal["linear", "nearest"]
 
 
 class PlanSettings(Section):
@@ -37,7 +38,8 @@ class PlanSettings(Section):
     spacing_mm: tuple[float, ...] | None = None
     normalise: Normalise | None = None
     window: tuple[float, float] | None = None
-    restore: Literal["linear", "nearest"] | None = None
+    resample: Interpolation | None = None
+    restore: Interpolation | None = None
 
 
 class Plan(Section):
@@ -55,7 +57,9 @@ class Plan(Section):
     normalise: Normalise
     window: tuple[float, float] = (-175.0, 250.0)
     """Hounsfield units that become 0 and 1; for `ct` only."""
-    restore: Literal["linear", "nearest"] = "linear"
+    resample: Interpolation = "linear"
+    """How images reach the network's size or spacing; `nearest` follows the published ACDC protocol."""
+    restore: Interpolation = "linear"
     """How probabilities return to the grid of the scan; `nearest` follows the published ACDC protocol."""
     channels: tuple[str, ...]
     classes: tuple[str, ...]

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from patchcl.data.dataset import Case
+from patchcl.data.duplicates import signature
 from patchcl.data.plan import Plan
 from patchcl.data.scan import Grid, Scan, read_grid, read_image, read_mask
 from patchcl.errors import UserError
@@ -34,6 +35,11 @@ class PreparedCase(NamedTuple):
     image: Path  # .npy (N, C, *S) float32: N slices, or 1 volume
     mask: Path | None  # .npy (N, *S) uint8
 
+    @property
+    def signature(self) -> Path:
+        """What the scan looks like from afar, .npy, see `duplicates.signature`; made with the image."""
+        return self.image.with_name(self.image.name.replace(".image-", ".signature-"))
+
 
 class _Geometry(NamedTuple):
     """Steps between a scan and the network: full -> scaled -> padded lengths of the network axes."""
@@ -49,7 +55,8 @@ def to_network_grid(scan: Scan, plan: Plan) -> np.ndarray:
     geometry = _geometry(scan.grid, plan)
     voxels = np.stack([_normalised(channel, plan) for channel in scan.voxels])
     slices = np.moveaxis(_to_slices(voxels, scan.grid, plan), 0, 1)
-    return _padded(_scaled_linear(slices, geometry.scaled), geometry)
+    scaled = {"linear": _scaled_linear, "nearest": _scaled_nearest}[plan.resample]
+    return _padded(scaled(slices, geometry.scaled), geometry)
 
 
 def mask_to_network_grid(mask: np.ndarray, grid: Grid, plan: Plan) -> np.ndarray:
@@ -112,15 +119,18 @@ def _prepare_all(
 def _prepare_case(case: Case, plan: Plan, folder: Path) -> PreparedCase:
     hashes = _hashes(case, folder / f"{case.name}.json")
     image = folder / f"{case.name}.image-{_joined(hashes[: len(case.images)])}.npy"
-    if not image.exists():
-        _save(image, to_network_grid(read_image(case.images), plan))
+    prepared = PreparedCase(case.name, case.patient, image, None)
+    if not (image.exists() and prepared.signature.exists()):
+        scan = read_image(case.images)
+        _save(prepared.signature, signature(scan.voxels))
+        _save(image, to_network_grid(scan, plan))
     if case.mask is None:
-        return PreparedCase(case.name, case.patient, image, None)
+        return prepared
     mask = folder / f"{case.name}.mask-{_joined(hashes)}.npy"
     if not mask.exists():
         grid = read_grid(case.images[0])
         _save(mask, mask_to_network_grid(read_mask(case.mask, len(plan.classes), grid), grid, plan))
-    return PreparedCase(case.name, case.patient, image, mask)
+    return prepared._replace(mask=mask)
 
 
 def _hashes(case: Case, manifest: Path) -> list[str]:
@@ -226,7 +236,7 @@ def _scaled_linear(batch: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
 
 
 def _scaled_nearest(batch: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """(N, C, *S) -> (N, C, *size) uint8, each voxel from the one at its centre."""
+    """(N, C, *S) -> (N, C, *size), each voxel from the one at its centre."""
     scaled = F.interpolate(torch.from_numpy(np.ascontiguousarray(batch)), size, mode="nearest-exact")
     return np.asarray(scaled.numpy())
 

@@ -88,11 +88,15 @@ def load_split(path: Path) -> Split:
     return split
 
 
-def without_hidden_masks(dataset: Dataset, split: Split) -> Dataset:
-    """The data set as training may see it: only labeled and validation patients still have masks."""
-    seen = {*split.labeled, *split.validation}
+def visible_to_training(dataset: Dataset, split: Split) -> Dataset:
+    """The data set as training may see it: no test scan, and masks of labeled and validation patients alone."""
+    shown, blind = {*split.labeled, *split.validation}, set(split.unlabeled)
     return dataset._replace(
-        cases=tuple(case if case.patient in seen else case._replace(mask=None) for case in dataset.cases)
+        cases=tuple(
+            case if case.patient in shown else case._replace(mask=None)
+            for case in dataset.cases
+            if case.patient in shown | blind
+        )
     )
 
 
@@ -206,6 +210,13 @@ def _demand_sound(dataset: Dataset, split: Split) -> None:
         raise UserError(
             f"Patients on two sides of the split, or twice on one: {some(twice)}. "
             "Every scan of a patient must lie on one side; correct split.file, imagesTs or split.patient_pattern."
+        )
+    held_out = {case.patient for case in dataset.cases if case.folder == "imagesTs"}
+    mixed = [patient for patient in (*split.labeled, *split.unlabeled, *split.validation) if patient in held_out]
+    if mixed:
+        raise UserError(
+            f"Patients with scans in {dataset.root / 'imagesTs'}, which is for testing alone, are on another side: "
+            f"{some(mixed)}. Take those scans out of imagesTs, or name the patients as test patients."
         )
     if not split.labeled or not split.validation:
         raise UserError(f"{dataset.root}: no patient with a mask is left to learn from, or none to validate on.")

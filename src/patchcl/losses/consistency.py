@@ -1,7 +1,7 @@
 """How far a student is from a teacher on images that nobody annotated."""
 
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -11,6 +11,17 @@ def squared_difference(logits: Float[Tensor, "B K *S"], target_probs: Float[Tens
     Source: Tarvainen & Valpola, 2017, https://arxiv.org/abs/1703.01780, section 3; SSL4MIS `train_mean_teacher_2D.py`.
     """
     return F.mse_loss(logits.float().softmax(dim=1), target_probs)
+
+
+def squared_difference_where(
+    logits: Float[Tensor, "B K *S"], target_probs: Float[Tensor, "B K *S"], counted: Bool[Tensor, "B *S"]
+) -> Float[Tensor, ""]:
+    """`squared_difference` over the pixels that are `counted`; 0, with a gradient of 0, if there are none.
+
+    Source: Yu et al., 2019, https://arxiv.org/abs/1907.07034, eq. 3, whose sum over classes is a mean here.
+    """
+    difference = (logits.float().softmax(dim=1) - target_probs).square().mean(dim=1)
+    return (difference * counted).sum() / counted.sum().clamp(min=1)
 
 
 def soft_cross_entropy(logits: Float[Tensor, "B K *S"], target_probs: Float[Tensor, "B K *S"]) -> Float[Tensor, ""]:

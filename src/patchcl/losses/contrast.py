@@ -1,16 +1,41 @@
-"""The pseudo-label guided contrastive loss: a class draws together, classes move apart."""
+"""Losses that draw a class together and move classes apart: the pseudo-label guided one, and InfoNCE beside it.
+
+Both compare student embeddings q with remembered teacher embeddings z by their similarity q·z, (P, K, M).
+"""
+
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from patchcl.memory import ClassStatistics
+
+class Moments(NamedTuple):
+    """The Gaussian that the similarities of an embedding to each class are taken for.
+
+    If the class is N(μ, Σ), the similarity q·z has the mean qᵀμ and the variance qᵀΣq: neither needs Σ itself.
+    """
+
+    mean: Tensor  # (P, K)
+    variance: Tensor  # (P, K)
+
+
+def moments(similarity: Float[Tensor, "P K M"], weight: Float[Tensor, "... M"]) -> Moments:
+    """Weighted mean and variance of the similarities to each class; the weights of a class sum to one, or are all 0."""
+    mean = (weight * similarity).sum(dim=-1)
+    variance = (weight * (similarity - mean.unsqueeze(-1)).square()).sum(dim=-1)
+    return Moments(mean, variance)
+
+
+def even_weights(written: Bool[Tensor, "K M"]) -> Float[Tensor, "K M"]:
+    """The same weight for every remembered embedding of a class."""
+    return written / written.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def pseudo_label_guided_contrast(
-    embedding: Float[Tensor, "P E"],
+    seen: Moments,
     label: Int[Tensor, "P"],
-    statistics: ClassStatistics,
+    ready: Bool[Tensor, "K"],
     temperature: float,
     spread_weight: float,
     negatives: float,
@@ -22,12 +47,12 @@ def pseudo_label_guided_contrast(
         ℓ(q, k) = -a_k + log( exp(a_k + v_k) + Σ_{j≠k} (ψ / C) exp(a_j + v_j) ).
 
     The mean is taken over the embeddings whose class is ready. It is 0, with a gradient of 0, when there are none or
-    when fewer than two classes are ready.
+    when fewer than two classes are ready. When all classes coincide it is log(1 + ψ (C - 1) / C).
 
     Args:
-        embedding: Of unit length.
+        seen: q·z of each embedding, of unit length, for each class.
         label: Class of each embedding; IGNORE for places that hold no patch.
-        statistics: Of the teacher's embeddings.
+        ready: Classes that are known well enough to count.
         temperature: τ > 0.
         spread_weight: λ >= 0; 1 makes the expectation exact for Gaussians, 0 leaves the means alone.
         negatives: ψ > 0, how many negatives all classes stand for.
@@ -35,27 +60,55 @@ def pseudo_label_guided_contrast(
     Source: Basak & Yin, CVPR 2023, authors' code `utils/plg_loss.py`; the bound is eq. 8 of Cai et al., 2020,
     https://arxiv.org/abs/2009.14776. Written here with a log-sum-exp, and over whole batches.
     """
-    with torch.autocast(embedding.device.type, enabled=False):  # exponents need the full precision
-        embedding = embedding.to(statistics.mean.dtype)
-        similarity = embedding @ statistics.mean.T / temperature
-        exponent = similarity + spread_weight / (2 * temperature**2) * statistics.spread(embedding)
-
-    ready = statistics.ready
-    own = label.unsqueeze(1) == torch.arange(len(ready), device=label.device)
+    exponent = seen.mean / temperature + spread_weight / (2 * temperature**2) * seen.variance
+    own = _own(label, ready)
     share = torch.log(negatives / ready.sum().clamp(min=1).to(exponent.dtype))
     exponent = torch.where(own, exponent, exponent + share).masked_fill(~ready, float("-inf"))
 
-    counted = (own & ready).any(dim=1) & (ready.sum() > 1)
+    counted = _counted(own, ready)
     # Rows that do not count are given a finite stand-in first: a gradient of infinity times zero is not a number.
     exponent = torch.where(counted.unsqueeze(1), exponent, 0.0)
-    loss = exponent.logsumexp(dim=1) - (similarity * own).sum(dim=1)
-    return torch.where(counted, loss, 0.0).sum() / counted.sum().clamp(min=1)
+    loss = exponent.logsumexp(dim=1) - (seen.mean * own).sum(dim=1) / temperature
+    return _mean_over(counted, loss)
 
 
-def collapse_value(ready: Bool[Tensor, "K"], negatives: float) -> Float[Tensor, ""]:
-    """The contrastive loss when the embeddings of all classes coincide, log(1 + ψ (C - 1) / C); 0 for no classes.
+def info_nce(
+    similarity: Float[Tensor, "P K M"],
+    written: Bool[Tensor, "K M"],
+    label: Int[Tensor, "P"],
+    ready: Bool[Tensor, "K"],
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """The contrastive loss against the remembered embeddings themselves, averaged over the positives of each q.
 
-    A loss that stays here has learned nothing.
+        ℓ(q, z⁺) = -log( exp(q·z⁺/τ) / (exp(q·z⁺/τ) + Σ_n exp(q·n/τ)) )   over all n of the other classes.
+
+    It is 0, with a gradient of 0, where nothing counts, as in `pseudo_label_guided_contrast`.
+
+    Source: van den Oord et al., 2018, https://arxiv.org/abs/1807.03748, eq. 4, with all positives of a class as in
+    eq. 2 of Khosla et al., 2020, https://arxiv.org/abs/2004.11362.
     """
-    count = ready.sum().clamp(min=1)
-    return torch.log(1 + negatives * (count - 1) / count)
+    own = _own(label, ready)
+    counted = _counted(own, ready)
+    positive = own.unsqueeze(2) & written
+    negative = (~own & ready).unsqueeze(2) & written & counted.view(-1, 1, 1)
+    exponent = similarity / temperature
+    rest = torch.where(negative, exponent, float("-inf")).flatten(1)
+    rest = torch.where(counted.unsqueeze(1), rest, 0.0).logsumexp(dim=1)
+    each = torch.logaddexp(exponent, rest.view(-1, 1, 1)) - exponent
+    loss = (each * positive).sum(dim=(1, 2)) / positive.sum(dim=(1, 2)).clamp(min=1)
+    return _mean_over(counted, loss)
+
+
+def _own(label: Tensor, ready: Tensor) -> Tensor:
+    """(P, K) bool, which class each embedding belongs to."""
+    return label.unsqueeze(1) == torch.arange(len(ready), device=label.device)
+
+
+def _counted(own: Tensor, ready: Tensor) -> Tensor:
+    """(P,) bool, the embeddings that have a class to come near to and another to keep away from."""
+    return (own & ready).any(dim=1) & (ready.sum() > 1)
+
+
+def _mean_over(counted: Tensor, loss: Tensor) -> Tensor:
+    return torch.where(counted, loss, 0.0).sum() / counted.sum().clamp(min=1)

@@ -5,13 +5,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 from pydantic import Field
 
 from patchcl.methods.base import Method, MethodSettings, Task
+from patchcl.methods.bcp import BCP, BCPSettings
+from patchcl.methods.cross_pseudo import CrossPseudo, CrossPseudoSettings
+from patchcl.methods.fixmatch import FixMatch, FixMatchSettings
 from patchcl.methods.mean_teacher import MeanTeacher, MeanTeacherSettings
 from patchcl.methods.patchcl import PatchCL, PatchCLSettings
 from patchcl.methods.supervised import Supervised, SupervisedSettings
+from patchcl.methods.uncertainty_mean_teacher import UncertaintyMeanTeacher, UncertaintyMeanTeacherSettings
+from patchcl.methods.unimatch import UniMatch, UniMatchSettings
 
 METHODS: dict[type[MethodSettings], Any] = {
     SupervisedSettings: Supervised,
     MeanTeacherSettings: MeanTeacher,
+    UncertaintyMeanTeacherSettings: UncertaintyMeanTeacher,
+    CrossPseudoSettings: CrossPseudo,
+    FixMatchSettings: FixMatch,
+    UniMatchSettings: UniMatch,
+    BCPSettings: BCP,
     PatchCLSettings: PatchCL,
 }
 

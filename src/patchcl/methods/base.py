@@ -4,12 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, NamedTuple, Self
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from patchcl.batch import LabeledBatch, StepResult, TrainingBatch
-from patchcl.losses.supervised import dice_and_cross_entropy
+from patchcl.batch import LabeledBatch, StepResult, TrainingBatch, UnlabeledBatch
+from patchcl.losses.supervised import dice_and_cross_entropy, one_hot
 from patchcl.networks.unet import UNet
+from patchcl.patch_contrast import ContrastSettings, PatchContrast
 from patchcl.section import Section
 from patchcl.teacher import follow, frozen_copy, warmed_up
 
@@ -19,6 +21,7 @@ class MethodSettings(Section):
 
     name: str
     teacher_decay: float = Field(0.99, ge=0, lt=1, description="Share of the teacher that each step keeps.")
+    contrast: ContrastSettings | None = Field(None, description="Patch contrast on top of the method's own losses.")
 
 
 class Task(NamedTuple):
@@ -41,12 +44,19 @@ class Method(nn.Module, ABC):
     """
 
     needs_unlabeled: ClassVar[bool] = True
+    strong_views: ClassVar[int] = 1  # of every unlabeled image; 2 fills `second_strong`
 
     def __init__(self, settings: MethodSettings, task: Task) -> None:
         super().__init__()
         self.student = task.build_network()
         self.teacher = frozen_copy(self.student)
         self.teacher_decay = settings.teacher_decay
+        self.classes = task.classes
+        self.confidence_threshold: float = getattr(settings, "confidence_threshold", 0.0)  # 0: all count
+        self.segmentation_loss: Callable[[Tensor, Tensor], Tensor] = dice_and_cross_entropy
+        self.contrast: PatchContrast | None = None
+        if settings.contrast is not None and settings.contrast.weight > 0:
+            self.contrast = PatchContrast(settings.contrast, self.student, task.classes, task.size, task.steps)
 
     @abstractmethod
     def training_step(self, batch: TrainingBatch, step: int) -> StepResult:
@@ -54,11 +64,42 @@ class Method(nn.Module, ABC):
 
     def after_step(self, step: int) -> None:
         """Called after each optimizer step: the teacher follows."""
-        follow(self.teacher, self.student, warmed_up(self.teacher_decay, step))
+        decay = warmed_up(self.teacher_decay, step)
+        follow(self.teacher, self.student, decay)
+        if self.contrast is not None:
+            self.contrast.follow(decay)
 
-    def supervised_step(self, labeled: LabeledBatch) -> StepResult:
+    def health(self) -> dict[str, float]:
+        """Figures that the method knows about itself, for the log; asked for at each validation."""
+        return {} if self.contrast is None else self.contrast.health()
+
+    def supervised_step(self, labeled: LabeledBatch, step: int) -> StepResult:
         """The step that every method takes while unlabeled images weigh nothing."""
-        return total(supervised=(1.0, dice_and_cross_entropy(self.student(labeled.image), labeled.mask)))
+        supervised = self.segmentation_loss(self.student(labeled.image), labeled.mask)
+        return self.with_patch_contrast(total(supervised=(1.0, supervised)), labeled, None, None, step)
+
+    def with_patch_contrast(
+        self,
+        result: StepResult,
+        labeled: LabeledBatch,
+        unlabeled: UnlabeledBatch | None,
+        pseudo_probs: Tensor | None,
+        step: int,
+    ) -> StepResult:
+        """A step's loss with PatchCL's contrast added, if the settings ask for it.
+
+        Masks say what the patches of labeled images show, the teacher's probabilities of the weak views what those of
+        unlabeled images do.
+        """
+        if self.contrast is None:
+            return result
+        weak, strong, probs = labeled.image, labeled.image, one_hot(labeled.mask, self.classes)
+        if unlabeled is not None and pseudo_probs is not None:
+            weak, strong = torch.cat([weak, unlabeled.weak]), torch.cat([strong, unlabeled.strong])
+            probs = torch.cat([probs, pseudo_probs])
+        contrast, terms = self.contrast(self.student, self.teacher, weak, strong, probs, step)
+        loss = result.loss + self.contrast.settings.weight * contrast
+        return StepResult(loss, result.terms | {"contrast": contrast.detach()} | terms)
 
     def forward(self, batch: TrainingBatch, step: int) -> StepResult:
         """`training_step`, reached through `__call__` so that autocast and distributed training wrap it."""

@@ -40,13 +40,14 @@ class MeanTeacher(Method):
         weight = self.settings.consistency_weight * ramp_up(step, self.ramp_steps)
         labeled, unlabeled = batch
         if weight == 0 or unlabeled is None:
-            return self.supervised_step(labeled)
+            return self.supervised_step(labeled, step)
         with torch.no_grad():
             teacher_probs = self.teacher(unlabeled.weak).float().softmax(dim=1)
         logits = self.student(torch.cat([labeled.image, unlabeled.strong]))
         labeled_logits, unlabeled_logits = logits.split([len(labeled.image), len(unlabeled.strong)])
 
-        return total(
+        result = total(
             supervised=(1.0, dice_and_cross_entropy(labeled_logits, labeled.mask)),
             consistency=(weight, squared_difference(unlabeled_logits, teacher_probs)),
         )
+        return self.with_patch_contrast(result, labeled, unlabeled, teacher_probs, step)

@@ -19,4 +19,4 @@ class Supervised(Method):
 
     def training_step(self, batch: TrainingBatch, step: int) -> StepResult:
         """See `Method.training_step`."""
-        return self.supervised_step(batch.labeled)
+        return self.supervised_step(batch.labeled, step)

@@ -51,9 +51,16 @@ class UNet(nn.Module):
         """The deepest features, (B, F, *S / 2**levels), of an image (B, C, *S)."""
         return self._levels(image)[-1]
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Logits (B, K, *S) of an image (B, C, *S)."""
-        *skips, deepest = self._levels(image)
+    def forward(self, image: Tensor, feature_dropout: float = 0.0) -> Tensor:
+        """Logits (B, K, *S) of an image (B, C, *S).
+
+        With `feature_dropout` the decoder is given perturbed features: of what every level of the encoder hands over,
+        that share of the channels is zeroed at random, image by image, and the others grow to make up for it.
+        """
+        levels = self._levels(image)
+        if feature_dropout > 0:
+            levels = [torch.feature_dropout(level, feature_dropout, train=True) for level in levels]
+        *skips, deepest = levels
         for up, skip in zip(self.up, reversed(skips), strict=True):
             deepest = up(deepest, skip)
         logits: Tensor = self.classify(deepest)

@@ -1,0 +1,222 @@
+"""What every part of PatchCL is worth: one part changed at a time, over seeds, on generated scans and on ACDC.
+
+    python benchmarks/ablations.py                                   # generated scans, 2 CPU cores, about an hour a seed
+    python benchmarks/ablations.py --acdc Dataset027_ACDC            # ACDC, with its ssl4mis_split.json inside
+    python benchmarks/ablations.py --table                           # the tables of what is there, nothing is run
+
+Every run is scored on validation patients, which choose nothing else here: the last checkpoint counts, and no test scan
+is opened. A run that is in the runs' folder is not run again, and one that was stopped goes on where it was, so the
+work can be spread over processes: `--seeds`, `--only` and `--acdc` divide it.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from scipy import stats
+
+from patchcl.config import Settings, load_settings
+from patchcl.data.sources.synthetic import write_cardiac
+from patchcl.demo import train_or_continue
+from patchcl.evaluate import MEAN, evaluate_run
+from patchcl.run_folder import RunFolder, write_json, write_text
+from patchcl.run_log import read_rows
+
+RESULTS = Path(__file__).parent / "results"
+SCALE = (
+    "plan.dimensions=2",
+    "plan.fit=resize",
+    "plan.size=[64, 64]",
+    "network.features=[16, 32, 64, 128]",
+    "training.labeled_per_batch=4",
+    "training.unlabeled_per_batch=4",
+    "training.steps=400",
+    "training.validate_every=100",
+    "training.device=cpu",
+)
+"""What makes a run small enough for one core and about two minutes; the rest are the defaults."""
+WEIGHT = 0.1
+"""Of the contrast in all rows that do not vary it: enough that its parts could show an effect."""
+REFERENCE = "+ PLG"
+ROWS: dict[str, tuple[str, ...]] = {
+    "supervised": ("method.name=supervised",),
+    "+ consistency": ("method.contrast.weight=0",),
+    "+ InfoNCE": ("method.contrast.loss=info_nce",),
+    REFERENCE: (),
+    "PLG, weight 0.01": ("method.contrast.weight=0.01",),
+    "PLG, weight 0.5": ("method.contrast.weight=0.5",),
+    "PLG, no consistency": ("method.consistency_weight=0",),
+    "sampler topk": ("method.contrast.sampler=topk",),
+    "sampler uniform": ("method.contrast.sampler=uniform",),
+    "sampler coverage": ("method.contrast.sampler=coverage",),
+    "entropy of the attended image": ("method.contrast.entropy_source=attended",),
+    "hard negatives reweight": ("method.contrast.hard_negatives=reweight",),
+    "hard negatives mix": ("method.contrast.hard_negatives=mix",),
+    "hard negatives slab": ("method.contrast.hard_negatives=slab",),
+    "λ 0": ("method.contrast.spread_weight=0",),
+    "λ 1": ("method.contrast.spread_weight=1",),
+    "ψ 1": ("method.contrast.negatives=1",),
+    "ψ 256": ("method.contrast.negatives=256",),
+    "τ 0.1": ("method.contrast.temperature=0.1",),
+    "τ 0.5": ("method.contrast.temperature=0.5",),
+    "patch side 1/2": ("method.contrast.patch_share=0.5",),
+    "batch norm": ("network.norm=batch",),
+    "group norm": ("network.norm=group",),
+    "supervised, batch norm": ("method.name=supervised", "network.norm=batch"),
+    "supervised, group norm": ("method.name=supervised", "network.norm=group"),
+}
+"""Row of the table -> what differs from `+ PLG`."""
+FIGURES = ("contrast_over_collapse", "separability", "effective_rank", "seconds_per_step")
+Cell = dict[str, Any]  # what one run found
+
+
+def main() -> None:
+    """Run what is missing of the chosen rows and seeds, then write and print the table of all that is there."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    arguments.add_argument("--only", nargs="+", choices=list(ROWS), help="rows to run, instead of all", metavar="ROW")
+    arguments.add_argument("--acdc", type=Path, help="run on this ACDC folder instead of generated scans")
+    arguments.add_argument("--table", action="store_true", help="run nothing")
+    arguments.add_argument("--runs", type=Path, default=Path("runs/ablations"), help="where the runs go")
+    arguments.add_argument("--results", type=Path, default=RESULTS, help="where the tables go")
+    chosen, console = arguments.parse_args(), Console()
+    if not chosen.table:
+        for seed in chosen.seeds:
+            data = acdc(chosen.acdc) if chosen.acdc else generated(chosen.runs, seed)
+            for row in chosen.only or ROWS:
+                measure(row, seed, *data, chosen.runs, console)
+    for kind in ("generated", "acdc"):
+        cells = read_cells(chosen.runs / kind)
+        if cells:
+            write_json(chosen.results / f"ablations_{kind}.json", {"scale": SCALE, "contrast_weight": WEIGHT} | cells)
+            table = markdown(cells)
+            write_text(chosen.results / f"ablations_{kind}.md", table)
+            console.print(f"\n{kind}\n{table}", highlight=False, soft_wrap=True)
+
+
+def generated(runs: Path, seed: int) -> tuple[str, Path, tuple[str, ...]]:
+    """Other patients for every seed: 3 labeled, 24 unlabeled, 12 to validate on."""
+    data = runs / "data" / f"seed_{seed}"
+    if not (data / "dataset.json").is_file():
+        write_cardiac(data, labeled=15, unlabeled=24, test=1, seed=1000 + seed)
+    return "generated", data, ("split.labeled=3", "split.validation_share=0.8", f"split.seed={seed}")
+
+
+def acdc(data: Path) -> tuple[str, Path, tuple[str, ...]]:
+    """7 labeled patients, 63 unlabeled, 10 to validate on, always the same; seeds vary weights and order."""
+    split = data / "ssl4mis_split.json"
+    return "acdc", data, ("split.labeled=7", f"split.file={split.resolve()}", "plan.normalise=min_max")
+
+
+def measure(row: str, seed: int, kind: str, data: Path, split: Sequence[str], runs: Path, console: Console) -> None:
+    """One run, unless it is there already, scored on the validation patients."""
+    name = "".join(letter if letter.isalnum() else "_" for letter in row)
+    root = runs / kind / f"seed_{seed}" / name
+    if (root / "cell.json").is_file():
+        return
+    console.rule(f"{kind}, seed {seed}: {row}")
+    settings = settings_of(row, seed, split, runs / kind / "prepared" / f"seed_{seed}")
+    train_or_continue(data, root, settings, console)
+    write_json(root / "cell.json", {"row": row, "seed": seed, "kind": kind} | found(RunFolder.open(root)))
+
+
+def settings_of(row: str, seed: int, split: Sequence[str], cache: Path) -> Settings:
+    """The settings of a row: the scale, the split, what the row changes."""
+    weight = () if "method.name=supervised" in ROWS[row] else (f"method.contrast.weight={WEIGHT}",)
+    return load_settings(
+        None, [*SCALE, *split, f"training.seed={seed}", f"cache={cache.resolve()}", *weight, *ROWS[row]]
+    )
+
+
+def found(run: RunFolder) -> Cell:
+    """Dice by patient and structure, the last figures of the log, and where they come from."""
+    evaluation = evaluate_run(run, on="validation")
+    dice = {each: evaluation.by_patient("dice", each) for each in (*evaluation.structures, MEAN)}
+    last: dict[str, float] = {}
+    for line in read_rows(run):
+        last |= line
+    known = json.loads(run.provenance.read_text(encoding="utf-8"))
+    origin = {key: known.get(key) for key in ("commit", "hardware", "torch", "patchcl", "seconds")}
+    return {"dice": dice, "figures": {key: last[key] for key in FIGURES if key in last}, "provenance": origin}
+
+
+def read_cells(folder: Path) -> dict[str, dict[str, Cell]]:
+    """Every finished run by row and seed, rows in their order."""
+    cells = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("seed_*/*/cell.json"))]
+    return (
+        {"rows": {row: {str(cell["seed"]): cell for cell in cells if cell["row"] == row} for row in ROWS}}
+        if cells
+        else {}
+    )
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """The table: Dice over seeds, and the paired difference from the reference with two intervals."""
+    rows = results["rows"]
+    lines = [
+        f"| | seeds | Dice % | less `{REFERENCE}` (t-interval over seeds) | (bootstrap over patients) "
+        "| contrast over collapse | separability | effective rank |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row} | " + " | ".join(columns(cells, rows[REFERENCE])) + " |" for row, cells in rows.items() if cells
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def columns(cells: Mapping[str, Cell], reference: Mapping[str, Cell]) -> Iterator[str]:
+    """What the table says of one row."""
+    means = [np.mean(list(cell["dice"][MEAN].values())) for cell in cells.values()]
+    yield str(len(means))
+    yield f"{100 * np.mean(means):.1f}" + (f" ± {100 * np.std(means, ddof=1):.1f}" if len(means) > 1 else "")
+    pairs = [differences(cell, reference[seed], seed) for seed, cell in cells.items() if seed in reference]
+    if cells is reference or not pairs:
+        yield from ("", "")
+    else:
+        yield interval(np.array([np.mean(list(pair.values())) for pair in pairs]), over_seeds)
+        yield interval(by_patient(pairs), over_patients)
+    for key in FIGURES[:3]:
+        values = [cell["figures"][key] for cell in cells.values() if key in cell["figures"]]
+        yield f"{np.mean(values):.2f}" if values else ""
+
+
+def differences(cell: Cell, reference: Cell, seed: str) -> dict[str, float]:
+    """Less the reference, patient by patient. Generated patients of different seeds are different patients."""
+    ours, theirs = cell["dice"][MEAN], reference["dice"][MEAN]
+    same = cell["kind"] == "acdc"
+    return {patient if same else f"{seed} {patient}": ours[patient] - theirs[patient] for patient in theirs}
+
+
+def by_patient(pairs: Sequence[Mapping[str, float]]) -> np.ndarray:
+    """One difference for each patient, the mean of its seeds."""
+    patients = dict.fromkeys(patient for pair in pairs for patient in pair)
+    return np.array([np.mean([pair[patient] for pair in pairs if patient in pair]) for patient in patients])
+
+
+def interval(values: np.ndarray, method: Any) -> str:  # noqa: ANN401 - one of the two functions below
+    """A mean with its 95 % interval, in Dice points."""
+    low, high = method(values)
+    return f"{100 * values.mean():+.1f} ({100 * low:+.1f} to {100 * high:+.1f})".replace("-", "−").replace("+nan", "?")
+
+
+def over_seeds(values: np.ndarray) -> tuple[float, float]:
+    """Student's t; unknown for a single seed."""
+    if len(values) < 2:
+        return math.nan, math.nan
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=values.mean(), scale=stats.sem(values))
+    return float(low), float(high)
+
+
+def over_patients(values: np.ndarray) -> tuple[float, float]:
+    """Bootstrap."""
+    found = stats.bootstrap((values,), np.mean, method="percentile", rng=0, n_resamples=5000).confidence_interval
+    return float(found.low), float(found.high)
+
+
+if __name__ == "__main__":
+    main()

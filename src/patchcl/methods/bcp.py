@@ -1,0 +1,140 @@
+"""Bidirectional copy-paste: boxes of labeled images in unlabeled ones, and of unlabeled ones in labeled ones.
+
+Bai et al., 2023, https://arxiv.org/abs/2305.00673.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from patchcl.augment.mix import mix, random_boxes
+from patchcl.batch import IGNORE, LabeledBatch, StepResult, TrainingBatch, UnlabeledBatch
+from patchcl.losses.supervised import dice_and_cross_entropy
+from patchcl.methods.base import Method, MethodSettings, Task, total
+from patchcl.pseudo_labels import pseudo_labels
+
+
+class BCPSettings(MethodSettings):
+    """Defaults follow the paper, and the authors' `ACDC_BCP_train.py`."""
+
+    name: Literal["bcp"] = "bcp"
+    pretrain_share: float = Field(0.25, ge=0, le=1, description="Share of all steps that see labeled images only.")
+    consistency_weight: float = Field(0.5, ge=0, description="Of unlabeled pixels, where labeled ones have 1.")
+    box_share: float = Field(2 / 3, gt=0, lt=1, description="Side of the pasted box over that of the image.")
+
+
+class BCP(Method):
+    """Labeled images mixed with one another at first, then labeled and unlabeled ones, both ways round.
+
+    Of the teacher's pseudo-mask the largest connected component of each class counts, the rest is background. The part
+    around the box and the part inside have a Dice and cross-entropy loss of their own.
+
+    Deviations from the paper and its code (DeepMed-Lab-ECNU/BCP): one run with one schedule, a quarter of it
+    pre-training as the paper's 10,000 steps are of all its 40,000 (the code pre-trains as long as it trains), and the
+    teacher follows the student from the first step, where the paper restarts both from the best pre-trained network.
+    The teacher labels the weak view and the student sees the strong one, as for every other method here. Each image of
+    the batch is used twice, around a box and inside one, where the code splits the batch into halves; so the student
+    sees as many images in a step as under any other method. Both mixtures share a forward pass. The teacher is in
+    evaluation mode.
+    """
+
+    def __init__(self, settings: BCPSettings, task: Task) -> None:
+        super().__init__(settings, task)
+        self.settings = settings
+        self.pretrain_steps = settings.pretrain_share * task.steps
+
+    def training_step(self, batch: TrainingBatch, step: int) -> StepResult:
+        """See `Method.training_step`."""
+        labeled, unlabeled = batch
+        if unlabeled is None or self.settings.consistency_weight == 0:
+            return self.supervised_step(labeled, step)
+        if step < self.pretrain_steps:
+            return self.pretraining_step(labeled, step)
+        return self.self_training_step(labeled, unlabeled, step)
+
+    def pretraining_step(self, labeled: LabeledBatch, step: int) -> StepResult:
+        """Boxes of labeled images in other labeled images."""
+        mixed = paste(labeled, labeled, self.random_box(labeled.image))
+        logits = self.student(mixed.image)
+        around, inside = (dice_and_cross_entropy(logits, mask) for mask in (mixed.around, mixed.inside))
+        return self.with_patch_contrast(total(supervised=(1.0, around + inside)), labeled, None, None, step)
+
+    def self_training_step(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch, step: int) -> StepResult:
+        """Boxes of labeled images in unlabeled ones and the reverse, the same box for both."""
+        with torch.no_grad():
+            pseudo = pseudo_labels(self.teacher(unlabeled.weak))
+        believed = LabeledBatch(unlabeled.strong, largest_components(pseudo.mask, self.classes))
+        box = self.random_box(labeled.image)
+        on_unlabeled, on_labeled = paste(labeled, believed, box), paste(believed, labeled, box)
+        logits = self.student(torch.cat([on_unlabeled.image, on_labeled.image]))
+        on_unlabeled_logits, on_labeled_logits = logits.split([len(unlabeled.strong), len(labeled.image)])
+
+        supervised = dice_and_cross_entropy(on_unlabeled_logits, on_unlabeled.inside)
+        supervised = supervised + dice_and_cross_entropy(on_labeled_logits, on_labeled.around)
+        consistency = dice_and_cross_entropy(on_unlabeled_logits, on_unlabeled.around)
+        consistency = consistency + dice_and_cross_entropy(on_labeled_logits, on_labeled.inside)
+        result = total(supervised=(1.0, supervised), consistency=(self.settings.consistency_weight, consistency))
+        return self.with_patch_contrast(result, labeled, unlabeled, pseudo.probs, step)
+
+    def random_box(self, image: Tensor) -> Tensor:
+        """One box, (1, 1, *S), for all images of a step."""
+        return random_boxes(image[:1], smallest=self.settings.box_share, largest=self.settings.box_share, chance=1.0)
+
+
+class Pasted(NamedTuple):
+    """Images with a box of others in them, and what either image says of its part."""
+
+    image: Tensor  # (B, C, *S)
+    around: Tensor  # (B, *S) class of every pixel outside the box, IGNORE inside
+    inside: Tensor  # (B, *S) class of every pixel inside the box, IGNORE outside
+
+
+def paste(source: LabeledBatch, onto: LabeledBatch, box: Tensor) -> Pasted:
+    """A box of `source` in every image of `onto`, each from the place before its own in the batch."""
+    count, device = len(onto.image), onto.image.device
+    order = (torch.arange(count, device=device) - 1) % len(source.image)
+    around, inside = box[:, 0], ~box[:, 0]
+    return Pasted(
+        image=mix(onto.image, source.image[order], box),
+        around=onto.mask.masked_fill(around, IGNORE),
+        inside=source.mask[order].masked_fill(inside, IGNORE),
+    )
+
+
+def largest_components(mask: Tensor, classes: int) -> Tensor:
+    """(B, *S) `mask` with all but the largest connected component of each class turned into background.
+
+    Pixels that touch at a corner are connected. Of components of one size the one that comes first stays.
+
+    Source: `get_ACDC_2DLargestCC` of the authors' code, which labels components on the host; here on the device.
+    """
+    root, flat = component_roots(mask, classes), mask.flatten(1)
+    sizes = torch.zeros_like(root).scatter_add(1, root, torch.ones_like(root)).gather(1, root)
+    member = flat.unsqueeze(1) == torch.arange(classes, device=mask.device).view(1, -1, 1)
+    largest = root.gather(1, torch.where(member, sizes.unsqueeze(1), 0).argmax(dim=2))  # (B, K) its root
+    return torch.where(root == largest.gather(1, flat), flat, 0).view_as(mask)
+
+
+def component_roots(mask: Tensor, classes: int) -> Tensor:
+    """(B, pixels) one pixel of the connected component that each pixel of (B, *S) belongs to: its last one.
+
+    A pixel of background is its own root. In every round all pixels look at their neighbours, the roots found so far
+    join the farthest root that any of their pixels sees, and all pixels ask their root for its own. As many rounds as
+    the number of pixels has binary digits are enough for mazes, too; a fixed number needs no word from the device.
+    """
+    size, pixels = mask.shape[1:], mask[0].numel()
+    pool = getattr(F, f"max_pool{len(size)}d")
+    own = torch.arange(pixels, device=mask.device).expand(len(mask), -1)
+    member = mask.unsqueeze(1) == torch.arange(1, classes, device=mask.device).view(1, -1, *[1] * len(size))
+    channel, background = (mask - 1).clamp(min=0).flatten(1).unsqueeze(1), mask.flatten(1) == 0
+    root = own
+    for _ in range(pixels.bit_length()):
+        seen = torch.where(member, root.view_as(mask).unsqueeze(1), -1).float()  # exact up to 256³ pixels
+        best = pool(seen, kernel_size=3, stride=1, padding=1).flatten(2).gather(1, channel).squeeze(1).long()
+        best = torch.where(background, own, best)
+        root = root.scatter_reduce(1, root, best, "amax").maximum(best)
+        root = root.gather(1, root)
+    return root

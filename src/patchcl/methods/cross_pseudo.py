@@ -1,0 +1,59 @@
+"""Cross pseudo supervision: two networks that began differently learn from each other's pseudo-masks.
+
+Chen et al., 2021, https://arxiv.org/abs/2106.01226.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from patchcl.batch import StepResult, TrainingBatch
+from patchcl.losses.supervised import cross_entropy, dice_and_cross_entropy
+from patchcl.methods.base import Method, MethodSettings, Task, total
+from patchcl.pseudo_labels import pseudo_labels
+from patchcl.teacher import ramp_up
+
+
+class CrossPseudoSettings(MethodSettings):
+    """Defaults follow SSL4MIS, `train_cross_pseudo_supervision_2D.py`; the authors have 1.5, without a ramp, on VOC."""
+
+    name: Literal["cross_pseudo"] = "cross_pseudo"
+    consistency_weight: float = Field(0.1, ge=0, description="Weight of the cross supervision after its ramp.")
+    ramp_share: float = Field(1.0, ge=0, le=1, description="Share of all steps until that weight is reached.")
+
+
+class CrossPseudo(Method):
+    """A student and its peer, both on the masks; and each on the hard pseudo-masks of the other.
+
+    Deviations from the paper and its code (charlesCXK/TorchSemiSeg; SSL4MIS): pseudo-masks are made of the weak view
+    and learned on the strong one, as for every other method here, where the paper has one view for both (and CutMix in
+    its best row). One optimizer moves both networks. The moving average of the student predicts, the peer does not.
+    """
+
+    def __init__(self, settings: CrossPseudoSettings, task: Task) -> None:
+        super().__init__(settings, task)
+        self.settings = settings
+        self.ramp_steps = settings.ramp_share * task.steps
+        self.peer = task.build_network()
+
+    def training_step(self, batch: TrainingBatch, step: int) -> StepResult:
+        """See `Method.training_step`."""
+        weight = self.settings.consistency_weight * ramp_up(step, self.ramp_steps)
+        labeled, unlabeled = batch
+        if unlabeled is None or weight == 0:
+            return self.supervised_step(labeled, step)
+        with torch.no_grad():
+            student_pseudo = pseudo_labels(self.student(unlabeled.weak))
+            peer_pseudo = pseudo_labels(self.peer(unlabeled.weak))
+        images, counts = torch.cat([labeled.image, unlabeled.strong]), [len(labeled.image), len(unlabeled.strong)]
+        student_labeled, student_unlabeled = self.student(images).float().split(counts)
+        peer_labeled, peer_unlabeled = self.peer(images).float().split(counts)
+
+        result = total(
+            supervised=(1.0, dice_and_cross_entropy(student_labeled, labeled.mask)),
+            peer_supervised=(1.0, dice_and_cross_entropy(peer_labeled, labeled.mask)),
+            consistency=(weight, cross_entropy(student_unlabeled, peer_pseudo.mask)),
+            peer_consistency=(weight, cross_entropy(peer_unlabeled, student_pseudo.mask)),
+        )
+        return self.with_patch_contrast(result, labeled, unlabeled, student_pseudo.probs, step)

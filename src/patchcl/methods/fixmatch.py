@@ -1,0 +1,62 @@
+"""FixMatch: what the network is sure of on the weak view, it must say of the strong one.
+
+Sohn et al., 2020, https://arxiv.org/abs/2001.07685.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from patchcl.augment.mix import cut_mix
+from patchcl.batch import StepResult, TrainingBatch
+from patchcl.losses.supervised import dice_and_cross_entropy, soft_dice_loss
+from patchcl.methods.base import Method, MethodSettings, Task, total
+from patchcl.pseudo_labels import accepted_mask, pseudo_labels
+
+
+class FixMatchSettings(MethodSettings):
+    """Defaults follow the UniMatch repository, `fixmatch.py` and `more-scenarios/medical`."""
+
+    name: Literal["fixmatch"] = "fixmatch"
+    consistency_weight: float = Field(1.0, ge=0, description="Of unlabeled images, where labeled ones have 1.")
+    confidence_threshold: float = Field(0.95, ge=0, le=1, description="Least confidence of a pseudo-label that counts.")
+    mix_chance: float = Field(0.5, ge=0, le=1, description="Chance that a strong view gets a box of another (CutMix).")
+
+
+class FixMatch(Method):
+    """The student's own sure pseudo-labels of the weak view, learned on the strong view with CutMix.
+
+    The student itself, and no teacher, makes the pseudo-labels, in the paper as in the segmentation code. The loss of
+    the sure pixels is the Dice loss that the UniMatch repository has for ACDC; for photographs it has cross-entropy.
+
+    Deviations from LiheYoung/UniMatch, `fixmatch.py`: labeled and strong images share a forward pass, as for every
+    other method here, where it has labeled and weak ones together. A box comes from another image of the same batch,
+    where it has a second batch, and has the sides of `random_boxes`. The moving average of the student predicts.
+    """
+
+    def __init__(self, settings: FixMatchSettings, task: Task) -> None:
+        super().__init__(settings, task)
+        self.settings = settings
+
+    def training_step(self, batch: TrainingBatch, step: int) -> StepResult:
+        """See `Method.training_step`."""
+        labeled, unlabeled = batch
+        if unlabeled is None or self.settings.consistency_weight == 0:
+            return self.supervised_step(labeled, step)
+        with torch.no_grad():
+            pseudo = pseudo_labels(self.student(unlabeled.weak))
+        target = accepted_mask(pseudo, self.settings.confidence_threshold)
+        strong, mixed_target = cut_mix(unlabeled.strong, target, self.settings.mix_chance)
+        logits = self.student(torch.cat([labeled.image, strong]))
+        labeled_logits, strong_logits = logits.split([len(labeled.image), len(strong)])
+
+        result = total(
+            supervised=(0.5, dice_and_cross_entropy(labeled_logits, labeled.mask)),
+            consistency=(
+                0.5 * self.settings.consistency_weight,
+                soft_dice_loss(strong_logits.float().softmax(dim=1), mixed_target),
+            ),
+        )
+        result.terms["accepted"] = (target >= 0).float().mean()
+        return self.with_patch_contrast(result, labeled, unlabeled, pseudo.probs, step)

@@ -1,0 +1,69 @@
+"""UniMatch: FixMatch with two strong views, and with features perturbed instead of the image beside them.
+
+Yang et al., 2023, https://arxiv.org/abs/2208.09910.
+"""
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+
+from patchcl.augment.mix import cut_mix
+from patchcl.batch import StepResult, TrainingBatch
+from patchcl.losses.supervised import dice_and_cross_entropy, soft_dice_loss
+from patchcl.methods.base import Method, MethodSettings, Task, total
+from patchcl.pseudo_labels import accepted_mask, pseudo_labels
+
+
+class UniMatchSettings(MethodSettings):
+    """Defaults follow the authors' code for ACDC, `more-scenarios/medical`."""
+
+    name: Literal["unimatch"] = "unimatch"
+    consistency_weight: float = Field(1.0, ge=0, description="Of unlabeled images, where labeled ones have 1.")
+    confidence_threshold: float = Field(0.95, ge=0, le=1, description="Least confidence of a pseudo-label that counts.")
+    mix_chance: float = Field(0.5, ge=0, le=1, description="Chance that a strong view gets a box of another (CutMix).")
+    feature_dropout: float = Field(0.5, gt=0, lt=1, description="Share of the channels that the perturbation drops.")
+
+
+class UniMatch(Method):
+    """The student's own sure pseudo-labels of the weak view, learned three times.
+
+    On two strong views with CutMix, and on the weak view with channels dropped from the features that the encoder
+    hands over, skip connections included. Dice loss of the sure pixels, at a quarter, a quarter and a half.
+
+    Deviations from LiheYoung/UniMatch, `more-scenarios/medical/unimatch.py`: labeled and strong images share a forward
+    pass, as for every other method here, where it has labeled and weak ones together. A box comes from another image
+    of the same batch, where it has a second batch, and has the sides of `random_boxes`. The moving average of the
+    student predicts.
+    """
+
+    strong_views: ClassVar[int] = 2
+
+    def __init__(self, settings: UniMatchSettings, task: Task) -> None:
+        super().__init__(settings, task)
+        self.settings = settings
+
+    def training_step(self, batch: TrainingBatch, step: int) -> StepResult:
+        """See `Method.training_step`."""
+        labeled, unlabeled = batch
+        if unlabeled is None or self.settings.consistency_weight == 0:
+            return self.supervised_step(labeled, step)
+        assert unlabeled.second_strong is not None  # as `strong_views` asks
+        with torch.no_grad():
+            pseudo = pseudo_labels(self.student(unlabeled.weak))
+        target = accepted_mask(pseudo, self.settings.confidence_threshold)
+        first, first_target = cut_mix(unlabeled.strong, target, self.settings.mix_chance)
+        second, second_target = cut_mix(unlabeled.second_strong, target, self.settings.mix_chance)
+        logits = self.student(torch.cat([labeled.image, first, second]))
+        labeled_logits, first_logits, second_logits = logits.split([len(labeled.image), len(first), len(second)])
+        perturbed_logits = self.student(unlabeled.weak, self.settings.feature_dropout)
+
+        weight = 0.5 * self.settings.consistency_weight
+        result = total(
+            supervised=(0.5, dice_and_cross_entropy(labeled_logits, labeled.mask)),
+            first_strong=(0.25 * weight, soft_dice_loss(first_logits.float().softmax(dim=1), first_target)),
+            second_strong=(0.25 * weight, soft_dice_loss(second_logits.float().softmax(dim=1), second_target)),
+            perturbed=(0.5 * weight, soft_dice_loss(perturbed_logits.float().softmax(dim=1), target)),
+        )
+        result.terms["accepted"] = (target >= 0).float().mean()
+        return self.with_patch_contrast(result, labeled, unlabeled, pseudo.probs, step)

@@ -1,0 +1,57 @@
+"""The one slice of a scan that tells most: where the reference shows most of the structures, cut to these."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from patchcl.data.dataset import Case
+from patchcl.data.plan import Plan
+from patchcl.data.scan import read_image, read_mask
+from patchcl.errors import UserError
+
+MARGIN = 0.6
+"""What is shown around the structures, relative to their extent."""
+LEAST = 16.0
+"""Voxels from the middle to an edge, at least."""
+
+
+class TellingSlice(NamedTuple):
+    """A piece of a slice, and every mask on it."""
+
+    place: int  # of the slice in the scan
+    image: np.ndarray  # (X, Y)
+    masks: list[np.ndarray]  # (X, Y) each, the reference first
+    aspect: float  # height of a voxel over its width
+
+
+def telling_slice(case: Case, predictions: Sequence[Path], plan: Plan) -> TellingSlice:
+    """The slice of `case` that tells most, with its reference and with `predictions`.
+
+    Raises:
+        UserError: The scan has no mask, or a file cannot be read.
+    """
+    if case.mask is None:
+        raise UserError(f"{case.name} has no mask to compare with.")
+    scan = read_image(case.images)
+    volumes = [read_mask(path, len(plan.classes), scan.grid) for path in (case.mask, *predictions)]
+    axis = plan.slice_axis
+    flat = len(scan.grid.shape) == 2
+    others = tuple(other for other in range(len(scan.grid.shape)) if flat or other != axis)
+    place = 0 if flat else int((volumes[0] > 0).sum(axis=others).argmax())
+    slices = [volume if flat else np.take(volume, place, axis) for volume in (scan.voxels[0], *volumes)]
+    box = _box(slices[1:])
+    width, height = (scan.grid.spacing_mm[other] for other in others)
+    return TellingSlice(place, slices[0][box], [mask[box] for mask in slices[1:]], height / width)
+
+
+def _box(masks: Sequence[np.ndarray]) -> tuple[slice, slice]:
+    """A square around all structures, with a margin, as far as the image reaches."""
+    inside = np.argwhere(np.any([mask > 0 for mask in masks], axis=0))
+    if not len(inside):
+        return slice(None), slice(None)
+    middle = (inside.min(axis=0) + inside.max(axis=0)) / 2
+    half = max(LEAST, (0.5 + MARGIN) * float((np.ptp(inside, axis=0) + 1).max()))
+    x, y = (slice(max(0, round(centre - half)), round(centre + half) + 1) for centre in middle.tolist())
+    return x, y

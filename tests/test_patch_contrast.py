@@ -1,0 +1,160 @@
+"""Patch contrast as a whole: what it remembers, what it compares, and what it must leave alone."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pydantic import ValidationError
+
+from patchcl.batch import IGNORE
+from patchcl.losses.contrast import Moments, pseudo_label_guided_contrast
+from patchcl.losses.supervised import one_hot
+from patchcl.patch_contrast import ContrastSettings, PatchContrast, embed, embedding_head, patch_side
+from patchcl.teacher import frozen_copy
+
+SMALL = {"patches_per_class": 4, "embedding_size": 8, "memory_length": 64, "memory_least": 2}
+
+
+def build(make_task, dimensions=2, norm="batch", **changes):
+    torch.manual_seed(0)
+    task = make_task(dimensions, norm=norm)
+    student = task.build_network().train()
+    contrast = PatchContrast(ContrastSettings(**(SMALL | changes)), student, task.classes, task.size, task.steps)
+    return contrast, student, frozen_copy(student)
+
+
+def step(contrast, student, teacher, batch, number=0, seed=0):
+    torch.manual_seed(seed)
+    labeled, _ = batch[:2]
+    return contrast(student, teacher, labeled.image, labeled.image, one_hot(labeled.mask, 3), number)
+
+
+def test_the_memory_holds_teacher_embeddings_under_the_classes_they_show(make_task, make_batch):
+    contrast, student, teacher = build(make_task)
+    _, terms = step(contrast, student, teacher, make_batch())
+    drawn = torch.stack([terms[f"patches_{k}"] for k in range(3)]).long()
+    assert drawn.sum() > 0
+    assert torch.equal(contrast.memory.filled, drawn)
+    lengths = contrast.memory.rows[:-1].norm(dim=1)
+    assert ((lengths - 1).abs() < 1e-5).sum() == drawn.sum()
+
+
+def test_the_loss_is_the_guided_one_with_explicit_means_and_covariances(make_task):
+    contrast, *_ = build(make_task, spread_ramp_share=0.0)
+    generator = torch.Generator().manual_seed(0)
+    rows = F.normalize(torch.randn(3, 20, 8, generator=generator), dim=2)
+    contrast.memory.push(rows.flatten(0, 1), torch.arange(3).repeat_interleave(20))
+    embedding = F.normalize(torch.randn(5, 8, generator=generator), dim=1)
+    label = torch.tensor([0, 1, IGNORE, 2, 2])
+    loss, collapsed = contrast.compare(embedding, label, 0)
+    mean = rows.mean(dim=1)
+    covariance = torch.stack([torch.cov(members.T, correction=0) for members in rows])
+    seen = Moments(embedding @ mean.T, torch.einsum("pe,kef,pf->pk", embedding, covariance, embedding))
+    expected = pseudo_label_guided_contrast(seen, label, torch.tensor([True] * 3), 0.2, 4.0, 4096.0)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(collapsed, torch.log(torch.tensor(1 + 4096 * 2 / 3)))
+
+
+@pytest.mark.parametrize("sampler", ["entropy", "topk", "uniform", "coverage"])
+@pytest.mark.parametrize("hard_negatives", ["none", "reweight", "mix", "slab"])
+def test_every_sampler_goes_with_every_kind_of_negative(sampler, hard_negatives, make_task, make_batch):
+    contrast, *networks = build(make_task, sampler=sampler, hard_negatives=hard_negatives)
+    for number in range(3):
+        loss, _ = step(contrast, *networks, make_batch(seed=number), number)
+    loss.backward()
+    assert loss > 0
+    assert all(p.grad.isfinite().all() for p in contrast.student_head.parameters())
+    assert all(p.grad is None for p in (*contrast.teacher_head.parameters(), *networks[1].parameters()))
+
+
+@pytest.mark.parametrize("changes", [{"loss": "info_nce"}, {"entropy_source": "attended"}, {"overlap": 0.2}])
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_every_other_switch_works_on_slices_and_volumes(changes, dimensions, make_task, make_batch):
+    contrast, *networks = build(make_task, dimensions, **changes)
+    for number in range(2):
+        loss, terms = step(contrast, *networks, make_batch(dimensions, seed=number), number)
+    loss.backward()
+    assert loss > 0
+    assert terms["contrast_over_collapse"].isfinite()
+
+
+@pytest.mark.parametrize("loss", ["pseudo_label_guided", "info_nce"])
+def test_the_excess_over_collapse_is_zero_when_all_embeddings_coincide(loss, make_task, make_batch):
+    contrast, *networks = build(make_task, loss=loss)
+    for head in (contrast.student_head, contrast.teacher_head):
+        torch.nn.init.zeros_(head[-1].weight)
+        torch.nn.init.ones_(head[-1].bias)
+    for number in range(2):
+        value, terms = step(contrast, *networks, make_batch(), number)
+    assert value > 1
+    assert terms["contrast_over_collapse"].abs() < 1e-4
+    assert contrast.health()["separability"] < 1e-6
+
+
+@pytest.mark.parametrize("hard_negatives", ["none", "reweight", "mix", "slab"])
+def test_hard_negatives_change_other_classes_and_never_the_own(hard_negatives, make_task):
+    contrast, *_ = build(make_task, hard_negatives=hard_negatives)
+    generator = torch.Generator().manual_seed(0)
+    rows = F.normalize(torch.randn(3, 64, 8, generator=generator), dim=2)
+    contrast.memory.push(rows.flatten(0, 1), torch.arange(3).repeat_interleave(64))
+    embedding, label = F.normalize(torch.randn(6, 8, generator=generator), dim=1), torch.arange(6) % 3
+    similarity = torch.einsum("pe,kme->pkm", embedding, contrast.memory.embedding)
+    found = contrast.seen(embedding, similarity, label).mean
+    own = F.one_hot(label, 3).bool()
+    torch.testing.assert_close(found[own], similarity.mean(dim=2)[own])
+    assert torch.allclose(found[~own], similarity.mean(dim=2)[~own]) == (hard_negatives == "none")
+
+
+def test_it_is_the_same_under_bf16_autocast_once_embedded(make_task):
+    contrast, *_ = build(make_task, temperature=0.05)
+    generator = torch.Generator().manual_seed(0)
+    rows = F.normalize(torch.randn(3, 64, 8, generator=generator), dim=2)
+    contrast.memory.push(rows.flatten(0, 1), torch.arange(3).repeat_interleave(64))
+    embedding, label = F.normalize(torch.randn(6, 8, generator=generator), dim=1), torch.arange(6) % 3
+    exact, _ = contrast.compare(embedding, label, 9)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, _ = contrast.compare(embedding, label, 9)
+    assert torch.equal(found, exact)
+
+
+def test_one_class_in_the_batch_contrasts_nothing_and_stays_in_the_graph(make_task, make_batch):
+    contrast, *networks = build(make_task)
+    batch = make_batch()
+    batch = batch._replace(labeled=batch.labeled._replace(mask=torch.zeros_like(batch.labeled.mask)))
+    loss, terms = step(contrast, *networks, batch)
+    loss.backward()
+    assert loss == terms["contrast_over_collapse"] == 0
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in contrast.student_head.parameters())
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance", "group"])
+def test_patches_leave_every_running_statistic_alone(norm, make_task, make_batch):
+    """The trap: class-attended patches are mostly zeros, and would drag the statistics away from whole images."""
+    contrast, student, teacher = build(make_task, norm=norm)
+    before = {name: value.clone() for name, value in student.named_buffers()}
+    step(contrast, student, teacher, make_batch())
+    assert (len(before) > 5) == (norm == "batch")
+    assert all(torch.equal(value, before[name]) for name, value in student.named_buffers())
+
+
+@pytest.mark.parametrize(
+    ("length", "share", "reduction", "side"), [(256, 0.25, 16, 64), (64, 0.25, 16, 32), (16, 0.25, 16, 16)]
+)
+def test_a_patch_is_a_share_of_the_image_but_never_too_small_for_the_encoder(length, share, reduction, side):
+    assert patch_side(length, share, reduction) == side
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance", "group"])
+def test_embeddings_have_unit_length_and_one_patch_is_enough(norm, make_task):
+    network = make_task(norm=norm).build_network().train()
+    head = embedding_head(network.encoded_channels, 8)
+    for count in (1, 5):
+        lengths = embed(network, head, torch.rand(count, 1, 8, 8)).norm(dim=1)
+        torch.testing.assert_close(lengths, torch.ones(count))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"memory_length": 8, "memory_least": 32}, {"memory_length": 32, "patches_per_class": 64}]
+)
+def test_a_memory_too_short_for_its_settings_is_refused(wrong):
+    with pytest.raises(ValidationError, match="memory_length"):
+        ContrastSettings(**wrong)
