@@ -1,8 +1,8 @@
 """What every part of PatchCL is worth: one part changed at a time, over seeds, on generated scans and on ACDC.
 
-    python benchmarks/ablations.py                                   # generated scans, 2 CPU cores, about an hour a seed
-    python benchmarks/ablations.py --acdc Dataset027_ACDC            # ACDC, with its ssl4mis_split.json inside
-    python benchmarks/ablations.py --table                           # the tables of what is there, nothing is run
+    python benchmarks/ablations.py                             # generated scans, about an hour a seed on one core
+    python benchmarks/ablations.py --acdc Dataset027_ACDC      # ACDC, with its ssl4mis_split.json inside
+    python benchmarks/ablations.py --table                     # the tables of what is there, nothing is run
 
 Every run is scored on validation patients, which choose nothing else here: the last checkpoint counts, and no test scan
 is opened. A run that is in the runs' folder is not run again, and one that was stopped goes on where it was, so the
@@ -198,7 +198,7 @@ def by_patient(pairs: Sequence[Mapping[str, float]]) -> np.ndarray:
     return np.array([np.mean([pair[patient] for pair in pairs if patient in pair]) for patient in patients])
 
 
-def interval(values: np.ndarray, method: Any) -> str:  # noqa: ANN401 - one of the two functions below
+def interval(values: np.ndarray, method: Any) -> str:  # one of the two functions below
     """A mean with its 95 % interval, in Dice points."""
     low, high = method(values)
     return f"{100 * values.mean():+.1f} ({100 * low:+.1f} to {100 * high:+.1f})".replace("-", "−").replace("+nan", "?")

@@ -1,14 +1,18 @@
 """PatchCL's own promises: what its step consists of, worked through by hand."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from patchcl.batch import IGNORE
+from patchcl.config import load_settings
 from patchcl.losses.supervised import dice_and_cross_entropy
 from patchcl.methods import build_method
 from patchcl.methods.patchcl import PatchCLSettings
 from patchcl.pseudo_labels import PseudoLabels, pseudo_labels
 
+FAITHFUL = Path(__file__).parents[2] / "experiments" / "patchcl_faithful.yaml"
 SMALL = {"patches_per_class": 4, "embedding_size": 8, "memory_length": 64, "memory_least": 2}
 
 
@@ -122,3 +126,26 @@ def test_cross_entropy_alone_can_be_asked_for(make_task, make_batch):
         expected = torch.nn.functional.cross_entropy(method.student(batch.labeled.image), batch.labeled.mask)
     for step in (0, 9):
         torch.testing.assert_close(method(batch, step).terms["supervised"], expected)
+
+
+def test_the_faithful_preset_has_the_constants_of_the_authors_code_and_takes_its_steps(make_task, make_batch):
+    settings = load_settings(FAITHFUL)
+    method, contrast = settings.method, settings.method.contrast
+    assert (contrast.temperature, contrast.spread_weight, contrast.negatives) == (0.2, 4.0, 4096)
+    assert (contrast.memory_length, contrast.embedding_size, 4 * contrast.patches_per_class) == (4096, 128, 128)
+    assert (contrast.weight, method.consistency_weight, method.teacher_decay) == (0.5, 4.0, 0.999)
+    assert (contrast.sampler, contrast.hard_negatives, contrast.overlap, contrast.patch_share) == (
+        "coverage",
+        "slab",
+        0.8,
+        0.5,
+    )
+    assert (settings.training.learning_rate, settings.training.power) == (0.007, 2.0)
+    small = contrast.model_copy(update={"memory_length": 64, "memory_least": 2, "embedding_size": 8})
+    torch.manual_seed(0)
+    built = build_method(method.model_copy(update={"contrast": small}), make_task(steps=6)).train()
+    for step in range(6):
+        result = built(make_batch(seed=step), step)
+        result.loss.backward()
+        assert result.loss.isfinite()
+    assert {"consistency", "contrast"} <= set(result.terms)

@@ -1,0 +1,202 @@
+"""Do the embeddings tell the classes apart? The same validation patches, before training, without and with contrast.
+
+    python benchmarks/embeddings.py RUN_WITHOUT RUN_WITH            # two runs of one split, as ablations.py leaves them
+
+Patches are cut from the validation scans of the runs by their true masks, so nothing here was learned from. Features
+are the encoder's, pooled; embeddings are the head's. For each class: silhouette with the cosine distance (1: far from
+the other classes, 0: on the border, below 0: among others) and Fisher's ratio of the variance between classes to that
+within. Writes a table, and a map of all patches along their first two principal components.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from patchcl.config import Settings, read_settings
+from patchcl.data.dataset import read_dataset
+from patchcl.data.plan import Plan, load_plan
+from patchcl.data.prepare import PreparedCase, prepare
+from patchcl.data.splits import cases_of, load_split
+from patchcl.losses.supervised import one_hot
+from patchcl.methods import Task, build_method
+from patchcl.methods.base import Method
+from patchcl.networks import build_network
+from patchcl.patch_contrast import embed
+from patchcl.patches import class_attended_patches, patch_grid
+from patchcl.pictures import class_colour, save_png
+from patchcl.predict import read_checkpoint
+from patchcl.run_folder import RunFolder, write_json, write_text
+from patchcl.samplers import PatchSampler
+from patchcl.seeds import seed_for
+
+RESULTS = Path(__file__).parent / "results"
+PICTURE = Path(__file__).parents[1] / "docs" / "embeddings.png"
+PER_CASE = 16
+"""Patches of every class and validation scan."""
+
+
+class Cloud(NamedTuple):
+    """Unit vectors (N, E) of the same patches in one space."""
+
+    name: str
+    vectors: np.ndarray
+
+
+def main() -> None:
+    """Embed, score, draw."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("without", type=Path, help="a run of patchcl whose contrast weighs nothing")
+    arguments.add_argument("with_contrast", type=Path, help="the same with contrast")
+    arguments.add_argument("--results", type=Path, default=RESULTS)
+    arguments.add_argument("--picture", type=Path, default=PICTURE)
+    chosen = arguments.parse_args()
+    without, contrasted = RunFolder.open(chosen.without), RunFolder.open(chosen.with_contrast)
+    plan = load_plan(contrasted.plan)
+    untrained, trained = build(contrasted, plan), restored(contrasted, plan)
+    pixels, label = validation_patches(contrasted, plan, trained)
+    clouds = [
+        Cloud("features, untrained", features(untrained, pixels)),
+        Cloud("features, trained without contrast", features(restored(without, plan), pixels)),
+        Cloud("features, trained with contrast", features(trained, pixels)),
+        Cloud("embeddings, untrained", embeddings(untrained, pixels)),
+        Cloud("embeddings, trained with contrast", embeddings(trained, pixels)),
+    ]
+    scores = {cloud.name: score(cloud.vectors, label, plan.classes) for cloud in clouds}
+    table = markdown(scores, plan.classes)
+    write_json(chosen.results / "embeddings.json", {"patches": len(label), "scores": scores})
+    write_text(chosen.results / "embeddings.md", table)
+    save_png(drawn(clouds, label, plan.classes), chosen.picture)
+    print(table)
+
+
+def build(run: RunFolder, plan: Plan) -> Method:
+    """The method of a run as it was before its first step."""
+    settings = read_settings(run.settings)
+    torch.manual_seed(seed_for(settings.training.seed, "weights"))
+    return build_method(settings.method, task(settings, plan)).eval()
+
+
+def task(settings: Settings, plan: Plan) -> Task:
+    """What the method of a run was made for."""
+    channels, classes = len(plan.channels), len(plan.classes)
+    return Task(
+        lambda: build_network(settings.network, channels, classes, plan.dimensions),
+        classes,
+        plan.size,
+        settings.training.steps,
+    )
+
+
+def restored(run: RunFolder, plan: Plan) -> Method:
+    """The method of a run after its last step."""
+    method = build(run, plan)
+    method.load_state_dict(read_checkpoint(run, "last")["method"])
+    return method
+
+
+def validation_patches(run: RunFolder, plan: Plan, method: Method) -> tuple[Tensor, np.ndarray]:
+    """Class-attended patches (N, C, *p) of all validation scans by their true masks, and the class of each."""
+    settings = read_settings(run.settings)
+    if settings.data is None or settings.cache is None or method.contrast is None:
+        raise SystemExit(f"{run.root} does not say where its data are, or has no contrast.")
+    dataset = read_dataset(settings.data, settings.split.patient_pattern)
+    cases = cases_of(dataset, load_split(run.split).validation, masked=True)
+    torch.manual_seed(0)
+    pairs = [patches_of(case, len(plan.classes), method.contrast.side) for case in prepare(cases, plan, settings.cache)]
+    label = torch.cat([label for _, label in pairs])
+    return torch.cat([pixels for pixels, _ in pairs])[label >= 0], label[label >= 0].numpy()
+
+
+def patches_of(case: PreparedCase, classes: int, side: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Patches of one scan, all classes alike."""
+    image, mask = (torch.from_numpy(np.load(str(path))) for path in (case.image, case.mask))
+    probs = one_hot(mask.long(), classes)
+    sampler = PatchSampler("uniform", classes, PER_CASE, least=0.5)
+    chosen = sampler(patch_grid(image.float(), probs, side, "confidence"), side)
+    return class_attended_patches(image.float(), probs, chosen, side), chosen.label
+
+
+@torch.no_grad()
+def features(method: Method, pixels: Tensor) -> np.ndarray:
+    """The teacher's deepest features, pooled, centred and of unit length."""
+    pooled = method.teacher.encode(pixels).flatten(2).mean(dim=2)
+    return F.normalize(pooled - pooled.mean(dim=0), dim=1).numpy()
+
+
+@torch.no_grad()
+def embeddings(method: Method, pixels: Tensor) -> np.ndarray:
+    """What the contrast compares."""
+    if method.contrast is None:
+        raise SystemExit("This run has no contrast.")
+    return embed(method.teacher, method.contrast.teacher_head, pixels).numpy()
+
+
+def score(vectors: np.ndarray, label: np.ndarray, classes: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """Silhouette and Fisher's ratio of every class, and their means."""
+    outline, fisher = silhouette(vectors, label), fisher_ratio(vectors, label)
+    rows = {
+        name: {"silhouette": float(outline[label == k].mean()), "fisher": float(fisher[k])}
+        for k, name in enumerate(classes)
+    }
+    mean = {key: float(np.mean([row[key] for row in rows.values()])) for key in ("silhouette", "fisher")}
+    return rows | {"mean": mean}
+
+
+def silhouette(vectors: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """(b - a) / max(a, b) of each vector: a its mean distance within its class, b to the nearest other class.
+
+    Source: Rousseeuw, 1987. The distance is one minus the cosine.
+    """
+    distance = 1 - vectors @ vectors.T
+    member = np.eye(label.max() + 1)[label]
+    count = member.sum(axis=0)
+    own = member.astype(bool)
+    to_class = distance @ member / np.maximum(count, 1)
+    within = to_class[own] * count[label] / np.maximum(count[label] - 1, 1)
+    nearest = np.where(own, np.inf, to_class).min(axis=1)
+    return (nearest - within) / np.maximum(np.maximum(nearest, within), 1e-12)
+
+
+def fisher_ratio(vectors: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Of each class: squared distance of its mean from the mean of all classes, over its variance."""
+    means = np.stack([vectors[label == k].mean(axis=0) for k in range(label.max() + 1)])
+    within = np.array([vectors[label == k].var(axis=0).sum() for k in range(label.max() + 1)])
+    return np.square(means - means.mean(axis=0)).sum(axis=1) / np.maximum(within, 1e-12)
+
+
+def markdown(scores: dict[str, Any], classes: tuple[str, ...]) -> str:
+    """The table."""
+    names = (*classes, "mean")
+    lines = ["| silhouette / Fisher's ratio | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for cloud, rows in scores.items():
+        cells = [f"{rows[name]['silhouette']:.2f} / {rows[name]['fisher']:.2f}" for name in names]
+        lines.append(f"| {cloud} | " + " | ".join(cells) + " |")
+    return "\n".join(lines).replace("-0", "−0") + "\n"
+
+
+def drawn(clouds: list[Cloud], label: np.ndarray, classes: tuple[str, ...]) -> Figure:
+    """One panel a space, one dot a patch, its colour the class."""
+    figure = Figure(figsize=(3.1 * len(clouds), 3.6), layout="constrained")
+    for axis, cloud in zip(figure.subplots(1, len(clouds)), clouds, strict=True):
+        centred = cloud.vectors - cloud.vectors.mean(axis=0)
+        _, _, axes = np.linalg.svd(centred, full_matrices=False)
+        plane = centred @ axes[:2].T
+        for k, name in enumerate(classes):
+            colour = class_colour(k) if k else "#9a9a9a"
+            axis.scatter(*plane[label == k].T, s=7, color=colour, alpha=0.6, linewidths=0, label=name)
+        axis.set_title(cloud.name.replace(", ", "\n"), fontsize=10)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    handles, names = axis.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(classes), markerscale=2.5, frameon=False)
+    return figure
+
+
+if __name__ == "__main__":
+    main()
