@@ -65,9 +65,9 @@ ROWS: dict[str, tuple[str, ...]] = {
     "τ 0.1": ("method.contrast.temperature=0.1",),
     "τ 0.5": ("method.contrast.temperature=0.5",),
     "patch side 1/2": ("method.contrast.patch_share=0.5",),
-    "batch norm": ("network.norm=batch",),
+    "instance norm": ("network.norm=instance",),
     "group norm": ("network.norm=group",),
-    "supervised, batch norm": ("method.name=supervised", "network.norm=batch"),
+    "supervised, instance norm": ("method.name=supervised", "network.norm=instance"),
     "supervised, group norm": ("method.name=supervised", "network.norm=group"),
 }
 """Row of the table -> what differs from `+ PLG`."""

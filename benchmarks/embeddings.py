@@ -5,12 +5,13 @@
 Patches are cut from the validation scans of the runs by their true masks, so nothing here was learned from. Features
 are the encoder's, pooled; embeddings are the head's. For each class: silhouette with the cosine distance (1: far from
 the other classes, 0: on the border, below 0: among others) and Fisher's ratio of the variance between classes to that
-within. Writes a table, and a map of all patches along their first two principal components.
+within. Writes a table, a map of all patches along their first two principal components, and how near to the class of a
+patch its negatives are: the mean cosine between embeddings and the other classes' negatives, mined in every way.
 """
 
 import argparse
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from patchcl.data.plan import Plan, load_plan
 from patchcl.data.prepare import PreparedCase, prepare
 from patchcl.data.splits import cases_of, load_split
 from patchcl.losses.supervised import one_hot
+from patchcl.hard_negatives import HardNegatives
 from patchcl.methods import Task, build_method
 from patchcl.methods.base import Method
 from patchcl.networks import build_network
@@ -68,8 +70,9 @@ def main() -> None:
         Cloud("embeddings, trained with contrast", embeddings(trained, pixels)),
     ]
     scores = {cloud.name: score(cloud.vectors, label, plan.classes) for cloud in clouds}
-    table = markdown(scores, plan.classes)
-    write_json(chosen.results / "embeddings.json", {"patches": len(label), "scores": scores})
+    cosines = negatives(trained, clouds[-1].vectors, label)
+    table = markdown(scores, plan.classes) + "\n" + hardness(cosines)
+    write_json(chosen.results / "embeddings.json", {"patches": len(label), "scores": scores, "negatives": cosines})
     write_text(chosen.results / "embeddings.md", table)
     save_png(drawn(clouds, label, plan.classes), chosen.picture)
     print(table)
@@ -135,6 +138,28 @@ def embeddings(method: Method, pixels: Tensor) -> np.ndarray:
     if method.contrast is None:
         raise SystemExit("This run has no contrast.")
     return embed(method.teacher, method.contrast.teacher_head, pixels).numpy()
+
+
+def negatives(method: Method, vectors: np.ndarray, label: np.ndarray) -> dict[str, float]:
+    """Mean cosine between the embeddings and the negatives that each way of mining makes of the run's memory."""
+    contrast = method.contrast
+    if contrast is None:
+        raise SystemExit("This run has no contrast.")
+    embedding, known = torch.from_numpy(vectors), torch.from_numpy(label)
+    similarity = torch.einsum("pe,kme->pkm", embedding, contrast.memory.embedding)
+    other = ~F.one_hot(known, contrast.classes).bool()
+    cosines = {}
+    for kind in get_args(HardNegatives):
+        contrast.settings = contrast.settings.model_copy(update={"hard_negatives": kind})
+        torch.manual_seed(0)
+        cosines[kind] = float(contrast.seen(embedding, similarity, known).mean[other].mean())
+    return cosines
+
+
+def hardness(cosines: dict[str, float]) -> str:
+    """That as a table."""
+    cells = " | ".join(f"{value:.3f}" for value in cosines.values())
+    return f"| negatives | {' | '.join(cosines)} |\n|{'---|' * (len(cosines) + 1)}\n| mean cosine | {cells} |\n"
 
 
 def score(vectors: np.ndarray, label: np.ndarray, classes: tuple[str, ...]) -> dict[str, dict[str, float]]:

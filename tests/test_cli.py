@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from patchcl import cli
+from patchcl.methods import method_names
 
 PATCHCL = [sys.executable, "-c", "from patchcl.cli import main; main()"]
 
@@ -38,7 +39,16 @@ def as_options(tiny):
 def test_help_lists_every_verb(patchcl):
     code, said = patchcl("--help")
     assert code == 0
-    assert all(verb in said for verb in ("demo", "check", "train", "resume", "predict", "evaluate", "report"))
+    assert all(
+        verb in said for verb in ("demo", "check", "train", "resume", "predict", "evaluate", "compare", "report")
+    )
+
+
+def test_help_names_the_methods_there_are(patchcl):
+    assert set(cli.METHODS) == set(method_names())
+    for verb in ("train", "compare"):
+        _, said = patchcl(verb, "--help")
+        assert all(name in said for name in cli.METHODS)
 
 
 def test_check_says_what_was_understood(patchcl, cardiac):
@@ -109,7 +119,7 @@ def test_predict_does_the_good_scans_lists_the_bad_and_exits_with_1(patchcl, car
             ("train", "{data}", "-o", "{out}", "--set", "training.stepz=3"),
             "Did you mean steps?",
         ),
-        (("train", "{data}", "-o", "{out}", "--method", "magic"), "choose one of mean_teacher, patchcl, supervised"),
+        (("train", "{data}", "-o", "{out}", "--method", "magic"), f"choose one of {', '.join(sorted(cli.METHODS))}"),
         (("train", "{data}", "-o", "{out}", "--steps", "-3"), "training.steps is -3"),
         (("train", "{data}", "-o", "{out}", "--config", "missing.yaml"), "missing.yaml"),
         (("train", "{data}", "-o", "{out}", "--labeled", "nobody"), "nobody"),
@@ -118,6 +128,17 @@ def test_predict_does_the_good_scans_lists_the_bad_and_exits_with_1(patchcl, car
         (("resume", "{data}"), "holds no run"),
         (("predict", "{data}", "{data}", "-o", "{out}"), "holds no run"),
         (("evaluate",), "Give either a RUN"),
+        (("compare",), "Give either DATA and -o DIR, or --table DIR alone"),
+        (("compare", "{data}"), "Give either DATA and -o DIR"),
+        (("compare", "{data}", "--table", "{out}"), "Give either DATA and -o DIR"),
+        (("compare", "--table", "{out}"), "holds no comparison"),
+        (("compare", "{data}", "-o", "{data}"), "something else than a comparison"),
+        (("compare", "{data}", "-o", "{out}", "--methods", "magic"), "each also as NAME+contrast"),
+        (("compare", "{data}", "-o", "{out}", "--methods", ""), "names none"),
+        (("compare", "{data}", "-o", "{out}", "--labeled", "3,few"), "--labeled holds 'few'"),
+        (("compare", "{data}", "-o", "{out}", "--seeds", "-1"), "--seeds holds '-1'"),
+        (("compare", "{data}", "-o", "{out}", "--seeds", ""), "--seeds holds ''"),
+        (("compare", "{data}", "-o", "{out}", "--labeled", "50"), "split.labeled is 50"),
         (("check", "nowhere"), "nowhere"),
     ],
 )
@@ -143,6 +164,56 @@ def test_control_c_leaves_a_resumable_run_and_says_so(cardiac, tmp_path, tiny):
     assert process.returncode == 130
     assert "patchcl resume" in " ".join(said.split())
     assert (run / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_compare_stops_goes_on_and_answers(patchcl, cardiac, tmp_path, tiny):
+    """Two cells side by side; Ctrl-C while they train, then the same command again, then the table alone."""
+    out = tmp_path / "comparison"
+    options = ["--methods", "supervised,mean_teacher", "--labeled", "2", "--seeds", "0", "--steps", "40", "--jobs", "2"]
+    command = ["compare", str(cardiac), "-o", str(out), *options, *as_options(tiny[:3] + tiny[6:])]
+    often = ["--set", "training.log_every=1", "--set", "training.validate_every=20"]
+    process = subprocess.Popen([*PATCHCL, *command, *often], stdout=subprocess.PIPE, text=True)
+    roots = [out / "cells" / "labeled_2" / method / "seed_0" for method in ("supervised", "mean_teacher")]
+    while process.poll() is None and not any((root / "log.jsonl").exists() for root in roots):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Call the same command again to go on" in " ".join(said.split())
+    assert any((root / "checkpoints" / "last.ckpt").is_file() for root in roots)
+    assert not list(out.rglob("*.claim-*"))
+
+    code, said = patchcl(*command, *often)
+    assert code == 0
+    assert "[2/2]" in said
+    assert all(word in said for word in ("supervised", "mean_teacher", "95HD", "RV", "MYO", "LV", "highest Dice"))
+    for root in roots:
+        assert sum(session["steps"] for session in json.loads((root / "sessions.json").read_text())) == 40
+        assert {path.name for path in (root / "evaluation").glob("*.json")} == {"test_last.json", "test_best.json"}
+    cells = json.loads((out / "results.json").read_text())["cells"]
+    assert all(0 < cell["peak_gib"] < 100 and cell["minutes"] > 0 for cell in cells)
+
+    before = {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("*") if path.is_file()}
+    (out / "compare.html").unlink()
+    code, again = patchcl("compare", "--table", out)
+    assert code == 0
+    assert again in said
+    assert (out / "compare.html").is_file()
+    assert before == {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("*") if path.is_file()}
+
+
+def test_a_failed_cell_is_named_at_the_end_and_the_exit_code_is_1(patchcl, cardiac, tmp_path, tiny):
+    data = shutil.copytree(cardiac, tmp_path / "data")
+    scan = sorted((data / "imagesTr").iterdir())[0]
+    scan.write_bytes(bytes(scan.stat().st_size))
+    out = tmp_path / "comparison"
+    code, said = patchcl(
+        "compare", data, "-o", out, "--methods", "supervised", "--labeled", 2, "--seeds", 0, *as_options(tiny)
+    )
+    assert code == 1
+    assert "Failed labeled_2/supervised/seed_0" in said
+    assert scan.name in said
+    assert "Traceback" not in said
 
 
 def test_torch_waits_until_a_verb_needs_it():

@@ -6,8 +6,9 @@ import math
 import numpy as np
 import pytest
 from rich.console import Console
+from scipy import stats
 
-from patchcl.comparison import compare, in_words, points, render_comparison
+from patchcl.comparison import compare, compare_seeds, in_words, points, render_comparison
 from patchcl.errors import UserError
 from patchcl.evaluate import Evaluation, Score
 from patchcl.metrics import EMPTY_POLICY
@@ -49,6 +50,44 @@ def test_every_structure_is_compared_and_their_mean():
 
 def _raised(score: Score) -> Score:
     return score.model_copy(update={"dice": score.dice + 0.25}) if score.structure == "left" else score
+
+
+def test_over_seeds_a_patient_counts_once_with_its_mean_difference():
+    """Against SciPy on the differences, which are 0.2, 0.1 and, of the patient that one seed scored, 0.3."""
+    firsts = [evaluation_of("old", {"a": 0.5, "b": 0.25, "c": 0.5}), evaluation_of("old", {"b": 0.5, "a": 0.5})]
+    seconds = [evaluation_of("new", {"a": 0.6, "b": 0.25, "c": 0.8}), evaluation_of("new", {"a": 0.8, "b": 0.7})]
+    comparison = compare_seeds(firsts, seconds)
+    drawn = stats.bootstrap(
+        (np.array([0.2, 0.1, 0.3]),), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(0)
+    )
+    mean, low, high = comparison.overall.interval
+    assert mean == pytest.approx(0.2)
+    assert (low, high) == pytest.approx(tuple(drawn.confidence_interval))
+    assert comparison.patients == 3
+
+
+def test_one_seed_is_the_plain_comparison():
+    old, new = evaluation_of("old", {"a": 0.5, "b": 0.25}), evaluation_of("new", {"b": 0.5, "a": 0.625})
+    assert compare_seeds([old], [new]) == compare(old, new)
+
+
+@pytest.mark.parametrize(
+    ("gains", "verdict"),
+    [((0.1, 0.2), "helped"), ((0.3, -0.1), "no clear difference"), ((-0.1, -0.2), "hurt"), ((-0.3, 0.1), None)],
+)
+def test_a_verdict_needs_all_seeds(gains, verdict):
+    """In every patient the mean over seeds is ±0.1 or more; still one seed may say otherwise."""
+    old = evaluation_of("old", dict.fromkeys("abcdef", 0.5))
+    seconds = [evaluation_of("new", dict.fromkeys("abcdef", 0.5 + gain)) for gain in gains]
+    assert compare_seeds([old, old], seconds).overall.verdict == (verdict or "no clear difference")
+
+
+def test_seeds_are_paired_one_by_one():
+    a, b = evaluation_of("old", {"a": 0.5}), evaluation_of("new", {"b": 0.5})
+    with pytest.raises(UserError, match="different patients"):
+        compare_seeds([a, b], [b, a])
+    with pytest.raises(ValueError, match="shorter"):
+        compare_seeds([a, a], [a])
 
 
 def test_other_patients_are_not_compared():

@@ -97,6 +97,7 @@ def test_effective_rank_lies_between_the_counts_where_variances_differ_and_is_0_
     shares = np.array([0.9, 0.1])
     assert filled_memory(rows).effective_rank() == pytest.approx(np.exp(-(shares * np.log(shares)).sum()), rel=1e-6)
     assert ClassMemory(2, 5, 3).effective_rank() == 0
+    assert filled_memory(torch.full((2, 5, 3), torch.nan)).effective_rank() == 0
 
 
 def push_on_one_of_two(rank: int, folder: str) -> None:

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from patchcl.batch import IGNORE
 from patchcl.losses.contrast import Moments, pseudo_label_guided_contrast
 from patchcl.losses.supervised import one_hot
-from patchcl.patch_contrast import ContrastSettings, PatchContrast, embed, embedding_head, patch_side
+from patchcl.patch_contrast import ContrastSettings, PatchContrast, Seen, embedded, patch_side
 from patchcl.teacher import frozen_copy
 
 SMALL = {"patches_per_class": 4, "embedding_size": 8, "memory_length": 64, "memory_least": 2}
@@ -24,8 +24,9 @@ def build(make_task, dimensions=2, norm="batch", **changes):
 
 def step(contrast, student, teacher, batch, number=0, seed=0):
     torch.manual_seed(seed)
-    labeled, _ = batch[:2]
-    return contrast(student, teacher, labeled.image, labeled.image, one_hot(labeled.mask, 3), number)
+    image, probs = batch.labeled.image, one_hot(batch.labeled.mask, 3)
+    seen = Seen(image, probs, student.encode(image))
+    return contrast(student, teacher, image, probs, seen, number)
 
 
 def test_the_memory_holds_teacher_embeddings_under_the_classes_they_show(make_task, make_batch):
@@ -66,7 +67,9 @@ def test_every_sampler_goes_with_every_kind_of_negative(sampler, hard_negatives,
     assert all(p.grad is None for p in (*contrast.teacher_head.parameters(), *networks[1].parameters()))
 
 
-@pytest.mark.parametrize("changes", [{"loss": "info_nce"}, {"entropy_source": "attended"}, {"overlap": 0.2}])
+@pytest.mark.parametrize(
+    "changes", [{"embed": "crops"}, {"loss": "info_nce"}, {"entropy_source": "attended"}, {"overlap": 0.2}]
+)
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_every_other_switch_works_on_slices_and_volumes(changes, dimensions, make_task, make_batch):
     contrast, *networks = build(make_task, dimensions, **changes)
@@ -127,29 +130,49 @@ def test_one_class_in_the_batch_contrasts_nothing_and_stays_in_the_graph(make_ta
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance", "group"])
-def test_patches_leave_every_running_statistic_alone(norm, make_task, make_batch):
+@pytest.mark.parametrize("way", ["features", "crops"])
+def test_patches_leave_every_running_statistic_alone(norm, way, make_task, make_batch):
     """The trap: class-attended patches are mostly zeros, and would drag the statistics away from whole images."""
-    contrast, student, teacher = build(make_task, norm=norm)
+    contrast, student, teacher = build(make_task, norm=norm, embed=way)
+    batch = make_batch()
+    image, probs = batch.labeled.image, one_hot(batch.labeled.mask, 3)
+    seen = Seen(image, probs, student.encode(image))
     before = {name: value.clone() for name, value in student.named_buffers()}
-    step(contrast, student, teacher, make_batch())
+    after_teacher = {name: value.clone() for name, value in teacher.named_buffers()}
+    contrast(student, teacher, image, probs, seen, 0)
     assert (len(before) > 5) == (norm == "batch")
     assert all(torch.equal(value, before[name]) for name, value in student.named_buffers())
+    assert all(torch.equal(value, after_teacher[name]) for name, value in teacher.named_buffers())
 
 
 @pytest.mark.parametrize(
-    ("length", "share", "reduction", "side"), [(256, 0.25, 16, 64), (64, 0.25, 16, 32), (16, 0.25, 16, 16)]
+    ("length", "share", "reduction", "side"),
+    [(256, 0.25, 16, 64), (256, 0.3, 16, 64), (128, 0.5, 8, 64), (64, 0.25, 16, 32), (16, 0.25, 16, 16)],
 )
-def test_a_patch_is_a_share_of_the_image_but_never_too_small_for_the_encoder(length, share, reduction, side):
+def test_a_patch_is_a_share_of_the_image_in_whole_features_but_never_less_than_two(length, share, reduction, side):
     assert patch_side(length, share, reduction) == side
 
 
-@pytest.mark.parametrize("norm", ["batch", "instance", "group"])
-def test_embeddings_have_unit_length_and_one_patch_is_enough(norm, make_task):
-    network = make_task(norm=norm).build_network().train()
-    head = embedding_head(network.encoded_channels, 8)
-    for count in (1, 5):
-        lengths = embed(network, head, torch.rand(count, 1, 8, 8)).norm(dim=1)
-        torch.testing.assert_close(lengths, torch.ones(count))
+def test_embeddings_are_standardised_over_the_patches_that_show_a_class():
+    projected = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)) * 3 + 7
+    label = torch.where(torch.arange(50) < 40, 1, IGNORE)
+    known = projected[:40]
+    expected = F.normalize((known - known.mean(dim=0)) / known.std(dim=0, correction=0), dim=1)
+    torch.testing.assert_close(embedded(projected, label)[:40], expected, atol=1e-4, rtol=0)
+    projected[40:] = 1e4
+    torch.testing.assert_close(embedded(projected, label)[:40], expected, atol=1e-4, rtol=0)
+
+
+def test_one_patch_alone_has_no_direction_and_is_no_error():
+    assert torch.equal(embedded(torch.ones(1, 6), torch.zeros(1)), torch.zeros(1, 6))
+
+
+def test_embeddings_of_a_fresh_network_do_not_all_point_the_same_way(make_task, make_batch):
+    """Else the contrast starts at its collapse value, where its gradient vanishes, and stays there."""
+    contrast, *networks = build(make_task)
+    step(contrast, *networks, make_batch())
+    members = contrast.memory.embedding[contrast.memory.written]
+    assert members.mean(dim=0).norm() < 0.2
 
 
 @pytest.mark.parametrize(

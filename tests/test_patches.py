@@ -9,6 +9,7 @@ from patchcl.losses.supervised import one_hot
 from patchcl.patches import (
     ChosenPatches,
     binary_entropy,
+    class_attended_features,
     class_attended_patches,
     flip_at_random,
     grid_mean,
@@ -91,6 +92,26 @@ def test_attended_patches_are_the_crop_times_the_confidence_in_its_class(side):
         patches, chosen.image, windows(chosen.corner.tolist(), side), label, strict=True
     ):
         assert torch.equal(patch, image[(place, slice(None), *window)] * probs[(place, k, *window)])
+
+
+@pytest.mark.parametrize("size", [(16, 24), (18, 26), (16, 8, 8)], ids=["even", "odd", "volumes"])
+def test_attended_features_are_their_mean_under_the_confidence_in_the_class(size):
+    generator, reduction = torch.Generator().manual_seed(0), 2
+    low = tuple(length // reduction for length in size)
+    features = torch.randn(3, 5, *low, generator=generator)
+    coarse = torch.rand(3, 4, *low, generator=generator)
+    probs = torch.nn.functional.interpolate(coarse, scale_factor=float(reduction), mode="nearest")
+    side = (8, 4, 4)[: len(size)]
+    grid = patch_grid(torch.ones(3, 1, *size), probs, side, "confidence")
+    label = torch.arange(len(grid.image)) % 4
+    chosen = ChosenPatches(grid.image, grid.corner, label, torch.zeros(len(label)))
+    found = class_attended_features(features, probs, chosen, side, reduction)
+    corners = [[start // reduction for start in corner] for corner in chosen.corner.tolist()]
+    for n, window in enumerate(windows(corners, [length // reduction for length in side])):
+        place, k = int(grid.image[n]), int(label[n])
+        weight = coarse[(place, k, *window)].flatten()
+        expected = (features[(place, slice(None), *window)].flatten(1) * weight).sum(dim=1) / weight.sum()
+        torch.testing.assert_close(found[n], expected)
 
 
 def test_flips_mirror_each_patch_whole():

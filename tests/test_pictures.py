@@ -10,11 +10,14 @@ from patchcl.pictures import (
     DARK,
     LIGHT,
     PALETTE,
+    MethodMarks,
     Panel,
     class_colour,
+    efficiency_chart,
     learning_curves,
     loss_terms,
     mask_over_image,
+    methods_chart,
     overlay_grid,
     patient_chart,
     png,
@@ -22,6 +25,7 @@ from patchcl.pictures import (
     save_png,
     smooth,
 )
+from patchcl.statistics import Interval
 
 CLASSES = ("background", "left", "right")
 LOGS = {
@@ -153,6 +157,68 @@ def test_patients_stand_in_the_order_of_the_first_run():
     assert [label.get_text() for label in axis.get_xticklabels()] == ["b", "a"]
     assert first.get_offsets().tolist() == [[0, 50], [1, 90]]
     assert second.get_offsets().tolist() == [[0, 75], [1, 80]]
+
+
+def test_label_efficiency_draws_every_method_with_its_deviation():
+    """Names that share a stem share a colour; the legend ranks the ends, whatever the order of the lines."""
+    nothing = float("nan")
+    curves = {
+        "supervised": [(3, 0.5, 0.1), (7, 0.75, 0.02)],
+        "unimatch": [(3, 0.625, nothing), (7, 0.875, nothing)],
+        "unimatch+contrast": [(7, 0.8, 0.01)],
+        "bcp": [],
+    }
+    figure = efficiency_chart(curves, "supervised", LIGHT)
+    (axis,) = figure.axes
+    lines = {container.get_label(): container for container in axis.containers}
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "unimatch",
+        "unimatch+contrast",
+        "supervised",
+    ]
+    data, _, (bars,) = lines["supervised"]
+    assert data.get_xydata().tolist() == [[3, 50], [7, 75]]
+    assert [segment[:, 1].tolist() for segment in bars.get_segments()] == [
+        pytest.approx([40, 60]),
+        pytest.approx([73, 77]),
+    ]
+    colours = {name: line[0].get_color() for name, line in lines.items()}
+    assert colours["supervised"] == LIGHT.ink
+    assert colours["unimatch"] == colours["unimatch+contrast"] == LIGHT.runs[0]
+    assert lines["unimatch"][0].get_linestyle() != lines["unimatch+contrast"][0].get_linestyle()
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["3", "7"]
+    assert png(figure).startswith(b"\x89PNG")
+
+
+def test_the_chart_of_methods_has_a_line_for_each():
+    unknown = float("nan")
+    methods = {
+        "new": MethodMarks([0.5, 0.75], 0.625, Interval(0.1, 0.05, 0.15), "helped", 2.0, 1.5),
+        "old": MethodMarks([0.25, 0.5], 0.375, Interval(unknown, unknown, unknown), "", 1.0, unknown),
+        "bad": MethodMarks([0.25], 0.25, Interval(-0.1, -0.2, -0.05), "hurt", 1.0, 0.5),
+        "odd": MethodMarks([0.25], 0.25, Interval(0.1, 0.05, 0.2), "no clear difference", 1.0, 0.5),
+    }
+    figure = methods_chart(methods, DARK)
+    patients, difference, minutes, memory = figure.axes
+    assert [label.get_text() for label in patients.get_yticklabels()] == list(methods)
+    assert patients.yaxis_inverted()
+    assert patients.collections[0].get_offsets()[:, 0].tolist() == [50, 75]
+    assert np.abs(patients.collections[0].get_offsets()[:, 1]).max() < 0.5
+    assert patients.lines[0].get_xdata().tolist() == [62.5, 62.5]
+    zero, *lines = difference.lines
+    assert zero.get_xdata() == [0, 0]
+    assert lines[0].get_xdata().tolist() == pytest.approx([5, 15])
+    assert [line.get_color() for line in lines[::2]] == [DARK.runs[0], DARK.ink, DARK.runs[1], DARK.ink]
+    assert [bar.get_width() for bar in minutes.patches] == [2, 1, 1, 1]
+    assert [bar.get_width() for bar in memory.patches][::2] == [1.5, 0.5]
+    assert png(figure).startswith(b"\x89PNG")
+
+
+def test_a_row_of_pictures_may_be_shorter():
+    image = np.eye(6)
+    figure = overlay_grid([[Panel(image), Panel(image)], [Panel(image)]], ("one", "two"), CLASSES)
+    assert [len(axis.images) for axis in figure.axes] == [1, 1, 1, 0]
+    assert png(figure).startswith(b"\x89PNG")
 
 
 def test_a_picture_is_written_whole(tmp_path):

@@ -196,27 +196,26 @@ def compare(
     table: Annotated[Path | None, typer.Option(help="Train nothing; show what this folder holds.")] = None,
 ) -> None:
     """Train many methods with several seeds and amounts of masks, and compare them in a table and on a page."""
-    from patchcl.grid.question import ask
     from patchcl.grid.compare import compare_methods, show_comparison
+    from patchcl.grid.question import ask
 
     if table is not None and data is None:
         show_comparison(table, console, on)
-    elif table is None and data is not None and out is not None:
-        overrides = _overrides(settings, split=split, steps=steps, device=device)
-        named = METHODS if methods is None else _parts(methods)
-        counts = [None if count == "all" else _number(count, "--labeled") for count in _parts(labeled)]
-        numbers = [_number(seed, "--seeds") for seed in _parts(seeds)]
-        question = ask(data, named, counts, numbers, config, overrides, on, voxels)
-        ending = compare_methods(question, out, jobs, console)
-        if ending.stop:
-            console.print("Stopped; all of it is saved. Call the same command again to go on.")
-            raise typer.Exit(ending.stop.exit_code)
-    else:
+        return
+    if table is not None or data is None or out is None:
         raise UserError("Give either DATA and -o DIR, or --table DIR alone.")
-    console.print(f"Page: [bold]{(table or out or Path()) / 'compare.html'}[/bold]", highlight=False)
-    if table is None and ending.failed:
-        for place, reason in ending.failed.items():
-            errors.print(f"[bold red]Failed[/bold red] {place}: {reason}", highlight=False)
+    named = METHODS if methods is None else _parts(methods)
+    counts = [None if count == "all" else _number(count, "--labeled") for count in _parts(labeled)]
+    numbers = [_number(seed, "--seeds") for seed in _parts(seeds) or [""]]
+    overrides = _overrides(settings, split=split, steps=steps, device=device)
+    ending = compare_methods(ask(data, named, counts, numbers, config, overrides, on, voxels), out, jobs, console)
+    if ending.stop:
+        console.print("Stopped; all of it is saved. Call the same command again to go on.")
+        raise typer.Exit(ending.stop.exit_code)
+    for place, reason in ending.failed.items():
+        errors.print("[bold red]Failed[/bold red]", end=" ")
+        errors.print(f"{place}: {reason}", markup=False, highlight=False, soft_wrap=True)
+    if ending.failed:
         raise typer.Exit(1)
 
 

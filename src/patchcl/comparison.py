@@ -55,7 +55,7 @@ def compare_seeds(firsts: Sequence[Evaluation], seconds: Sequence[Evaluation]) -
 
     Runs are paired within a seed, so seeds may score different patients. A patient's difference is the mean over the
     seeds that scored it, and patients are the unit of the interval: it covers which patients were scored, and not
-    which seeds were drawn.
+    which seeds were drawn. Hence a verdict also needs all seeds to be of its opinion.
 
     Args:
         firsts: One evaluation per seed; at least one.
@@ -139,10 +139,14 @@ def _demand_same(what: str, first: Evaluation, second: Evaluation, ours: Sequenc
 def _difference(firsts: Sequence[Evaluation], seconds: Sequence[Evaluation], structure: str) -> Difference:
     before, after = _over_seeds(firsts, structure), _over_seeds(seconds, structure)
     interval = paired_interval(list(before.values()), [after[patient] for patient in before])
+    gains = [
+        summarise(second, "dice", structure).mean - summarise(first, "dice", structure).mean
+        for first, second in zip(firsts, seconds, strict=True)
+    ]
     enough = len(before) >= FEWEST_PATIENTS
-    if enough and interval.low > 0:
+    if enough and interval.low > 0 and min(gains) > 0:
         return Difference(structure, interval, "helped")
-    if enough and interval.high < 0:
+    if enough and interval.high < 0 and max(gains) < 0:
         return Difference(structure, interval, "hurt")
     return Difference(structure, interval, "no clear difference")
 

@@ -252,7 +252,9 @@ def _score(
         for score in score_case(*masks, classes, spacing):
             scores.append(Score(patient=patient, case=_stem(reference), **score._asdict()))
     unit: Literal["mm", "voxels"] = "voxels" if spacings == {1.0} else "mm"
-    return Evaluation(name=name, structures=tuple(classes[1:]), unit=unit, scores=tuple(scores), provenance=dict(provenance))
+    return Evaluation(
+        name=name, structures=tuple(classes[1:]), unit=unit, scores=tuple(scores), provenance=dict(provenance)
+    )
 
 
 def _provenance(

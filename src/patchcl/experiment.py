@@ -118,8 +118,8 @@ def _build(settings: Settings, plan: Plan) -> Method:
     )
     method = build_method(settings.method, task)
     if settings.training.compile:
-        method.student.compile()
-        method.teacher.compile()
+        for network in (method.student, method.teacher):
+            network.segment = torch.compile(network.segment)  # type: ignore[method-assign]
     return method
 
 

@@ -76,12 +76,13 @@ class ClassMemory(nn.Module):
     def effective_rank(self) -> float:
         """In how many directions the embeddings differ: exp of the entropy of their covariance's spectrum.
 
-        From 1, all on one line through their mean, to the number of dimensions. 0 for an empty memory.
+        From 1, all on one line through their mean, to the number of dimensions. 0 for an empty memory, and where
+        training has diverged and embeddings are no numbers.
 
         Source: Roy & Vetterli, 2007, "The effective rank", with eigenvalues of the covariance for singular values.
         """
         rows = self.embedding[self.written].double()
-        if len(rows) == 0:
+        if len(rows) == 0 or not rows.isfinite().all():
             return 0.0
         spectrum = torch.linalg.eigvalsh(torch.cov(rows.T, correction=0)).clamp(min=0)
         share = spectrum / spectrum.sum().clamp(min=1e-12)

@@ -4,7 +4,7 @@ PatchCL is built on it, and any other method that has pseudo-labels can add it t
 """
 
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from patchcl.networks.unet import UNet
 from patchcl.patches import (
     ChosenPatches,
     EntropySource,
+    class_attended_features,
     class_attended_patches,
     flip_at_random,
     patch_grid,
@@ -33,6 +34,9 @@ class ContrastSettings(Section):
 
     weight: float = Field(0.01, ge=0, description="Of the contrastive loss; 0 leaves it out.")
     loss: Literal["pseudo_label_guided", "info_nce"] = "pseudo_label_guided"
+    embed: Literal["features", "crops"] = Field(
+        "features", description="Features of the whole image under the class, or crops of the class-attended image."
+    )
     sampler: Sampler = Field("entropy", description="How patches are chosen among those that show a class.")
     entropy_source: EntropySource = Field("confidence", description="What the average patch entropy is taken of.")
     patch_share: float = Field(0.25, gt=0, le=1, description="Side of a patch over that of the image.")
@@ -58,6 +62,14 @@ class ContrastSettings(Section):
         return self
 
 
+class Seen(NamedTuple):
+    """What the student was shown in a step."""
+
+    image: Tensor  # (B, C, *S) in [0, 1]
+    probs: Tensor  # (B, K, *S) what it shows: one-hot masks of labeled images, the teacher's probabilities of others
+    features: Tensor  # (B, F, *s) the student's deepest, with their gradient
+
+
 class PatchContrast(nn.Module):
     """An embedding head for the student and one for its teacher, a memory of the teacher's embeddings, a sampler."""
 
@@ -68,6 +80,7 @@ class PatchContrast(nn.Module):
         self.settings = settings
         self.classes = classes
         self.side = tuple(patch_side(length, settings.patch_share, network.reduction) for length in size)
+        self.reduction = network.reduction
         self.spread_ramp = settings.spread_ramp_share * steps
         self.student_head = embedding_head(network.encoded_channels, settings.embedding_size)
         self.teacher_head = frozen_copy(self.student_head)
@@ -77,30 +90,49 @@ class PatchContrast(nn.Module):
         )
 
     def forward(
-        self, student: UNet, teacher: UNet, weak: Tensor, strong: Tensor, probs: Tensor, step: int
+        self, student: UNet, teacher: UNet, weak: Tensor, probs: Tensor, seen: Seen, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The contrastive loss of the step's patches, and what the log should know of them.
 
-        The teacher embeds the weak view of every chosen patch, mirrored at random, into the memory; the student embeds
-        the strong view and is compared with the classes in the memory.
+        The teacher's embeddings of the weak views go into the memory; the student's of its own views are compared with
+        the classes in the memory.
 
         Args:
-            student: Its encoder embeds with a gradient.
-            teacher: Its encoder embeds without one.
+            student: Its encoder embeds crops.
+            teacher: Its encoder embeds without a gradient.
             weak: (B, C, *S) in [0, 1].
-            strong: (B, C, *S) other views of the same pixels.
             probs: (B, K, *S) one-hot masks of labeled images, the teacher's probabilities of others.
+            seen: What the student was shown, and what it is taken to show.
             step: Of the run, from 0.
         """
         with torch.no_grad():
-            chosen = self.sampler(patch_grid(weak, probs, self.side, self.settings.entropy_source), self.side)
-            patches = flip_at_random(class_attended_patches(weak, probs, chosen, self.side))
-            self.memory.push(embed(teacher, self.teacher_head, patches), chosen.label)
+            chosen = self.choose(weak, probs)
+            if self.settings.embed == "crops":
+                features = self.encoded_crops(teacher, weak, probs, chosen)
+            else:
+                features = class_attended_features(teacher.encode(weak), probs, chosen, self.side, self.reduction)
+            self.memory.push(embedded(self.teacher_head(features), chosen.label), chosen.label)
 
-        patches = class_attended_patches(strong, probs, chosen, self.side)
-        embedding = embed(student, self.student_head, patches)
-        loss, collapsed = self.compare(embedding, chosen.label, step)
+            chosen = self.choose(seen.image, seen.probs)
+        if self.settings.embed == "crops":
+            features = self.encoded_crops(student, seen.image, seen.probs, chosen)
+        else:
+            features = class_attended_features(seen.features, seen.probs, chosen, self.side, self.reduction)
+        loss, collapsed = self.compare(embedded(self.student_head(features), chosen.label), chosen.label, step)
         return loss, {"contrast_over_collapse": loss.detach() - collapsed} | self.chosen_terms(chosen)
+
+    def choose(self, image: Tensor, probs: Tensor) -> ChosenPatches:
+        """The patches of a step."""
+        chosen: ChosenPatches = self.sampler(
+            patch_grid(image, probs, self.side, self.settings.entropy_source), self.side
+        )
+        return chosen
+
+    def encoded_crops(self, network: UNet, image: Tensor, probs: Tensor, chosen: ChosenPatches) -> Tensor:
+        """(P, F) pooled features of crops of the class-attended images, mirrored at random."""
+        crops = flip_at_random(class_attended_patches(image, probs, chosen, self.side))
+        with running_statistics_untouched(network):
+            return network.encode(crops).flatten(2).mean(dim=2)
 
     def compare(self, embedding: Tensor, label: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """The loss of student embeddings against the memory, and its value if all embeddings coincided."""
@@ -156,8 +188,12 @@ class PatchContrast(nn.Module):
 
 
 def patch_side(length: int, share: float, reduction: int) -> int:
-    """Side of a patch in pixels: a share of the image's, but enough to leave two features along it if there is room."""
-    return min(length, max(round(length * share), 2 * reduction))
+    """Side of a patch in pixels: that share of the image's, as a multiple of two features, and two at the least.
+
+    Where the image is smaller than that, the patch is the image.
+    """
+    step = 2 * reduction
+    return min(length, max(round(length * share / step) * step, step))
 
 
 def embedding_head(channels: int, size: int) -> nn.Module:
@@ -165,9 +201,14 @@ def embedding_head(channels: int, size: int) -> nn.Module:
     return nn.Sequential(nn.Linear(channels, channels), nn.LayerNorm(channels), nn.ReLU(), nn.Linear(channels, size))
 
 
-def embed(network: UNet, head: nn.Module, patches: Tensor) -> Tensor:
-    """(P, C, *p) patches to (P, E) embeddings of unit length."""
-    with running_statistics_untouched(network):
-        features = network.encode(patches)
-    embedding: Tensor = head(features.flatten(2).mean(dim=2)).float()
-    return F.normalize(embedding, dim=1)
+def embedded(projected: Tensor, label: Tensor) -> Tensor:
+    """(P, E) what the head makes of a step's patches, standardised, and of unit length.
+
+    Every dimension has mean 0 and variance 1 over the patches that show a class. Without that the embeddings of a fresh
+    network all point the same way. There the loss has its collapse value and hardly a gradient, and it stays.
+    """
+    projected = projected.float()
+    share = ((label >= 0) / (label >= 0).sum().clamp(min=1)).unsqueeze(1)
+    mean = (share * projected).sum(dim=0)
+    variance = (share * (projected - mean).square()).sum(dim=0)
+    return F.normalize((projected - mean) / (variance + 1e-5).sqrt(), dim=1)

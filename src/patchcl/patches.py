@@ -94,6 +94,32 @@ def class_attended_patches(
     return (pixels * attention.gather(-1, known)).movedim(-1, 1)
 
 
+def class_attended_features(
+    features: Float[Tensor, "B F *s"],
+    probs: Float[Tensor, "B K *S"],
+    chosen: ChosenPatches,
+    side: Sequence[int],
+    reduction: int,
+) -> Float[Tensor, "P F"]:
+    """The mean feature of each chosen patch, every place weighted by the confidence in the patch's class there.
+
+    Args:
+        features: Of whole images.
+        probs: At the resolution of the images.
+        chosen: With corners in pixels of the images.
+        side: Of a patch in pixels of the images: an even multiple of `reduction`, or the whole image.
+        reduction: Pixels of an image along each place of the features.
+    """
+    low = chosen._replace(corner=chosen.corner // reduction)
+    low_side = [max(1, length // reduction) for length in side]
+    pool = F.adaptive_avg_pool2d if probs.ndim == 4 else F.adaptive_avg_pool3d
+    attention = _crop(pool(probs, features.shape[2:]).movedim(1, -1), low, low_side).flatten(1, -2)  # (P, places, K)
+    seen = _crop(features.movedim(1, -1), low, low_side).flatten(1, -2)  # (P, places, F)
+    known = chosen.label.clamp(min=0).view(-1, 1, 1).expand(-1, attention.shape[1], 1)
+    weight = attention.gather(2, known)
+    return (weight * seen).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-6)
+
+
 def flip_at_random(patches: Float[Tensor, "P C *p"]) -> Float[Tensor, "P C *p"]:
     """Mirrors every patch along every axis, or not, with even chances: another look at the same tissue."""
     for axis in range(2, patches.ndim):

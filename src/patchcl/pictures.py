@@ -51,6 +51,7 @@ class MethodMarks(NamedTuple):
     patients: Sequence[float]  # Dice of each, 0 .. 1
     dice: float  # 0 .. 1
     difference: Interval  # in Dice
+    verdict: str  # helped or hurt stand out
     minutes: float
     peak_gib: float
 
@@ -189,33 +190,42 @@ def patient_chart(scores: Mapping[str, Mapping[str, float]], theme: Theme = LIGH
 def efficiency_chart(
     curves: Mapping[str, Sequence[tuple[int, float, float]]], baseline: str, theme: Theme = LIGHT
 ) -> Figure:
-    """Dice over the number of labeled patients, one line per method with its deviation; the best at the end on top.
+    """Dice over the number of labeled patients, one line per method with its deviation; the legend ranks their ends.
 
     Args:
-        curves: By method its points: labeled patients, mean Dice and standard deviation (NaN for none), 0 .. 1.
+        curves: By method its points: labeled patients, mean Dice and standard deviation (NaN for none), 0 .. 1. Names
+            that share what stands before a + share a colour, and those with a + have dotted lines.
         baseline: The method whose line is dashed and in the colour of text.
         theme: Suits the figure to a light or a dark page; its background is transparent.
     """
     figure = _transparent_figure(9.2, 4.2)
     axis = figure.add_subplot()
-    ranked = sorted((name for name in curves if curves[name]), key=lambda name: -curves[name][-1][1])
-    others = [name for name in curves if name != baseline]  # keep their colours whoever leads
-    for name in ranked:
-        labeled, dice, spread = (np.array(values, float) for values in zip(*curves[name], strict=True))
-        place = others.index(name) if name in others else 0
-        look = {"color": theme.runs[place % len(theme.runs)], "marker": "os^D"[place // len(theme.runs) % 4]}
-        if name == baseline:
-            look = {"color": theme.ink, "marker": "o", "linestyle": "--"}
-        error = 100 * np.nan_to_num(spread)
-        axis.errorbar(labeled, 100 * dice, error, label=name, linewidth=1.6, markersize=4.5, capsize=2, **look)  # type: ignore[arg-type]
+    families = list(dict.fromkeys(name.partition("+")[0] for name in curves if name != baseline))
+    for name in sorted((name for name in curves if curves[name]), key=lambda name: -curves[name][-1][1]):
+        labeled, dice, deviation = (np.array(values, float) for values in zip(*curves[name], strict=True))
+        family, plus, _ = name.partition("+")
+        colour = theme.ink if name == baseline else theme.runs[families.index(family) % len(theme.runs)]
+        style = "--" if name == baseline else ":" if plus else "-"
+        error = 100 * np.nan_to_num(deviation)
+        axis.errorbar(
+            labeled,
+            100 * dice,
+            error,
+            label=name,
+            color=colour,
+            linestyle=style,
+            marker="s" if plus else "o",
+            linewidth=1.6,
+            markersize=4.5,
+            capsize=2,
+        )
     _plain_axis(axis, "Dice, %; bars are one standard deviation over seeds", theme)
     counts = sorted({labeled for points in curves.values() for labeled, _, _ in points})
     axis.set_xscale("log")
     axis.set_xticks(counts, [str(count) for count in counts])
     axis.set_xticks([], minor=True)
     axis.set_xlabel("labeled patients", fontsize=9, color=theme.ink)
-    legend = figure.legend(loc="outside right upper", frameon=False, fontsize=9, labelcolor=theme.ink)
-    legend.set_in_layout(True)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9, labelcolor=theme.ink)
     return figure
 
 
@@ -228,21 +238,23 @@ def methods_chart(methods: Mapping[str, MethodMarks], theme: Theme = LIGHT) -> F
     """
     figure = _transparent_figure(9.2, 0.75 + 0.3 * len(methods))
     patients, difference, minutes, memory = figure.subplots(1, 4, sharey=True, width_ratios=(4, 3, 1.3, 1.3))
-    accent, against = theme.runs[0], theme.runs[1]
+    colours = {"helped": theme.runs[0], "hurt": theme.runs[1]}
     difference.axvline(0, color=theme.ink, linewidth=0.8)
     for line, marks in enumerate(methods.values()):
         jitter = 0.22 * (2 * (np.arange(len(marks.patients)) * 0.618 % 1) - 1)
-        patients.scatter(100 * np.array(marks.patients), line + jitter, color=accent, alpha=0.45, s=12, linewidths=0)
+        patients.scatter(
+            100 * np.array(marks.patients), line + jitter, color=theme.runs[0], alpha=0.45, s=12, linewidths=0
+        )
         patients.plot([100 * marks.dice] * 2, [line - 0.36, line + 0.36], color=theme.ink, linewidth=2)
         mean, low, high = (100 * value for value in marks.difference)
-        colour = accent if low > 0 else against if high < 0 else theme.ink
+        colour = colours.get(marks.verdict, theme.ink)
         difference.plot([low, high], [line, line], color=colour, linewidth=2)
         difference.plot([mean], [line], color=colour, marker="o", markersize=5)
     for axis, name in ((minutes, "minutes"), (memory, "peak_gib")):
         axis.barh(
             range(len(methods)), [getattr(marks, name) for marks in methods.values()], color=theme.grid, height=0.6
         )
-    titles = ("Dice of every patient, %; line: mean", "Difference in Dice points, 95 % interval", "Minutes", "GiB")
+    titles = ("Dice of every patient and mean, %", "Dice points gained, 95 % interval", "Minutes", "GiB")
     for axis, title in zip((patients, difference, minutes, memory), titles, strict=True):
         _plain_axis(axis, title, theme)
     patients.set_yticks(range(len(methods)), list(methods), fontsize=9)

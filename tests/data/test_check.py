@@ -158,7 +158,9 @@ def test_one_image_on_two_sides_is_a_problem_and_on_one_a_warning(make_dataset: 
     assert len(report.problems) == 2
     assert report.warnings == ()
     leaked, near = report.problems
-    assert f"{taught}_0000.nii.gz (labeled) and {root / 'imagesTs' / 't_0000.nii.gz'} (test) are the same image" in leaked
+    assert (
+        f"{taught}_0000.nii.gz (labeled) and {root / 'imagesTs' / 't_0000.nii.gz'} (test) are the same image" in leaked
+    )
     assert "u0_0000.nii.gz (unlabeled) and " in near
     assert f"{chosen}_0000.nii.gz (validation) look the same (correlation 0.99" in near
     for name in ("imagesTs/t", "imagesUn/u0"):

@@ -83,7 +83,12 @@ def test_a_copy_in_disguise_is_recognised(change: Callable[[np.ndarray], np.ndar
 def test_across_sides_it_is_a_problem_and_within_one_a_warning() -> None:
     first, other = anatomy(), anatomy(seed=1)
     held = signatures(a=first, b=2 * first, c=other, d=anatomy(seed=2), e=other + RANDOM.normal(0, 15, other.shape))
-    sides = {"labeled": [case("a")], "unlabeled": [case("c"), case("d")], "validation": [case("b")], "test": [case("e")]}
+    sides = {
+        "labeled": [case("a")],
+        "unlabeled": [case("c"), case("d")],
+        "validation": [case("b")],
+        "test": [case("e")],
+    }
     exact, near = find_duplicates(sides, held).problems
     assert exact.startswith("a_0000.nii.gz (labeled) and b_0000.nii.gz (validation) are the same image. ")
     assert "put a and b on one side with --split" in exact

@@ -80,16 +80,17 @@ def test_the_optimizer_is_sgd_as_published():
     assert found == {"lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4, "nesterov": False}
 
 
-@PATIENTS
-@pytest.mark.parametrize("method", ["supervised", "patchcl"])
-def test_a_step_of_a_preset_runs(method, patients, cardiac, tmp_path):
+@pytest.mark.parametrize(("patients", "method"), [(3, "supervised"), (7, "patchcl"), (14, "supervised")])
+def test_a_step_of_a_preset_runs(patients, method, cardiac, tmp_path):
     reduced = ("plan.size=[32, 32]", "split.labeled=2", "training.steps=2", "training.log_every=1")
     small = ("training.labeled_per_batch=2", "training.unlabeled_per_batch=2", "training.device=cpu")
     settings = preset(patients, f"method.name={method}", *reduced, *small)
     outcome = start(cardiac, tmp_path / "run", settings, Console(quiet=True))
     rates = [row["learning_rate"] for row in read_rows(outcome.run) if "learning_rate" in row]
     assert rates == pytest.approx([0.01 * 0.5**0.9, 0])
-    assert all(torch.isfinite(weight).all() for weight in torch.load(RunFolder(outcome.run.root).last)["method"].values())
+    assert all(
+        torch.isfinite(weight).all() for weight in torch.load(RunFolder(outcome.run.root).last)["method"].values()
+    )
 
 
 @pytest.mark.realdata
@@ -106,4 +107,5 @@ def test_a_preset_teaches_with_the_published_slices(patients, acdc):
     assert sum(len(each) for each in prepared) == SLICES[patients]
     for each in prepared:
         assert each.shape[1:] == (1, 256, 256)
-        assert (each.min(), each.max()) == (0, 1)
+        assert 0 <= each.min() < 0.01
+        assert 0.9 < each.max() <= 1

@@ -48,9 +48,10 @@ def put_cell(question: Question, cell: Cell, out: Path, dice: Sequence[float], *
     write_json(run.provenance, {"commit": "abc", "hardware": "an abacus", "seconds": 60.0} | facts)
     spent = Session(hardware="an abacus", threads=1, at_once=1, steps=6, seconds=60.0, peak_mib=512.0)
     write_json(run.root / "sessions.json", [spent.model_dump()])
+    other = {"jaccard": 0.5, "hd95_mm": 9, "asd_mm": 3}
     for checkpoint, gain in (("best", 0.125), ("last", 0.0)):
         scores = [
-            Score(patient=f"p{place}", case=f"p{place}", structure=name, dice=each + gain, jaccard=each, hd95_mm=9, asd_mm=3)
+            Score(patient=f"p{place}", case=f"p{place}", structure=name, dice=each + gain, **other)
             for place, each in enumerate(dice)
             for name in STRUCTURES
         ]

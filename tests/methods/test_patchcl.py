@@ -47,8 +47,9 @@ def test_boxes_move_image_and_pseudo_mask_together(make_task):
     method = build(make_task(), mix_chance=1.0, confidence_threshold=0.0)
     image = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 16, 16)
     pseudo = PseudoLabels(image, image[:, 0].long(), torch.ones(4, 16, 16), torch.zeros(4, 16, 16))
-    mixed, target = method.mixed(image, pseudo)
+    mixed, target, probs = method.mixed(image, pseudo)
     assert torch.equal(mixed[:, 0].long(), target)
+    assert torch.equal(mixed, probs)
     assert all(set(target[k].unique().tolist()) == {k, (k - 1) % 4} for k in range(4))
 
 

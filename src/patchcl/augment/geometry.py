@@ -58,7 +58,7 @@ def _everything(turn: Tensor, size: tuple[int, ...], settings: AugmentSettings, 
 
 
 def _one_at_a_time(turn: Tensor, size: tuple[int, ...], settings: AugmentSettings, generator: Generator) -> Tensor:
-    """Half of the matrices (B, D, D) turn by quarters and mirror an axis, a quarter are those of `turn`, a quarter stay.
+    """Half of the matrices (B, D, D) make quarter turns and mirror an axis, a quarter are of `turn`, a quarter stay.
 
     Source: SSL4MIS, `dataloaders/dataset.py`, `RandomGenerator`. Deviations: angles are real numbers, and the image is
     rotated after it was resized, not before, and linearly.

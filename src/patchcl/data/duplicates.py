@@ -46,11 +46,10 @@ def signature(voxels: np.ndarray) -> np.ndarray:
     value. An axis of a single voxel does not count.
     """
     volume = np.reshape(voxels, (*voxels.shape, *[1] * (4 - voxels.ndim)))  # a slice is a volume of one layer
-    blocks = F.adaptive_avg_pool3d(
-        torch.from_numpy(np.ascontiguousarray(volume, dtype=np.float32)),
-        tuple(BLOCKS if length > 1 else 1 for length in volume.shape[1:]),
-    ).numpy()
-    rows = blocks.reshape(len(voxels), -1).astype(np.float64)
+    size = [BLOCKS if length > 1 else 1 for length in volume.shape[1:]]
+    tensor = torch.from_numpy(np.ascontiguousarray(volume, dtype=np.float32))
+    blocks = F.adaptive_avg_pool3d(tensor, (size[0], size[1], size[2]))
+    rows = blocks.numpy().reshape(len(voxels), -1).astype(np.float64)
     rows -= rows.mean(axis=1, keepdims=True)
     flat = [channel.min() == channel.max() for channel in voxels]
     lengths = np.where(flat, np.inf, np.maximum(np.linalg.norm(rows, axis=1), 1e-12))
@@ -78,7 +77,7 @@ def find_duplicates(sides: Mapping[str, Sequence[Case]], signatures: Mapping[str
             warnings.append(f"{line} They count twice; if that is not meant, remove one.")
         else:
             problems.append(
-                f"{line} Nothing may be learned from or chosen by what is scored later: remove one of them, or put "
+                f"{line} An image may lie on one side only: remove one of the two, or put "
                 f"{' and '.join(dict.fromkeys([case.patient, other.patient]))} on one side with --split FILE."
             )
     return Duplicates(_shortened(problems), _shortened(warnings))

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from patchcl.grid.claims import claimed
 from patchcl.config import Settings
 from patchcl.errors import UserError
 from patchcl.evaluate import Evaluation, Side, evaluate_run, read_evaluation
 from patchcl.experiment import resume, start
+from patchcl.grid.claims import claimed
 from patchcl.predict import best_device, read_checkpoint
 from patchcl.provenance import hardware
 from patchcl.run_folder import RunFolder, write_json, write_text

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from patchcl.grid.cell import finished
 from patchcl.evaluate import Side
-from patchcl.grid.question import Question, job_of
+from patchcl.grid.cell import finished
 from patchcl.grid.files import write_csv, write_results
 from patchcl.grid.folder import join, read_question
+from patchcl.grid.question import Question, job_of
 from patchcl.grid.summary_page import write_grid_page
 from patchcl.grid.table import read_levels
 from patchcl.grid.words import render_levels
@@ -51,3 +51,4 @@ def show_comparison(out: Path, console: Console, on: Side | None = None) -> None
     write_csv(levels, out / "compare.csv")
     write_results(question, levels, out / "results.json")
     write_grid_page(question, levels, out)
+    console.print(f"Page: [bold]{out / 'compare.html'}[/bold]  (open it in a browser)", highlight=False)

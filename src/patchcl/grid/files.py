@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from patchcl.evaluate import MEAN, METRICS
 from patchcl.grid.cell import CHECKPOINTS
-from patchcl.evaluate import MEAN, METRICS, summarise
 from patchcl.grid.question import Question, counted_labeled
-from patchcl.grid.table import CellResult, Level, Row
+from patchcl.grid.table import CellResult, Figure, Level, Row
 from patchcl.grid.words import headline, sentences
 from patchcl.metrics import EMPTY_POLICY
 from patchcl.run_folder import write_json, write_text
@@ -20,7 +20,7 @@ from patchcl.run_folder import write_json, write_text
 
 def write_csv(levels: Sequence[Level], path: Path) -> None:
     """One line for every count of labeled patients, method, checkpoint and structure; what is not known is empty."""
-    lines = [line for level in levels for row in level.rows for line in _lines(level, row)]
+    lines = [_plain(line) for level in levels for row in level.rows for line in _lines(level, row)]
     table = io.StringIO()
     writer = csv.DictWriter(table, list(dict.fromkeys(key for line in lines for key in line)), lineterminator="\n")
     writer.writeheader()
@@ -68,8 +68,8 @@ def _lines(level: Level, row: Row) -> Iterator[dict[str, Any]]:
 
 
 def _figures(level: Level, row: Row, structure: str, checkpoint: str) -> dict[str, float]:
-    spreads = {each: row.figure(each, structure, checkpoint) for each in METRICS}
-    named = {each.replace("_mm", f"_{level.unit}"): spread for each, spread in spreads.items()}
+    spreads = {metric: row.spread(Figure(metric, structure, checkpoint)) for metric in METRICS}
+    named = {metric.replace("_mm", f"_{level.unit}"): spread for metric, spread in spreads.items()}
     return {f"{name}_{part}": value for name, spread in named.items() for part, value in spread._asdict().items()}
 
 
@@ -91,7 +91,10 @@ def _cell(result: CellResult) -> dict[str, Any]:
         "scores": {
             checkpoint: {
                 **{key: of.provenance.get(key) for key in ("step", "weights", "settings_sha256", "split_fingerprint")},
-                **{metric.replace("_mm", f"_{of.unit}"): summarise(of, metric).mean for metric in METRICS},
+                **{
+                    metric.replace("_mm", f"_{of.unit}"): result.means[Figure(metric, checkpoint=checkpoint)]
+                    for metric in METRICS
+                },
             }
             for checkpoint, of in result.scores.items()
         },

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from patchcl import __version__
-from patchcl.grid.cell import Job
 from patchcl.config import Settings, load_settings
 from patchcl.data.dataset import Dataset, read_dataset
 from patchcl.data.splits import cases_of, make_split
 from patchcl.errors import UserError
 from patchcl.evaluate import Side
+from patchcl.grid.cell import Job
 from patchcl.methods import method_names
 from patchcl.section import Section
 

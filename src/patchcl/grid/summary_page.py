@@ -10,12 +10,14 @@ from patchcl.data.dataset import read_dataset
 from patchcl.data.plan import load_plan
 from patchcl.errors import UserError
 from patchcl.evaluate import counted
-from patchcl.grid.question import Question, cell_root
 from patchcl.grid.files import settings_fingerprint
-from patchcl.grid.table import BASELINE, Level, Row, labeled_words, remarks
+from patchcl.grid.question import Question, cell_root
+from patchcl.grid.table import BASELINE, DICE, Figure, Level, Row, labeled_words, remarks
 from patchcl.grid.words import (
+    BEST_DICE,
     INTERVALS,
     caution,
+    details,
     figure_cell,
     headline,
     is_best,
@@ -47,10 +49,11 @@ def write_grid_page(question: Question, levels: Sequence[Level], out: Path) -> N
         "title": TITLE,
         "headline": headline(levels),
         "sentences": sentences(levels),
-        "warnings": [*remarks(levels), *caution(levels)],
+        "warnings": list(remarks(levels)),
+        "caution": list(caution(levels)),
         "levels": [_level(level) for level in levels if level.structures],
         "curves": _curves(levels),
-        "overlays": [overlay for level in levels if (overlay := _overlay(question, level, out))],
+        "overlay": next((_overlay(question, level, out) for level in levels if level.complete), None),
         "missing": missing(levels),
         "policy": EMPTY_POLICY,
         "intervals": INTERVALS,
@@ -75,38 +78,35 @@ def _level(level: Level) -> dict[str, Any]:
 
 def _row(level: Level, row: Row) -> dict[str, Any]:
     difference = row.against.overall if row.against else None
+    low_high = [points(end) for end in difference.interval[1:]] if difference else []
     return {
         "method": row.method,
         "seeds": len(row.results),
-        "cells": [
-            _cell(level, row, "dice"),
-            _cell(level, row, "dice", checkpoint="best"),
-            _cell(level, row, "jaccard"),
-            _cell(level, row, "hd95_mm"),
-            _cell(level, row, "asd_mm"),
-            *(_cell(level, row, "dice", structure=structure) for structure in level.structures),
-            (plain(row.minutes), False),
-            (plain(row.peak_gib, digits=2), False),
-        ],
+        "dice": _cell(level, row, DICE),
         "difference": points(difference.interval.mean) if difference else "",
-        "interval": f"{points(difference.interval.low)} to {points(difference.interval.high)}" if difference else "",
+        "interval": " to ".join(low_high),
         "verdict": difference.verdict.split()[0] if difference else "",
+        "best": _cell(level, row, BEST_DICE),
+        "minutes": plain(row.minutes),
+        "peak_gib": plain(row.peak_gib, digits=2),
+        "details": [_cell(level, row, figure) for figure in details(level)],
     }
 
 
-def _cell(level: Level, row: Row, metric: Any, **which: str) -> tuple[str, bool]:  # noqa: ANN401 - a Metric
+def _cell(level: Level, row: Row, figure: Figure) -> tuple[str, bool]:
     """A figure, and whether it is the best of its column."""
-    return figure_cell(row, metric, **which), is_best(level, row, metric, **which)
+    return figure_cell(row, figure), is_best(level, row, figure)
 
 
 def _marks(level: Level) -> dict[str, MethodMarks]:
     """What the chart of a level draws, the best method on top."""
-    rows = sorted((row for row in level.rows if row.results), key=lambda row: -row.figure("dice").mean)
+    rows = sorted((row for row in level.rows if row.results), key=lambda row: -row.spread().mean)
     return {
         row.method: MethodMarks(
             patients=list(row.patient_dice().values()),
-            dice=row.figure("dice").mean,
+            dice=row.spread().mean,
             difference=row.against.overall.interval if row.against else NOT_KNOWN,
+            verdict=row.against.overall.verdict if row.against else "",
             minutes=row.minutes.mean,
             peak_gib=row.peak_gib.mean,
         )
@@ -120,7 +120,7 @@ def _curves(levels: Sequence[Level]) -> dict[str, str] | None:
     for level in levels:
         for row in level.rows:
             if row.results and level.labeled_patients is not None:
-                curves.setdefault(row.method, []).append((level.labeled_patients, *row.figure("dice")))
+                curves.setdefault(row.method, []).append((level.labeled_patients, *row.spread()))
     counts = {labeled for points_ in curves.values() for labeled, _, _ in points_}
     return themed(lambda theme: efficiency_chart(curves, BASELINE, theme)) if len(counts) > 1 else None
 
@@ -128,8 +128,6 @@ def _curves(levels: Sequence[Level]) -> dict[str, str] | None:
 def _overlay(question: Question, level: Level, out: Path) -> Overlay | None:
     """What every method made of the same patient; None if the scans are not there any more."""
     rows = {row.method: row for row in level.complete}
-    if not rows:
-        return None
     first = rows.get(BASELINE, level.complete[0]).results[0]
     results = {
         name: next((each for each in row.results if each.cell.seed == first.cell.seed), None)
@@ -182,7 +180,7 @@ def _cells(levels: Sequence[Level]) -> Iterator[tuple[str, str, str, str, str]]:
     for level in levels:
         for row in level.rows:
             for each in row.results:
-                dice = 100 * sum(each.scores["last"].by_patient("dice").values()) / len(each.scores["last"].patients)
+                dice = 100 * each.means[DICE]
                 known = each.provenance
                 yield (
                     each.cell.place,

@@ -2,16 +2,16 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from patchcl.grid.cell import CHECKPOINTS, Session, error_file, finished, scores_of, sessions_of
 from patchcl.comparison import Comparison, compare_seeds
 from patchcl.data.splits import load_split
-from patchcl.evaluate import MEAN, Evaluation, Metric, Spread, counted, summarise
+from patchcl.evaluate import MEAN, METRICS, Evaluation, Metric, Spread, summarise
+from patchcl.grid.cell import CHECKPOINTS, Session, error_file, finished, scores_of, sessions_of
 from patchcl.grid.question import Cell, Question, cell_root
 from patchcl.run_folder import RunFolder
 from patchcl.run_log import read_rows
@@ -20,11 +20,24 @@ BASELINE = "supervised"
 """The method whose runs the others are paired with, seed by seed."""
 
 
+class Figure(NamedTuple):
+    """What a column of the table shows."""
+
+    metric: Metric
+    structure: str = MEAN
+    checkpoint: str = "last"
+
+
+DICE = Figure("dice")
+"""The headline."""
+
+
 class CellResult(NamedTuple):
     """What a cell has come to."""
 
     cell: Cell
     scores: dict[str, Evaluation]  # by checkpoint; none of an empty cell
+    means: dict[Figure, float]  # over patients
     why: str  # a cell is empty; "" for one that is not
     sessions: list[Session]
     steps: int
@@ -52,10 +65,9 @@ class Row(NamedTuple):
     against: Comparison | None  # the baseline; None for itself and where no seed has both
     pairs: int  # seeds that have both
 
-    def figure(self, metric: Metric, structure: str = MEAN, checkpoint: str = "last") -> Spread:
+    def spread(self, figure: Figure = DICE) -> Spread:
         """Mean and standard deviation over seeds of the mean over patients; NaN where there is too little for it."""
-        scores = [result.scores[checkpoint] for result in self.results]
-        return over_seeds([summarise(each, metric, structure).mean for each in scores])
+        return over_seeds([result.means[figure] for result in self.results])
 
     @property
     def minutes(self) -> Spread:
@@ -111,18 +123,14 @@ class Level(NamedTuple):
     def complete(self) -> list[Row]:
         """The methods with most seeds, best Dice first: only among them is one called the best."""
         rows = [row for row in self.rows if row.results and len(row.results) == self.seeds]
-        return sorted(rows, key=lambda row: -row.figure("dice").mean)
+        return sorted(rows, key=lambda row: -row.spread().mean)
 
-    def best(self, metric: Metric, structure: str = MEAN, checkpoint: str = "last") -> float | None:
-        """The best figure of a column; None where all are alike."""
-        figures = [row.figure(metric, structure, checkpoint).mean for row in self.complete]
-        if not figures or min(figures) == max(figures):
+    def best(self, figure: Figure) -> float | None:
+        """The best of a column; None where all are alike."""
+        means = [row.spread(figure).mean for row in self.complete]
+        if not means or min(means) == max(means):
             return None
-        return max(figures) if metric in ("dice", "jaccard") else min(figures)
-
-    def row(self, method: str) -> Row:
-        """The row of `method`."""
-        return next(row for row in self.rows if row.method == method)
+        return max(means) if figure.metric in ("dice", "jaccard") else min(means)
 
 
 def read_levels(question: Question, out: Path) -> list[Level]:
@@ -143,12 +151,23 @@ def read_cell(question: Question, cell: Cell, out: Path) -> CellResult:
     return CellResult(
         cell=cell,
         scores=scores,
+        means={figure: summarise(scores[figure.checkpoint], *figure[:2]).mean for figure in figures_of(scores)},
         why="" if scores else _why(run, steps),
         sessions=sessions_of(root),
         steps=steps,
         provenance=json.loads(run.provenance.read_text("utf-8")) if run.provenance.is_file() else {},
         labeled_patients=len(load_split(run.split).labeled) if run.split.is_file() else None,
     )
+
+
+def figures_of(scores: Mapping[str, Evaluation]) -> list[Figure]:
+    """Every figure that the scores of a cell hold."""
+    return [
+        Figure(metric, structure, checkpoint)
+        for checkpoint, evaluation in scores.items()
+        for structure in (*evaluation.structures, MEAN)
+        for metric in METRICS
+    ]
 
 
 def over_seeds(values: Sequence[float]) -> Spread:
@@ -170,10 +189,10 @@ def remarks(levels: Sequence[Level]) -> Iterator[str]:
         listed = [f"{name} ({threads} threads, {count} at once)" for name, threads, count in sorted(machines)]
         yield f"Times and memory were not all measured under the same conditions: {'; '.join(listed)}."
     for level in levels:
-        few = [f"{row.method} {len(row.results)}" for row in level.rows if len(row.results) < level.seeds]
+        few = [f"{row.method} ({len(row.results)})" for row in level.rows if len(row.results) < level.seeds]
         if few:
             yield (
-                f"With {labeled_words(level)}, these have fewer than the {level.seeds} seeds of others, and none is "
+                f"With {labeled_words(level)}, these have fewer than the {level.seeds} seeds of others, and are never "
                 f"called the best: {', '.join(few)}."
             )
         lone = [row.method for row in level.rows if row.against and row.pairs < len(row.results)]
@@ -183,9 +202,8 @@ def remarks(levels: Sequence[Level]) -> Iterator[str]:
 
 def labeled_words(level: Level) -> str:
     """How many labeled patients, in words."""
-    if level.labeled_patients is None:
-        return "all labeled patients" if level.labeled is None else f"{level.labeled} labeled patients"
-    return counted(level.labeled_patients).replace("patient", "labeled patient")
+    count = level.labeled_patients or level.labeled
+    return "all labeled patients" if count is None else f"{count} labeled patient" + "s" * (count != 1)
 
 
 def _level(question: Question, results: dict[Cell, CellResult], labeled: int | None) -> Level:

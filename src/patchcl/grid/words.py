@@ -1,15 +1,15 @@
 """A comparison of many methods for the terminal: tables, and the answer in words."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from patchcl.comparison import Comparison, compare_seeds, in_words, points
-from patchcl.evaluate import MEAN, Metric, Spread, counted, shown
-from patchcl.grid.table import BASELINE, Level, Row, labeled_words, remarks
+from patchcl.comparison import Comparison, compare_seeds, points
+from patchcl.evaluate import Metric, Spread, counted, shown
+from patchcl.grid.table import BASELINE, DICE, Figure, Level, Row, labeled_words, remarks
 from patchcl.metrics import EMPTY_POLICY
 
 NOTHING = "Nothing to compare yet"
@@ -18,6 +18,8 @@ INTERVALS = (
     "intervals (bootstrap over patients) cover which patients were scored, not which seeds were drawn: for these "
     "see the deviations, which are over seeds."
 )
+BEST_DICE = Figure("dice", checkpoint="best")
+DETAILS: tuple[Metric, ...] = ("jaccard", "hd95_mm", "asd_mm")
 MANY = 3
 """From so many comparisons on, the reader is warned that chance gets as many tries."""
 
@@ -27,9 +29,9 @@ def render_levels(levels: Sequence[Level], console: Console) -> None:
     for level in levels:
         console.rule(f"[bold]{labeled_words(level)}[/bold]", align="left")
         console.print(f"{counted(level.patients)} scored; mean ± standard deviation over seeds", highlight=False)
-        for table in (quality_table(level), detail_table(level)):
+        for table in (quality_table(level), surface_table(level), structure_table(level)):
             console.print(table)
-            console.print(EMPTY_POLICY, style="dim", highlight=False)
+        console.print(EMPTY_POLICY, style="dim", highlight=False)
     for place, why in missing(levels):
         console.print(f"Empty: {place}: {why}", highlight=False, markup=False)
     for remark in (*remarks(levels), *caution(levels)):
@@ -41,50 +43,39 @@ def render_levels(levels: Sequence[Level], console: Console) -> None:
 
 
 def quality_table(level: Level) -> Table:
-    """The headline of every method, what it adds to the baseline, and what it costs."""
-    table = _table()
-    for heading in ("seeds", "Dice %\nlast", f"against {BASELINE}\nin Dice points", "Dice %\nbest", "min", "GiB"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    """The headline of every method, what it adds to the baseline, and the second checkpoint."""
+    table = _table(("Dice %\nlast", f"against {BASELINE}\nin Dice points", "Dice %\nbest"))
     for row in level.rows:
-        table.add_row(row.method, f"{len(row.results)}", *quality_cells(level, row))
+        cells = (_marked(level, row, DICE), difference_cell(row.against), _marked(level, row, BEST_DICE))
+        table.add_row(row.method, *cells)
     return table
 
 
-def detail_table(level: Level) -> Table:
-    """Of the last checkpoint overlap, distances, and the Dice of every structure."""
-    table = _table()
-    for heading in (
-        "Jaccard %",
-        f"95HD {level.unit}",
-        f"ASD {level.unit}",
-        *(f"{name}\nDice %" for name in level.structures),
-    ):
-        table.add_column(heading, justify="right", no_wrap=True)
+def surface_table(level: Level) -> Table:
+    """Of the last checkpoint the other figures."""
+    table = _table(("Jaccard %", f"95HD {level.unit}", f"ASD {level.unit}"))
     for row in level.rows:
-        table.add_row(row.method, *detail_cells(level, row))
+        table.add_row(row.method, *(_marked(level, row, Figure(metric)) for metric in DETAILS))
     return table
 
 
-def quality_cells(level: Level, row: Row) -> list[str]:
-    """Dice of the last checkpoint, the difference, Dice of the best checkpoint, minutes and memory."""
-    return [
-        _marked(level, row, "dice"),
-        difference_cell(row.against),
-        _marked(level, row, "dice", checkpoint="best"),
-        plain(row.minutes),
-        plain(row.peak_gib, digits=2),
-    ]
+def structure_table(level: Level) -> Table:
+    """Of the last checkpoint the Dice of every structure; seeds, and what training took."""
+    table = _table((*(f"{name}\nDice %" for name in level.structures), "seeds", "minutes", "GiB"))
+    for row in level.rows:
+        dice = (plain(row.spread(Figure("dice", name)), scale=100) for name in level.structures)
+        table.add_row(row.method, *dice, str(len(row.results)), plain(row.minutes), plain(row.peak_gib, digits=2))
+    return table
 
 
-def detail_cells(level: Level, row: Row) -> list[str]:
-    """Jaccard, 95HD and ASD of all structures, and the Dice of each."""
-    overall = [_marked(level, row, metric) for metric in ("jaccard", "hd95_mm", "asd_mm")]
-    return overall + [_marked(level, row, "dice", structure) for structure in level.structures]
+def details(level: Level) -> list[Figure]:
+    """What the page shows in its second table."""
+    return [*map(Figure, DETAILS), *(Figure("dice", structure) for structure in level.structures)]
 
 
-def figure_cell(row: Row, metric: Metric, structure: str = MEAN, checkpoint: str = "last") -> str:
+def figure_cell(row: Row, figure: Figure) -> str:
     """A figure as tables print it; nothing where nothing was measured."""
-    return shown(row.figure(metric, structure, checkpoint), metric) if row.results else ""
+    return shown(row.spread(figure), figure.metric) if row.results else ""
 
 
 def difference_cell(against: Comparison | None) -> str:
@@ -95,9 +86,9 @@ def difference_cell(against: Comparison | None) -> str:
     return f"{points(mean)} ({points(low)} to {points(high)})"
 
 
-def plain(spread: Spread, digits: int = 1) -> str:
+def plain(spread: Spread, digits: int = 1, scale: int = 1) -> str:
     """The mean alone; nothing where it is not known."""
-    return "" if math.isnan(spread.mean) else f"{spread.mean:.{digits}f}"
+    return "" if math.isnan(spread.mean) else f"{scale * spread.mean:.{digits}f}"
 
 
 def missing(levels: Sequence[Level]) -> list[tuple[str, str]]:
@@ -107,12 +98,16 @@ def missing(levels: Sequence[Level]) -> list[tuple[str, str]]:
 
 def headline(levels: Sequence[Level]) -> str:
     """Which method scores highest, in one line."""
-    best = {labeled_words(level): level.complete[0].method for level in levels if level.complete}
+    best: dict[str, list[Level]] = {}
+    for level in levels:
+        if level.complete:
+            best.setdefault(level.complete[0].method, []).append(level)
     if not best:
         return NOTHING
-    if len(set(best.values())) == 1:
-        return f"{next(iter(best.values()))} scores highest"
-    return ", ".join(f"{method} scores highest with {labeled}" for labeled, method in best.items())
+    if len(best) == 1:
+        return f"{next(iter(best))} scores highest"
+    counts = [f"{method} with {_listed(level.labeled_patients for level in of)}" for method, of in best.items()]
+    return f"Highest Dice: {', '.join(counts)} labeled patients"
 
 
 def sentences(levels: Sequence[Level]) -> list[str]:
@@ -125,7 +120,7 @@ def caution(levels: Sequence[Level]) -> Iterator[str]:
     tries = sum(row.against is not None for level in levels for row in level.rows)
     if tries >= MANY:
         yield (
-            f"{tries} methods or levels are compared with {BASELINE}, each for itself: among so many, a method that "
+            f"There are {tries} comparisons with {BASELINE}, and each stands for itself: among so many, a method that "
             "is no better can look better by chance."
         )
 
@@ -140,39 +135,39 @@ def lead(level: Level) -> Comparison | None:
 
 
 def _about(level: Level) -> Iterator[str]:
-    best = level.complete[0]
+    best, ahead = level.complete[0], lead(level)
     seeds = f"{level.seeds} seed" + "s" * (level.seeds != 1)
-    yield f"With {labeled_words(level)} ({seeds}): {best.method} has the highest Dice, {figure_cell(best, 'dice')} %."
-    ahead = lead(level)
+    gain = f", {difference_cell(best.against)} points against {BASELINE}" if best.against else ""
+    dice = f"{figure_cell(best, DICE)} %{gain}"
+    yield f"With {labeled_words(level)} ({seeds}) {best.method} has the highest Dice, {dice}."
     if ahead is not None:
-        clear = {
-            "helped": "which is a clear lead",
-            "hurt": "which cannot be",
-            "no clear difference": "which may be chance",
-        }
-        yield f"It leads {ahead.first} by {difference_cell(ahead)} Dice points, {clear[ahead.overall.verdict]}."
-    if best.against is not None and (ahead is None or ahead.first != BASELINE):
-        yield in_words(best.against)
-    groups = {
-        verdict: [row.method for row in level.rows if row.against and row.against.overall.verdict == verdict]
-        for verdict in ("helped", "no clear difference", "hurt")
-    }
+        how = "is clear" if ahead.overall.verdict == "helped" else "may be chance"
+        yield f"Its lead over the next, {ahead.first}, {how}: {difference_cell(ahead)}."
     words = {"helped": "Better than", "no clear difference": "Not clearly different from", "hurt": "Worse than"}
-    yield from (f"{words[verdict]} {BASELINE}: {', '.join(names)}." for verdict, names in groups.items() if names)
+    for verdict, word in words.items():
+        names = [row.method for row in level.rows if row.against and row.against.overall.verdict == verdict]
+        if names:
+            yield f"{word} {BASELINE}: {', '.join(names)}."
 
 
-def _marked(level: Level, row: Row, metric: Metric, structure: str = MEAN, checkpoint: str = "last") -> str:
-    """The figure, bold where it is the best of its column."""
-    text = figure_cell(row, metric, structure, checkpoint)
-    return f"[bold]{text}[/bold]" if is_best(level, row, metric, structure, checkpoint) else text
+def _listed(counts: Iterable[int | None]) -> str:
+    return " and ".join(map(str, counts))
 
 
-def is_best(level: Level, row: Row, metric: Metric, structure: str = MEAN, checkpoint: str = "last") -> bool:
+def is_best(level: Level, row: Row, figure: Figure) -> bool:
     """Whether no method with as many seeds has a better figure, and not all have the same."""
-    return row.figure(metric, structure, checkpoint).mean == level.best(metric, structure, checkpoint)
+    return row.spread(figure).mean == level.best(figure)
 
 
-def _table() -> Table:
+def _marked(level: Level, row: Row, figure: Figure) -> str:
+    """The figure, bold where it is the best of its column."""
+    text = figure_cell(row, figure)
+    return f"[bold]{text}[/bold]" if is_best(level, row, figure) else text
+
+
+def _table(headings: Sequence[str]) -> Table:
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("method", no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, justify="right")
     return table

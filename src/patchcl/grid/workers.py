@@ -17,10 +17,10 @@ from typing import NamedTuple, Self
 import torch
 from rich.console import Console
 
+from patchcl.evaluate import shown, summarise
 from patchcl.grid.board import Board
 from patchcl.grid.cell import BUSY, REPLACED, Job, error_file, finished, scores_of
 from patchcl.grid.claims import claims_on
-from patchcl.evaluate import shown, summarise
 from patchcl.run_folder import write_text
 from patchcl.stopping import StopRequest, stop_on_signals
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from patchcl.batch import LabeledBatch, StepResult, TrainingBatch, UnlabeledBatch
 from patchcl.losses.supervised import dice_and_cross_entropy, one_hot
 from patchcl.networks.unet import UNet
-from patchcl.patch_contrast import ContrastSettings, PatchContrast
+from patchcl.patch_contrast import ContrastSettings, PatchContrast, Seen
 from patchcl.section import Section
 from patchcl.teacher import follow, frozen_copy, warmed_up
 
@@ -75,8 +75,10 @@ class Method(nn.Module, ABC):
 
     def supervised_step(self, labeled: LabeledBatch, step: int) -> StepResult:
         """The step that every method takes while unlabeled images weigh nothing."""
-        supervised = self.segmentation_loss(self.student(labeled.image), labeled.mask)
-        return self.with_patch_contrast(total(supervised=(1.0, supervised)), labeled, None, None, step)
+        logits, features = self.student.segment(labeled.image)
+        result = total(supervised=(1.0, self.segmentation_loss(logits, labeled.mask)))
+        seen = Seen(labeled.image, one_hot(labeled.mask, self.classes), features)
+        return self.with_patch_contrast(result, labeled, None, None, step, seen)
 
     def with_patch_contrast(
         self,
@@ -85,11 +87,12 @@ class Method(nn.Module, ABC):
         unlabeled: UnlabeledBatch | None,
         pseudo_probs: Tensor | None,
         step: int,
+        seen: Seen | None = None,
     ) -> StepResult:
         """A step's loss with PatchCL's contrast added, if the settings ask for it.
 
         Masks say what the patches of labeled images show, the teacher's probabilities of the weak views what those of
-        unlabeled images do.
+        unlabeled images do. `seen` spares the student another look at labeled and strong images.
         """
         if self.contrast is None:
             return result
@@ -97,7 +100,9 @@ class Method(nn.Module, ABC):
         if unlabeled is not None and pseudo_probs is not None:
             weak, strong = torch.cat([weak, unlabeled.weak]), torch.cat([strong, unlabeled.strong])
             probs = torch.cat([probs, pseudo_probs])
-        contrast, terms = self.contrast(self.student, self.teacher, weak, strong, probs, step)
+        if seen is None:
+            seen = Seen(strong, probs, self.student.encode(strong))
+        contrast, terms = self.contrast(self.student, self.teacher, weak, probs, seen, step)
         loss = result.loss + self.contrast.settings.weight * contrast
         return StepResult(loss, result.terms | {"contrast": contrast.detach()} | terms)
 

@@ -135,6 +135,6 @@ def component_roots(mask: Tensor, classes: int) -> Tensor:
         seen = torch.where(member, root.view_as(mask).unsqueeze(1), -1).float()  # exact up to 256³ pixels
         best = pool(seen, kernel_size=3, stride=1, padding=1).flatten(2).gather(1, channel).squeeze(1).long()
         best = torch.where(background, own, best)
-        root = root.scatter_reduce(1, root, best, "amax").maximum(best)
+        root = root.scatter_reduce(1, root, best, "amax")
         root = root.gather(1, root)
     return root

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from patchcl.augment.mix import mix, random_boxes
 from patchcl.batch import StepResult, TrainingBatch
-from patchcl.losses.supervised import cross_entropy
+from patchcl.losses.supervised import cross_entropy, one_hot
 from patchcl.methods.base import Method, MethodSettings, Task, total
-from patchcl.patch_contrast import ContrastSettings
+from patchcl.patch_contrast import ContrastSettings, Seen
 from patchcl.pseudo_labels import PseudoLabels, accepted_mask, pseudo_labels
 from patchcl.teacher import ramp_up
 
@@ -53,8 +53,9 @@ class PatchCL(Method):
 
         with torch.no_grad():
             pseudo = pseudo_labels(self.teacher(unlabeled.weak))
-        strong, target = self.mixed(unlabeled.strong, pseudo)
-        logits = self.student(torch.cat([labeled.image, strong]))
+        strong, target, probs = self.mixed(unlabeled.strong, pseudo)
+        images = torch.cat([labeled.image, strong])
+        logits, features = self.student.segment(images)
         labeled_logits, unlabeled_logits = logits.split([len(labeled.image), len(strong)])
 
         ramp = ramp_up(int(step - self.warm_up_steps), self.ramp_steps)
@@ -63,10 +64,12 @@ class PatchCL(Method):
             consistency=(ramp * self.settings.consistency_weight, self.segmentation_loss(unlabeled_logits, target)),
         )
         result.terms["accepted"] = (target >= 0).float().mean()
-        return self.with_patch_contrast(result, labeled, unlabeled, pseudo.probs, step)
+        seen = Seen(images, torch.cat([one_hot(labeled.mask, self.classes), probs]), features)
+        return self.with_patch_contrast(result, labeled, unlabeled, pseudo.probs, step, seen)
 
-    def mixed(self, strong: Tensor, pseudo: PseudoLabels) -> tuple[Tensor, Tensor]:
-        """Strong views with boxes of one another, and the accepted pseudo-masks mixed alike."""
+    def mixed(self, strong: Tensor, pseudo: PseudoLabels) -> tuple[Tensor, Tensor, Tensor]:
+        """Strong views with boxes of one another; the accepted pseudo-masks and the probabilities mixed alike."""
         target = accepted_mask(pseudo, self.settings.confidence_threshold)
         box = random_boxes(strong, chance=self.settings.mix_chance)
-        return mix(strong, strong.roll(1, dims=0), box), mix(target, target.roll(1, dims=0), box)
+        image, mask, probs = (mix(each, each.roll(1, dims=0), box) for each in (strong, target, pseudo.probs))
+        return image, mask, probs

@@ -16,7 +16,7 @@ class NetworkSettings(Section):
     """
 
     features: tuple[PositiveInt, ...] = Field((16, 32, 64, 128, 256), min_length=2, description="Channels, by level.")
-    norm: Literal["instance", "batch", "group"] = "instance"
+    norm: Literal["batch", "instance", "group"] = "batch"
     dropout: float = Field(0.0, ge=0, lt=1)
 
     @model_validator(mode="after")

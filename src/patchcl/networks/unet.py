@@ -57,14 +57,18 @@ class UNet(nn.Module):
         With `feature_dropout` the decoder is given perturbed features: of what every level of the encoder hands over,
         that share of the channels is zeroed at random, image by image, and the others grow to make up for it.
         """
+        return self.segment(image, feature_dropout)[0]
+
+    def segment(self, image: Tensor, feature_dropout: float = 0.0) -> tuple[Tensor, Tensor]:
+        """What `forward` and `encode` give, in one pass."""
         levels = self._levels(image)
         if feature_dropout > 0:
             levels = [torch.feature_dropout(level, feature_dropout, train=True) for level in levels]
         *skips, deepest = levels
+        decoded = deepest
         for up, skip in zip(self.up, reversed(skips), strict=True):
-            deepest = up(deepest, skip)
-        logits: Tensor = self.classify(deepest)
-        return logits
+            decoded = up(decoded, skip)
+        return self.classify(decoded), deepest
 
     def _levels(self, image: Tensor) -> list[Tensor]:
         levels: list[Tensor] = [self.inlet(image)]

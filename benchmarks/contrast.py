@@ -1,0 +1,395 @@
+"""How long does patch contrast take: here, in the authors' way, and as a share of a whole training step?
+
+    OMP_NUM_THREADS=1 python benchmarks/contrast.py      # one CPU thread, about 4 minutes
+    python benchmarks/contrast.py --device cuda          # the same on a GPU; the authors' way stays on the CPU
+    python benchmarks/contrast.py --quick                # a memory of 256 and small images only; nothing is written
+
+Ways that are compared take turns, A B A B, so that whatever else the machine does meets them alike; a figure is the
+median over these rounds, a ratio the median of the ratios within a round, with the smallest and the largest beside it.
+On a single CPU thread the clock is that of the process, which stands still while other programs have the processor.
+What the authors' way is, and what is left out in its favour, says benchmarks/published.py. A step is forward, backward,
+optimizer and teacher of the method patchcl after its warm-up, its images at hand; everything that contrast adds to it
+counts: sampling, cutting, both embeddings, memory, loss, their backward pass, and the teacher's head.
+"""
+
+import argparse
+import ctypes
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import published
+from patchcl.batch import LabeledBatch, TrainingBatch, UnlabeledBatch
+from patchcl.config import TrainingSettings
+from patchcl.engine import build_optimizer
+from patchcl.hard_negatives import HardNegatives
+from patchcl.memory import ClassMemory
+from patchcl.methods import Task, build_method
+from patchcl.methods.patchcl import PatchCLSettings
+from patchcl.networks import NetworkSettings, build_network
+from patchcl.patch_contrast import ContrastSettings, PatchContrast
+from patchcl.patches import class_attended_patches, flip_at_random, patch_grid
+from patchcl.provenance import provenance
+from patchcl.run_folder import write_json, write_text
+from patchcl.samplers import PatchSampler
+
+RESULTS = Path(__file__).parent / "results"
+CLASSES, DIMENSIONS, PER_CLASS = 4, 128, 32
+"""Per step 4 x 32 = 128 patches, as in the authors' code."""
+LENGTHS = (256, 1024, 4096)
+"""Embeddings that the memory keeps of every class."""
+IMAGES, SIDE = 24, 256
+"""What patches are drawn from: 12 labeled and 12 unlabeled images, as on ACDC in the literature."""
+AUTHORS, UNMINED = "published", "published, nothing mined"
+OFF = "off"
+PATCHES = (8, 16)
+"""Per class and step; 16 is the default."""
+STEPS, STEP = 1000, 500
+"""Length of the run that is imagined, and the step of it that is timed."""
+PROCESS = Path("/proc/self")
+Call = Callable[[], object]
+Rounds = dict[str, dict[str, Any]]  # way -> {"ms": one figure a round, "peak_mb": over all, of the device's memory}
+
+
+class Scale(NamedTuple):
+    """How large a training step is."""
+
+    name: str
+    side: int
+    images: int  # labeled, and as many unlabeled
+    features: tuple[int, ...]
+    seconds: float  # that rounds go on being started
+
+
+SCALES = (
+    Scale("demo", 64, 4, (16, 32, 64, 128), 12),
+    Scale("middle", 128, 4, (16, 32, 64, 128, 256), 20),
+    Scale("published", 256, 12, (16, 32, 64, 128, 256), 40),
+)
+
+
+def main() -> None:
+    """Measure, write, print."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    arguments.add_argument("--quick", action="store_true", help="the small cases only; nothing is written")
+    arguments.add_argument("--results", type=Path, default=RESULTS, help="the folder of the results")
+    chosen = arguments.parse_args()
+    device = torch.device(chosen.device)
+    if chosen.quick:
+        print(markdown({chosen.device: measured(device, LENGTHS[:1], SCALES[:1], patience=0.2)}))
+        return
+    path = chosen.results / "contrast_speed.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known[chosen.device] = measured(device, LENGTHS, SCALES, patience=1)
+    write_json(path, known)
+    write_text(path.with_suffix(".md"), markdown(known))
+    print(markdown(known))
+
+
+def measured(
+    device: torch.device, lengths: tuple[int, ...], scales: tuple[Scale, ...], patience: float
+) -> dict[str, Any]:
+    """All that this script knows about one device; `patience` scales for how long rounds go on."""
+    origin, started = provenance(device), time.perf_counter()
+
+    def rounds(ways: Mapping[str, Call], seconds: float, warm_up: bool = True) -> Rounds:
+        return alternate(ways, device, patience * seconds, warm_up)
+
+    parts = {
+        "sampling": {str(SIDE): rounds(sampling(device), 6)},
+        "memory": {str(n): rounds(pushing(n, device), 1) for n in lengths},
+        "loss": {str(n): rounds(losses(n, device), 12, warm_up=n == min(lengths)) for n in lengths},
+        "steps": {described(each): rounds(steps(each, device), each.seconds) for each in scales},
+    }
+    del origin["steps_per_second"]
+    origin |= {"threads": torch.get_num_threads(), "seconds": round(time.perf_counter() - started)}
+    return {"provenance": origin} | parts
+
+
+def alternate(ways: Mapping[str, Call], device: torch.device, seconds: float, warm_up: bool) -> Rounds:
+    """Every way in turn, round after round, until `seconds` have passed; at least once.
+
+    Without a warm-up the first call of all counts. That is for the authors' way, a call of which can take a minute.
+    """
+    if warm_up:
+        for call in ways.values():
+            call()
+    rounds: Rounds = {name: {"ms": [], "peak_mb": 0.0} for name in ways}
+    clock = clock_of(device)
+    started = clock()
+    while not next(iter(rounds.values()))["ms"] or clock() - started < seconds:
+        for name, call in ways.items():
+            before = memory_mb(device)
+            rounds[name]["ms"].append(round(milliseconds(call, device), 4))
+            rounds[name]["peak_mb"] = max(rounds[name]["peak_mb"], round(peak_mb(device) - before, 1))
+    return rounds
+
+
+def milliseconds(call: Call, device: torch.device, least: float = 0.1) -> float:
+    """One call, from as many without a pause as take `least` seconds."""
+    clock, count, seconds = clock_of(device), 1, 0.0
+    while seconds < least:
+        count = 2 * count if seconds else 1
+        wait_for(device)
+        started = clock()
+        for _ in range(count):
+            call()
+        wait_for(device)
+        seconds = clock() - started
+    return 1000 * seconds / count
+
+
+def clock_of(device: torch.device) -> Callable[[], float]:
+    """Seconds: those of the processor where one thread does everything, else those of the wall."""
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    return time.process_time if alone else time.perf_counter
+
+
+def memory_mb(device: torch.device) -> float:
+    """What is in use now; from here on a new peak is kept."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device) / 2**20
+    ctypes.CDLL(None).malloc_trim(0)  # so that what was freed is not used again unseen
+    (PROCESS / "clear_refs").write_text("5", encoding="utf-8")
+    return status_mb("VmRSS")
+
+
+def peak_mb(device: torch.device) -> float:
+    """The most that was in use since."""
+    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else status_mb("VmHWM")
+
+
+def status_mb(field: str) -> float:
+    """A figure that Linux keeps about this process."""
+    lines = (PROCESS / "status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
+
+
+def wait_for(device: torch.device) -> None:
+    """Until the device has done all that it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def sampling(device: torch.device) -> dict[str, Call]:
+    """From images and masks, or probabilities, to the patches of a step."""
+    image, mask = hearts(IMAGES, SIDE)
+    side = SIDE // 4
+    pixels, classes = image.numpy(), mask.numpy()
+    weak, strong = image.to(device), (image + 0.05).to(device)
+    probs = torch.softmax(4 * F.one_hot(mask, CLASSES) + torch.rand(*mask.shape, CLASSES), dim=3).movedim(3, 1)
+    probs = probs.contiguous().to(device)
+    sampler = PatchSampler("entropy", CLASSES, PER_CLASS, least=0.5).to(device)
+
+    def ours() -> tuple[Tensor, Tensor]:
+        chosen = sampler(patch_grid(weak, probs, (side, side), "confidence"), (side, side))
+        views = (class_attended_patches(view, probs, chosen, (side, side)) for view in (weak, strong))
+        return flip_at_random(next(views)), next(views)
+
+    return {AUTHORS: lambda: published.draw_patches(pixels, classes, CLASSES, side, PER_CLASS), "patchcl": ours}
+
+
+def pushing(length: int, device: torch.device) -> dict[str, Call]:
+    """One step's embeddings into a full memory."""
+    queues, memory = filled(length, device)
+    embedding, label = unit_vectors(PER_CLASS).flatten(0, 1), torch.arange(CLASSES).repeat_interleave(PER_CLASS)
+    new, known = embedding.to(device), label.to(device)
+    return {AUTHORS: lambda: queues.push(embedding, label), "patchcl": lambda: memory.push(new, known)}
+
+
+def losses(length: int, device: torch.device) -> dict[str, Call]:
+    """The loss of one step's embeddings against a full memory, and its gradient."""
+    queues, memory = filled(length, device)
+    embedding, label = unit_vectors(PER_CLASS).flatten(0, 1), torch.arange(CLASSES).repeat_interleave(PER_CLASS)
+    leaf, known = embedding.clone().to(device).requires_grad_(), label.to(device)
+    embedding.requires_grad_()
+
+    def theirs(mine: bool) -> Call:
+        return lambda: gradient(published.guided_contrast(embedding, label, queues, mine), embedding)
+
+    def ours(kind: HardNegatives) -> Call:
+        compare = contrast(length, memory, kind).to(device).compare
+        return lambda: gradient(compare(leaf, known, STEPS)[0], leaf)
+
+    authors = {AUTHORS: theirs(mine=True), UNMINED: theirs(mine=False)}
+    return authors | {f"patchcl, {kind}": ours(kind) for kind in get_args(HardNegatives)}
+
+
+def gradient(loss: Tensor, embedding: Tensor) -> Tensor:
+    """Of the loss with respect to the embeddings."""
+    return torch.autograd.grad(loss, embedding)[0]
+
+
+def contrast(length: int, memory: ClassMemory, kind: HardNegatives) -> PatchContrast:
+    """The contrast of the package with a memory that is already full."""
+    settings = ContrastSettings(memory_length=length, patches_per_class=PER_CLASS, hard_negatives=kind)
+    network = build_network(NetworkSettings(features=SCALES[0].features), 1, CLASSES, 2)
+    whole = PatchContrast(settings, network, CLASSES, (SIDE, SIDE), STEPS)
+    whole.memory = memory
+    return whole
+
+
+def filled(length: int, device: torch.device) -> tuple[published.Queues, ClassMemory]:
+    """The same embeddings in both kinds of memory."""
+    queues, memory = published.Queues(CLASSES, length), ClassMemory(CLASSES, length, DIMENSIONS)
+    embedding, label = unit_vectors(length).flatten(0, 1), torch.arange(CLASSES).repeat_interleave(length)
+    queues.push(embedding, label)
+    memory.push(embedding, label)
+    return queues, memory.to(device)
+
+
+def unit_vectors(count: int) -> Tensor:
+    """(K, count, E) embeddings in clusters whose means are 0.9 long."""
+    generator = torch.Generator().manual_seed(0)
+    centre = F.normalize(torch.randn(CLASSES, 1, DIMENSIONS, generator=generator), dim=2)
+    spread = 0.5 / DIMENSIONS**0.5
+    return F.normalize(centre + spread * torch.randn(CLASSES, count, DIMENSIONS, generator=generator), dim=2)
+
+
+def described(scale: Scale) -> str:
+    """A scale in words."""
+    return f"{scale.name}: {scale.side}², {scale.images} labeled + {scale.images} unlabeled"
+
+
+def steps(scale: Scale, device: torch.device) -> dict[str, Call]:
+    """A whole training step without contrast, and with it."""
+    contrasts = {OFF: ContrastSettings(weight=0)}
+    contrasts |= {f"{count} patches per class": ContrastSettings(patches_per_class=count) for count in PATCHES}
+    return {name: training_step(scale, settings, device) for name, settings in contrasts.items()}
+
+
+def training_step(scale: Scale, settings: ContrastSettings, device: torch.device) -> Call:
+    """A step of the method patchcl as `patchcl.engine.train` does it."""
+    torch.manual_seed(0)
+    network = NetworkSettings(features=scale.features)
+    task = Task(lambda: build_network(network, 1, CLASSES, 2), CLASSES, (scale.side, scale.side), STEPS)
+    method = build_method(PatchCLSettings(warm_up_share=0, contrast=settings), task).to(device).train()
+    optimizer = build_optimizer(method, TrainingSettings())
+    image, mask = (part.to(device) for part in hearts(2 * scale.images, scale.side))
+    weak, strong = image[scale.images :], (image[scale.images :] + 0.05).clamp(0, 1)
+    batch = TrainingBatch(LabeledBatch(image[: scale.images], mask[: scale.images]), UnlabeledBatch(weak, strong))
+
+    def step() -> None:
+        method(batch, STEP).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        method.after_step(STEP)
+
+    return step
+
+
+def hearts(count: int, side: int) -> tuple[Tensor, Tensor]:
+    """Images (count, 1, side, side) in [0, 1] with a ring, what it encloses and a disc beside it, and their masks."""
+    generator = torch.Generator().manual_seed(0)
+    along = torch.linspace(-1, 1, side)
+    centre = 0.4 * torch.rand(2, count, 1, 1, generator=generator) - 0.2
+    y, x = along.view(1, -1, 1) - centre[0], along.view(1, 1, -1) - centre[1]
+    mask = torch.zeros(count, side, side, dtype=torch.int64)
+    mask[torch.hypot(y, x + 0.45) < 0.25] = 1
+    mask[torch.hypot(y, x) < 0.3] = 2
+    mask[torch.hypot(y, x) < 0.2] = 3
+    noise = 0.1 * torch.rand(count, 1, side, side, generator=generator)
+    return torch.tensor([0.2, 0.7, 0.4, 0.8])[mask].unsqueeze(1) + noise, mask
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """All tables, a section for every device."""
+    return "\n".join(section(device, found) for device, found in results.items())
+
+
+def section(device: str, found: Mapping[str, Any]) -> str:
+    """What was found on one device, and where."""
+    origin = found["provenance"]
+    where = f"{origin['hardware']}, {origin['threads']} CPU thread(s), torch {origin['torch']}, {origin['commit']}"
+    tables = (parts_table(found), loss_table(found["loss"]), steps_table(found["steps"]))
+    legend = "Figures are medians of so many rounds; ratios and shares are medians, smallest and largest over rounds."
+    return "\n".join([f"## {device}", "", where, "", legend, "", *tables])
+
+
+def parts_table(found: Mapping[str, Any]) -> str:
+    """Sampling and memory."""
+    rows = [
+        [f"{part} {size}", shown(ways[AUTHORS]), shown(ways["patchcl"]), ratio(ways[AUTHORS], ways["patchcl"])]
+        for part, key in ((f"patches, {IMAGES} images of side", "sampling"), ("push into a memory of", "memory"))
+        for size, ways in found[key].items()
+    ]
+    return table(["ms per step (rounds)", AUTHORS, "patchcl", f"{AUTHORS} / patchcl"], rows)
+
+
+def loss_table(lengths: Mapping[str, Rounds]) -> str:
+    """The loss by length of the memory."""
+    rows = [
+        [
+            length,
+            way,
+            shown(times),
+            f"{times['peak_mb']:.0f}",
+            *(ratio(ways[base], times) for base in (AUTHORS, UNMINED)),
+        ]
+        for length, ways in lengths.items()
+        for way, times in ways.items()
+    ]
+    headings = [
+        "memory per class",
+        "loss and gradient",
+        "ms (rounds)",
+        "peak MB",
+        f"{AUTHORS} / this",
+        f"{UNMINED} / this",
+    ]
+    return table(headings, rows)
+
+
+def steps_table(scales: Mapping[str, Rounds]) -> str:
+    """The share of contrast by scale."""
+    rows = [
+        [scale, way, shown(times), f"{times['peak_mb']:.0f}", share(ways[OFF], times)]
+        for scale, ways in scales.items()
+        for way, times in ways.items()
+    ]
+    return table(["training step", "contrast", "ms (rounds)", "peak MB", "share of contrast"], rows)
+
+
+def table(headings: list[str], rows: list[list[str]]) -> str:
+    """In Markdown."""
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
+def shown(times: Mapping[str, Any]) -> str:
+    """The median of the rounds, and how many there were."""
+    return f"{figure(median(times['ms']))} ({len(times['ms'])})"
+
+
+def ratio(slow: Mapping[str, Any], fast: Mapping[str, Any]) -> str:
+    """How many times as long the first takes."""
+    return "" if slow is fast else spread([a / b for a, b in zip(slow["ms"], fast["ms"], strict=True)], figure)
+
+
+def share(without: Mapping[str, Any], whole: Mapping[str, Any]) -> str:
+    """How much of the second is not in the first."""
+    parts = [1 - a / b for a, b in zip(without["ms"], whole["ms"], strict=True)]
+    return "" if without is whole else spread(parts, "{:.1%}".format)
+
+
+def spread(values: list[float], style: Callable[[float], str]) -> str:
+    """The median, and between what the rounds lie."""
+    return f"{style(median(values))} ({style(min(values))} to {style(max(values))})".replace("-", "−")
+
+
+def figure(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    main()
