@@ -48,11 +48,10 @@ ROWS: dict[str, tuple[str, ...]] = {
     "+ consistency": ("method.contrast.weight=0",),
     "+ InfoNCE": ("method.contrast.loss=info_nce",),
     REFERENCE: (),
-    "PLG, weight 0.01": ("method.contrast.weight=0.01",),
-    "PLG, weight 0.5": ("method.contrast.weight=0.5",),
-    "PLG, no consistency": ("method.consistency_weight=0",),
-    "sampler topk": ("method.contrast.sampler=topk",),
+    "weight 0.01": ("method.contrast.weight=0.01",),
+    "crops of the attended image": ("method.contrast.embed=crops",),
     "sampler uniform": ("method.contrast.sampler=uniform",),
+    "sampler topk": ("method.contrast.sampler=topk",),
     "sampler coverage": ("method.contrast.sampler=coverage",),
     "entropy of the attended image": ("method.contrast.entropy_source=attended",),
     "hard negatives reweight": ("method.contrast.hard_negatives=reweight",),
@@ -108,9 +107,13 @@ def generated(runs: Path, seed: int) -> tuple[str, Path, tuple[str, ...]]:
 
 
 def acdc(data: Path) -> tuple[str, Path, tuple[str, ...]]:
-    """7 labeled patients, 63 unlabeled, 10 to validate on, always the same; seeds vary weights and order."""
+    """7 labeled patients, 63 unlabeled, 10 to validate on, always the same; seeds vary weights and order.
+
+    The right ventricle is hardly learned in 400 steps; a larger learning rate and 500 steps mend that.
+    """
     split = data / "ssl4mis_split.json"
-    return "acdc", data, ("split.labeled=7", f"split.file={split.resolve()}", "plan.normalise=min_max")
+    patients = ("split.labeled=7", f"split.file={split.resolve()}")
+    return "acdc", data, (*patients, "plan.normalise=min_max", "training.steps=500", "training.learning_rate=0.003")
 
 
 def measure(row: str, seed: int, kind: str, data: Path, split: Sequence[str], runs: Path, console: Console) -> None:
