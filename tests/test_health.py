@@ -12,6 +12,7 @@ from patchcl.health import (
     LARGEST_ERROR,
     LEAST_AGREEMENT,
     LEAST_FOUND,
+    LEAST_SEPARABILITY,
     MARGIN,
     ROWS,
     VALIDATIONS,
@@ -69,6 +70,9 @@ def test_contrast_is_judged_by_its_best_in_the_later_half():
     assert alarms(early + late[:-1]) == [], "too few rows to say"
     assert alarms(early + late[:-1] + trained(1, contrast_over_collapse=-MARGIN)) == []
     assert len(alarms(trained(ROWS, contrast_over_collapse=0.3))) == 1, "above the collapse value is no better"
+    wide = trained(ROWS, contrast_over_collapse=0.3)
+    assert alarms(wide + validated(separability=LEAST_SEPARABILITY)) == [], "unless the classes do come apart"
+    assert len(alarms(wide + validated(separability=0.9 * LEAST_SEPARABILITY))) == 1
 
 
 def test_rows_without_anything_to_contrast_are_no_collapse_but_an_alarm_of_their_own():
@@ -167,7 +171,7 @@ def test_an_alarm_names_only_settings_that_the_method_has(kind):
     settings = kind(contrast={})
     collapsed = trained(contrast_over_collapse=0.0)
     nothing = trained(contrast=0.0, contrast_over_collapse=0.0)
-    sick = [*alarms(collapsed + validated(**ILL), settings), *alarms(nothing, settings)]
+    sick = [*alarms(collapsed + validated(**ILL, separability=0.0), settings), *alarms(nothing, settings)]
     named = {name for alarm in sick for name in re.findall(r"method\.([a-z_.]*[a-z])", alarm)}
     assert {"contrast.weight", "contrast.temperature", "contrast.memory_least"} <= named
     for name in named:
@@ -178,14 +182,13 @@ def test_an_alarm_names_only_settings_that_the_method_has(kind):
 
 
 def test_a_collapse_shows_in_the_log_on_the_screen_and_in_the_report(cardiac, tmp_path, tiny, monkeypatch):
-    """Embeddings that cannot move stay where all classes coincide."""
+    """At this temperature all embeddings look alike."""
     monkeypatch.setattr("patchcl.report._themed", lambda draw, content: {"light": "", "dark": ""})  # slow, tested apart
     stuck = (
         "training.steps=20",
         "training.log_every=1",
         "training.validate_every=20",
-        "training.learning_rate=1e-9",
-        "method.contrast.weight=1e-9",
+        "method.contrast.temperature=1e6",
         "method.contrast.memory_least=2",
         "method.contrast.patches_per_class=4",
         "method.contrast.memory_length=64",
@@ -200,4 +203,4 @@ def test_a_collapse_shows_in_the_log_on_the_screen_and_in_the_report(cardiac, tm
     write_report([run], run.report)
     page = run.report.read_text(encoding="utf-8")
     assert f'<p class="warning"><b>patchcl:</b> {said}' in page
-    assert "raise method.contrast.weight (now 1e-09)" in page
+    assert "lower method.contrast.temperature (now 1e+06)" in page

@@ -24,6 +24,7 @@ from patchcl.errors import UserError
 from patchcl.methods import build_method
 from patchcl.methods.base import Method, Task
 from patchcl.networks import build_network
+from patchcl.networks.unet import UNet
 from patchcl.progress import TrainingProgress
 from patchcl.provenance import provenance
 from patchcl.run_folder import RunFolder, write_json, write_text
@@ -118,7 +119,7 @@ def _build(settings: Settings, plan: Plan) -> Method:
     )
     method = build_method(settings.method, task)
     if settings.training.compile:
-        for network in (method.student, method.teacher):
+        for network in (child for child in method.children() if isinstance(child, UNet)):
             network.segment = torch.compile(network.segment)  # type: ignore[method-assign]
     return method
 

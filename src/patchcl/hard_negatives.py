@@ -131,4 +131,5 @@ def mixes(negatives: Float[Tensor, "*A S E"]) -> Float[Tensor, "*A S E"]:
     shift = torch.randint(1, max(2, count), (), device=negatives.device)
     partner = (torch.arange(count, device=negatives.device) + shift) % count
     share = 0.3 + 0.4 * torch.rand(*negatives.shape[:-1], 1, device=negatives.device)
-    return F.normalize(share * negatives + (1 - share) * negatives.index_select(-2, partner), dim=-1)
+    between: Tensor = F.normalize(share * negatives + (1 - share) * negatives.index_select(-2, partner), dim=-1)
+    return between

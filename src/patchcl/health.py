@@ -16,6 +16,11 @@ MARGIN = 0.05
 
 Runs that had collapsed stayed within 0.04 of it on generated scans and on ACDC; others were 0.17 to 3.4 below.
 """
+LEAST_SEPARABILITY = 0.1
+"""Fisher's ratio of the remembered embeddings above which a contrast learns though its loss is high.
+
+Large λ lifts the loss over its collapse value while classes are still wide. Collapsed runs had 0.001 to 0.074.
+"""
 LEAST_RANK = 2.0
 """Effective rank of the embeddings below which they all but lie on one line; half the classes where these are few.
 
@@ -87,7 +92,9 @@ def _contrast_alarm(rows: Sequence[Row], values: Mapping[str, float]) -> str:
             f"There was nothing to contrast in the last {len(later)} log rows, for want of embeddings of two classes: "
             f"lower {_now('method.contrast.memory_least', values)} or {_now('method.contrast.coverage', values)}."
         )
-    if min(over) <= -MARGIN:
+    apart = [row["separability"] for row in rows if "separability" in row][-1:]
+    wide = max(over) > MARGIN and apart and apart[0] >= LEAST_SEPARABILITY
+    if min(over) <= -MARGIN or wide:
         return ""
     return (
         f"The contrast has not moved from its collapse value in the last {len(later)} log rows (it was never more than "

@@ -112,8 +112,8 @@ def class_attended_features(
     """
     low = chosen._replace(corner=chosen.corner // reduction)
     low_side = [max(1, length // reduction) for length in side]
-    pool = F.adaptive_avg_pool2d if probs.ndim == 4 else F.adaptive_avg_pool3d
-    attention = _crop(pool(probs, features.shape[2:]).movedim(1, -1), low, low_side).flatten(1, -2)  # (P, places, K)
+    small = F.interpolate(probs, size=features.shape[2:], mode="area")
+    attention = _crop(small.movedim(1, -1), low, low_side).flatten(1, -2)  # (P, places, K)
     seen = _crop(features.movedim(1, -1), low, low_side).flatten(1, -2)  # (P, places, F)
     known = chosen.label.clamp(min=0).view(-1, 1, 1).expand(-1, attention.shape[1], 1)
     weight = attention.gather(2, known)

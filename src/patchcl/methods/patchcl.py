@@ -56,7 +56,7 @@ class PatchCL(Method):
         strong, target, probs = self.mixed(unlabeled.strong, pseudo)
         images = torch.cat([labeled.image, strong])
         logits, features = self.student.segment(images)
-        labeled_logits, unlabeled_logits = logits.split([len(labeled.image), len(strong)])
+        labeled_logits, unlabeled_logits = logits[: len(labeled.image)], logits[len(labeled.image) :]
 
         ramp = ramp_up(int(step - self.warm_up_steps), self.ramp_steps)
         result = total(
