@@ -121,8 +121,8 @@ def distance(
 ) -> Float[Tensor, "K J S"]:
     """Squared Mahalanobis distance from every class to every point."""
     apart = points.flatten(0, 1).unsqueeze(0) - mean.unsqueeze(1)
-    white = torch.linalg.solve_triangular(root, apart.transpose(1, 2), upper=False)
-    return white.square().sum(dim=1).unflatten(1, points.shape[:2])
+    white: Tensor = torch.linalg.solve_triangular(root, apart.transpose(1, 2), upper=False)
+    return white.square().sum(dim=1).view(len(mean), *points.shape[:2])
 
 
 def mixes(negatives: Float[Tensor, "*A S E"]) -> Float[Tensor, "*A S E"]:
