@@ -36,7 +36,7 @@ SCALE = (
     "training.labeled_per_batch=4",
     "training.unlabeled_per_batch=4",
     "training.steps=400",
-    "training.validate_every=100",
+    "training.validate_every=1000",  # at the end alone
     "training.device=cpu",
 )
 """What makes a run small enough for one core and about two minutes; the rest are the defaults."""
