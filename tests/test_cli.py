@@ -40,7 +40,7 @@ def test_help_lists_every_verb(patchcl):
     code, said = patchcl("--help")
     assert code == 0
     assert all(
-        verb in said for verb in ("demo", "check", "train", "resume", "predict", "evaluate", "compare", "report")
+        verb in said for verb in ("demo", "check", "train", "resume", "predict", "evaluate", "compare", "import", "report")
     )
 
 
@@ -49,6 +49,23 @@ def test_help_names_the_methods_there_are(patchcl):
     for verb in ("train", "compare"):
         _, said = patchcl(verb, "--help")
         assert all(name in said for name in cli.METHODS)
+
+
+def test_lists_of_another_project_are_imported_with_their_split_and_checked(patchcl, cardiac, tmp_path):
+    source, out = tmp_path / "lists", tmp_path / "imported"
+    source.mkdir()
+    cases = [path.name.removesuffix(".nii.gz") for path in sorted((cardiac / "labelsTr").glob("*.nii.gz"))]
+    rows = [f"{cardiac}/imagesTr/{case}_0000.nii.gz,{cardiac}/labelsTr/{case}.nii.gz" for case in cases]
+    (source / "train.csv").write_text("\n".join(["image,label", *rows[:-2]]), encoding="utf-8")
+    (source / "valid.csv").write_text("\n".join(["image,label", *rows[-2:]]), encoding="utf-8")
+    code, said = patchcl("import", source, "-o", out, "--layout", "pymic", "--structures", "RV,MYO,LV")
+    assert code == 0, said
+    code, said = patchcl("check", out, "--split", out / "split.json")
+    assert code == 0, said
+    assert "RV" in said
+    code, said = patchcl("import", tmp_path / "nowhere", "-o", tmp_path / "b", "--layout", "pymic")
+    assert code == 2
+    assert "nowhere is no folder" in said
 
 
 def test_check_says_what_was_understood(patchcl, cardiac):

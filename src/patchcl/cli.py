@@ -219,6 +219,25 @@ def compare(
         raise typer.Exit(1)
 
 
+@app.command(name="import")
+def import_data(
+    source: Annotated[Path, typer.Argument(help="The folder of a data set of another project.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A new folder for the data set.")],
+    layout: Annotated[Literal["ssl4mis", "pymic"], typer.Option(help="How SOURCE is laid out.")],
+    structures: Annotated[str | None, typer.Option(help="Names of the values 1, 2, ... in masks: RV,MYO,LV.")] = None,
+    channels: Annotated[str | None, typer.Option(help="Names of the channels.")] = None,
+) -> None:
+    """Turn a data set of another project into one that patchcl reads, with its split."""
+    from patchcl.data.importer import import_dataset
+
+    named = [_parts(listed) or None for listed in (structures, channels)]
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("Importing scans", total=None)
+        import_dataset(source, out, layout, *named, lambda done, of: bar.update(task, completed=done, total=of))
+    split = out / "split.json"
+    console.print(f"Imported into [bold]{out}[/bold]. Next: patchcl check {out} --split {split}", highlight=False)
+
+
 @app.command()
 def report(
     runs: Annotated[

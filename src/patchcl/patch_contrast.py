@@ -32,7 +32,7 @@ from patchcl.teacher import follow, frozen_copy, linear_ramp
 class ContrastSettings(Section):
     """docs/method.md says which of these constants are those of the authors' code."""
 
-    weight: float = Field(0.01, ge=0, description="Of the contrastive loss; 0 leaves it out.")
+    weight: float = Field(0.1, ge=0, description="Of the contrastive loss; 0 leaves it out.")
     loss: Literal["pseudo_label_guided", "info_nce"] = "pseudo_label_guided"
     embed: Literal["features", "crops"] = Field(
         "features", description="Features of the whole image under the class, or crops of the class-attended image."
