@@ -31,7 +31,7 @@ def test_cells_of_one_seed_and_count_differ_in_the_method_alone(question, tmp_pa
         assert each.training.steps == 6
         assert each.cache == tmp_path / "prepared"
     plain, contrast = (each.method.model_dump() for each in settings[1:])
-    assert contrast.pop("contrast")["weight"] == 0.01
+    assert contrast.pop("contrast")["weight"] == 0.1
     assert plain.pop("contrast") is None
     assert plain == contrast
 
@@ -110,4 +110,4 @@ def test_data_are_known_by_names_and_sizes_wherever_they_lie(cardiac, tmp_path):
 def test_a_question_survives_its_file(question):
     asked = question(("supervised", "mean_teacher+contrast"), (2, None))
     assert type(asked).model_validate(json.loads(asked.model_dump_json())) == asked
-    assert asked.settings_of("mean_teacher+contrast").method.contrast.weight == 0.01
+    assert asked.settings_of("mean_teacher+contrast").method.contrast.weight == 0.1

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from patchcl.grid.cell import Job
 from patchcl.methods import method_names
 from patchcl.section import Section
 
-CONTRAST = "method.contrast.weight=0.01"
+CONTRAST = "method.contrast.weight=0.1"
 """What NAME+contrast sets on top of method NAME."""
 
 
@@ -128,7 +129,14 @@ def job_of(question: Question, cell: Cell, out: Path, at_once: int) -> Job:
     settings = _cell_settings(question.settings_of(cell.method), cell.labeled, cell.seed)
     cache = settings.cache or out / "prepared"
     settings = settings.model_copy(update={"data": question.data, "cache": cache.resolve()})
-    return Job(root=cell_root(out, cell), settings=settings, on=question.on, voxels=question.voxels, at_once=at_once)
+    return Job(
+        root=cell_root(out, cell),
+        settings=settings,
+        on=question.on,
+        voxels=question.voxels,
+        at_once=at_once,
+        command=tuple(sys.argv),
+    )
 
 
 def cell_root(out: Path, cell: Cell) -> Path:
