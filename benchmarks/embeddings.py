@@ -24,8 +24,8 @@ from patchcl.data.dataset import read_dataset
 from patchcl.data.plan import Plan, load_plan
 from patchcl.data.prepare import PreparedCase, prepare
 from patchcl.data.splits import cases_of, load_split
-from patchcl.losses.supervised import one_hot
 from patchcl.hard_negatives import HardNegatives
+from patchcl.losses.supervised import one_hot
 from patchcl.methods import Task, build_method
 from patchcl.methods.base import Method
 from patchcl.networks import build_network

@@ -1,6 +1,9 @@
 """The benchmark of contrast compares two ways to one result, and its ratios are what they claim."""
 
 import importlib
+import itertools
+import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -109,14 +112,26 @@ def test_a_ratio_is_the_median_within_rounds(contrast):
     assert contrast.ratio(slow, slow) == ""
 
 
-def test_the_whole_benchmark_runs_once_and_fills_its_tables(contrast, monkeypatch):
+def test_the_whole_benchmark_runs_and_keeps_what_other_devices_found(contrast, monkeypatch, tmp_path, capsys):
     def called(call, _) -> float:
         call()
         return 1.0
 
-    for name, value in {"milliseconds": called, "SIDE": 32, "IMAGES": 4}.items():
+    scale = contrast.Scale("tiny", 32, 1, (8, 16), 0, False)
+    small = {"SIDE": 32, "IMAGES": 4, "LENGTHS": (64,), "SCALES": (scale,)}
+    impatient = {"milliseconds": called, "clock_of": lambda _: itertools.count(step=60).__next__}
+    for name, value in (small | impatient).items():
         monkeypatch.setattr(contrast, name, value)
-    scale = contrast.Scale("tiny", 32, 1, (8, 16), 0)
-    text = contrast.markdown({"cpu": contrast.measured(CPU, (64,), (scale,), patience=0)})
+    monkeypatch.setattr(sys, "argv", ["contrast.py", "--results", str(tmp_path)])
+    contrast.main()
+    results = tmp_path / "contrast_speed.json"
+    known = json.loads(results.read_text(encoding="utf-8"))
+    assert known["cpu"]["provenance"]["threads"] == torch.get_num_threads()
+    text = (tmp_path / "contrast_speed.md").read_text(encoding="utf-8")
+    assert text.strip() == capsys.readouterr().out.strip()
     assert text.count("\n| 64 | p") == 6
     assert text.count("| tiny: 32², 1 labeled + 1 unlabeled |") == 3
+
+    results.write_text(json.dumps({"cuda": known["cpu"]}), encoding="utf-8")
+    contrast.main()
+    assert list(json.loads(results.read_text(encoding="utf-8"))) == ["cuda", "cpu"]

@@ -40,7 +40,8 @@ def test_help_lists_every_verb(patchcl):
     code, said = patchcl("--help")
     assert code == 0
     assert all(
-        verb in said for verb in ("demo", "check", "train", "resume", "predict", "evaluate", "compare", "import", "report")
+        verb in said
+        for verb in ("demo", "check", "train", "resume", "predict", "evaluate", "compare", "import", "report")
     )
 
 

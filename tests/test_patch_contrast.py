@@ -8,7 +8,9 @@ from pydantic import ValidationError
 from patchcl.batch import IGNORE
 from patchcl.losses.contrast import Moments, pseudo_label_guided_contrast
 from patchcl.losses.supervised import one_hot
+from patchcl.memory import ClassMemory
 from patchcl.patch_contrast import ContrastSettings, PatchContrast, Seen, embedded, patch_side
+from patchcl.patches import class_attended_features, class_attended_patches, flip_at_random
 from patchcl.teacher import frozen_copy
 
 SMALL = {"patches_per_class": 4, "embedding_size": 8, "memory_length": 64, "memory_least": 2}
@@ -181,3 +183,60 @@ def test_embeddings_of_a_fresh_network_do_not_all_point_the_same_way(make_task, 
 def test_a_memory_too_short_for_its_settings_is_refused(wrong):
     with pytest.raises(ValidationError, match="memory_length"):
         ContrastSettings(**wrong)
+
+
+@pytest.mark.parametrize("way", ["features", "crops"])
+def test_the_teacher_of_weak_views_is_remembered_and_the_student_of_its_own_is_compared(way, make_task, make_batch):
+    """Teacher, views and what they show all differ, so that none can stand in for another."""
+    contrast, student, teacher = build(make_task, embed=way)
+    for weight in (*teacher.parameters(), *contrast.teacher_head.parameters()):
+        weight.add_(0.1 * torch.randn_like(weight))
+    (_, mask), (weak, strong, _) = make_batch()
+    probs = one_hot(mask, 3)
+    seen = Seen(strong, probs.flip(2), student.encode(strong))
+    torch.manual_seed(1)
+    loss, _ = contrast(student, teacher, weak, probs, seen, 0)
+    found = contrast.memory.rows.clone()
+
+    def embed(network, head, image, probs, features):
+        chosen = contrast.choose(image, probs)
+        if way == "crops":
+            pooled = contrast.encoded_crops(network, image, probs, chosen)
+        else:
+            pooled = class_attended_features(features, probs, chosen, contrast.side, contrast.reduction)
+        return embedded(head(pooled), chosen.label), chosen.label
+
+    torch.manual_seed(1)
+    expected = ClassMemory(3, SMALL["memory_length"], SMALL["embedding_size"])
+    expected.push(*embed(teacher, contrast.teacher_head, weak, probs, teacher.encode(weak)))
+    assert torch.equal(found, expected.rows)
+    torch.testing.assert_close(loss, contrast.compare(*embed(student, contrast.student_head, *seen), 0)[0])
+
+
+def test_crops_are_mirrored_before_they_are_encoded(make_task, make_batch, monkeypatch):
+    contrast, student, _ = build(make_task, embed="crops")
+    image, mask = make_batch().labeled
+    probs, encoded, encode = one_hot(mask, 3), [], student.encode
+    chosen = contrast.choose(image, probs)
+    monkeypatch.setattr(student, "encode", lambda crops: [encoded.append(crops), encode(crops)][1])
+    torch.manual_seed(1)
+    contrast.encoded_crops(student, image, probs, chosen)
+    plain = class_attended_patches(image, probs, chosen, contrast.side)
+    torch.manual_seed(1)
+    assert torch.equal(encoded[0], flip_at_random(plain))
+    assert not torch.equal(encoded[0], plain)
+
+
+def test_the_spread_weight_rises_from_nothing_over_its_ramp(make_task):
+    generator = torch.Generator().manual_seed(0)
+    rows = F.normalize(torch.randn(3, 20, 8, generator=generator), dim=2)
+    embedding, label = F.normalize(torch.randn(6, 8, generator=generator), dim=1), torch.arange(6) % 3
+
+    def loss(step, **changes):
+        contrast, *_ = build(make_task, **changes)  # of 10 steps
+        contrast.memory.push(rows.flatten(0, 1), torch.arange(3).repeat_interleave(20))
+        return contrast.compare(embedding, label, step)[0]
+
+    for step, spread_weight in ((0, 0.0), (2, 2.0), (4, 4.0), (9, 4.0)):
+        ramped, fixed = loss(step, spread_ramp_share=0.4), loss(0, spread_ramp_share=0.0, spread_weight=spread_weight)
+        torch.testing.assert_close(ramped, fixed)

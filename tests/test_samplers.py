@@ -136,6 +136,7 @@ def test_the_coverage_threshold_does_not_depend_on_how_many_patches_there_are():
     few(coverage)
     many(coverage.repeat(1, 100))
     assert torch.equal(few.value, many.value)
+    assert few.value.item() == pytest.approx(0.5 + 0.5 * (2 / 4 - TARGET))
 
 
 def test_those_that_cover_more_than_the_threshold_qualify():

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 BINS = 15
@@ -22,7 +22,7 @@ class Tally(NamedTuple):
     pixels: Tensor  # (2,) how many there are of either
 
 
-def tally(probs: Float[Tensor, "N K *S"], mask: Int[Tensor, "N *S"], threshold: float) -> Tally:
+def tally(probs: Float[Tensor, "N K *S"], mask: Integer[Tensor, "N *S"], threshold: float) -> Tally:
     """What the teacher's probabilities are worth beside the mask.
 
     Args:

@@ -49,7 +49,7 @@ def mixed(
     top, place = ranked.topk(min(HARDEST, ranked.shape[2]), dim=2)
     classes = torch.arange(len(memory), device=memory.device).view(1, -1, 1)
     hard = mixes(memory[classes, place])
-    valid = top > float("-inf")  # the first of a class's places are filled first, so the rest are dropped with theirs
+    valid = top > float("-inf")
     weight = valid / valid.sum(dim=2, keepdim=True).clamp(min=1)
     return moments(torch.einsum("pe,pkme->pkm", embedding, hard), weight)
 

@@ -67,7 +67,7 @@ class Seen(NamedTuple):
 
     image: Tensor  # (B, C, *S) in [0, 1]
     probs: Tensor  # (B, K, *S) what it shows: one-hot masks of labeled images, the teacher's probabilities of others
-    features: Tensor  # (B, F, *s) the student's deepest, with their gradient
+    features: Tensor  # (B, F, *s) the student's deepest, with their gradient; crops need none
 
 
 class PatchContrast(nn.Module):

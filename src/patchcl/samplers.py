@@ -110,13 +110,13 @@ def best_apart(
     Source: greedy non-maximum suppression, as in the PatchCL authors' `utils/nms_utils.py`, which forgets the images.
     """
     tops, places = [], []
+    length = torch.as_tensor(side, device=score.device)
     for _ in range(count):
         top, place = score.max(dim=1)
         tops.append(top)
         places.append(place)
         same = grid.image[place].unsqueeze(1) == grid.image
         apart = (grid.corner[place].unsqueeze(1) - grid.corner).abs()
-        length = torch.as_tensor(side, device=score.device)
         shared = ((length - apart).clamp(min=0) / length).prod(dim=2)
         taken = torch.zeros_like(same).scatter_(1, place.unsqueeze(1), torch.ones_like(same[:, :1]))
         score = score.masked_fill(taken | (same & (shared > overlap)), float("-inf"))

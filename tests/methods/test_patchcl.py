@@ -1,5 +1,6 @@
 """PatchCL's own promises: what its step consists of, worked through by hand."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,11 @@ def test_the_faithful_preset_has_the_constants_of_the_authors_code_and_takes_its
         result.loss.backward()
         assert result.loss.isfinite()
     assert {"consistency", "contrast"} <= set(result.terms)
+
+
+def test_consistency_sets_in_over_its_ramp_after_the_warm_up(make_task, make_batch):
+    method = build(make_task(), warm_up_share=0.2, ramp_share=0.4, consistency_weight=4.0, weight=0.0)
+    for step, share in ((2, math.exp(-5)), (4, math.exp(-1.25)), (6, 1.0), (9, 1.0)):
+        result = method(make_batch(), step)
+        expected = result.terms["supervised"] + 4 * share * result.terms["consistency"]
+        torch.testing.assert_close(result.loss.detach(), expected)

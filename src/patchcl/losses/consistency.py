@@ -22,11 +22,3 @@ def squared_difference_where(
     """
     difference = (logits.float().softmax(dim=1) - target_probs).square().mean(dim=1)
     return (difference * counted).sum() / counted.sum().clamp(min=1)
-
-
-def soft_cross_entropy(logits: Float[Tensor, "B K *S"], target_probs: Float[Tensor, "B K *S"]) -> Float[Tensor, ""]:
-    """Mean over pixels of the cross-entropy of the student under the teacher's probabilities.
-
-    Source: our reading of `consistency_cost`, which the PatchCL authors' code calls but does not hold.
-    """
-    return -(target_probs * logits.float().log_softmax(dim=1)).sum(dim=1).mean()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from patchcl.batch import LabeledBatch, StepResult, TrainingBatch, UnlabeledBatch
 from patchcl.losses.supervised import dice_and_cross_entropy, one_hot
+from patchcl.networks.normalisation import running_statistics_untouched
 from patchcl.networks.unet import UNet
 from patchcl.patch_contrast import ContrastSettings, PatchContrast, Seen
 from patchcl.section import Section
@@ -91,8 +92,8 @@ class Method(nn.Module, ABC):
     ) -> StepResult:
         """A step's loss with PatchCL's contrast added, if the settings ask for it.
 
-        Masks say what the patches of labeled images show, the teacher's probabilities of the weak views what those of
-        unlabeled images do. `seen` spares the student another look at labeled and strong images.
+        Masks say what the patches of labeled images show, the probabilities behind the pseudo-labels of the weak views
+        what those of unlabeled images do. `seen` spares the student another look at labeled and strong images.
         """
         if self.contrast is None:
             return result
@@ -101,7 +102,8 @@ class Method(nn.Module, ABC):
             weak, strong = torch.cat([weak, unlabeled.weak]), torch.cat([strong, unlabeled.strong])
             probs = torch.cat([probs, pseudo_probs])
         if seen is None:
-            seen = Seen(strong, probs, self.student.encode(strong))
+            with running_statistics_untouched(self.student):
+                seen = Seen(strong, probs, self.student.encode(strong))
         contrast, terms = self.contrast(self.student, self.teacher, weak, probs, seen, step)
         loss = result.loss + self.contrast.settings.weight * contrast
         return StepResult(loss, result.terms | {"contrast": contrast.detach()} | terms)

@@ -9,10 +9,10 @@ from patchcl.section import Section
 
 
 class NetworkSettings(Section):
-    """The segmentation network. By default as deep and wide as the U-Net of the published ACDC tables.
+    """The segmentation network. By default as deep and wide as the U-Net of the published ACDC tables, with batch norm.
 
-    Those tables use batch norm. Instance norm learned faster from small batches in the one comparison made so far
-    (docs/results.md), and strongly augmented images cannot disturb what it knows of others.
+    Instance norm takes from an image's deepest features what PatchCL's contrast would tell classes apart by
+    (docs/results.md).
     """
 
     features: tuple[PositiveInt, ...] = Field((16, 32, 64, 128, 256), min_length=2, description="Channels, by level.")
