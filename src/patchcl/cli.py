@@ -230,10 +230,10 @@ def import_data(
     """Turn a data set of another project into one that patchcl reads, with its split."""
     from patchcl.data.importer import import_dataset
 
-    named = [_parts(listed) or None for listed in (structures, channels)]
+    names, kinds = _parts(structures) or None, _parts(channels) or None
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("Importing scans", total=None)
-        import_dataset(source, out, layout, *named, lambda done, of: bar.update(task, completed=done, total=of))
+        import_dataset(source, out, layout, names, kinds, lambda done, of: bar.update(task, completed=done, total=of))
     split = out / "split.json"
     console.print(f"Imported into [bold]{out}[/bold]. Next: patchcl check {out} --split {split}", highlight=False)
 
