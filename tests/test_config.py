@@ -100,7 +100,7 @@ def test_what_is_written_is_read_again_with_every_default_spelled_out(tmp_path):
         ("training.precision=16", "training.precision is 16"),
         ("network.features=[16]", "network.features is [16]"),
         ("network.features=[0, 16]", "network.features.0 is 0: Input should be greater than 0."),
-        ("network.norm=layer", "network.norm is 'layer': Input should be 'instance', 'batch' or 'group'."),
+        ("network.norm=layer", "network.norm is 'layer': Input should be 'batch', 'instance' or 'group'."),
         ("augment.scale=1", "augment.scale is 1"),
         ("training.steps.x=4", "training.steps is {'x': 4}"),
     ],
