@@ -2,11 +2,12 @@
 
     python benchmarks/embeddings.py RUN_WITHOUT RUN_WITH            # two runs of one split, as ablations.py leaves them
 
-Patches are cut from the validation scans of the runs by their true masks, so nothing here was learned from. Features
-are the encoder's, pooled; embeddings are the head's. For each class: silhouette with the cosine distance (1: far from
-the other classes, 0: on the border, below 0: among others) and Fisher's ratio of the variance between classes to that
-within. Writes a table, a map of all patches along their first two principal components, and how near to the class of a
-patch its negatives are: the mean cosine between embeddings and the other classes' negatives, mined in every way.
+Patches are chosen in the validation scans of the runs by their true masks, so nothing here was learned from. Features
+are the teacher's, of whole images under the class; embeddings are what its head makes of them. For each class:
+silhouette with the cosine distance (1: far from the other classes, 0: on the border, below 0: among others) and
+Fisher's ratio of the variance between classes to that within. Writes a table, a map of all patches along their first two
+principal components, and how near to the class of a patch its negatives are: the mean cosine between embeddings and the
+other classes' negatives, mined in every way.
 """
 
 import argparse
@@ -29,8 +30,8 @@ from patchcl.losses.supervised import one_hot
 from patchcl.methods import Task, build_method
 from patchcl.methods.base import Method
 from patchcl.networks import build_network
-from patchcl.patch_contrast import embed
-from patchcl.patches import class_attended_patches, patch_grid
+from patchcl.patch_contrast import embedded
+from patchcl.patches import ChosenPatches, class_attended_features, patch_grid
 from patchcl.pictures import class_colour, save_png
 from patchcl.predict import read_checkpoint
 from patchcl.run_folder import RunFolder, write_json, write_text
@@ -50,6 +51,15 @@ class Cloud(NamedTuple):
     vectors: np.ndarray
 
 
+class Shown(NamedTuple):
+    """A scan and the patches chosen in it."""
+
+    image: Tensor
+    probs: Tensor
+    chosen: ChosenPatches
+    side: tuple[int, ...]
+
+
 def main() -> None:
     """Embed, score, draw."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -61,13 +71,14 @@ def main() -> None:
     without, contrasted = RunFolder.open(chosen.without), RunFolder.open(chosen.with_contrast)
     plan = load_plan(contrasted.plan)
     untrained, trained = build(contrasted, plan), restored(contrasted, plan)
-    pixels, label = validation_patches(contrasted, plan, trained)
+    shown = validation_patches(contrasted, plan, trained)
+    label = np.concatenate([each.chosen.label[each.chosen.label >= 0].numpy() for each in shown])
     clouds = [
-        Cloud("features, untrained", features(untrained, pixels)),
-        Cloud("features, trained without contrast", features(restored(without, plan), pixels)),
-        Cloud("features, trained with contrast", features(trained, pixels)),
-        Cloud("embeddings, untrained", embeddings(untrained, pixels)),
-        Cloud("embeddings, trained with contrast", embeddings(trained, pixels)),
+        Cloud("features, untrained", features(untrained, shown)),
+        Cloud("features, trained without contrast", features(restored(without, plan), shown)),
+        Cloud("features, trained with contrast", features(trained, shown)),
+        Cloud("embeddings, untrained", embeddings(untrained, shown)),
+        Cloud("embeddings, trained with contrast", embeddings(trained, shown)),
     ]
     scores = {cloud.name: score(cloud.vectors, label, plan.classes) for cloud in clouds}
     cosines = negatives(trained, clouds[-1].vectors, label)
@@ -103,41 +114,49 @@ def restored(run: RunFolder, plan: Plan) -> Method:
     return method
 
 
-def validation_patches(run: RunFolder, plan: Plan, method: Method) -> tuple[Tensor, np.ndarray]:
-    """Class-attended patches (N, C, *p) of all validation scans by their true masks, and the class of each."""
+def validation_patches(run: RunFolder, plan: Plan, method: Method) -> list[Shown]:
+    """Patches of all validation scans by their true masks, all classes alike."""
     settings = read_settings(run.settings)
     if settings.data is None or settings.cache is None or method.contrast is None:
         raise SystemExit(f"{run.root} does not say where its data are, or has no contrast.")
     dataset = read_dataset(settings.data, settings.split.patient_pattern)
     cases = cases_of(dataset, load_split(run.split).validation, masked=True)
     torch.manual_seed(0)
-    pairs = [patches_of(case, len(plan.classes), method.contrast.side) for case in prepare(cases, plan, settings.cache)]
-    label = torch.cat([label for _, label in pairs])
-    return torch.cat([pixels for pixels, _ in pairs])[label >= 0], label[label >= 0].numpy()
+    return [patches_of(case, len(plan.classes), method.contrast.side) for case in prepare(cases, plan, settings.cache)]
 
 
-def patches_of(case: PreparedCase, classes: int, side: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Patches of one scan, all classes alike."""
+def patches_of(case: PreparedCase, classes: int, side: tuple[int, ...]) -> Shown:
+    """Patches of one scan."""
     image, mask = (torch.from_numpy(np.load(str(path))) for path in (case.image, case.mask))
     probs = one_hot(mask.long(), classes)
     sampler = PatchSampler("uniform", classes, PER_CASE, least=0.5)
-    chosen = sampler(patch_grid(image.float(), probs, side, "confidence"), side)
-    return class_attended_patches(image.float(), probs, chosen, side), chosen.label
+    return Shown(image.float(), probs, sampler(patch_grid(image.float(), probs, side, "confidence"), side), side)
+
+
+def pooled(method: Method, shown: list[Shown]) -> Tensor:
+    """The teacher's features of every patch that shows a class."""
+    teacher = method.teacher
+    found = [
+        class_attended_features(teacher.encode(image), probs, chosen, side, teacher.reduction)[chosen.label >= 0]
+        for image, probs, chosen, side in shown
+    ]
+    return torch.cat(found)
 
 
 @torch.no_grad()
-def features(method: Method, pixels: Tensor) -> np.ndarray:
-    """The teacher's deepest features, pooled, centred and of unit length."""
-    pooled = method.teacher.encode(pixels).flatten(2).mean(dim=2)
-    return F.normalize(pooled - pooled.mean(dim=0), dim=1).numpy()
+def features(method: Method, shown: list[Shown]) -> np.ndarray:
+    """What the head is given, centred and of unit length."""
+    found = pooled(method, shown)
+    return F.normalize(found - found.mean(dim=0), dim=1).numpy()
 
 
 @torch.no_grad()
-def embeddings(method: Method, pixels: Tensor) -> np.ndarray:
+def embeddings(method: Method, shown: list[Shown]) -> np.ndarray:
     """What the contrast compares."""
     if method.contrast is None:
         raise SystemExit("This run has no contrast.")
-    return embed(method.teacher, method.contrast.teacher_head, pixels).numpy()
+    found = method.contrast.teacher_head(pooled(method, shown))
+    return embedded(found, torch.zeros(len(found))).numpy()
 
 
 def negatives(method: Method, vectors: np.ndarray, label: np.ndarray) -> dict[str, float]:
