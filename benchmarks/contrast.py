@@ -8,8 +8,9 @@ Ways that are compared take turns, A B A B, so that whatever else the machine do
 median over these rounds, a ratio the median of the ratios within a round, with the smallest and the largest beside it.
 On a single CPU thread the clock is that of the process, which stands still while other programs have the processor.
 What the authors' way is, and what is left out in its favour, says benchmarks/published.py. A step is forward, backward,
-optimizer and teacher of the method patchcl after its warm-up, its images at hand; everything that contrast adds to it
-counts: sampling, cutting, both embeddings, memory, loss, their backward pass, and the teacher's head.
+optimizer and teacher of the method patchcl after its warm-up, its images at hand, so that the share of contrast is an
+upper bound. All that contrast adds counts: sampling, cutting, both embeddings, memory, loss, their backward pass, and
+the teacher's head.
 """
 
 import argparse
@@ -163,8 +164,9 @@ def memory_mb(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device) / 2**20
-    ctypes.CDLL(None).malloc_trim(0)  # so that what was freed is not used again unseen
-    (PROCESS / "clear_refs").write_text("5", encoding="utf-8")
+    if PROCESS.exists():
+        ctypes.CDLL(None).malloc_trim(0)  # so that what was freed is not used again unseen
+        (PROCESS / "clear_refs").write_text("5", encoding="utf-8")
     return status_mb("VmRSS")
 
 
@@ -174,7 +176,9 @@ def peak_mb(device: torch.device) -> float:
 
 
 def status_mb(field: str) -> float:
-    """A figure that Linux keeps about this process."""
+    """A figure that Linux keeps about this process; 0 elsewhere."""
+    if not PROCESS.exists():
+        return 0.0
     lines = (PROCESS / "status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 

@@ -5,9 +5,9 @@
 Patches are chosen in the validation scans of the runs by their true masks, so nothing here was learned from. Features
 are the teacher's, of whole images under the class; embeddings are what its head makes of them. For each class:
 silhouette with the cosine distance (1: far from the other classes, 0: on the border, below 0: among others) and
-Fisher's ratio of the variance between classes to that within. Writes a table, a map of all patches along their first two
-principal components, and how near to the class of a patch its negatives are: the mean cosine between embeddings and the
-other classes' negatives, mined in every way.
+Fisher's ratio of the variance between classes to that within. Writes a table, a map of all patches along their first
+two principal components, and how near to the class of a patch its negatives are: the mean cosine between embeddings
+and the other classes' negatives, mined in every way.
 """
 
 import argparse

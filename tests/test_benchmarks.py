@@ -123,15 +123,16 @@ def test_the_whole_benchmark_runs_and_keeps_what_other_devices_found(contrast, m
     for name, value in (small | impatient).items():
         monkeypatch.setattr(contrast, name, value)
     monkeypatch.setattr(sys, "argv", ["contrast.py", "--results", str(tmp_path)])
-    contrast.main()
+    origin = {"hardware": "a card", "threads": 1, "torch": "2", "commit": "c"}
+    before = {"cuda": {"provenance": origin, "sampling": {}, "memory": {}, "loss": {}, "steps": {}}}
     results = tmp_path / "contrast_speed.json"
+    results.write_text(json.dumps(before), encoding="utf-8")
+    contrast.main()
     known = json.loads(results.read_text(encoding="utf-8"))
+    assert known["cuda"] == before["cuda"]
     assert known["cpu"]["provenance"]["threads"] == torch.get_num_threads()
     text = (tmp_path / "contrast_speed.md").read_text(encoding="utf-8")
     assert text.strip() == capsys.readouterr().out.strip()
+    assert "a card, 1 CPU thread(s), torch 2, c" in text
     assert text.count("\n| 64 | p") == 6
     assert text.count("| tiny: 32², 1 labeled + 1 unlabeled |") == 3
-
-    results.write_text(json.dumps({"cuda": known["cpu"]}), encoding="utf-8")
-    contrast.main()
-    assert list(json.loads(results.read_text(encoding="utf-8"))) == ["cuda", "cpu"]

@@ -195,7 +195,7 @@ def test_compare_stops_goes_on_and_answers(patchcl, cardiac, tmp_path, tiny):
     while process.poll() is None and not any((root / "log.jsonl").exists() for root in roots):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "Call the same command again to go on" in " ".join(said.split())
     assert any((root / "checkpoints" / "last.ckpt").is_file() for root in roots)
@@ -203,7 +203,6 @@ def test_compare_stops_goes_on_and_answers(patchcl, cardiac, tmp_path, tiny):
 
     code, said = patchcl(*command, *often)
     assert code == 0
-    assert "[2/2]" in said
     assert all(word in said for word in ("supervised", "mean_teacher", "95HD", "RV", "MYO", "LV", "highest Dice"))
     for root in roots:
         assert sum(session["steps"] for session in json.loads((root / "sessions.json").read_text())) == 40

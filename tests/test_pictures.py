@@ -190,6 +190,13 @@ def test_label_efficiency_draws_every_method_with_its_deviation():
     assert png(figure).startswith(b"\x89PNG")
 
 
+def test_many_methods_can_still_be_told_apart():
+    names = [f"method {number}" for number in range(2 * len(LIGHT.runs))]
+    (axis,) = efficiency_chart({name: [(1, 0.5, 0.1)] for name in names}, "method 0").axes
+    looks = {(line[0].get_color(), line[0].get_marker()) for line in axis.containers}
+    assert len(looks) == len(names)
+
+
 def test_the_chart_of_methods_has_a_line_for_each():
     unknown = float("nan")
     methods = {

@@ -204,7 +204,8 @@ def efficiency_chart(
     for name in sorted((name for name in curves if curves[name]), key=lambda name: -curves[name][-1][1]):
         labeled, dice, deviation = (np.array(values, float) for values in zip(*curves[name], strict=True))
         family, plus, _ = name.partition("+")
-        colour = theme.ink if name == baseline else theme.runs[families.index(family) % len(theme.runs)]
+        turn, place = divmod(families.index(family), len(theme.runs)) if name != baseline else (0, 0)
+        colour = theme.ink if name == baseline else theme.runs[place]
         style = "--" if name == baseline else ":" if plus else "-"
         error = 100 * np.nan_to_num(deviation)
         axis.errorbar(
@@ -214,7 +215,7 @@ def efficiency_chart(
             label=name,
             color=colour,
             linestyle=style,
-            marker="s" if plus else "o",
+            marker="o^D"[turn % 3],
             linewidth=1.6,
             markersize=4.5,
             capsize=2,

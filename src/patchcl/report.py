@@ -4,20 +4,14 @@ The page is a single file without scripts or outside resources, so it can be mai
 """
 
 import json
-from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from matplotlib.figure import Figure
 
 from patchcl.comparison import Comparison, compare, in_words, points
 from patchcl.config import Settings, read_settings
 from patchcl.data.dataset import read_dataset
 from patchcl.data.plan import Plan, load_plan
-from patchcl.data.scan import read_image, read_mask
 from patchcl.data.splits import Split, load_split
 from patchcl.errors import UserError
 from patchcl.evaluate import (
@@ -31,17 +25,17 @@ from patchcl.evaluate import (
     summarise,
 )
 from patchcl.metrics import EMPTY_POLICY
-from patchcl.pictures import DARK, LIGHT, Panel, health_curves, learning_curves, overlay_grid, patient_chart, png
+from patchcl.page import picture_uri, themed, write_page
+from patchcl.pictures import Panel, health_curves, learning_curves, overlay_grid, patient_chart, png
 from patchcl.report_health import health
-from patchcl.run_folder import RunFolder, write_text
+from patchcl.run_folder import RunFolder
 from patchcl.run_log import Row, read_rows
+from patchcl.telling_slice import telling_slice
 
 HEADLINES = ("test_last", "validation_last", "test_best", "validation_best")
 """Evaluations in the order in which a report prefers them; the last checkpoint is chosen by nobody."""
 ASIDE = ("method", "cache", "training.device", "training.memory_gib")
 """Settings that two runs may differ in and still be compared as methods."""
-MARGIN = 0.6
-"""What overlays show around the structures, relative to their extent."""
 
 
 class RunFacts(NamedTuple):
@@ -73,11 +67,7 @@ def write_report(runs: Sequence[RunFolder], out: Path, title: str = "Did the unl
     Raises:
         UserError: A run's files are missing or damaged, or `out` cannot be written.
     """
-    page = _environment().get_template("report.html.j2").render(title=title, **_content(_gather(runs)))
-    try:
-        write_text(out, page)
-    except OSError as error:
-        raise UserError(f"Cannot write {out}: {error.strerror}. Choose another file with -o.") from error
+    write_page("report.html.j2", {"title": title, **_content(_gather(runs))}, out)
 
 
 def _content(facts: Sequence[RunFacts]) -> dict[str, Any]:
@@ -95,10 +85,10 @@ def _content(facts: Sequence[RunFacts]) -> dict[str, Any]:
         "mean": MEAN,
         "points": points,
         "policy": EMPTY_POLICY,
-        "patients": _themed(patient_chart, dice) if dice and not problems else None,
-        "curves": _themed(learning_curves, logs) if any(logs.values()) else None,
+        "patients": themed(lambda theme: patient_chart(dice, theme)) if dice and not problems else None,
+        "curves": themed(lambda theme: learning_curves(logs, theme)) if any(logs.values()) else None,
         "health": ailing,
-        "health_curves": _themed(health_curves, logs) if ailing and ailing["classes"] else None,
+        "health_curves": themed(lambda theme: health_curves(logs, theme)) if ailing and ailing["classes"] else None,
         "overlays": _overlays(facts, stem, evaluations) if evaluations else None,
         "strips": [(of.name, _strips(of.run)) for of in facts if _strips(of.run)],
         "names": list(logs),
@@ -106,11 +96,6 @@ def _content(facts: Sequence[RunFacts]) -> dict[str, Any]:
         "settings": [(of.name, of.run.settings.read_text(encoding="utf-8")) for of in facts],
         "splits": [(of.name, of.split.model_dump()) for of in facts],
     }
-
-
-def _environment() -> Environment:
-    loader = FileSystemLoader(Path(__file__).parent)
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 def _gather(runs: Sequence[RunFolder]) -> list[RunFacts]:
@@ -259,7 +244,7 @@ def _overlays(facts: Sequence[RunFacts], stem: str, evaluations: Mapping[str, Ev
     columns = ("image", "reference", *(of.name for of in scored))
     aspect = rows[0][1]
     figure = overlay_grid([row for row, _ in rows], columns, scored[0].plan.classes, aspect=aspect)
-    return {"picture": _uri(png(figure)), "by": scored[0].name}
+    return {"picture": picture_uri(png(figure)), "by": scored[0].name}
 
 
 def _overlay_row(scored: Sequence[RunFacts], stem: str, patient: str, rank: str) -> tuple[list[Panel], float]:
@@ -269,41 +254,18 @@ def _overlay_row(scored: Sequence[RunFacts], stem: str, patient: str, rank: str)
     if first.settings.data is None:
         raise UserError("The scans are not there.")
     case = read_dataset(first.settings.data, first.settings.split.patient_pattern).case(score.case)
-    if case.mask is None:
-        raise UserError(f"{case.name} has no mask.")
-    scan, classes = read_image(case.images), len(first.plan.classes)
-    masks = [case.mask, *(of.run.predictions / stem / f"{case.name}.nii.gz" for of in scored)]
-    volumes = [read_mask(path, classes, scan.grid) for path in masks]
-    axis = first.plan.slice_axis
-    place = (
-        int((volumes[0] > 0).sum(axis=tuple(a for a in range(3) if a != axis)).argmax()) if volumes[0].ndim == 3 else 0
-    )
-    slices = [np.take(volume, place, axis) if volume.ndim == 3 else volume for volume in (scan.voxels[0], *volumes)]
-    box = _box(slices[1:])
-    image, *cut = (each[box] for each in slices)
+    view = telling_slice(case, [of.run.predictions / stem / f"{case.name}.nii.gz" for of in scored], first.plan)
     dice = [of.evaluations[stem].by_patient("dice")[patient] for of in scored]
-    captions = [f"{rank}: {case.name}, slice {place}", "", *(f"Dice {100 * value:.1f} %" for value in dice)]
-    panels = [Panel(image, mask, caption) for mask, caption in zip([None, *cut], captions, strict=True)]
-    spacing = [mm for each, mm in enumerate(scan.grid.spacing_mm) if len(scan.grid.shape) == 2 or each != axis]
-    return panels, spacing[1] / spacing[0]
-
-
-def _box(masks: Sequence[np.ndarray]) -> tuple[slice, slice]:
-    """A square around all structures, with a margin, as far as the image reaches."""
-    inside = np.argwhere(np.any([mask > 0 for mask in masks], axis=0))
-    if not len(inside):
-        return slice(None), slice(None)
-    middle = (inside.min(axis=0) + inside.max(axis=0)) / 2
-    half = max(16.0, (0.5 + MARGIN) * float((np.ptp(inside, axis=0) + 1).max()))
-    x, y = (slice(max(0, round(centre - half)), round(centre + half) + 1) for centre in middle.tolist())
-    return x, y
+    captions = [f"{rank}: {case.name}, slice {view.place}", "", *(f"Dice {100 * value:.1f} %" for value in dice)]
+    panels = [Panel(view.image, mask, caption) for mask, caption in zip([None, *view.masks], captions, strict=True)]
+    return panels, view.aspect
 
 
 def _strips(run: RunFolder) -> list[tuple[str, str]]:
     """The step and the picture of the first, the middle and the last pseudo-masks."""
     paths = sorted(run.pictures.glob("pseudo_masks_step_*.png"))
     chosen = [paths[place] for place in sorted({0, len(paths) // 2, len(paths) - 1})] if paths else []
-    return [(path.stem.rpartition("_")[2].lstrip("0") or "0", _uri(path.read_bytes())) for path in chosen]
+    return [(path.stem.rpartition("_")[2].lstrip("0") or "0", picture_uri(path.read_bytes())) for path in chosen]
 
 
 def _side_by_side(facts: Sequence[dict[str, str]]) -> list[tuple[str, list[str]]]:
@@ -335,19 +297,6 @@ def _facts(of: RunFacts) -> dict[str, str]:
         "command": known.get("command"),
     }
     return {key: value or "not known" for key, value in facts.items()}
-
-
-def _themed(draw: Any, content: Any) -> dict[str, str]:  # noqa: ANN401 - one of the chart functions and its content
-    """A chart for light pages and the same for dark ones."""
-    return {"light": _chart_uri(draw(content, LIGHT)), "dark": _chart_uri(draw(content, DARK))}
-
-
-def _chart_uri(figure: Figure) -> str:
-    return _uri(png(figure))
-
-
-def _uri(picture: bytes) -> str:
-    return f"data:image/png;base64,{b64encode(picture).decode()}"
 
 
 def _read_json(path: Path) -> dict[str, Any]:

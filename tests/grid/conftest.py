@@ -55,7 +55,7 @@ def put_cell(question: Question, cell: Cell, out: Path, dice: Sequence[float], *
             for place, each in enumerate(dice)
             for name in STRUCTURES
         ]
-        known = {"step": job.settings.training.steps, "split_fingerprint": split.fingerprint}
+        known = {"on": question.on, "step": job.settings.training.steps, "split_fingerprint": split.fingerprint}
         evaluation = Evaluation(name="run", structures=STRUCTURES, unit="mm", scores=tuple(scores), provenance=known)
         path = scores_file(run.root, question.on, checkpoint)
         write_evaluation(evaluation, path.with_suffix(""))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 
@@ -30,6 +31,7 @@ def test_cells_of_one_seed_and_count_differ_in_the_method_alone(question, tmp_pa
         assert (each.training.seed, each.split.seed, each.split.labeled) == (3, 3, 2)
         assert each.training.steps == 6
         assert each.cache == tmp_path / "prepared"
+    assert job_of(asked, asked.cells[0], tmp_path, 1).command == tuple(sys.argv)
     plain, contrast = (each.method.model_dump() for each in settings[1:])
     assert contrast.pop("contrast")["weight"] == 0.1
     assert plain.pop("contrast") is None

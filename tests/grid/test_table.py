@@ -77,7 +77,8 @@ def test_a_method_with_fewer_seeds_is_never_the_best(question, folder):
     assert level.rows[1].against.overall.interval.mean == pytest.approx(0.25)
     assert math.isnan(level.rows[1].spread().std)
     assert [result.cell for result in level.empty] == [Cell(2, "patchcl", 1)]
-    (remark,) = remarks([level])
+    first_look, remark = remarks([level])
+    assert first_look == "Fewer than 3 seeds are a first look: another seed may turn the order round."
     assert "never called the best: patchcl (1)" in remark
 
 
@@ -136,8 +137,8 @@ def test_cost_is_averaged_over_seeds(level):
 
 
 def test_what_could_explain_a_figure_is_remarked(question, folder):
-    asked = question()
-    out = folder(asked, lambda cell: DICE[cell.method, cell.seed])
+    asked = question(seeds=(0, 1, 2))
+    out = folder(asked, lambda cell: DICE[cell.method, min(cell.seed, 1)])
     assert list(remarks(read_levels(asked, out))) == []
     root = cell_root(out, asked.cells[1])
     write_json(root / "provenance.json", {"commit": "def"})
@@ -146,6 +147,12 @@ def test_what_could_explain_a_figure_is_remarked(question, folder):
     commits, machines = remarks(read_levels(asked, out))
     assert commits == "The cells were made by several commits: abc, def."
     assert "a loom (8 threads, 2 at once); an abacus (1 threads, 1 at once)" in machines
+
+
+def test_scores_of_validation_patients_are_named_as_such(question, folder):
+    asked = question(("supervised",), seeds=(0, 1, 2), on="validation")
+    (remark,) = remarks(read_levels(asked, folder(asked, lambda cell: [0.5])))
+    assert remark.startswith("Scored on validation patients, who chose the best checkpoints")
 
 
 def test_labeled_patients_are_counted_in_the_split(question, folder, tmp_path):

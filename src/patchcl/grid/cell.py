@@ -42,6 +42,7 @@ class Job(Section):
     on: Side
     voxels: bool
     at_once: int  # cells that share the machine
+    command: tuple[str, ...] = ()  # what the user typed
 
 
 class Session(Section):
@@ -58,6 +59,7 @@ class Session(Section):
 def main() -> None:
     """Work on the cell that the input names; what goes wrong is kept beside its folder."""
     job = Job.model_validate_json(sys.stdin.readline())
+    sys.argv = list(job.command) or sys.argv  # for the provenance of the run
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
     with claimed(job.root, give_up=lambda: os._exit(REPLACED)) as ours:

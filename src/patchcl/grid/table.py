@@ -18,6 +18,8 @@ from patchcl.run_log import read_rows
 
 BASELINE = "supervised"
 """The method whose runs the others are paired with, seed by seed."""
+FEWEST_SEEDS = 3
+"""Below this the deviation over seeds says little."""
 
 
 class Figure(NamedTuple):
@@ -188,22 +190,31 @@ def remarks(levels: Sequence[Level]) -> Iterator[str]:
     if len(machines) > 1:
         listed = [f"{name} ({threads} threads, {count} at once)" for name, threads, count in sorted(machines)]
         yield f"Times and memory were not all measured under the same conditions: {'; '.join(listed)}."
+    if any(each.provenance.get("on") == "validation" for level in levels for each in level.evaluations):
+        yield "Scored on validation patients, who chose the best checkpoints: their figures flatter."
+    if results and max(level.seeds for level in levels) < FEWEST_SEEDS:
+        yield f"Fewer than {FEWEST_SEEDS} seeds are a first look: another seed may turn the order round."
     for level in levels:
-        few = [f"{row.method} ({len(row.results)})" for row in level.rows if len(row.results) < level.seeds]
-        if few:
-            yield (
-                f"With {labeled_words(level)}, these have fewer than the {level.seeds} seeds of others, and are never "
-                f"called the best: {', '.join(few)}."
-            )
-        lone = [row.method for row in level.rows if row.against and row.pairs < len(row.results)]
-        if lone:
-            yield f"With {labeled_words(level)}, not every seed of {', '.join(lone)} has a {BASELINE} run to pair with."
+        yield from _unevenness(level)
 
 
 def labeled_words(level: Level) -> str:
     """How many labeled patients, in words."""
     count = level.labeled_patients or level.labeled
     return "all labeled patients" if count is None else f"{count} labeled patient" + "s" * (count != 1)
+
+
+def _unevenness(level: Level) -> Iterator[str]:
+    """Where methods do not rest on the same seeds."""
+    few = [f"{row.method} ({len(row.results)})" for row in level.rows if len(row.results) < level.seeds]
+    if few:
+        yield (
+            f"With {labeled_words(level)}, these have fewer than the {level.seeds} seeds of others, and are never "
+            f"called the best: {', '.join(few)}."
+        )
+    lone = [row.method for row in level.rows if row.against and row.pairs < len(row.results)]
+    if lone:
+        yield f"With {labeled_words(level)}, not every seed of {', '.join(lone)} has a {BASELINE} run to pair with."
 
 
 def _level(question: Question, results: dict[Cell, CellResult], labeled: int | None) -> Level:

@@ -11,12 +11,14 @@ from patchcl.comparison import Comparison, compare_seeds, points
 from patchcl.evaluate import Metric, Spread, counted, shown
 from patchcl.grid.table import BASELINE, DICE, Figure, Level, Row, labeled_words, remarks
 from patchcl.metrics import EMPTY_POLICY
+from patchcl.statistics import FEWEST_PATIENTS
 
 NOTHING = "Nothing to compare yet"
 INTERVALS = (
     "Differences are paired seed by seed and patient by patient; a patient's is averaged over seeds. Their 95 % "
     "intervals (bootstrap over patients) cover which patients were scored, not which seeds were drawn: for these "
-    "see the deviations, which are over seeds."
+    "see the deviations, which are over seeds. Better, worse and clear mean that the interval excludes 0, that there "
+    f"are at least {FEWEST_PATIENTS} patients, and that every seed agrees."
 )
 BEST_DICE = Figure("dice", checkpoint="best")
 DETAILS: tuple[Metric, ...] = ("jaccard", "hd95_mm", "asd_mm")

@@ -17,7 +17,7 @@ from typing import NamedTuple, Self
 import torch
 from rich.console import Console
 
-from patchcl.evaluate import shown, summarise
+from patchcl.evaluate import summarise
 from patchcl.grid.board import Board
 from patchcl.grid.cell import BUSY, REPLACED, Job, error_file, finished, scores_of
 from patchcl.grid.claims import claims_on
@@ -213,7 +213,7 @@ def _finished(job: Job) -> bool:
 
 
 def _dice(job: Job) -> str:
-    return f"Dice {shown(summarise(scores_of(job.root, job.on, 'last'), 'dice'), 'dice')} % on {job.on}"
+    return f"Dice {100 * summarise(scores_of(job.root, job.on, 'last'), 'dice').mean:.1f} % on {job.on}"
 
 
 def _reason(job: Job, code: int) -> str:
