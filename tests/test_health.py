@@ -183,7 +183,7 @@ def test_an_alarm_names_only_settings_that_the_method_has(kind):
 
 def test_a_collapse_shows_in_the_log_on_the_screen_and_in_the_report(cardiac, tmp_path, tiny, monkeypatch):
     """At this temperature all embeddings look alike."""
-    monkeypatch.setattr("patchcl.report._themed", lambda draw, content: {"light": "", "dark": ""})  # slow, tested apart
+    monkeypatch.setattr("patchcl.report.themed", lambda draw: {"light": "", "dark": ""})  # slow, tested apart
     stuck = (
         "training.steps=20",
         "training.log_every=1",

@@ -111,7 +111,8 @@ def push_on_one_of_two(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def test_two_processes_remember_what_one_would(tmp_path: Path):
+def test_two_processes_remember_what_one_would(tmp_path: Path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1])  # where the processes find this very module
     mp.start_processes(push_on_one_of_two, (str(tmp_path),), nprocs=2, start_method="spawn")
     alone = ClassMemory(classes=3, length=7, dimensions=3)
     for embedding, label in random_pushes(6, 3):
