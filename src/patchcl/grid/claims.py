@@ -87,9 +87,8 @@ def _take(cell: Path) -> Path | None:
             json.dump([this_host(), os.getpid()], file)
     except FileExistsError:
         return None
-    if [claim.path for claim in claims_on(cell)][-1:] != [
-        path
-    ]:  # dead ones were cleared away by a quicker one while we counted them
+    last = [claim.path for claim in claims_on(cell)][-1:]
+    if last != [path]:  # dead ones were cleared away by a quicker one while we counted them
         path.unlink(missing_ok=True)
         return None
     for claim in claims:
