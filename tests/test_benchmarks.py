@@ -1,4 +1,4 @@
-"""The benchmark of contrast compares two ways to one result, and its ratios are what they claim."""
+"""The benchmark of contrast compares two ways to one result, its ratios are what they claim; documents are current."""
 
 import importlib
 import itertools
@@ -136,3 +136,30 @@ def test_the_whole_benchmark_runs_and_keeps_what_other_devices_found(contrast, m
     assert "a card, 1 CPU thread(s), torch 2, c" in text
     assert text.count("\n| 64 | p") == 6
     assert text.count("| tiny: 32², 1 labeled + 1 unlabeled |") == 3
+
+
+def test_the_results_document_is_what_the_json_files_say():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        document = importlib.import_module("document")
+        assert document.DOCUMENT.read_text(encoding="utf-8") == document.document()  # else: benchmarks/document.py
+
+
+def test_the_table_of_a_comparison_names_the_best_method_first(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    document = importlib.import_module("document")
+    monkeypatch.setattr(document, "RESULTS", tmp_path)
+    common = {"labeled_patients": 3, "seeds": 2, "structure": "mean", "dice_std": 0.01, "minutes": 1.5}
+    none = {"dice_difference": None, "dice_difference_low": None, "dice_difference_high": None}
+    gain = {"dice_difference": 0.05, "dice_difference_low": -0.01, "dice_difference_high": 0.11}
+    rows = [
+        common | line | {"checkpoint": checkpoint}
+        for checkpoint in ("last", "best")
+        for line in ({"method": "supervised", "dice_mean": 0.8} | none, {"method": "bcp", "dice_mean": 0.85} | gain)
+    ]
+    (tmp_path / "made.json").write_text(json.dumps({"rows": rows}))
+    assert document.compare_table("made.json", 3).splitlines()[2:] == [
+        "| bcp | 2 | 85.0 ± 1.0 | +5.0 (−1.0 to +11.0) | 85.0 ± 1.0 | 1.5 |",
+        "| supervised | 2 | 80.0 ± 1.0 |  | 80.0 ± 1.0 | 1.5 |",
+    ]
+    assert len(document.compare_table("made.json", 7).splitlines()) == 2

@@ -1,0 +1,144 @@
+"""docs/results.md from the JSON files in benchmarks/results, with the words of results.md.j2 around them.
+
+    python benchmarks/document.py
+
+No figure in a table of that document is written by hand, so none can differ from what was measured.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from scipy import stats
+
+from patchcl.run_folder import write_text
+
+HERE = Path(__file__).parent
+RESULTS, WORDS, DOCUMENT = HERE / "results", HERE / "results.md.j2", HERE.parent / "docs" / "results.md"
+
+
+def main() -> None:
+    """Write the document anew."""
+    write_text(DOCUMENT, document())
+
+
+def document() -> str:
+    """The words with all tables in their places."""
+    words = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    words.globals |= {
+        each.__name__: each
+        for each in (table, demo_table, demo_gain, demo_seed_by_seed, acdc_table, compare_table, compare_answer)
+    }
+    return words.from_string(WORDS.read_text(encoding="utf-8")).render()
+
+
+def table(file: str) -> str:
+    """A table that a benchmark has written beside its JSON."""
+    return (RESULTS / file).read_text(encoding="utf-8").strip()
+
+
+def demo_table() -> str:
+    """Five seeds of the demo: both methods, and the paired difference over seeds."""
+    methods, rows = ("supervised", "patchcl"), []
+    for name, cell in read("demo_seeds.json")["summary"].items():
+        dice, distance = cell["dice"], cell["hd95_mm"]
+        gain = signed(*(dice["difference"][key] for key in ("mean", "low", "high")))
+        of_dice = [spread(dice[method], 100) for method in methods]
+        of_distance = [spread(distance[method], 1) for method in methods]
+        rows.append((name, *of_dice, f"**{gain}**" if name == "mean" else gain, *of_distance))
+    of_both = [[f"{method} {figure}" for method in methods] for figure in ("Dice %", "95HD mm")]
+    return markdown(("", *of_both[0], "Dice points (95 % interval)", *of_both[1]), rows)
+
+
+def demo_gain(seeds: Sequence[int]) -> str:
+    """What the unlabeled scans add on some seeds of the demo, with a t-interval where there are several."""
+    gains = demo_gains(seeds)
+    if len(gains) == 1:
+        return points(gains[0])
+    low, high = stats.t.interval(0.95, len(gains) - 1, loc=gains.mean(), scale=stats.sem(gains))
+    count = f"95 % t-interval over {len(gains)} seeds"
+    return f"{points(gains.mean())} Dice points ({points(low)} to {points(high)}, {count})"
+
+
+def demo_seed_by_seed(seeds: Sequence[int]) -> str:
+    """The gain of each seed."""
+    return ", ".join(map(points, demo_gains(seeds)))
+
+
+def demo_gains(seeds: Sequence[int]) -> np.ndarray:
+    """PatchCL's Dice less that of supervised learning, in [-1, 1], for each of the seeds."""
+    scores = [read("demo_seeds.json")["seeds"][str(seed)]["scores"] for seed in seeds]
+    return np.array([each["patchcl"]["mean"]["dice"] - each["supervised"]["mean"]["dice"] for each in scores])
+
+
+def acdc_table(runs: Mapping[str, str]) -> str:
+    """Single runs on ACDC: what a row is called, and where its scores are as FILE/METHOD."""
+    rows, structures = [], ("RV", "MYO", "LV", "mean")
+    for name, place in runs.items():
+        file, _, method = place.partition("/")
+        run = read(f"{file}.json")[method]
+        scores = run["evaluation"]["summary"]["structures"]
+        dice = [spread(scores[structure]["dice"], 100) for structure in structures]
+        rows.append((name, run["provenance"]["commit"], *dice, f"{scores['mean']['hd95_mm']['mean']:.2f}"))
+    return markdown(("", "commit", *(f"{structure} Dice %" for structure in structures), "95HD"), rows)
+
+
+def compare_table(file: str, labeled: int | None = None) -> str:
+    """What `patchcl compare` found, best Dice of the last checkpoint first; of one count of labeled patients."""
+    lines = [line for line in read(file)["rows"] if labeled in (None, line["labeled_patients"]) and line["seeds"]]
+    structures = list(dict.fromkeys(line["structure"] for line in lines))
+    by_key = {(line["method"], line["checkpoint"], line["structure"]): line for line in lines}
+    means = [line for line in lines if line["checkpoint"] == "last" and line["structure"] == "mean"]
+    rows = []
+    for line in sorted(means, key=lambda line: -line["dice_mean"]):
+        last = [spread(by_key[line["method"], "last", structure], 100, "dice_") for structure in structures]
+        best = spread(by_key[line["method"], "best", "mean"], 100, "dice_")
+        minutes = f"{line['minutes']:.1f}" if line["minutes"] else ""
+        rows.append((line["method"], str(line["seeds"]), *last, difference(line), best, minutes))
+    heads = (f"{structure} Dice %" for structure in structures)
+    return markdown(("", "seeds", *heads, "less supervised (95 % interval)", "best on validation", "minutes"), rows)
+
+
+def compare_answer(file: str) -> str:
+    """What `patchcl compare` says in words."""
+    return "\n".join(f"> {line}" for line in read(file)["answer"])
+
+
+def difference(line: Mapping[str, Any]) -> str:
+    """The paired difference from supervised learning; nothing for that itself."""
+    values = [line[f"dice_difference{part}"] for part in ("", "_low", "_high")]
+    return "" if None in values else signed(*values)
+
+
+def read(file: str) -> dict[str, Any]:
+    """A committed result."""
+    content: dict[str, Any] = json.loads((RESULTS / file).read_text(encoding="utf-8"))
+    return content
+
+
+def spread(of: Mapping[str, float | None], scale: float, prefix: str = "") -> str:
+    """Mean ± standard deviation."""
+    mean, std = of[f"{prefix}mean"], of[f"{prefix}std"]
+    return "" if mean is None else f"{scale * mean:.1f}" + ("" if std is None else f" ± {scale * std:.1f}")
+
+
+def signed(mean: float, low: float, high: float) -> str:
+    """A difference in [-1, 1] in points, with its interval."""
+    return f"{points(mean)} ({points(low)} to {points(high)})"
+
+
+def points(value: float) -> str:
+    """A difference in [-1, 1] in points, with its sign."""
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows))
+
+
+if __name__ == "__main__":
+    main()
