@@ -4,7 +4,9 @@ import io
 
 from rich.console import Console
 
-from patchcl.demo import METHODS, demo_settings, run_demo
+from patchcl.data.sources.synthetic import write_cardiac
+from patchcl.demo import METHODS, demo_settings, run_demo, table_question
+from patchcl.methods import method_names
 from patchcl.run_folder import RunFolder
 
 
@@ -30,3 +32,13 @@ def test_both_methods_get_the_same_but_for_the_method():
     assert patchcl.pop("method")["name"] == "patchcl"
     assert supervised == patchcl
     assert supervised["training"]["seed"] == 3
+
+
+def test_the_table_asks_for_every_method_under_the_same_settings(tmp_path):
+    write_cardiac(tmp_path, labeled=5, unlabeled=2, test=1, seed=0)
+    question = table_question(tmp_path, seed=4, steps=5)
+    assert set(question.methods) == {*method_names(), "unimatch+contrast", "bcp+contrast"}
+    assert {(cell.labeled, cell.seed) for cell in question.cells} == {(3, 4)}
+    assert question.on == "test"
+    ours, theirs = question.settings["training"], demo_settings("patchcl", seed=4, steps=5).model_dump()["training"]
+    assert ours | {"seed": 4} == theirs

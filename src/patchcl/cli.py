@@ -13,6 +13,7 @@ from patchcl.errors import UserError
 if TYPE_CHECKING:
     from patchcl.config import Settings
     from patchcl.experiment import Outcome
+    from patchcl.grid.workers import Ending
 
 app = typer.Typer(
     add_completion=False,
@@ -53,11 +54,15 @@ WeightsOption = Annotated[Weights, typer.Option(help="teacher: the moving averag
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write everything.")] = Path("patchcl-demo"),
     seed: Annotated[int, typer.Option(min=0, help="Of the generated scans and of training.")] = 0,
-    steps: Annotated[int | None, typer.Option(min=1, help="Of each of the two trainings.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of each training.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Compare all methods in a table, instead of two.")] = False,
 ) -> None:
     """Generate scans, train with and without the unlabeled ones, and say whether they helped."""
-    from patchcl.demo import run_demo
+    from patchcl.demo import compare_all, run_demo
 
+    if everything:
+        _finish_comparison(compare_all(out, seed, console, steps))
+        return
     result = run_demo(out, seed, console, steps)
     console.print(f"\nReport: [bold]{result.report}[/bold]  (open it in a browser)")
 
@@ -208,15 +213,9 @@ def compare(
     counts = [None if count == "all" else _number(count, "--labeled") for count in _parts(labeled)]
     numbers = [_number(seed, "--seeds") for seed in _parts(seeds) or [""]]
     overrides = _overrides(settings, split=split, steps=steps, device=device)
-    ending = compare_methods(ask(data, named, counts, numbers, config, overrides, on, voxels), out, jobs, console)
-    if ending.stop:
-        console.print("Stopped; all of it is saved. Call the same command again to go on.")
-        raise typer.Exit(ending.stop.exit_code)
-    for place, reason in ending.failed.items():
-        errors.print("[bold red]Failed[/bold red]", end=" ")
-        errors.print(f"{place}: {reason}", markup=False, highlight=False, soft_wrap=True)
-    if ending.failed:
-        raise typer.Exit(1)
+    _finish_comparison(
+        compare_methods(ask(data, named, counts, numbers, config, overrides, on, voxels), out, jobs, console)
+    )
 
 
 @app.command(name="import")
@@ -313,6 +312,17 @@ def _number(text: str, option: str) -> int:
     if not text.isdecimal():
         raise UserError(f"{option} holds {text!r}; expected whole numbers with commas between them, such as 3,7,14.")
     return int(text)
+
+
+def _finish_comparison(ending: "Ending") -> None:
+    if ending.stop:
+        console.print("Stopped; all of it is saved. Call the same command again to go on.")
+        raise typer.Exit(ending.stop.exit_code)
+    for place, reason in ending.failed.items():
+        errors.print("[bold red]Failed[/bold red]", end=" ")
+        errors.print(f"{place}: {reason}", markup=False, highlight=False, soft_wrap=True)
+    if ending.failed:
+        raise typer.Exit(1)
 
 
 def _finish(outcome: "Outcome") -> None:

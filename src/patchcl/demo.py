@@ -1,5 +1,6 @@
 """The whole story on generated scans: a few masks, many scans, and an honest answer to whether these helped."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,10 @@ from patchcl.data.check import check_data, render
 from patchcl.data.sources.synthetic import write_cardiac
 from patchcl.evaluate import Evaluation, evaluate_run
 from patchcl.experiment import resume, start
+from patchcl.grid.compare import compare_methods
+from patchcl.grid.question import Question, ask
+from patchcl.grid.workers import Ending
+from patchcl.methods import method_names
 from patchcl.report import write_report
 from patchcl.run_folder import RunFolder
 
@@ -26,6 +31,8 @@ DEMO = (
     "split.labeled=3",
 )
 """What makes the job small enough for two processor cores and a few minutes; all else is as for any user."""
+TABLE_STEPS = 400
+"""Of each run of the table of all methods."""
 
 
 class DemoResult(NamedTuple):
@@ -51,10 +58,7 @@ def run_demo(out: Path, seed: int, console: Console, steps: int | None = None) -
         UserError: `out` cannot be written to.
         SystemExit: Somebody asked to stop.
     """
-    data = out / "data"
-    if not (data / "dataset.json").is_file():
-        console.rule("Generating scans")
-        write_cardiac(data, labeled=5, unlabeled=24, test=12, seed=seed)
+    data = generated_scans(out, seed, console)
     settings = demo_settings(METHODS[0], seed, steps)
     render(check_data(data, settings.split, settings.plan), console)
 
@@ -69,6 +73,33 @@ def run_demo(out: Path, seed: int, console: Console, steps: int | None = None) -
     render_comparison(supervised, patchcl, console)
     write_report([RunFolder.open(out / method) for method in METHODS], out / "report.html")
     return DemoResult(evaluations, compare(supervised, patchcl), out / "report.html")
+
+
+def compare_all(out: Path, seed: int, console: Console, steps: int | None = None) -> Ending:
+    """The scans of the demo, and every method on them: the whole table, to see what `patchcl compare` makes.
+
+    What is there already is not done again. As many runs go side by side as there are processor cores, up to four.
+
+    Raises:
+        UserError: `out` cannot be written to, or holds something else.
+    """
+    question = table_question(generated_scans(out, seed, console), seed, steps or TABLE_STEPS)
+    return compare_methods(question, out / "compare", min(os.cpu_count() or 1, 4), console)
+
+
+def table_question(data: Path, seed: int, steps: int) -> Question:
+    """Every method, and patch contrast on top of two that have strong views."""
+    methods = [*method_names(), "unimatch+contrast", "bcp+contrast"]
+    return ask(data, methods, [3], [seed], overrides=[*DEMO, f"training.steps={steps}"], on="test")
+
+
+def generated_scans(out: Path, seed: int, console: Console) -> Path:
+    """The folder of the demo's data set, made unless it is there."""
+    data = out / "data"
+    if not (data / "dataset.json").is_file():
+        console.rule("Generating scans")
+        write_cardiac(data, labeled=5, unlabeled=24, test=12, seed=seed)
+    return data
 
 
 def train_or_continue(data: Path, root: Path, settings: Settings, console: Console) -> None:
