@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from patchcl.batch import IGNORE
 from patchcl.data.bank import Bank
 from patchcl.data.plan import Plan
 from patchcl.data.prepare import PreparedCase
+from patchcl.data.scan import IGNORED
+from patchcl.errors import UserError
 
 CPU = torch.device("cpu")
 PLENTY = 10**9
@@ -108,6 +111,60 @@ def test_a_batch_is_a_copy(tmp_path: Path, budget: int) -> None:
     before = bank.load([0], torch.Generator())[0].clone()
     bank.load([0], torch.Generator())[0].zero_()
     assert torch.equal(bank.load([0], torch.Generator())[0], before)
+
+
+def partly(folder: Path, kind: str) -> tuple[list[PreparedCase], list[tuple[int, ...]]]:
+    """Cases of which the first item is not annotated, the second in parts, and the others throughout."""
+    made = cases(folder, SHAPES[kind])
+    for case in made:
+        assert case.mask is not None
+        mask = np.load(case.mask)
+        mask[0] = IGNORED
+        mask[1:2, ::2] = IGNORED
+        np.save(case.mask, mask)
+    return made, SHAPES[kind]
+
+
+@pytest.mark.parametrize("budget", [0, PLENTY])
+@pytest.mark.parametrize("kind", ["uniform", "larger"])
+def test_labeled_items_say_something_and_unlabeled_ones_leave_something_open(
+    tmp_path: Path, kind: str, budget: int
+) -> None:
+    made, shapes = partly(tmp_path, kind)
+    mine = plan(2).model_copy(update={"ignore": 3})
+    labeled, unlabeled = Bank(made, mine, CPU, budget), Bank(made, mine, CPU, budget, unlabeled=True)
+    kept = {
+        labeled: [(case, place) for case, shape in enumerate(shapes) for place in range(1, shape[0])],
+        unlabeled: [(case, place) for case, shape in enumerate(shapes) for place in range(min(2, shape[0]))],
+    }
+    for bank, expected in kept.items():
+        image, mask = bank.load(range(len(bank)), torch.Generator().manual_seed(0))
+        found = ((image[:, 0] + image[:, 1]) * 1000).mean(dim=(1, 2)).round().int().tolist()
+        assert found == [10 * case + place for case, place in expected]
+        assert (mask is None) == (bank is unlabeled)
+    image, mask = labeled.load(range(len(labeled)), torch.Generator().manual_seed(0))
+    assert mask is not None
+    assert set(mask.unique().tolist()) == {IGNORE, 0, 1, 2}
+    assert torch.equal(-image[:, 1][mask != IGNORE], mask[mask != IGNORE].float())
+    assert (mask == IGNORE).any(dim=(1, 2)).tolist() == [place == 1 for _, place in kept[labeled]]
+
+
+def test_unlabeled_items_come_from_scans_without_masks_as_well(tmp_path: Path) -> None:
+    first, second = partly(tmp_path, "uniform")[0]
+    bank = Bank([first, second._replace(mask=None)], plan(2), CPU, PLENTY, unlabeled=True)
+    assert [bank.item_case(item) for item in range(len(bank))] == ["case0", "case0", "case1", "case1"]
+
+
+def test_a_bank_without_anything_to_learn_from_is_refused(tmp_path: Path) -> None:
+    mine = plan(2).model_copy(update={"ignore": 3})
+    made = cases(tmp_path, SHAPES["uniform"])
+    with pytest.raises(UserError, match="nothing unlabeled to learn from"):
+        Bank(made, mine, CPU, PLENTY, unlabeled=True)
+    for case in made:
+        assert case.mask is not None
+        np.save(case.mask, np.full_like(np.load(case.mask), IGNORED))
+    with pytest.raises(UserError, match="No labeled scan has an annotated pixel left"):
+        Bank(made, mine, CPU, PLENTY)
 
 
 def test_an_empty_bank_has_no_items() -> None:

@@ -38,6 +38,22 @@ def make(cases, augment=AugmentSettings(), budget=10**9, strong_views=1, **strea
     return Batches(labeled, unlabeled, augment, strong_views)
 
 
+def test_thick_slices_are_turned_in_their_plane(tmp_path):
+    """Every slice of the volume holds its own number, and no other number may turn up in it."""
+    numbers = np.broadcast_to(np.arange(1, 7), (1, 12, 12, 6))
+    np.save(tmp_path / "image.npy", numbers[:, None].astype(np.float32))
+    np.save(tmp_path / "mask.npy", numbers.astype(np.uint8))
+    plan = Plan(
+        dimensions=3, fit="resize", size=(12, 12, 6), normalise="min_max", channels=("MR",), classes=("background", "a")
+    )
+    bank = Bank([PreparedCase("c", "p", tmp_path / "image.npy", tmp_path / "mask.npy")], plan, CPU, 10**9)
+    turned = STILL.model_copy(update={"rotate_degrees": 45.0})
+    for spacing_mm, mixed in (((1.0, 1.0, 8.0), False), (None, True)):
+        batches = Batches(Stream(bank, 1, "labeled", 0), None, turned, spacing_mm=spacing_mm)
+        inside = batches.at(0).labeled.mask[0, 3:9, 3:9]
+        assert (inside != torch.arange(1, 7)).any().item() == mixed
+
+
 def tensors(batch):
     return [view for view in (*batch.labeled, *batch.unlabeled) if view is not None]
 

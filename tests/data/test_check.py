@@ -1,4 +1,5 @@
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,6 +64,27 @@ def test_classes_are_counted_over_the_labeled_masks_alone(make_dataset: Make) ->
     report = check(root)
     assert report.class_shares == pytest.approx({"background": 0.25, "A": 0.25, "B": 0.5})
     assert "25.00%" in shown(report)
+
+
+def test_voxels_that_nobody_annotated_are_counted_apart(make_dataset: Make) -> None:
+    root = make_dataset(MASKED, ("u",))
+    description = json.loads((root / "dataset.json").read_text())
+    labels = description["labels"] | {"ignore": 3}
+    (root / "dataset.json").write_text(json.dumps(description | {"labels": labels}))
+    for path in (root / "labelsTr").iterdir():
+        mask = np.full((12, 10, 4), 3, dtype=np.uint8)
+        mask[:, :, 0] = 1
+        mask[:3, :, 0] = 0
+        replace(path, mask)
+    report = check(root)
+    assert report.problems == ()
+    assert report.class_shares == pytest.approx({"background": 0.25, "A": 0.75, "B": 0})
+    assert report.ignored_share == 0.75
+    assert "75.00% of all voxels, left out above" in shown(report)
+    assert report.plan is not None
+    assert report.plan.ignore == 3
+    replace(root / "labelsTr" / "p2.nii.gz", np.full((12, 10, 4), 3, dtype=np.uint8))
+    assert [line for line in check(root).problems if "p2.nii.gz says of every voxel" in line]
 
 
 def test_everything_that_is_wrong_is_told_at_once(make_dataset: Make) -> None:
@@ -196,6 +218,26 @@ def test_the_plan_is_the_one_that_training_makes(make_dataset: Make, tmp_path: P
     report = check(root, SplitSettings(file=tmp_path / "split.json"))
     assert report.plan is not None
     assert (report.plan.fit, report.plan.size) == ("resize", (64, 64))
+
+
+def test_windows_and_channels_are_shown_as_such(make_dataset: Make) -> None:
+    root = make_dataset(MASKED, channels=("CT", "PET"))
+    text = shown(check_data(root, SplitSettings(), PlanSettings(window=(-100, 40))))
+    assert "-100.0 to 40.0" in text
+    assert "ct, percentile" in text
+    assert "32 × 32" in text
+
+
+def test_the_window_is_found_in_the_masks_that_training_is_shown(make_dataset: Make) -> None:
+    root = make_dataset(MASKED, channels=("CT",))
+    report = check(root, SplitSettings(labeled=1))
+    assert report.split is not None
+    assert report.plan is not None
+    (taught,) = report.split.labeled
+    replace(root / "imagesTr" / f"{taught}_0000.nii.gz", np.full((12, 10, 4), 60.0) + np.eye(12, 10)[..., None])
+    changed = check(root, SplitSettings(labeled=1)).plan
+    assert changed is not None
+    assert changed.window == (60, 61) != report.plan.window
 
 
 def test_names_in_brackets_are_printed_as_they_are(make_dataset: Make) -> None:

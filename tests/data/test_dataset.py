@@ -3,9 +3,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from patchcl.data.dataset import read_dataset, some
+from patchcl.data.scan import read_image, read_mask
 from patchcl.errors import UserError
 
 Make = Callable[..., Path]
@@ -97,10 +100,14 @@ def test_all_problems_of_the_layout_are_told_at_once(make_dataset: Make) -> None
         ({"labels": {"background": 0, "A": 2}}, "labels is"),
         ({"labels": {"0": "background", "1": "A"}}, "labels is"),
         ({"labels": {"background": 0}}, "labels is"),
-        ({"labels": {"background": 0, "whole": [1, 2]}}, "labels is"),
+        ({"labels": {"background": 0, "whole": [1, 2], "core": [2]}}, r"labels names regions .* \(whole, core\)"),
+        ({"labels": {"background": 0, "ignore": 1}}, "labels is"),
+        ({"labels": {"background": 0, "ignore": 1, "A": 2}}, "labels is .* must have the highest value"),
+        ({"labels": {"background": 0, "A": 1, "ignore": 3}}, "labels is .* must have the highest value"),
+        ({"labels": {"background": 0, "A": 1, "ignore": "2"}}, "labels is"),
         ({"channel_names": {"1": "MRI"}}, "channel_names is"),
         ({"channel_names": {}}, "channel_names is"),
-        ({"file_ending": ".png"}, r"file_ending is '\.png'"),
+        ({"file_ending": ".gif"}, r"file_ending is '\.gif'; expected one of .*\.mha, .*\.png"),
     ],
 )
 def test_a_wrong_description_names_the_key(make_dataset: Make, entries: dict[str, Any], message: str) -> None:
@@ -108,6 +115,14 @@ def test_a_wrong_description_names_the_key(make_dataset: Make, entries: dict[str
     change(root, **entries)
     with pytest.raises(UserError, match=rf"dataset\.json: {message}"):
         read_dataset(root)
+
+
+def test_voxels_that_nobody_annotated_are_no_class(make_dataset: Make) -> None:
+    root = make_dataset({"a": True})
+    assert read_dataset(root).ignore is None
+    change(root, labels={"background": 0, "ignore": 3, "B": 2, "A": 1})
+    dataset = read_dataset(root)
+    assert (dataset.classes, dataset.ignore) == (("background", "A", "B"), 3)
 
 
 def test_a_folder_that_is_no_data_set(tmp_path: Path, make_dataset: Make) -> None:
@@ -123,6 +138,69 @@ def test_a_folder_that_is_no_data_set(tmp_path: Path, make_dataset: Make) -> Non
         read_dataset(make_dataset({}, ("only",)))
 
 
+def pictures(root: Path, ending: str, images: dict[str, Any], masks: dict[str, Any]) -> Path:
+    """A data set of three channels, R, G and B."""
+    for folder, files in (("imagesTr", images), ("labelsTr", masks)):
+        (root / folder).mkdir(parents=True)
+        for name, pixels in files.items():
+            Image.fromarray(np.asarray(pixels, np.uint8)).save(root / folder / name)
+    channels = {str(index): name for index, name in enumerate("RGB")}
+    description = {"channel_names": channels, "labels": {"background": 0, "gland": 1}, "file_ending": ending}
+    (root / "dataset.json").write_text(json.dumps(description))
+    return root
+
+
+def test_one_picture_in_colour_is_three_channels(tmp_path: Path) -> None:
+    colour, grey = np.zeros((4, 5, 3)), np.zeros((4, 5))
+    images = {"a_0000.png": colour, "B_0000.PNG": colour, "c_0000.png": grey, "c_0001.png": grey, "c_0002.png": grey}
+    root = pictures(tmp_path / "data", ".png", images, {"a.png": grey, "B.PNG": grey})
+    dataset = read_dataset(root)
+    assert dataset.case("a").images == (root / "imagesTr" / "a_0000.png",)
+    assert dataset.case("B").mask == root / "labelsTr" / "B.PNG"
+    assert len(dataset.case("c").images) == 3
+
+
+def test_channels_that_do_not_add_up_are_told(tmp_path: Path) -> None:
+    colour, grey = np.zeros((4, 5, 3)), np.zeros((4, 5))
+    images = {"a_0000.png": grey, "b_0000.png": colour, "b_0001.png": grey, "c_0001.png": colour}
+    root = pictures(tmp_path / "data", ".png", images, {})
+    (root / "imagesTr" / "d_0000.png").write_bytes(b"garbage")
+    with pytest.raises(UserError) as caught:
+        read_dataset(root)
+    lines = str(caught.value).splitlines()[1:]
+    assert lines[:2] == [f"  imagesTr/a_000{channel}.png is missing" for channel in (1, 2)]
+    assert "imagesTr/b: colours count as three channels, which makes 4, but dataset.json names 3" in lines[2]
+    assert "imagesTr/c: colours count as three channels, which makes 3" in lines[3]
+    assert "d_0000.png cannot be read" in lines[4]
+
+
+def test_masks_of_jpegs_are_pngs(tmp_path: Path) -> None:
+    colour, grey = np.zeros((4, 5, 3)), np.zeros((4, 5))
+    images = {"a_0000.jpg": colour, "b_0000.jpg": colour, "c_0000.JPG": colour}
+    dataset = read_dataset(pictures(tmp_path / "data", ".JPG", images, {"a.png": grey, "b.jpg": grey, "c.tif": grey}))
+    masks = [case.mask and case.mask.name for case in dataset.cases]
+    assert masks == ["a.png", "b.jpg", None]
+    with pytest.raises(UserError, match=r"b\.jpg is a JPEG"):
+        read_mask(dataset.case("b").mask, 2)
+
+
+def test_dicom_series_are_folders(tmp_path: Path) -> None:
+    for name in ("a_0000", "b_0000"):
+        (tmp_path / "imagesTr" / name).mkdir(parents=True)
+        (tmp_path / "imagesTr" / name / "IM1").write_bytes(bytes(128) + b"DICM")
+    (tmp_path / "labelsTr").mkdir()
+    (tmp_path / "labelsTr" / "a.dcm").write_bytes(b"")
+    description = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "lung": 1}, "file_ending": ".dcm"}
+    (tmp_path / "dataset.json").write_text(json.dumps(description))
+    dataset = read_dataset(tmp_path)
+    assert dataset.case("a").images == (tmp_path / "imagesTr" / "a_0000",)
+    assert dataset.case("a").mask == tmp_path / "labelsTr" / "a.dcm"
+    assert dataset.case("b").mask is None
+    (tmp_path / "imagesTr" / "thumbnails").mkdir()
+    with pytest.raises(UserError, match="imagesTr/thumbnails: the name must end in the channel"):
+        read_dataset(tmp_path)
+
+
 def test_long_lists_are_cut() -> None:
     assert some(["a", "b"]) == "a, b"
     assert some(list("abcdefg")) == "a, b, c, d, e and 2 more"
@@ -134,3 +212,16 @@ def test_acdc_is_understood(acdc: Path) -> None:
     assert len(dataset.patients) == 100
     assert sum(case.mask is not None for case in dataset.cases) == 160
     assert dataset.classes == ("background", "RV", "MYO", "LV")
+
+
+@pytest.mark.realdata
+def test_glas_is_read_whole(acdc: Path) -> None:
+    """Every picture and mask of a data set whose images are single files in colour."""
+    root = acdc.with_name("Dataset101_GlaS")
+    if not root.is_dir():
+        pytest.skip("GlaS is not here")
+    dataset = read_dataset(root)
+    for case in dataset.cases[:5]:
+        scan = read_image(case.images)
+        assert len(scan.voxels) == len(dataset.channels) == 3
+        assert set(np.unique(read_mask(case.mask, 2, scan.grid))) <= {0, 1}

@@ -1,17 +1,22 @@
 """One door for all layouts: an imported data set is one that patchcl checks and trains on."""
 
+import json
+import shutil
 from pathlib import Path
+from typing import get_args
 
 import h5py
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 
+from patchcl import cli
 from patchcl.config import load_settings
 from patchcl.data.check import check_data
 from patchcl.data.dataset import read_dataset
-from patchcl.data.importer import import_dataset
+from patchcl.data.importer import READERS, Layout, demand_ours, describe, import_dataset, likely_layout
 from patchcl.data.plan import PlanSettings
 from patchcl.data.splits import SplitSettings
 from patchcl.errors import UserError
@@ -54,7 +59,7 @@ def sources(cardiac: Path, tmp_path: Path) -> dict[str, Path]:
 def test_an_imported_data_set_is_sound_and_trains(layout, sources, tmp_path, tiny):
     told = []
     arguments = (("RV", "MYO", "LV"), ["cine-MRI"], lambda *done: told.append(done))
-    out = import_dataset(sources[layout], tmp_path / "out", layout, *arguments)
+    out = import_dataset(sources[layout], tmp_path / "out", layout, *arguments).folder
     assert told[-1] == (4, 4)
     assert read_dataset(out).channels == ("cine-MRI",)
     report = check_data(out, SplitSettings(file=out / "split.json", labeled=1), PlanSettings())
@@ -65,10 +70,92 @@ def test_an_imported_data_set_is_sound_and_trains(layout, sources, tmp_path, tin
 
 
 def test_mistakes_are_named(sources, tmp_path):
-    with pytest.raises(UserError, match="--layout dicom is not known; choose one of ssl4mis, pymic"):
-        import_dataset(sources["pymic"], tmp_path / "out", "dicom")
+    with pytest.raises(UserError, match="--layout nifti is not known; choose one of plain, table, dicom, crag, "):
+        import_dataset(sources["pymic"], tmp_path / "out", "nifti")
     with pytest.raises(UserError, match="gone is no folder"):
         import_dataset(tmp_path / "gone", tmp_path / "out", "pymic")
     with pytest.raises(UserError, match="--channels names 2, but scans have 1"):
         import_dataset(sources["pymic"], tmp_path / "out", "pymic", channels=["T1", "T2"])
+    with pytest.raises(UserError, match="--images and --masks go with --layout plain; pymic has folders of its own"):
+        import_dataset(sources["pymic"], tmp_path / "out", "pymic", images="image")
+    with pytest.raises(UserError, match="--series goes with --layout dicom, and pymic has no series"):
+        import_dataset(sources["pymic"], tmp_path / "out", "pymic", series="thorax")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_line_knows_the_layouts_there_are():
+    assert get_args(cli.Layout) == get_args(Layout) == tuple(READERS)
+
+
+@pytest.fixture
+def foreign(cardiac: Path, tmp_path: Path) -> dict[str, Path]:
+    """Four patients with masks and one without, in the layouts that know no validation side."""
+    masks = {path.name.removesuffix(".nii.gz"): path for path in sorted((cardiac / "labelsTr").iterdir())}
+    images = {name: cardiac / "imagesTr" / f"{name}_0000.nii.gz" for name in masks}
+    unlabeled = min((cardiac / "imagesUn").iterdir())
+    images[unlabeled.name.removesuffix("_0000.nii.gz")] = unlabeled
+    rows = []
+    for number, (name, image) in enumerate(images.items()):
+        mask = masks.get(name)
+        rows.append(f"{image},{mask or ''}")
+        tile = np.asarray(nib.load(image).dataobj)[..., :3]
+        glands = None if mask is None else np.asarray(nib.load(mask).dataobj)[..., 1]
+        copies = {
+            "plain/images/{}.nii.gz": image, "plain/masks/{}_seg.nii.gz": mask,
+            f"kits19/case_{number:05d}/imaging.nii.gz": image, f"kits19/case_{number:05d}/segmentation.nii.gz": mask,
+            "decathlon/imagesTr/{}.nii.gz": image, "decathlon/labelsTr/{}.nii.gz": mask,
+            "crag/train/Images/{}.png": tile, "crag/train/Annotation/{}.png": glands,
+        }  # fmt: skip
+        for place, content in copies.items():
+            target = tmp_path / place.format(name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, Path):
+                shutil.copyfile(content, target)
+            elif content is not None:
+                Image.fromarray(content.astype(np.uint8)).save(target)
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / "scans.csv").write_text("\n".join(["image,mask", *rows]))
+    task = {
+        "modality": {"0": "MRI"},
+        "labels": {"0": "background", "1": "A", "2": "B", "3": "C"},
+        "training": [{"image": f"imagesTr/{name}.nii.gz", "label": f"labelsTr/{name}.nii.gz"} for name in masks],
+    }
+    (tmp_path / "decathlon" / "dataset.json").write_text(json.dumps(task))
+    return {layout: tmp_path / layout for layout in ("plain", "table", "kits19", "decathlon", "crag")}
+
+
+@pytest.mark.parametrize("layout", ["plain", "table", "kits19", "decathlon", "crag"])
+def test_a_layout_without_sides_is_recognised_imported_and_checked(layout, foreign, tmp_path):
+    with pytest.raises(
+        UserError, match=f"looks like the layout {layout}. Import it first: patchcl import .*{layout} -o"
+    ):
+        demand_ours(foreign[layout])
+    names = ("RV", "MYO", "LV") if layout == "kits19" else None
+    imported = import_dataset(foreign[layout], tmp_path / "out", layout, names)
+    report = check_data(imported.folder, SplitSettings(validation_share=0.25), PlanSettings())
+    assert report.problems == ()
+    assert report.sides["labeled"] == (3, 3)
+    assert report.sides["validation"] == (1, 1)
+    assert report.sides["unlabeled"] == ((0, 0) if layout == "decathlon" else (1, 1))
+    demand_ours(imported.folder)
+
+
+def test_what_a_folder_looks_like(sources, cardiac, tmp_path):
+    assert {layout: likely_layout(folder) for layout, folder in sources.items()} == {
+        layout: layout for layout in sources
+    }
+    for nothing in (cardiac, tmp_path, tmp_path / "gone", cardiac / "dataset.json"):
+        assert likely_layout(nothing) is None
+        demand_ours(nothing)
+
+
+def test_the_summary_says_what_became_of_the_values(tmp_path):
+    for kind in ("images", "masks"):
+        (tmp_path / "study" / kind).mkdir(parents=True)
+        pixels = np.full((4, 4), 7, np.uint8) if kind == "images" else np.eye(4, dtype=np.uint8) * np.uint8(255)
+        Image.fromarray(pixels).save(tmp_path / "study" / kind / "a.png")
+    said = describe(import_dataset(tmp_path / "study", tmp_path / "one", "plain", ["gland"]))
+    assert said == "1 scans, 1 with masks; classes: background, gland. Values in the masks: 255 became 1 (gland)."
+    Image.fromarray(np.eye(4, dtype=np.uint8)).save(tmp_path / "study" / "masks" / "a.png")
+    said = describe(import_dataset(tmp_path / "study", tmp_path / "two", "plain"))
+    assert said == "1 scans, 1 with masks; classes: background, structure_1."

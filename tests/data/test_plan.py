@@ -2,11 +2,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from patchcl.data.dataset import read_dataset
-from patchcl.data.plan import Plan, PlanSettings, load_plan, make_plan, save_plan
+from patchcl.data.plan import Plan, PlanSettings, fingerprint_for, load_plan, make_plan, save_plan
 from patchcl.errors import UserError
 
 Make = Callable[..., Path]
@@ -62,6 +64,12 @@ def test_lost_spacing_is_not_trusted(make_dataset: Make) -> None:
     assert plan_of(root).fit == "resize"
 
 
+def test_volumes_know_about_what_their_voxels_measure_when_they_are_resized(make_dataset: Make) -> None:
+    plan = plan_of(make_dataset({"a": False}, shape=(160, 40, 30), spacing_mm=(0.6, 1, 1.6)))
+    assert (plan.fit, plan.size, plan.spacing_mm) == ("resize", (96, 32, 32), (1.0, 1.25, 1.5))
+    assert "spacing_mm" in plan.reasons
+
+
 def test_sizes_are_capped_multiples(make_dataset: Make) -> None:
     assert plan_of(make_dataset({"a": False}, shape=(700, 20, 2))).size == (256, 32)
     root = make_dataset({"a": False}, shape=(130, 41, 30), spacing_mm=(1, 1, 1.5), root=make_dataset({}).with_name("v"))
@@ -80,15 +88,115 @@ def test_settings_decide_over_the_data(make_dataset: Make) -> None:
 @pytest.mark.parametrize(
     ("channels", "normalise"),
     [
+        (("CT", "CTA"), "ct"),
         (("CT",), "ct"),
         (("non-contrast ct",), "ct"),
         (("CTA",), "ct"),
-        (("CT", "PET"), "percentile"),
+        (("CT", "PET"), ("ct", "percentile")),
+        (("zscore", "rescale_to_0_1", "T1"), ("z_score", "min_max", "percentile")),
+        (("zscore", "zscore"), "z_score"),
+        (("R", "G", "B"), "rgb"),
         (("T1-section",), "percentile"),
     ],
 )
-def test_hounsfield_units_are_kept(make_dataset: Make, channels: tuple[str, ...], normalise: str) -> None:
-    assert plan_of(make_dataset({"a": False}, channels=channels)).normalise == normalise
+def test_each_channel_is_normalised_by_what_it_is(
+    make_dataset: Make, channels: tuple[str, ...], normalise: str | tuple[str, ...]
+) -> None:
+    plan = plan_of(make_dataset({"a": False}, channels=channels))
+    assert plan.normalise == normalise
+    assert plan.normalise_channels == ((normalise,) * len(channels) if isinstance(normalise, str) else normalise)
+    assert ("window" in plan.reasons) == bool({"ct", "rgb"} & set(plan.normalise_channels))
+
+
+def test_the_window_of_ct_is_that_of_the_labeled_structures(make_dataset: Make) -> None:
+    root = make_dataset({"a": True, "b": True}, channels=("CT",))
+    dataset = read_dataset(root)
+    values = []
+    for name in ("a", "b"):
+        image = np.asarray(nib.load(root / "imagesTr" / f"{name}_0000.nii.gz").dataobj)
+        values.append(image[np.asarray(nib.load(root / "labelsTr" / f"{name}.nii.gz").dataobj) > 0])
+    expected = np.percentile(np.concatenate(values), [0.5, 99.5]).round(1)
+    plan = make_plan(dataset, PlanSettings())
+    assert plan.window == pytest.approx(tuple(expected))
+    assert "labeled masks" in plan.reasons["window"]
+    alone = make_plan(dataset, PlanSettings(), fingerprint_for(dataset, PlanSettings(), labeled=["a"]))
+    assert alone.window == pytest.approx(tuple(np.percentile(values[0], [0.5, 99.5]).round(1)))
+
+
+def test_masks_that_show_nothing_leave_the_window_of_soft_tissue(make_dataset: Make) -> None:
+    plan = plan_of(make_dataset({"a": False}, channels=("CT",)))
+    assert plan.window == (-175, 250)
+    assert plan.reasons["window"].startswith("soft tissue")
+
+
+def test_no_voxel_is_read_where_the_window_is_given(make_dataset: Make) -> None:
+    root = make_dataset({"a": True}, channels=("CT",))
+    (root / "labelsTr" / "a.nii.gz").write_bytes(b"poison")
+    assert plan_of(root, window=(-100, 400)).window == (-100, 400)
+    assert plan_of(root, normalise="z_score").window == (-175, 250)
+    with pytest.raises(UserError, match=r"a\.nii\.gz cannot be read"):
+        plan_of(root)
+
+
+def test_colour_pictures_are_cropped_and_keep_their_colours(make_dataset: Make) -> None:
+    root = make_dataset({"a": False}, channels=("R", "G", "B"), shape=(64, 96), spacing_mm=(1.0, 1.0))
+    plan = plan_of(root)
+    assert (plan.fit, plan.size, plan.spacing_mm) == ("crop", (64, 96), (1, 1))
+    assert (plan.normalise, plan.window) == ("rgb", (0, 65535))  # the scans of this data set reach 999
+
+
+@pytest.mark.parametrize(
+    ("thick", "expected"),
+    [
+        ((8.0,) * 10 + (2.5,), (1.0, 1.0, 8.0)),
+        ((8.0,) * 9 + (2.5,) * 2, (1.0, 1.0, 2.5)),
+        ((8.0, 8.0, 0.5, 0.5, 8.0), (1, 1, 1)),
+    ],
+)
+def test_thick_slices_are_brought_to_the_thin_ones(
+    make_dataset: Make, tmp_path: Path, thick: tuple[float, ...], expected: tuple[float, ...]
+) -> None:
+    """The 10th percentile of eleven scans is the second thinnest; it never is finer than the pixels."""
+    for number, between in enumerate(thick):
+        make_dataset({f"p{number}": False}, shape=(40, 40, 30), spacing_mm=(1.0, 1.0, between))
+    plan = plan_of(tmp_path / "data", dimensions=3, fit="crop")
+    assert plan.spacing_mm == pytest.approx(expected)
+
+
+def test_slightly_thicker_slices_keep_the_median(make_dataset: Make, tmp_path: Path) -> None:
+    for number, between in enumerate((2.9, 2.9, 1.0)):
+        make_dataset({f"p{number}": False}, shape=(40, 40, 30), spacing_mm=(1.0, 1.0, between))
+    assert plan_of(tmp_path / "data", dimensions=3, fit="crop").spacing_mm == (1.0, 1.0, 2.9)
+
+
+def test_a_saved_plan_fixes_every_line_that_no_setting_names(make_dataset: Make, tmp_path: Path) -> None:
+    root = make_dataset({"a": False}, shape=(64, 64, 4))
+    saved = plan_of(root, resample="nearest", window=(0, 9))
+    save_plan(tmp_path / "plan.yaml", saved)
+    make_dataset({"b": False, "c": False}, shape=(200, 40, 40), spacing_mm=(1.0, 4.0, 1.0))
+    assert plan_of(root).size != saved.size
+    assert plan_of(root, file=tmp_path / "plan.yaml") == saved
+    changed = plan_of(root, file=tmp_path / "plan.yaml", size=(32, 96))
+    assert changed == saved.model_copy(update={"size": (32, 96), "reasons": changed.reasons})
+    assert changed.reasons == saved.reasons | {"size": "set by the user."}
+
+
+def test_a_plan_for_other_data_is_refused(make_dataset: Make, tmp_path: Path) -> None:
+    root = make_dataset({"a": False})
+    save_plan(tmp_path / "plan.yaml", plan_of(root))
+    other = make_dataset({"a": False}, channels=("T1", "T2"), root=tmp_path / "other")
+    with pytest.raises(
+        UserError, match=r"plan\.yaml is a plan for other data: its channels are MRI, those of .* T1, T2"
+    ):
+        plan_of(other, file=tmp_path / "plan.yaml")
+    with pytest.raises(UserError, match=r"gone\.yaml cannot be read"):
+        plan_of(other, file=tmp_path / "gone.yaml")
+
+
+def test_a_plan_that_cannot_be_written_is_told(make_dataset: Make, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(UserError, match=r"The plan cannot be written to .*plan\.yaml"):
+        save_plan(tmp_path / "file" / "plan.yaml", plan_of(make_dataset({"a": False})))
 
 
 def test_no_mask_and_no_test_scan_is_opened(make_dataset: Make) -> None:
@@ -111,13 +219,19 @@ def test_a_broken_header_is_named(make_dataset: Make) -> None:
         ({"size": (8, 8, 8)}, "size must be 2 positive lengths"),
         ({"size": (8, 0)}, "size must be 2 positive lengths"),
         ({"fit": "crop", "spacing_mm": (1.0,)}, "crop needs spacing_mm with 2 lengths"),
-        ({"spacing_mm": (1.0, -1.0)}, "spacing_mm must be positive"),
+        ({"spacing_mm": (1.0, -1.0)}, "spacing_mm must be 2 positive lengths"),
         ({"window": (3, 3)}, "window must rise"),
+        ({"normalise": ("ct", "z_score")}, "normalise must be one word or 1"),
     ],
 )
 def test_contradicting_settings_are_refused(make_dataset: Make, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         plan_of(make_dataset({"a": True}), **settings)
+
+
+def test_ct_and_colours_cannot_share_a_window() -> None:
+    with pytest.raises(ValidationError, match="cannot hold both ct and rgb"):
+        Plan(**SLICES | {"channels": ("CT", "R"), "normalise": ("ct", "rgb")})
 
 
 def test_volumes_cannot_be_made_of_slices(make_dataset: Make) -> None:

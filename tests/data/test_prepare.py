@@ -1,19 +1,29 @@
 import multiprocessing
 import os
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from scipy.ndimage import zoom
 
 from patchcl.data.dataset import Case, Dataset, read_dataset
 from patchcl.data.duplicates import signature
+from patchcl.data.geometry import Grid
 from patchcl.data.plan import Plan, PlanSettings, make_plan
-from patchcl.data.prepare import PreparedCase, mask_to_network_grid, prepare, to_network_grid, to_scan_grid
-from patchcl.data.scan import Grid, Scan, read_image
+from patchcl.data.prepare import (
+    PreparedCase,
+    mask_to_network_grid,
+    prepare,
+    prepared_bytes,
+    to_network_grid,
+    to_scan_grid,
+)
+from patchcl.data.scan import IGNORED, Scan, read_image
 from patchcl.data.splits import SplitSettings, cases_of, make_split, visible_to_training
 from patchcl.errors import UserError
 
@@ -56,7 +66,9 @@ def test_slices_are_taken_along_their_axis(slice_axis: int) -> None:
     voxels = RANDOM.random((2, 4, 5, 6)).astype(np.float32)
     voxels[:, 0, 0, 0], voxels[:, 1, 1, 1] = 0, 1  # so that min-max changes nothing
     rest = tuple(np.delete((4, 5, 6), slice_axis).tolist())
-    slices = to_network_grid(Scan(voxels, grid((4, 5, 6), (1, 1, 1))), plan(2, rest, slice_axis=slice_axis))
+    slices = to_network_grid(
+        Scan(voxels, grid((4, 5, 6), (1, 1, 1))), plan(2, rest, slice_axis=slice_axis, channels=("T1", "T2"))
+    )
     assert slices.shape == ((4, 5, 6)[slice_axis], 2, *rest)
     for index, one in enumerate(slices):
         np.testing.assert_allclose(one, np.take(voxels, index, axis=1 + slice_axis), atol=1e-7)
@@ -98,6 +110,15 @@ def test_volumes_are_resized_like_scipy_does() -> None:
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_volumes_that_shrink_are_smoothed_along_every_axis(axis: int) -> None:
+    """Stripes of one voxel would come out black or white if every fourth voxel were taken; their mean is grey."""
+    stripes = np.moveaxis(np.broadcast_to(np.arange(16) % 2, (6, 6, 16)), 2, axis).astype(np.float32)
+    size = tuple(4 if other == axis else 6 for other in range(3))
+    seen = to_network_grid(Scan(stripes[None], grid(stripes.shape, (1, 1, 1))), plan(3, size))[0, 0]
+    np.testing.assert_allclose(seen, 0.5, atol=0.05)
+
+
 @pytest.mark.parametrize(
     ("normalise", "expected"),
     [
@@ -121,8 +142,42 @@ def test_a_constant_image_stays_finite(normalise: str) -> None:
 
 def test_channels_are_normalised_by_themselves() -> None:
     voxels = RANDOM.random((1, 4, 4)).astype(np.float32)
-    both = to_network_grid(Scan(np.concatenate([voxels, 100 * voxels]), grid((4, 4), (1, 1))), plan(2, (4, 4)))
+    scan = Scan(np.concatenate([voxels, 100 * voxels]), grid((4, 4), (1, 1)))
+    both = to_network_grid(scan, plan(2, (4, 4), channels=("T1", "T2")))
     np.testing.assert_allclose(both[:, 0], both[:, 1], atol=1e-6)
+
+
+def test_each_channel_can_be_normalised_in_its_own_way() -> None:
+    voxels = np.array([[[-200.0, -100.0, 0.0, 100.0]], [[-200.0, -100.0, 0.0, 200.0]]], dtype=np.float32)
+    mixed = plan(2, (1, 4), normalise=("ct", "min_max"), window=(-100.0, 300.0), channels=("CT", "PET"))
+    done = to_network_grid(Scan(voxels, grid((1, 4), (1, 1))), mixed)
+    np.testing.assert_allclose(done[0, :, 0], [[0, 0, 0.25, 0.5], [0, 0.25, 0.5, 1]], atol=1e-6)
+
+
+def test_colours_are_divided_by_full_colour_and_never_stretched() -> None:
+    pale = Scan(np.array([[[51.0, 102.0]], [[0.0, 255.0]], [[204.0, 204.0]]], dtype=np.float32), grid((1, 2), (1, 1)))
+    mine = plan(2, (1, 2), normalise="rgb", window=(0.0, 255.0), channels=("R", "G", "B"))
+    np.testing.assert_allclose(to_network_grid(pale, mine)[0, :, 0], [[0.2, 0.4], [0, 1], [0.8, 0.8]], atol=1e-6)
+    with pytest.raises(UserError, match="has the value 5100, but full colour is 255"):
+        to_network_grid(pale._replace(voxels=pale.voxels * 50), mine)
+
+
+def test_a_scan_with_other_channels_is_refused() -> None:
+    with pytest.raises(UserError, match="A scan of 1 channels cannot be prepared for T1, T2"):
+        to_network_grid(Scan(np.ones((1, 4, 4)), grid((4, 4), (1, 1))), plan(2, (4, 4), channels=("T1", "T2")))
+
+
+@pytest.mark.parametrize(
+    ("mine", "shape", "expected"),
+    [
+        (plan(2, (8, 6), slice_axis=0), (5, 40, 30), 5 * 8 * 6 * 5),
+        (plan(2, (8, 6), channels=("T1", "T2")), (40, 30), 8 * 6 * 9),
+        (plan(3, (8, 6, 4), fit="crop", spacing_mm=(2.0, 2.0, 2.0)), (40, 10, 2), 20 * 6 * 4 * 5),
+    ],
+)
+def test_how_large_prepared_scans_are_is_known_before(mine: Plan, shape: tuple[int, ...], expected: int) -> None:
+    """Four bytes for every voxel of an image, one for that of the mask."""
+    assert prepared_bytes(grid(shape, (1.0,) * len(shape)), mine) == expected
 
 
 def test_cropping_resamples_to_the_spacing_and_pads_evenly() -> None:
@@ -229,6 +284,23 @@ def test_prepared_files_hold_what_the_functions_give(dataset: Dataset, tiny: Pla
         np.testing.assert_array_equal(np.load(done.signature), signature(read_image(case.images).voxels))
 
 
+def test_what_nobody_annotated_is_prepared_as_such_and_cached_apart(
+    dataset: Dataset, tiny: Plan, tmp_path: Path
+) -> None:
+    known = prepare(dataset.cases, tiny, tmp_path / "cache")
+    last = {"classes": tiny.classes[:-1], "ignore": len(tiny.classes) - 1}
+    for case, done in zip(known, prepare(dataset.cases, tiny.model_copy(update=last), tmp_path / "cache"), strict=True):
+        assert done.image.parent != case.image.parent
+        if case.mask is not None and done.mask is not None:
+            mask = np.load(case.mask)
+            np.testing.assert_array_equal(np.load(done.mask), np.where(mask == last["ignore"], IGNORED, mask))
+    assert dataset.cases[0].mask is not None
+    blank = nib.load(dataset.cases[0].mask)
+    nib.save(nib.Nifti1Image(np.full(blank.shape, 2, np.uint8), blank.affine), dataset.cases[0].mask)
+    with pytest.raises(UserError, match=r"p0\.nii\.gz says of every voxel"):
+        prepare(dataset.cases, tiny.model_copy(update=last), tmp_path / "cache")
+
+
 def test_a_cache_from_before_there_were_signatures_gets_them(dataset: Dataset, tiny: Plan, tmp_path: Path) -> None:
     prepared = prepare(dataset.cases, tiny, tmp_path / "cache")
     before, held = contents(prepared), [np.load(case.signature) for case in prepared]
@@ -320,8 +392,55 @@ def test_what_cannot_be_prepared_is_named(dataset: Dataset, tiny: Plan, tmp_path
         prepare(dataset.cases, tiny, tmp_path / "occupied")
 
 
+@pytest.mark.parametrize("kind", ["series", "scan_0000.mhd"])
+def test_a_scan_in_several_files_is_prepared_again_when_one_changes(
+    kind: str, tiny: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of slices, and a header with its voxels beside it. How they are read is for others to test."""
+    scan = Scan(np.arange(512, dtype=np.float32).reshape(2, 8, 8, 4), grid((8, 8, 4), (1, 1, 8)))
+    monkeypatch.setattr("patchcl.data.prepare.read_image", lambda paths: scan)
+    (tmp_path / "series").mkdir()
+    names = ("series/1.dcm", "series/2.dcm", "scan_0000.mhd", "scan_0000.raw", "scan_00001.raw")
+    for name in names:
+        (tmp_path / name).write_bytes(b"as it was")
+    changed = {"series": "series/2.dcm", "scan_0000.mhd": "scan_0000.raw"}[kind]
+    other = {"series": "scan_0000.mhd", "scan_0000.mhd": "scan_00001.raw"}[kind]
+
+    def prepared() -> Path:
+        case = Case("a", "a", (tmp_path / kind,), None, "imagesTr")
+        return prepare([case], tiny, tmp_path / "cache")[0].image
+
+    first = prepared()
+    (tmp_path / other).write_bytes(b"another scan's")
+    assert prepared() == first
+    (tmp_path / changed).write_bytes(b"as it is")
+    assert prepared() != first
+
+
 def test_a_broken_manifest_costs_time_only(dataset: Dataset, tiny: Plan, tmp_path: Path) -> None:
     first = prepare(dataset.cases, tiny, tmp_path / "cache")
     for manifest in (tmp_path / "cache").rglob("*.json"):
         manifest.write_text("{")
     assert prepare(dataset.cases, tiny, tmp_path / "cache") == first
+
+
+def test_a_large_picture_is_held_twice_at_most():
+    """What is read and, beside it, what is made of it; one channel at a time needs a little more."""
+    plan = Plan(
+        dimensions=2, fit="crop", size=(64, 64), spacing_mm=(1, 1), normalise="rgb", window=(0, 255),
+        channels=("R", "G", "B"), classes=("background", "gland"),
+    )  # fmt: skip
+    voxels = np.random.default_rng(0).integers(0, 256, (3, 400, 500)).astype(np.float32)
+    scan = Scan(voxels, Grid((400, 500), np.eye(4), (1.0, 1.0)))
+    tracemalloc.start()
+    image = to_network_grid(scan, plan)
+    _, peak = tracemalloc.get_traced_memory()
+    probs = np.stack([image[:, 0], 1 - image[:, 0]], axis=1)
+    tracemalloc.reset_peak()
+    before, _ = tracemalloc.get_traced_memory()
+    restored = to_scan_grid(probs, scan.grid, plan)
+    _, restoring = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert image.nbytes < peak < 2.1 * voxels.nbytes
+    assert restoring - before < 0.1 * restored.nbytes
+    np.testing.assert_array_equal(restored, probs[0])

@@ -74,7 +74,7 @@ def test_the_first_lines_name_the_command_the_hardware_and_the_score(patients):
 def test_the_optimizer_is_sgd_as_published():
     settings = preset(7, "method=supervised")
     network = settings.network
-    task = Task(lambda: build_network(network, 1, 4, 2), classes=4, size=(256, 256), steps=30000)
+    task = Task(lambda: build_network(network, 1, 4, (256, 256)), classes=4, size=(256, 256), steps=30000)
     (group,) = build_optimizer(build_method(settings.method, task), settings.training).param_groups
     found = {key: group[key] for key in ("lr", "momentum", "weight_decay", "nesterov")}
     assert found == {"lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4, "nesterov": False}

@@ -57,7 +57,7 @@ LISTS = {
 
 
 def imported(source: Path, tmp_path: Path) -> Path:
-    return write_raw_folder(read(source), tmp_path / "out")
+    return write_raw_folder(read(source), tmp_path / "out").folder
 
 
 def test_sides_order_and_voxels_survive(write: Callable[..., Path], tmp_path: Path) -> None:
@@ -113,18 +113,18 @@ GOOD = {"train": "image,label a.nii.gz,a_seg.nii.gz", "valid": "image,label b.ni
         (GOOD | {"train": "image,label"}, r"train\.csv lists no scan"),
         (GOOD | {"train": "label a.nii.gz"}, r"train\.csv, line 2: found a\.nii\.gz under label; expected a column"),
         (GOOD | {"train": "image,label ,a.nii.gz"}, r"train\.csv, line 2: found , a\.nii\.gz under image, label"),
-        (GOOD | {"train": "image,label a.png,b.nii.gz"}, r"train\.csv, line 2: a\.png is no NIfTI file"),
+        (GOOD | {"train": "image,label a.doc,b.nii.gz"}, r"train\.csv, line 2: a\.doc is of no known format"),
         (GOOD | {"unlab": "image a.nii.gz"}, "Prostate lists scans more than once: a"),
         (GOOD | {"test": "image a_frame1.nii.gz"}, "Prostate has patients on two sides: a"),
         (GOOD | {"unlab": "T1,T2 c.nii.gz,d.nii.gz"}, "differ in their columns: T1, T2 and image"),
-        (GOOD | {"train": "image,label a.nii.gz,"}, "has no scan with a mask to learn from. Check its train list"),
+        (GOOD | {"train": "image,label a.nii.gz,"}, "has no scan with a mask to learn from. Check its masks"),
         (GOOD | {"valid": "image,label b.nii.gz,"}, "has no scan with a mask to validate on"),
     ],
 )  # fmt: skip
 def test_lists_that_cannot_be_right(
     write: Callable[..., Path], tmp_path: Path, lists: dict[str, str], message: str
 ) -> None:
-    harmless = {name: text.replace("a.png", "a.nii.gz") for name, text in lists.items()}
+    harmless = {name: text.replace("a.doc", "a.nii.gz") for name, text in lists.items()}
     root = write(**harmless)
     for name, text in lists.items():
         (root / f"{name}.csv").write_text("\n".join(text.split()) + "\n")
@@ -151,8 +151,8 @@ def test_a_row_that_is_too_long_or_names_nothing(write: Callable[..., Path]) -> 
     [
         ("a.nii.gz", None, r"a\.nii\.gz cannot be read"),
         ("a.nii.gz", np.full(SHAPE, np.nan), r"a\.nii\.gz holds 360 voxels that are NaN"),
-        ("a_seg.nii.gz", np.zeros((8, 9, 4)), r"a_seg\.nii\.gz has size 8 × 9 × 4, but a\.nii\.gz has 8 × 9 × 5"),
-        ("a_seg.nii.gz", np.full(SHAPE, 0.5), r"a_seg\.nii\.gz holds 0\.5; a mask holds whole numbers"),
+        ("a_seg.nii.gz", np.zeros((8, 9, 4)), r"a_seg\.nii\.gz has size 8 × 9 × 4, but its image has 8 × 9 × 5"),
+        ("a_seg.nii.gz", np.full(SHAPE, 0.5), r"a_seg\.nii\.gz holds the value 0\.5, but a mask may only hold whole"),
         ("a_seg.nii.gz", np.full(SHAPE, 255.0), "The masks hold the values 0, 1, 2, 255; expected whole numbers"),
     ],
 )

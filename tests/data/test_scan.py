@@ -5,8 +5,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
-from patchcl.data.scan import read_grid, read_image, read_mask, write_map, write_mask
+from patchcl.data.scan import IGNORED, read_grid, read_image, read_mask, write_map, write_mask
 from patchcl.errors import UserError
 
 Save = Callable[..., Path]
@@ -96,6 +97,46 @@ def test_a_mask_with_a_value_that_is_no_class_is_refused(save: Save) -> None:
         with pytest.raises(UserError, match=rf"{name}\.nii\.gz holds the value {text}, .* from 0 to 2"):
             read_mask(save(f"{name}.nii.gz", wrong), 3)
     np.testing.assert_array_equal(read_mask(save("whole.nii.gz", MASK.astype(np.float64)), 3), MASK)
+
+
+def test_what_nobody_annotated_is_told_apart(save: Save) -> None:
+    mask = np.array([[[0, 1], [2, 3]]], np.uint8)
+    path = save("mask.nii.gz", mask)
+    np.testing.assert_array_equal(read_mask(path, 3, ignore=3), [[[0, 1], [2, IGNORED]]])
+    np.testing.assert_array_equal(read_mask(path, ("background", "A", "B"), ignore=3), [[[0, 1], [2, 255]]])
+    with pytest.raises(UserError, match=r"holds the value 3, .* from 0 to 2"):
+        read_mask(path, 3)
+    with pytest.raises(UserError, match="holds the values 2, 3"):
+        read_mask(path, ("background", "A"))
+
+
+def test_files_of_colour_and_of_one_channel_are_stacked(tmp_path: Path) -> None:
+    colour = RANDOM.integers(0, 256, (4, 5, 3)).astype(np.uint8)
+    Image.fromarray(colour).save(tmp_path / "a_0000.png")
+    Image.fromarray(colour[..., 1]).save(tmp_path / "a_0001.png")
+    voxels = read_image([tmp_path / "a_0000.png", tmp_path / "a_0001.png"]).voxels
+    np.testing.assert_array_equal(voxels, np.moveaxis(colour, 2, 0)[[0, 1, 2, 1]])
+    Image.fromarray(colour[:3]).save(tmp_path / "a_0001.png")
+    with pytest.raises(UserError, match=r"a_0001\.png has size 3 × 5, but a_0000\.png has 4 × 5"):
+        read_image([tmp_path / "a_0000.png", tmp_path / "a_0001.png"])
+
+
+@pytest.mark.parametrize("name", ["like.png", "like.tif", "like.nrrd", "like.mha"])
+def test_any_grid_can_be_written_as_nifti(tmp_path: Path, name: str) -> None:
+    mask = MASK[..., 0]
+    if name.endswith(("nrrd", "mha")):
+        sitk = pytest.importorskip("SimpleITK")
+        image = sitk.GetImageFromArray(VOXELS.transpose())
+        image.SetSpacing([0.7, 1.5, 2.5])
+        image.SetOrigin([10.5, -20.25, 3])
+        sitk.WriteImage(image, str(tmp_path / name))
+        mask = MASK
+    else:
+        Image.fromarray(mask).save(tmp_path / name)
+    write_mask(tmp_path / "out.nii.gz", mask, tmp_path / name)
+    np.testing.assert_array_equal(read_mask(tmp_path / "out.nii.gz", 3, read_grid(tmp_path / name)), mask)
+    affine = nib.load(tmp_path / "out.nii.gz").affine
+    np.testing.assert_allclose(affine, read_grid(tmp_path / name).affine, atol=1e-6)
 
 
 def test_grids_must_agree_within_a_tenth_of_a_voxel(save: Save) -> None:

@@ -116,6 +116,72 @@ def test_a_wrong_split_file_names_patient_and_side(
         make_split(dataset, split_file(tmp_path, **sides))
 
 
+def folds_file(tmp_path: Path, *folds: object) -> SplitSettings:
+    path = tmp_path / "splits_final.json"
+    path.write_text(json.dumps(folds))
+    return SplitSettings(file=path)
+
+
+def scans(*patients: str) -> list[str]:
+    return [f"{patient}_frame{frame}" for patient in patients for frame in (1, 2)]
+
+
+def test_folds_of_nnunet_name_scans_with_masks_and_the_others_keep_their_place(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    first = {"train": [*scans("p4", "p1", "p3"), "q0_frame1"], "val": ["p0_frame2"]}
+    settings = folds_file(tmp_path, first, {"train": scans("p0"), "val": scans("p4", "p1")})
+    assert make_split(dataset, settings) == Split(
+        labeled=("p4", "p1", "p3"), unlabeled=("q0", "u0", "u1"), validation=("p0",), test=("t0", "t1")
+    )
+    assert make_split(dataset, settings.model_copy(update={"fold": 1})) == Split(
+        labeled=("p0",), unlabeled=("q0", "u0", "u1"), validation=("p4", "p1"), test=("t0", "t1")
+    )
+    fewer = make_split(dataset, settings.model_copy(update={"labeled": 1}))
+    assert (fewer.labeled, set(fewer.unlabeled)) == (("p4",), {"p1", "p3", "q0", "u0", "u1"})
+    named = make_split(dataset, settings.model_copy(update={"labeled": ("p3",)}))
+    assert (named.labeled, named.validation) == (("p3",), ("p0",))
+
+
+def test_folds_follow_the_pattern_of_patients(make_dataset: Make, tmp_path: Path) -> None:
+    dataset = read_dataset(make_dataset({"a1": True, "a2": True, "b1": True}, shape=(2, 2, 2)), "(.).")
+    split = make_split(dataset, folds_file(tmp_path, {"train": ["a2", "a1"], "val": ["b1"]}))
+    assert (split.labeled, split.validation) == (("a",), ("b",))
+
+
+@pytest.mark.parametrize(
+    ("folds", "message"),
+    [
+        ([{"train": scans("p1", "p2"), "val": scans("p3")[:1] + scans("p2")[1:]}], r'both "train" and "val" .* p2\.'),
+        ([{"train": ["p1_frame1", "p1"], "val": ["p0_frame1"]}], r"names scans that are neither .*: p1\."),
+        ([{"train": ["p1_frame1", "t0"], "val": ["p0_frame1"]}], r"names scans that are neither .*: t0\."),
+        ([{"train": ["p1_frame1"], "val": ["u0"]}], "Validation patients without any mask .*: u0"),
+        ([{"train": ["u0"], "val": ["p1_frame1"]}], "no patient with a mask is left to learn from"),
+        ([{"train": ["p1_frame1"]}], "must hold a list of folds"),
+        ([{"train": ["p1_frame1"], "val": []}], "must hold a list of folds"),
+        ([{"train": [1], "val": ["p1_frame1"]}], "must hold a list of folds"),
+        (["p1"], "must hold a list of folds"),
+        ([], r"split\.fold is 0, but .*splits_final\.json has 0 folds"),
+    ],
+)
+def test_a_wrong_fold_names_scan_and_side(dataset: Dataset, tmp_path: Path, folds: list[object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make_split(dataset, folds_file(tmp_path, *folds))
+
+
+def test_a_fold_that_nothing_has_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    second = {"fold": 1}
+    folds = folds_file(tmp_path, {"train": scans("p1"), "val": scans("p0")})
+    lists = split_file(tmp_path, train=["p1"], validation=["p0"])
+    for settings, message in (
+        (folds, r"splits_final\.json has 1 folds"),
+        (lists, r"split\.json is no list of folds"),
+        (SplitSettings(), "no file has folds"),
+    ):
+        with pytest.raises(UserError, match=rf"split\.fold is 1, but .*{message}"):
+            make_split(dataset, settings.model_copy(update=second))
+
+
 def test_a_split_file_that_cannot_be_read(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.json cannot be read"):
         make_split(dataset, SplitSettings(file=tmp_path / "none.json"))

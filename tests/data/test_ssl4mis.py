@@ -62,7 +62,7 @@ def benchmark(tmp_path: Path, volumes: Volumes) -> Path:
 
 
 def imported(source: Path, out: Path) -> Path:
-    return write_raw_folder(read(source), out, ("RV", "MYO", "LV"))
+    return write_raw_folder(read(source), out, ("RV", "MYO", "LV")).folder
 
 
 def demand_same(out: Path, volumes: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:

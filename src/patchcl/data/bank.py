@@ -9,9 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from patchcl.data.ignored import classes_of
 from patchcl.data.plan import Plan
 from patchcl.data.prepare import PreparedCase
+from patchcl.data.scan import IGNORED
+from patchcl.errors import UserError
 
+NOTHING_ANNOTATED = (
+    "No labeled scan has an annotated pixel left at the size that the network sees. Annotate more, or raise plan.size "
+    "or lower plan.spacing_mm."
+)
+NOTHING_UNLABELED = (
+    "There is nothing unlabeled to learn from: no scan without a mask, and no pixel in a labeled one that nobody "
+    "annotated. Add scans to imagesUn, hide masks with --labeled N, or use --method supervised."
+)
 Window = tuple[EllipsisType | slice, ...]
 
 
@@ -38,14 +49,29 @@ class Bank:
     """All items (slices or volumes) of some prepared cases, ready to be gathered into batches.
 
     It is `resident` when images and masks fit `budget_bytes`: they then lie on `device`, and a batch is one gather.
-    Masks are handed out only if every case has one.
+    Masks are handed out only if every case has one. A bank of `unlabeled` items hands out none.
+
+    Of a case with a mask only those items are there of which something is annotated, or, in a bank of `unlabeled`
+    items, of which something is not.
+
+    Raises:
+        UserError: There are cases, but no such item.
     """
 
-    def __init__(self, cases: Sequence[PreparedCase], plan: Plan, device: torch.device, budget_bytes: int) -> None:
+    def __init__(
+        self,
+        cases: Sequence[PreparedCase],
+        plan: Plan,
+        device: torch.device,
+        budget_bytes: int,
+        unlabeled: bool = False,
+    ) -> None:
         self.device = device
         self._size = plan.size
-        self._items = [item for case in cases for item in _items_of(case, plan.dimensions)]
-        masked = all(case.mask is not None for case in cases)
+        masked = not unlabeled and all(case.mask is not None for case in cases)
+        self._items = [item for case in cases for item in _items_of(case, plan, unlabeled)]
+        if cases and not self._items:
+            raise UserError(NOTHING_UNLABELED if unlabeled else NOTHING_ANNOTATED)
         voxels = sum(int(np.prod(item.shape)) for item in self._items)
         self.resident = voxels * (4 * len(plan.channels) + masked) <= budget_bytes
         self._images = self._store([item.case.image for item in self._items])
@@ -65,13 +91,16 @@ class Bank:
         """
         windows = [_window(self._items[index].shape, self._size, generator) for index in indices]
         images = self._gather(self._images, indices, windows)
-        return images, None if self._masks is None else self._gather(self._masks, indices, windows).long()
+        return images, None if self._masks is None else classes_of(self._gather(self._masks, indices, windows))
 
     def _store(self, files: Sequence[Path]) -> Tensor | list[Tensor] | _OnDisk:
         """One file per item -> all items as one tensor if they have the network's size, else one each, or on disk."""
         if not self.resident:
             return _OnDisk([(file, item.place) for file, item in zip(files, self._items, strict=True)])
-        arrays = [torch.from_numpy(np.load(file)).to(self.device) for file in dict.fromkeys(files)]
+        places: dict[Path, list[int]] = {}
+        for file, item in zip(files, self._items, strict=True):
+            places.setdefault(file, []).append(item.place)
+        arrays = [torch.from_numpy(np.load(file)[kept]).to(self.device) for file, kept in places.items()]
         if arrays and all(item.shape == self._size for item in self._items):
             return torch.cat(arrays)
         return [item for array in arrays for item in array]
@@ -85,9 +114,13 @@ class Bank:
         return torch.stack(pieces).to(self.device)
 
 
-def _items_of(case: PreparedCase, dimensions: int) -> list[_Item]:
+def _items_of(case: PreparedCase, plan: Plan, unlabeled: bool) -> list[_Item]:
     shape = np.load(case.image, mmap_mode="r").shape
-    return [_Item(case, place, shape[-dimensions:]) for place in range(shape[0])]
+    places: Sequence[int] = range(shape[0])
+    if case.mask is not None and (unlabeled or plan.ignore is not None):
+        ignored = (np.load(case.mask) == IGNORED).reshape(shape[0], -1)
+        places = np.flatnonzero(ignored.any(axis=1) if unlabeled else ~ignored.all(axis=1)).tolist()
+    return [_Item(case, place, shape[-plan.dimensions :]) for place in places]
 
 
 def _window(shape: tuple[int, ...], size: tuple[int, ...], generator: torch.Generator) -> Window:

@@ -52,10 +52,15 @@ class Batches:
     """Labeled and unlabeled images, augmented on the device, a whole batch at once."""
 
     def __init__(
-        self, labeled: Stream, unlabeled: Stream | None, augment: AugmentSettings, strong_views: int = 1
+        self,
+        labeled: Stream,
+        unlabeled: Stream | None,
+        augment: AugmentSettings,
+        strong_views: int = 1,
+        spacing_mm: tuple[float, ...] | None = None,
     ) -> None:
         self.labeled, self.unlabeled, self.augment = labeled, unlabeled, augment
-        self.strong_views = strong_views
+        self.strong_views, self.spacing_mm = strong_views, spacing_mm
 
     def at(self, step: int) -> TrainingBatch:
         """The batch of `step`."""
@@ -71,7 +76,7 @@ class Batches:
         image, mask = self.labeled.images_at(step)
         assert mask is not None  # the bank of labeled images was opened with masks
         generator = self.labeled.generator(step, image.device)
-        transforms = draw_transforms(len(image), tuple(image.shape[2:]), self.augment, generator)
+        transforms = draw_transforms(len(image), tuple(image.shape[2:]), self.augment, generator, self.spacing_mm)
         image, warped_mask = warp(image, mask, transforms)
         assert warped_mask is not None
         return LabeledBatch(change_intensity(image, self.augment.labeled_intensity, generator), warped_mask)
@@ -80,7 +85,7 @@ class Batches:
         assert self.unlabeled is not None
         image, _ = self.unlabeled.images_at(step)
         generator = self.unlabeled.generator(step, image.device)
-        transforms = draw_transforms(len(image), tuple(image.shape[2:]), self.augment, generator)
+        transforms = draw_transforms(len(image), tuple(image.shape[2:]), self.augment, generator, self.spacing_mm)
         weak, _ = warp(image, None, transforms)
         strength = self.augment.strong_intensity
         return UnlabeledBatch(weak, *(change_intensity(weak, strength, generator) for _ in range(self.strong_views)))

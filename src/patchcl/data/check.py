@@ -11,10 +11,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from patchcl.data.dataset import Case, Dataset, read_dataset, some
+from patchcl.data.dataset import Case, Dataset, some, survey_dataset
 from patchcl.data.duplicates import Duplicates, find_duplicates, signature
-from patchcl.data.plan import Plan, PlanSettings, make_plan
-from patchcl.data.scan import Grid, Scan, demand_same_grid, read_grid, read_image, read_mask
+from patchcl.data.formats import tells_by_name
+from patchcl.data.geometry import Grid, demand_same_grid
+from patchcl.data.ignored import demand_annotated
+from patchcl.data.plan import Plan, PlanSettings, fingerprint_for, make_plan
+from patchcl.data.scan import IGNORED, Scan, demand_varied, read_grid, read_image, read_mask
 from patchcl.data.splits import Split, SplitSettings, cases_of, make_split, visible_to_training
 from patchcl.errors import UserError
 
@@ -31,7 +34,8 @@ class CheckReport(NamedTuple):
     plan: Plan | None  # None if none could be made
     sides: dict[str, tuple[int, int]]  # patients and scans on each side of the split
     grids: tuple[Grid, ...]  # of every scan that can be read
-    class_shares: dict[str, float]  # share of all voxels of the labeled masks, in [0, 1]
+    class_shares: dict[str, float]  # share of the annotated voxels of the labeled masks, in [0, 1]
+    ignored_share: float  # share of all voxels of the labeled masks that nobody annotated, in [0, 1]
 
 
 class _Finding(NamedTuple):
@@ -40,7 +44,7 @@ class _Finding(NamedTuple):
     problems: list[str]
     warnings: list[str]
     grid: Grid | None
-    voxels: np.ndarray  # (K,) voxels of each class in its mask
+    voxels: np.ndarray  # (K + 1,) voxels of each class in its mask, and of none because nobody annotated them
     signatures: list[np.ndarray]  # of every channel that is sound
 
 
@@ -54,16 +58,18 @@ def check_data(
     Raises:
         UserError: The folder is not laid out as a data set, so there is nothing to look into.
     """
-    dataset = read_dataset(root, split.patient_pattern)
-    problems: list[str] = []
+    dataset, problems = survey_dataset(root, split.patient_pattern)
+    complete = not problems  # a plan for scans that lack channels would say nothing
     made_split, made_plan = None, None
     with _noting(problems):
         made_split = make_split(dataset, split)
     with _noting(problems):
-        made_plan = make_plan(dataset if made_split is None else visible_to_training(dataset, made_split), plan)
+        visible = dataset if made_split is None else visible_to_training(dataset, made_split)
+        labeled = None if made_split is None else made_split.labeled
+        made_plan = make_plan(visible, plan, fingerprint_for(visible, plan, labeled)) if complete else None
     sides = _sides(dataset, made_split)
     findings = _look_at_all([case for cases in sides.values() for case in cases], dataset, report)
-    shares = _shares(dataset, [findings[case.name].voxels for case in sides.get("labeled", ())])
+    shares, ignored_share = _shares(dataset, [findings[case.name].voxels for case in sides.get("labeled", ())])
     warnings = [] if made_split is None else _general_warnings(dataset, made_split, shares)
     problems += [line for found in findings.values() for line in found.problems]
     warnings += [line for found in findings.values() for line in found.warnings]
@@ -77,6 +83,7 @@ def check_data(
         sides={side: (len({case.patient for case in cases}), len(cases)) for side, cases in sides.items()},
         grids=tuple(found.grid for found in findings.values() if found.grid is not None),
         class_shares=shares,
+        ignored_share=ignored_share,
     )
 
 
@@ -116,7 +123,7 @@ def _look_at_all(
 ) -> dict[str, _Finding]:
     findings: dict[str, _Finding] = {}
     with ThreadPoolExecutor(THREADS) as pool:
-        found = pool.map(lambda case: _look_at(case, len(dataset.classes)), cases)
+        found = pool.map(lambda case: _look_at(case, dataset.classes, dataset.ignore), cases)
         for case, finding in zip(cases, found, strict=True):
             findings[case.name] = finding
             if report is not None:
@@ -124,9 +131,9 @@ def _look_at_all(
     return findings
 
 
-def _look_at(case: Case, classes: int) -> _Finding:
+def _look_at(case: Case, classes: Sequence[str], ignore: int | None) -> _Finding:
     """Every file of one scan by itself, so that one broken file hides no other."""
-    found = _Finding([], [], _first_grid(case), np.zeros(classes, dtype=np.int64), [])
+    found = _Finding([], [], _first_grid(case), np.zeros(len(classes) + 1, dtype=np.int64), [])
     for path in case.images:
         with _noting(found.problems):
             channel = read_image([path])
@@ -134,12 +141,16 @@ def _look_at(case: Case, classes: int) -> _Finding:
             found.signatures.append(signature(channel.voxels))
     if case.mask is None:
         return found
+    by_name = tells_by_name(case.mask)
     with _noting(found.problems):
-        if found.grid is not None:
+        if found.grid is not None and not by_name:
             demand_same_grid(read_grid(case.mask), found.grid, case.mask, case.images[0].name)
     with _noting(found.problems):
-        found.voxels[:] = np.bincount(read_mask(case.mask, classes).ravel(), minlength=classes)
-        if not found.voxels[1:].any():
+        mask = read_mask(case.mask, classes, found.grid if by_name else None, ignore)
+        demand_annotated(mask, case.mask)
+        found.voxels[:-1] = np.bincount(mask[mask != IGNORED], minlength=len(classes))
+        found.voxels[-1] = np.count_nonzero(mask == IGNORED)
+        if not found.voxels[1:-1].any():
             found.warnings.append(f"{case.mask} holds background only. If that is not meant, annotate it or remove it.")
     return found
 
@@ -155,8 +166,7 @@ def _first_grid(case: Case) -> Grid | None:
 def _demand_sound(scan: Scan, path: Path, grid: Grid | None, first: str) -> None:
     if grid is not None:
         demand_same_grid(scan.grid, grid, path, first)
-    if scan.voxels.min() == scan.voxels.max():
-        raise UserError(f"{path} holds {scan.voxels.min():g} in every voxel. Export it again, or remove the scan.")
+    demand_varied(scan.voxels, path)
 
 
 def _duplicates(sides: dict[str, tuple[Case, ...]], findings: dict[str, _Finding]) -> Duplicates:
@@ -167,9 +177,12 @@ def _duplicates(sides: dict[str, tuple[Case, ...]], findings: dict[str, _Finding
     return find_duplicates(sides, {case.name: np.concatenate(findings[case.name].signatures) for case in sound})
 
 
-def _shares(dataset: Dataset, voxels: Sequence[np.ndarray]) -> dict[str, float]:
-    counts = np.sum([np.zeros(len(dataset.classes)), *voxels], axis=0)
-    return dict(zip(dataset.classes, (counts / max(counts.sum(), 1)).tolist(), strict=True))
+def _shares(dataset: Dataset, voxels: Sequence[np.ndarray]) -> tuple[dict[str, float], float]:
+    """Of each class among annotated voxels, and of the others among all."""
+    *counts, ignored = np.sum([np.zeros(len(dataset.classes) + 1), *voxels], axis=0).tolist()
+    known = sum(counts)
+    shares = {name: count / max(known, 1) for name, count in zip(dataset.classes, counts, strict=True)}
+    return shares, ignored / max(known + ignored, 1)
 
 
 def _general_warnings(dataset: Dataset, split: Split, shares: dict[str, float]) -> list[str]:
@@ -193,11 +206,11 @@ def _general_warnings(dataset: Dataset, split: Split, shares: dict[str, float]) 
 
 
 def _data_table(report: CheckReport) -> Table:
-    table = Table(title=report.dataset.name, show_header=False, title_justify="left")
-    table.add_row("folder", str(report.dataset.root))
+    table = Table(title=escape(report.dataset.name), show_header=False, title_justify="left")
+    table.add_row("folder", escape(str(report.dataset.root)))
     for side, (patients, scans) in report.sides.items():
         table.add_row(side, f"{patients} patients, {scans} scans")
-    table.add_row("channels", ", ".join(report.dataset.channels))
+    table.add_row("channels", escape(", ".join(report.dataset.channels)))
     table.add_row("size", _range([grid.shape for grid in report.grids], "voxels"))
     table.add_row("spacing", _range([grid.spacing_mm for grid in report.grids], "mm"))
     if report.split is not None:
@@ -219,13 +232,21 @@ def _span(low: float, high: float) -> str:
 def _class_table(report: CheckReport) -> Table:
     table = Table("value", "class", "share of the labeled masks", title="Classes", title_justify="left")
     for value, (name, share) in enumerate(report.class_shares.items()):
-        table.add_row(str(value), name, f"{share:.2%}")
+        table.add_row(str(value), escape(name), f"{share:.2%}")
+    if report.dataset.ignore is not None:
+        ignored = f"{report.ignored_share:.2%} of all voxels, left out above"
+        table.add_row(str(report.dataset.ignore), "ignore", ignored)
     return table
 
 
 def _plan_table(plan: Plan) -> Table:
     table = Table("setting", "value", "why", title="Plan", title_justify="left")
     for key, reason in plan.reasons.items():
-        value = getattr(plan, key)
-        table.add_row(key, " × ".join(map(str, value)) if isinstance(value, tuple) else str(value), reason)
+        table.add_row(key, shown_value(key, getattr(plan, key)), escape(reason))
     return table
+
+
+def shown_value(key: str, value: object) -> str:
+    """A line of a plan as people read it."""
+    between = {"normalise": ", ", "window": " to "}.get(key, " × ")
+    return between.join(map(str, value)) if isinstance(value, tuple) else str(value)

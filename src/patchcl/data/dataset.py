@@ -1,6 +1,8 @@
 """What lies in an nnU-Net raw data set: its channels, its classes, its scans and whose they are.
 
-Scans without a mask may lie in `imagesTr` beside the others or in `imagesUn`; held-out ones lie in `imagesTs`.
+Scans without a mask may lie in `imagesTr` beside the others or in `imagesUn`; held-out ones lie in `imagesTs`. All
+have the `file_ending` of dataset.json, in either case; for ".dcm" an image may be the folder of a series instead. Masks
+have it too, or the one that `patchcl predict` would give them: .png for .jpg, whose numbers are not exact.
 """
 
 import json
@@ -9,11 +11,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from patchcl.data.formats import DICOM, ENDINGS, count_channels, ending_of, mask_ending, without_ending
 from patchcl.errors import UserError
 
 Folder = Literal["imagesTr", "imagesUn", "imagesTs"]
 MASKS: dict[Folder, str | None] = {"imagesTr": "labelsTr", "imagesUn": None, "imagesTs": "labelsTs"}
-ENDINGS = (".nii.gz", ".nii")
+IGNORE_LABEL = "ignore"
+"""What nnU-Net calls the value of voxels that nobody annotated."""
 PATIENT_PATTERN = r"(?i)(.+?)(?:[_-](?:frame|phase|time|visit|session|ses|series|scan|slice|ed|es)(?:[_-]?[0-9]+)?)*"
 """Group 1 is the patient: patient002_frame01 -> patient002, hippocampus_001 -> hippocampus_001."""
 
@@ -23,19 +27,20 @@ class Case(NamedTuple):
 
     name: str
     patient: str
-    images: tuple[Path, ...]  # one file per channel
+    images: tuple[Path, ...]  # one file per channel; a picture in colour holds three
     mask: Path | None
     folder: Folder
 
 
 class Dataset(NamedTuple):
-    """A data set as it lies on disk; nothing but `dataset.json` and file names was read."""
+    """A data set as it lies on disk; nothing but `dataset.json`, file names and headers of pictures was read."""
 
     root: Path
     name: str
     channels: tuple[str, ...]
     classes: tuple[str, ...]  # index = value in the mask; [0] is the background
     cases: tuple[Case, ...]  # sorted by name
+    ignore: int | None = None  # value of voxels in the masks that nobody annotated
 
     def case(self, name: str) -> Case:
         """The scan called `name`.
@@ -60,21 +65,36 @@ def read_dataset(root: Path, patient_pattern: str = PATIENT_PATTERN) -> Dataset:
     Raises:
         UserError: Lists everything that is wrong with the layout, every file by its name.
     """
+    dataset, problems = survey_dataset(root, patient_pattern)
+    if problems:
+        raise UserError(_listing(root, problems))
+    return dataset
+
+
+def survey_dataset(root: Path, patient_pattern: str = PATIENT_PATTERN) -> tuple[Dataset, list[str]]:
+    """What can be understood of the folder `root`, and what is wrong with its layout, one line each.
+
+    With problems, scans may lack channels; of two scans with one name the first is taken.
+
+    Raises:
+        UserError: There is nothing to look into, because dataset.json or all scans are missing or wrong.
+    """
     description = _read_description(root)
     channels = _channels(root, description)
-    classes = _classes(root, description)
+    classes, ignore = _classes(root, description)
     ending = _ending(root, description)
     problems: list[str] = []
     cases = [
         case for folder in MASKS for case in _cases_in(root, folder, ending, len(channels), patient_pattern, problems)
     ]
     problems += _repeated(cases)
-    if problems:
-        raise UserError(_listing(root, problems))
     if not any(case.folder == "imagesTr" for case in cases):
+        if problems:
+            raise UserError(_listing(root, problems))
         raise UserError(f"{root / 'imagesTr'} holds no scans. Put images there, named like patient001_0000{ending}.")
     name = str(description.get("name", root.name))
-    return Dataset(root, name, channels, classes, tuple(sorted(cases, key=lambda case: case.name)))
+    by_name = {case.name: case for case in reversed(cases)}
+    return Dataset(root, name, channels, classes, tuple(by_name[key] for key in sorted(by_name)), ignore), problems
 
 
 def _read_description(root: Path) -> dict[str, Any]:
@@ -101,23 +121,33 @@ def _channels(root: Path, description: dict[str, Any]) -> tuple[str, ...]:
     return tuple(str(named[str(index)]) for index in range(len(named)))
 
 
-def _classes(root: Path, description: dict[str, Any]) -> tuple[str, ...]:
-    labels = description.get("labels")
-    values = list(labels.values()) if isinstance(labels, dict) else []
-    whole = all(type(value) is int for value in values)
-    if not isinstance(labels, dict) or not whole or sorted(values) != list(range(len(values))) or len(values) < 2:
+def _classes(root: Path, description: dict[str, Any]) -> tuple[tuple[str, ...], int | None]:
+    """The classes in the order of their values, and the value of nnU-Net's label `ignore`, if there is one."""
+    path, labels = root / "dataset.json", description.get("labels")
+    values = dict(labels) if isinstance(labels, dict) else {}
+    regions = [name for name, value in values.items() if isinstance(value, list)]
+    if regions:
         raise UserError(
-            f"{root / 'dataset.json'}: labels is {labels}; expected every class with its value in the masks, "
-            'from 0 without gaps: {"background": 0, "tumour": 1, ...}.'
+            f"{path}: labels names regions that join several values ({some(regions)}), and patchcl learns one class "
+            "per voxel. Give every class a single value; a region can be joined from predicted classes afterwards."
         )
-    return tuple(sorted(labels, key=labels.__getitem__))
+    whole = all(type(value) is int for value in values.values())
+    order = sorted(values, key=lambda name: (name == IGNORE_LABEL, values[name])) if whole else []
+    classes = tuple(name for name in order if name != IGNORE_LABEL)
+    if len(classes) < 2 or [values[name] for name in order] != list(range(len(values))):
+        raise UserError(
+            f"{path}: labels is {labels}; expected every class with its value in the masks, "
+            'from 0 without gaps: {"background": 0, "tumour": 1, ...}. '
+            f'A label called "{IGNORE_LABEL}", for voxels that nobody annotated, must have the highest value.'
+        )
+    return classes, values.get(IGNORE_LABEL)
 
 
 def _ending(root: Path, description: dict[str, Any]) -> str:
     ending = description.get("file_ending", ".nii.gz")
-    if ending not in ENDINGS:
+    if str(ending).lower() not in ENDINGS:
         raise UserError(f"{root / 'dataset.json'}: file_ending is {ending!r}; expected one of {', '.join(ENDINGS)}.")
-    return str(ending)
+    return str(ending).lower()
 
 
 def _cases_in(
@@ -127,42 +157,61 @@ def _cases_in(
     images = _images_in(root / folder, ending, problems)
     masks = _masks_of(root, folder, ending)
     for name, files in sorted(images.items()):
-        missing = [channel for channel in range(channels) if channel not in files]
-        problems += [f"{folder}/{name}_{channel:04d}{ending} is missing" for channel in missing]
-        extra = sorted(set(files) - set(range(channels)))
-        problems += [f"{folder}/{files[channel].name}: dataset.json names no channel {channel}" for channel in extra]
+        wrong = _wrong_channels(f"{folder}/{name}", files, ending, channels)
         patient = _patient(name, pattern)
         if patient is None:
-            problems.append(f"{folder}/{name}: the patient pattern {pattern!r} does not match this name")
-        if not missing and not extra and patient is not None:
-            yield Case(name, patient, tuple(files[c] for c in range(channels)), masks.get(name), folder)
+            wrong.append(f"{folder}/{name}: the patient pattern {pattern!r} does not match this name")
+        else:
+            yield Case(name, patient, tuple(files[channel] for channel in sorted(files)), masks.get(name), folder)
+        problems += wrong
     problems += [
         f"{masks[name].parent.name}/{masks[name].name} has no image" for name in sorted(set(masks) - set(images))
     ]
 
 
+def _wrong_channels(name: str, files: dict[int, Path], ending: str, channels: int) -> list[str]:
+    """What keeps the files of one scan from being all the channels that dataset.json names."""
+    try:
+        many = ending == DICOM and len(files) == channels  # series, whose every slice is a file to open
+        held = len(files) if many else sum(count_channels(path) for path in files.values())
+    except UserError as error:
+        return [str(error)]
+    if held > len(files):
+        complete = held == channels and sorted(files) == list(range(len(files)))
+        text = f"{name}: colours count as three channels, which makes {held}, but dataset.json names {channels}"
+        return [] if complete else [text]
+    wrong = [f"{name}_{channel:04d}{ending} is missing" for channel in range(channels) if channel not in files]
+    extra = sorted(set(files) - set(range(channels)))
+    folder = name.rpartition("/")[0]
+    return wrong + [f"{folder}/{files[c].name}: dataset.json names no channel {c}" for c in extra]
+
+
 def _images_in(folder: Path, ending: str, problems: list[str]) -> dict[str, dict[int, Path]]:
     """Scan name -> channel -> file."""
     images: dict[str, dict[int, Path]] = {}
-    for path in _files(folder, ending):
-        match = re.fullmatch(r"(.+)_([0-9]{4})", path.name.removesuffix(ending))
+    for path in _files(folder, (ending,)):
+        match = re.fullmatch(r"(.+)_([0-9]{4})", without_ending(path.name))
         if match is None:
             problems.append(f"{folder.name}/{path.name}: the name must end in the channel, like _0000{ending}")
-        else:
-            images.setdefault(match[1], {})[int(match[2])] = path
+            continue
+        first = images.setdefault(match[1], {}).setdefault(int(match[2]), path)
+        if first != path:
+            problems.append(f"{folder.name}/{path.name} is the same channel as {first.name}")
     return images
 
 
 def _masks_of(root: Path, folder: Folder, ending: str) -> dict[str, Path]:
+    """Scan name -> mask; a JPEG is found as well, so that it can be refused when it is read."""
     masks = MASKS[folder]
-    return {} if masks is None else {path.name.removesuffix(ending): path for path in _files(root / masks, ending)}
+    files = [] if masks is None else _files(root / masks, (ending, mask_ending(ending)))
+    return {without_ending(path.name): path for path in files}
 
 
-def _files(folder: Path, ending: str) -> list[Path]:
-    """The image files in `folder`, none if there is no such folder; hidden files are nobody's data."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.name.endswith(ending) and not path.name.startswith("."))
+def _files(folder: Path, endings: Sequence[str]) -> list[Path]:
+    """Files in `folder` and, for DICOM, folders; none if there is no such folder. Hidden ones are nobody's data."""
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = [path for path in found if not path.name.startswith(".")]
+    return [path for path in found if ending_of(path.name) in endings or (DICOM in endings and path.is_dir())]
 
 
 def _patient(name: str, pattern: str) -> str | None:

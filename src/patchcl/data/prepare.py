@@ -6,6 +6,7 @@ three. Padding and resizing follow from grid and plan alone, so `to_scan_grid` u
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -17,14 +18,19 @@ import torch.nn.functional as F
 
 from patchcl.data.dataset import Case
 from patchcl.data.duplicates import signature
-from patchcl.data.plan import Plan
-from patchcl.data.scan import Grid, Scan, read_grid, read_image, read_mask
+from patchcl.data.formats.base import demand_file
+from patchcl.data.geometry import Grid
+from patchcl.data.ignored import demand_annotated
+from patchcl.data.plan import Normalise, Plan
+from patchcl.data.scan import Scan, demand_varied, read_grid, read_image, read_mask
 from patchcl.errors import UserError
 from patchcl.run_folder import write_json, write_whole
 
-RECIPE = 1
+RECIPE = 2
 """Raise it when this file prepares differently, so that no cache made before is used."""
 THREADS = 2
+DETACHED = (".mhd", ".nhdr")
+"""Endings of headers whose voxels lie in a file beside them."""
 
 
 class PreparedCase(NamedTuple):
@@ -33,7 +39,7 @@ class PreparedCase(NamedTuple):
     name: str
     patient: str
     image: Path  # .npy (N, C, *S) float32: N slices, or 1 volume
-    mask: Path | None  # .npy (N, *S) uint8
+    mask: Path | None  # .npy (N, *S) uint8, IGNORED where nobody annotated
 
     @property
     def signature(self) -> Path:
@@ -51,9 +57,17 @@ class _Geometry(NamedTuple):
 
 
 def to_network_grid(scan: Scan, plan: Plan) -> np.ndarray:
-    """What the network sees of `scan`: (N, C, *S) float32, S = `plan.size`, or larger on some axes for `crop`."""
+    """What the network sees of `scan`: (N, C, *S) float32, S = `plan.size`, or larger on some axes for `crop`.
+
+    Raises:
+        UserError: The scan has other channels or fewer axes than the plan, or colours beyond its full colour.
+    """
     geometry = _geometry(scan.grid, plan)
-    voxels = np.stack([_normalised(channel, plan) for channel in scan.voxels])
+    if len(scan.voxels) != len(plan.channels):
+        raise UserError(f"A scan of {len(scan.voxels)} channels cannot be prepared for {', '.join(plan.channels)}.")
+    voxels = np.empty(scan.voxels.shape, np.float32)
+    for place, how in enumerate(plan.normalise_channels):
+        voxels[place] = _normalised(scan.voxels[place], how, plan.window)
     slices = np.moveaxis(_to_slices(voxels, scan.grid, plan), 0, 1)
     scaled = {"linear": _scaled_linear, "nearest": _scaled_nearest}[plan.resample]
     return _padded(scaled(slices, geometry.scaled), geometry)
@@ -80,6 +94,12 @@ def to_scan_grid(probs: np.ndarray, grid: Grid, plan: Plan) -> np.ndarray:
     else:
         restored = _scaled_linear(seen, geometry.full)
     return _from_slices(np.moveaxis(restored, 1, 0), grid, plan)
+
+
+def prepared_bytes(grid: Grid, plan: Plan) -> int:
+    """How large the image and the mask of a scan are once they are prepared."""
+    slices = grid.shape[plan.slice_axis] if len(grid.shape) > plan.dimensions else 1
+    return slices * math.prod(_geometry(grid, plan).padded) * (4 * len(plan.channels) + 1)
 
 
 def prepare(
@@ -122,14 +142,21 @@ def _prepare_case(case: Case, plan: Plan, folder: Path) -> PreparedCase:
     prepared = PreparedCase(case.name, case.patient, image, None)
     if not (image.exists() and prepared.signature.exists()):
         scan = read_image(case.images)
+        for path, channels in zip(case.images, np.array_split(scan.voxels, len(case.images)), strict=True):
+            demand_varied(channels, path)
         _save(prepared.signature, signature(scan.voxels))
-        _save(image, to_network_grid(scan, plan))
+        try:
+            _save(image, to_network_grid(scan, plan))
+        except UserError as error:
+            raise UserError(f"{case.images[0]}: {error}") from error
     if case.mask is None:
         return prepared
     mask = folder / f"{case.name}.mask-{_joined(hashes)}.npy"
     if not mask.exists():
         grid = read_grid(case.images[0])
-        _save(mask, mask_to_network_grid(read_mask(case.mask, len(plan.classes), grid), grid, plan))
+        classes = read_mask(case.mask, plan.classes, grid, plan.ignore)
+        demand_annotated(classes, case.mask)
+        _save(mask, mask_to_network_grid(classes, grid, plan))
     return prepared._replace(mask=mask)
 
 
@@ -153,13 +180,27 @@ def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
 
 def _entry(file: Path, known: dict[str, Any] | None) -> dict[str, Any]:
     try:
-        stat = file.stat()
+        parts = _parts(file)
+        stats = [part.stat() for part in parts]
+        size, modified = sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)
+        if known is not None and (known["bytes"], known["modified_ns"]) == (size, modified):
+            return known
+        digest = hashlib.sha256()
+        for part in parts:
+            demand_file(part, "a scan or mask")
+            digest.update(part.read_bytes())
     except OSError as error:
         raise UserError(f"{file} cannot be opened: {error.strerror}. Restore it, or remove the scan.") from error
-    if known is not None and (known["bytes"], known["modified_ns"]) == (stat.st_size, stat.st_mtime_ns):
-        return known
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    return {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns, "sha256": digest}
+    return {"bytes": size, "modified_ns": modified, "sha256": digest.hexdigest()}
+
+
+def _parts(file: Path) -> list[Path]:
+    """What `file` is made of: the files in the folder of a DICOM series, or a header and the voxels beside it."""
+    if file.is_dir():
+        return sorted(part for part in file.iterdir() if part.is_file())
+    if file.suffix.lower() in DETACHED:
+        return sorted({file, *(other for other in file.parent.iterdir() if other.name.startswith(f"{file.stem}."))})
+    return [file]
 
 
 def _joined(hashes: Sequence[str]) -> str:
@@ -168,7 +209,8 @@ def _joined(hashes: Sequence[str]) -> str:
 
 def _key(plan: Plan) -> str:
     """The name of everything in `plan` that decides what prepared files hold."""
-    deciding = plan.model_dump(mode="json", exclude={"restore", "reasons", "channels"})
+    unused = {"ignore"} if plan.ignore is None else set()  # as in caches made before there was such a value
+    deciding = plan.model_dump(mode="json", exclude={"restore", "reasons", "channels"} | unused)
     return hashlib.sha256(json.dumps([RECIPE, deciding], sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -209,13 +251,18 @@ def _from_slices(slices: np.ndarray, grid: Grid, plan: Plan) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(slices, 1, 1 + plan.slice_axis))
 
 
-def _normalised(channel: np.ndarray, plan: Plan) -> np.ndarray:
+def _normalised(channel: np.ndarray, how: Normalise, window: tuple[float, float]) -> np.ndarray:
     """One channel of a whole scan, in [0, 1], or with mean 0 and deviation 1 for `z_score`."""
-    if plan.normalise == "z_score":
+    if how == "z_score":
         return np.asarray((channel - channel.mean()) / max(float(channel.std()), 1e-8))
-    if plan.normalise == "ct":
-        low, high = plan.window
-    elif plan.normalise == "percentile":
+    if how in ("ct", "rgb"):
+        low, high = window
+        if how == "rgb" and channel.max() > high:
+            raise UserError(
+                f"A colour has the value {channel.max():g}, but full colour is {high:g} by the plan. "
+                "Convert the picture, or set plan.window for all."
+            )
+    elif how == "percentile":
         low, high = np.percentile(channel, [0.5, 99.5])
     else:
         low, high = channel.min(), channel.max()
@@ -224,14 +271,18 @@ def _normalised(channel: np.ndarray, plan: Plan) -> np.ndarray:
 
 
 def _scaled_linear(batch: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """(N, C, *S) -> (N, C, *size), linearly; slices that shrink are smoothed first, so nothing aliases."""
+    """(N, C, *S) -> (N, C, *size), linearly; what shrinks is smoothed first, so nothing aliases."""
     if batch.shape[2:] == size:
-        return batch.astype(np.float32)
+        return batch.astype(np.float32, copy=False)
+    if len(size) == 3:  # torch smooths along two axes at most: first the last two, then the one before them
+        images, channels, length = batch.shape[:3]
+        planes = _scaled_linear(batch.reshape(images, channels * length, *batch.shape[3:]), size[1:])
+        lines = planes.reshape(images, channels, length, size[1] * size[2])
+        return _scaled_linear(lines, (size[0], size[1] * size[2])).reshape(images, channels, *size)
     if size[-1] == 1 < size[0] and len(size) == 2:  # torch gets smoothed pictures of a single column wrong
         return _scaled_linear(batch.swapaxes(2, 3), size[::-1]).swapaxes(2, 3)
-    mode = {2: "bilinear", 3: "trilinear"}[len(size)]
     tensor = torch.from_numpy(np.ascontiguousarray(batch, dtype=np.float32))
-    scaled = F.interpolate(tensor, size, mode=mode, align_corners=False, antialias=len(size) == 2)
+    scaled = F.interpolate(tensor, size, mode="bilinear", align_corners=False, antialias=True)
     return np.asarray(scaled.numpy())
 
 
@@ -242,7 +293,9 @@ def _scaled_nearest(batch: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
 
 
 def _padded(batch: np.ndarray, geometry: _Geometry) -> np.ndarray:
-    """Zeros around the last axes, in equal parts."""
+    """Zeros around the last axes, in equal parts; `batch` itself where none are needed."""
+    if geometry.padded == geometry.scaled:
+        return batch
     widths = [
         (before, outer - before - length)
         for before, outer, length in zip(geometry.before, geometry.padded, geometry.scaled, strict=True)

@@ -1,33 +1,21 @@
-"""Voxels and the grid they lie on: the only file that reads and writes medical images.
+"""Voxels and the grid they lie on: what the rest of the project knows of files, whatever their format.
 
 Axes stay in the order of the file (x, y, z for NIfTI) and are never flipped or reoriented, so whatever is written on
 a grid lies exactly where the scan did.
 """
 
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 
+from patchcl.data.formats import dicom_seg, format_of, nifti
+from patchcl.data.geometry import Grid, demand_same_grid
 from patchcl.errors import UserError
-from patchcl.run_folder import write_whole
 
-GRID_TOLERANCE = 0.1
-"""Largest distance, in voxels, by which corners of two grids may differ that still count as the same."""
-
-
-class Grid(NamedTuple):
-    """Where voxels lie in the patient."""
-
-    shape: tuple[int, ...]  # voxels along each axis of the file, two or three of them
-    affine: np.ndarray  # (4, 4) float64, voxel index -> world position in mm
-    spacing_mm: tuple[float, ...]  # one per axis of the file
+IGNORED = 255
+"""What a mask holds where nobody knows the class."""
 
 
 class Scan(NamedTuple):
@@ -41,66 +29,103 @@ def read_grid(path: Path) -> Grid:
     """The grid of the file at `path`, from its header alone.
 
     Raises:
-        UserError: The file is missing, is no NIfTI image, or is neither a slice nor a volume.
+        UserError: The file is missing, cannot be read, or is neither a slice nor a volume.
     """
-    return _grid_of(_open(path), path)
+    return format_of(path).read_grid(path)
 
 
 def read_image(paths: Sequence[Path]) -> Scan:
-    """One image from its files, one per channel.
+    """One image from its files; each holds one channel, or all of a colour picture.
 
     Raises:
         UserError: A file cannot be read, holds NaN or infinite voxels, or lies on another grid than the first.
     """
     grid = read_grid(paths[0])
-    return Scan(np.stack([_read_channel(path, paths[0], grid) for path in paths]), grid)
+    for path in paths[1:]:
+        demand_same_grid(read_grid(path), grid, path, paths[0].name)
+    return Scan(np.concatenate([_read_channels(path) for path in paths]), grid)
 
 
-def read_mask(path: Path, classes: int, grid: Grid | None = None) -> np.ndarray:
-    """The class of every voxel, (*shape) uint8 in [0, `classes`).
+def demand_finite(voxels: np.ndarray, path: Path) -> None:
+    """Refuse an image that no network can learn from.
+
+    Raises:
+        UserError: Some voxels are NaN or infinite.
+    """
+    bad = int(voxels.size - np.isfinite(voxels).sum())
+    if bad:
+        raise UserError(
+            f"{path} holds {bad} voxels that are NaN or infinite, and no network can learn from those. "
+            "Replace them, for example by the value of air, or remove the scan."
+        )
+
+
+def demand_varied(voxels: np.ndarray, path: Path) -> None:
+    """Refuse an image with nothing to see.
+
+    Raises:
+        UserError: All of the `voxels` of the file at `path` are the same.
+    """
+    if voxels.min() == voxels.max():
+        raise UserError(f"{path} holds {voxels.min():g} in every voxel. Export it again, or remove the scan.")
+
+
+def read_mask(
+    path: Path, classes: int | Sequence[str], grid: Grid | None = None, ignore: int | None = None
+) -> np.ndarray:
+    """The class of every voxel, (*shape) uint8.
+
+    Args:
+        path: The mask.
+        classes: How many there are, or their names, background first. DICOM-SEG tells classes by name.
+        grid: That of the image, on which the mask must lie.
+        ignore: What the file holds where nobody knows the class; it becomes `IGNORED`.
 
     Raises:
         UserError: The file cannot be read, holds a value that is no class, or does not lie on `grid`.
     """
-    image = _open(path)
-    if grid is not None:
-        demand_same_grid(_grid_of(image, path), grid, path, "its image")
-    values = _values(image, path)
+    values = _class_values(path, () if isinstance(classes, int) else classes, grid)
+    count = classes if isinstance(classes, int) else len(classes)
+    ignored = values == ignore if ignore is not None else np.zeros(values.shape, bool)
     with np.errstate(invalid="ignore"):
-        wrong = ~((values >= 0) & (values < classes) & (values == np.floor(values)))
+        wrong = ~((values >= 0) & (values < count) & (values == np.floor(values)) | ignored)
     if wrong.any():
-        raise UserError(_unknown_values(path, np.unique(values[wrong]), classes))
-    return values.astype(np.uint8)
+        raise UserError(_unknown_values(path, np.unique(values[wrong]), count))
+    return np.where(ignored, IGNORED, values).astype(np.uint8)
 
 
-def demand_same_grid(found: Grid, expected: Grid, path: Path, other: str) -> None:
-    """Refuse the grid `found` in the file `path` unless it is the one `expected` from `other`.
+def read_ids(path: Path, grid: Grid) -> np.ndarray:
+    """The object that every voxel belongs to, (*shape) int64, 0 for none.
 
     Raises:
-        UserError: Sizes differ, or a corner lies more than `GRID_TOLERANCE` away.
+        UserError: The file cannot be read, holds anything but whole numbers from 0 on, or does not lie on `grid`.
     """
-    if found.shape != expected.shape:
-        raise UserError(
-            f"{path} has size {_times(found.shape)}, but {other} has {_times(expected.shape)}. "
-            "Both must lie on one grid: export them together, or resample one to the other."
-        )
-    distance = _corner_distance_mm(found, expected)
-    if distance > GRID_TOLERANCE * min(expected.spacing_mm):
-        raise UserError(
-            f"{path} lies up to {distance:.3g} mm away from {other}: their affines (origin, spacing or direction) "
-            "differ. Both must lie on one grid: export them together, or resample one to the other."
-        )
+    values = _class_values(path, (), grid)
+    with np.errstate(invalid="ignore"):
+        wrong = ~((values >= 0) & (values == np.floor(values)))
+    if wrong.any():
+        raise UserError(f"{path} holds {values[wrong].flat[0]:g}, but ids of objects are whole numbers from 0 on.")
+    return values.astype(np.int64)
 
 
-def write_mask(path: Path, mask: np.ndarray, like: Path) -> None:
-    """Write the classes `mask` (*shape) as uint8 on the very grid of the file `like`.
+def write_mask(path: Path, mask: np.ndarray, like: Path, classes: Sequence[str] = ()) -> None:
+    """Write the classes `mask` (*shape) as uint8 on the very grid of the scan `like`.
 
-    The header of `like` is kept: affine, qform, sform and their codes bit for bit, and the units.
+    Where both are of one format, what the header of `like` says of the grid is kept bit for bit.
+
+    Args:
+        path: What to write, in the format its name asks for: that of `like`, NIfTI, or DICOM-SEG for a DICOM series.
+        mask: The classes.
+        like: A file, or the folder of a DICOM series.
+        classes: Their names, background first, which DICOM-SEG holds.
 
     Raises:
         UserError: `like` cannot be read.
     """
-    _write_like(path, mask.astype(np.uint8), like)
+    if format_of(path) is dicom_seg.FORMAT:
+        dicom_seg.write_segmentation(path, mask.astype(np.uint8), like, classes)
+    else:
+        _write(path, mask.astype(np.uint8), like)
 
 
 def write_map(path: Path, values: np.ndarray, like: Path) -> None:
@@ -109,70 +134,30 @@ def write_map(path: Path, values: np.ndarray, like: Path) -> None:
     Raises:
         UserError: `like` cannot be read.
     """
-    _write_like(path, values.astype(np.float32), like)
+    _write(path, values.astype(np.float32), like)
 
 
-@contextmanager
-def _blaming(path: Path) -> Iterator[None]:
-    """Turn whatever goes wrong while reading `path` into one message that names it."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist. Check the name, or restore the file.") from error
-    except (ImageFileError, HeaderDataError, EOFError, zlib.error, OSError, ValueError, TypeError) as error:
-        raise UserError(
-            f"{path} cannot be read as a NIfTI image ({error}). It may be incomplete: copy or export it again."
-        ) from error
-
-
-def _open(path: Path) -> Any:  # noqa: ANN401 - nibabel has no types
-    with _blaming(path):
-        return nib.load(path)
-
-
-def _values(image: Any, path: Path) -> np.ndarray:  # noqa: ANN401 - nibabel has no types
-    """The numbers of a file, shaped like its grid."""
-    with _blaming(path):
-        return np.asarray(image.dataobj).reshape(_grid_of(image, path).shape)
-
-
-def _grid_of(image: Any, path: Path) -> Grid:  # noqa: ANN401 - nibabel has no types
-    shape = tuple(int(length) for length in image.shape)
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) not in (2, 3) or 0 in shape:
-        raise UserError(
-            f"{path} has shape {shape}; a slice (2 axes) or a volume (3 axes) was expected. "
-            "Save every time point or channel as a file of its own."
-        )
-    affine = np.asarray(image.affine, dtype=np.float64)
-    spacing = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))[: len(shape)]
-    if not np.isfinite(affine).all() or (spacing <= 0).any():
-        raise UserError(f"{path} has no valid spacing: {spacing.tolist()} mm. Export it again with its geometry.")
-    return Grid(shape, affine, tuple(spacing.tolist()))
-
-
-def _read_channel(path: Path, first: Path, grid: Grid) -> np.ndarray:
-    """The voxels (*shape) float32 of one file, which must lie on the grid of the `first` channel."""
-    image = _open(path)
-    demand_same_grid(_grid_of(image, path), grid, path, first.name)
+def _read_channels(path: Path) -> np.ndarray:
+    """The voxels (C, *shape) float32 of one file."""
     with np.errstate(over="ignore"):
-        voxels = _values(image, path).astype(np.float32)
-    bad = int(voxels.size - np.isfinite(voxels).sum())
-    if bad:
-        raise UserError(
-            f"{path} holds {bad} voxels that are NaN or infinite, and no network can learn from those. "
-            "Replace them, for example by the value of air, or remove the scan."
-        )
+        voxels = format_of(path).read_values(path).astype(np.float32)
+    demand_finite(voxels, path)
     return voxels
 
 
-def _corner_distance_mm(first: Grid, second: Grid) -> float:
-    """How far apart the same corner voxel of two grids of one shape can be."""
-    shape = (*first.shape, 1)[:3]
-    corners = np.array([[*np.multiply(corner, np.array(shape) - 1), 1] for corner in np.ndindex(2, 2, 2)])
-    offsets = corners @ (first.affine - second.affine).T
-    return float(np.linalg.norm(offsets[:, :3], axis=1).max())
+def _class_values(path: Path, classes: Sequence[str], grid: Grid | None) -> np.ndarray:
+    """What a mask holds, (*shape), which must be that of `grid`."""
+    known = format_of(path)
+    if grid is not None and classes and known.read_onto is not None:
+        return known.read_onto(path, grid, classes)
+    if grid is not None:
+        demand_same_grid(known.read_grid(path), grid, path, "its image")
+    if known.read_classes is not None:
+        return known.read_classes(path)
+    values = known.read_values(path)
+    if len(values) > 1:
+        raise UserError(f"{path} holds {len(values)} numbers per voxel; a mask has one, its class. Convert it.")
+    return np.asarray(values[0])
 
 
 def _unknown_values(path: Path, values: np.ndarray, classes: int) -> str:
@@ -183,16 +168,10 @@ def _unknown_values(path: Path, values: np.ndarray, classes: int) -> str:
     )
 
 
-def _write_like(path: Path, values: np.ndarray, like: Path) -> None:
-    reference = _open(like)
-    if values.shape != _grid_of(reference, like).shape:
-        raise ValueError(f"values of shape {values.shape} do not fit {like} of shape {reference.shape}")
-    header = reference.header.copy()
-    header.set_data_dtype(values.dtype)
-    header["cal_min"] = header["cal_max"] = 0  # the display window of the scan means nothing for a mask
-    image = type(reference)(values.reshape(reference.shape), None, header)
-    write_whole(path, lambda unfinished: nib.save(image, unfinished))
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return " × ".join(map(str, shape))
+def _write(path: Path, values: np.ndarray, like: Path) -> None:
+    """Write in the format that the name `path` asks for: that of `like`, or NIfTI."""
+    known = format_of(path)
+    if known is nifti.FORMAT and format_of(like) is not known:
+        nifti.write_on(path, values, read_grid(like))
+    else:
+        known.write_like(path, values, like)

@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -33,7 +34,9 @@ class SplitSettings(Section):
     labeled: int | tuple[str, ...] | None = None
     """Pretend that only these training patients have masks: the first N, or those named. None: all that do."""
     file: Path | None = None
-    """A JSON file that divides the patients; it holds for exactly the patients it names."""
+    """A JSON file that divides the patients; it holds for exactly the patients it names. Or nnU-Net's splits_final."""
+    fold: int = Field(default=0, ge=0)
+    """Which of the divisions in nnU-Net's file, from 0."""
     validation_share: float = Field(default=0.2, gt=0, lt=1)
     seed: int = Field(default=0, ge=0)
     patient_pattern: str = PATIENT_PATTERN
@@ -60,7 +63,9 @@ def make_split(dataset: Dataset, settings: SplitSettings) -> Split:
     Raises:
         UserError: A patient is unknown, on two sides or without masks where they are needed, or too few have masks.
     """
-    sides = _drawn(dataset, settings) if settings.file is None else _from_file(dataset, settings.file)
+    if settings.file is None and settings.fold > 0:
+        raise UserError(f"split.fold is {settings.fold}, but no file has folds. Add: --split splits_final.json")
+    sides = _drawn(dataset, settings) if settings.file is None else _from_file(dataset, settings.file, settings.fold)
     split = _limited(dataset, sides, settings.labeled)
     _demand_sound(dataset, split)
     return split
@@ -134,11 +139,12 @@ def _drawn(dataset: Dataset, settings: SplitSettings) -> dict[str, list[str]]:
     return {"train": train, "unlabeled": unlabeled, "validation": validation, "test": test}
 
 
-def _from_file(dataset: Dataset, path: Path) -> dict[str, list[str]]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"The split file {path} cannot be read: {error}. Check split.file.") from error
+def _from_file(dataset: Dataset, path: Path, fold: int) -> dict[str, list[str]]:
+    content = _read_json(path)
+    if isinstance(content, list):
+        return _from_folds(dataset, path, content, fold)
+    if fold > 0:
+        raise UserError(f"split.fold is {fold}, but {path} is no list of folds, as nnU-Net's splits_final.json is.")
     found = {key: value for key, value in content.items() if key in SIDES} if isinstance(content, dict) else {}
     sides: dict[str, list[str]] = {"train": [], "labeled": [], "unlabeled": [], "validation": [], "test": []}
     for key, patients in found.items():
@@ -149,6 +155,48 @@ def _from_file(dataset: Dataset, path: Path) -> dict[str, list[str]]:
         raise UserError(f'{path} must hold the lists "train" (or "labeled", "unlabeled"), "validation" and "test".')
     _demand_known(dataset, sides, path)
     return sides
+
+
+def _read_json(path: Path) -> Any:  # noqa: ANN401 - checked by the caller
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"The split file {path} cannot be read: {error}. Check split.file.") from error
+
+
+def _from_folds(dataset: Dataset, path: Path, folds: list[Any], fold: int) -> dict[str, list[str]]:
+    """Sides by nnU-Net's splits_final.json, a list of {"train": scans, "val": scans}.
+
+    It names none but scans with masks. So the patients without any are unlabeled as well, and those in imagesTs test.
+    """
+    if fold >= len(folds):
+        raise UserError(f"split.fold is {fold}, but {path} has {len(folds)} folds, counted from 0.")
+    chosen = folds[fold] if isinstance(folds[fold], dict) else {}
+    train, validation = (_patients_of(dataset, path, chosen.get(key)) for key in ("train", "val"))
+    both = [patient for patient in train if patient in validation]
+    if both:
+        raise UserError(
+            f'{path}: patients with scans in both "train" and "val" of fold {fold}: {some(both)}. Every scan of a '
+            "patient must lie on one side; correct the file, or split.patient_pattern if these are different patients."
+        )
+    test = sorted({case.patient for case in dataset.cases if case.folder == "imagesTs"})
+    aside = {*train, *validation, *test, *_masked_patients(dataset)}
+    unlabeled = [patient for patient in dataset.patients if patient not in aside]
+    return {"train": train, "unlabeled": unlabeled, "validation": validation, "test": test}
+
+
+def _patients_of(dataset: Dataset, path: Path, scans: object) -> list[str]:
+    """The patients of scans that a fold names, each once, in the order of the file."""
+    if not isinstance(scans, list) or not scans or not all(isinstance(scan, str) for scan in scans):
+        raise UserError(f'{path} must hold a list of folds like {{"train": ["scan_001"], "val": ["scan_002"]}}.')
+    patients = {case.name: case.patient for case in dataset.cases if case.folder != "imagesTs"}
+    missing = [scan for scan in scans if scan not in patients]
+    if missing:
+        raise UserError(
+            f"{path} names scans that are neither in imagesTr nor imagesUn of {dataset.root}: {some(missing)}. "
+            "Restore them, or take them out of the file."
+        )
+    return list(dict.fromkeys(patients[scan] for scan in scans))
 
 
 def _demand_known(dataset: Dataset, sides: dict[str, list[str]], path: Path) -> None:

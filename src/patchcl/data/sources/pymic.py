@@ -5,17 +5,13 @@ Source: https://github.com/HiLab-git/PyMIC, `pymic/io/nifty_dataset.py` and `exa
 
 import csv
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from patchcl.data.dataset import some
-from patchcl.data.scan import demand_same_grid, read_grid, read_image
-from patchcl.data.sources.raw_folder import FoundDataset, FoundScan, Side, copy_nifti
+from patchcl.data.formats import ENDINGS, ending_of
+from patchcl.data.sources.placing import channel_names, common_ending, found_scan, scan_names
+from patchcl.data.sources.raw_folder import FoundDataset, Side
 from patchcl.errors import UserError
 
 LISTS = {
@@ -51,16 +47,28 @@ def read(source: Path) -> FoundDataset:
     if len(channels) > 1:
         shown = " and ".join(sorted(", ".join(names) for names in channels))
         raise UserError(f"The lists in {source} differ in their columns: {shown}. Each must name the same channels.")
-    names = _names([next(iter(row.images.values())) for _, row in rows])
-    scans = [_scan(row, SIDES[kind], source, names) for kind, row in rows]
-    return FoundDataset(source.resolve().name, channels.pop(), tuple(scans))
+    names = scan_names([next(iter(row.images.values())) for _, row in rows])
+    images = [[source / file for file in row.images.values()] for _, row in rows]
+    masks = [source / row.mask if row.mask else None for _, row in rows]
+    named = channel_names(images[0], channels.pop())
+    scans = [
+        found_scan(names[next(iter(row.images.values()))], SIDES[kind], files, mask, len(named))
+        for (kind, row), files, mask in zip(rows, images, masks, strict=True)
+    ]
+    ending = common_ending([file for files in images for file in files])
+    return FoundDataset(source.resolve().name, named, tuple(scans), ending)
+
+
+def has_lists(source: Path) -> bool:
+    """Whether there are lists of scans to train and to validate on."""
+    return {"train", "validation"} <= {kind for path in source.glob("*.csv") for kind in _kinds(path)}
 
 
 def _lists(source: Path) -> dict[str, Path]:
     """Kind -> list."""
     found: dict[str, Path] = {}
     for path in sorted(source.glob("*.csv")):
-        for kind in [kind for kind, ending in LISTS.items() if re.fullmatch(ending, path.stem.lower())]:
+        for kind in _kinds(path):
             if kind in found:
                 raise UserError(
                     f"{source} has two {kind} lists, {found[kind].name} and {path.name}. Leave one of them there."
@@ -73,6 +81,11 @@ def _lists(source: Path) -> dict[str, Path]:
             "image_unlab.csv, image_valid.csv and image_test.csv in the folder that their paths start from."
         )
     return {kind: found[kind] for kind in LISTS if kind in found}
+
+
+def _kinds(path: Path) -> list[str]:
+    """What kind of list the name tells; none or one."""
+    return [kind for kind, ending in LISTS.items() if re.fullmatch(ending, path.stem.lower())]
 
 
 def _rows(path: Path, source: Path, labeled: bool) -> list[_Row]:
@@ -96,45 +109,8 @@ def _row(line: Mapping[str | None, object], place: str, source: Path, labeled: b
         )
     row = _Row(images, cells.get("label", "") if labeled else "")
     for file in (*images.values(), *([row.mask] if row.mask else [])):
-        if not file.endswith((".nii.gz", ".nii")):
-            raise UserError(f"{place}: {file} is no NIfTI file. Convert it to .nii.gz first.")
+        if not ending_of(file):
+            raise UserError(f"{place}: {file} is of no known format; expected one of {', '.join(ENDINGS)}. Convert it.")
         if not (source / file).is_file():
             raise UserError(f"{place}: {source / file} does not exist. Paths start from {source}; correct the list.")
     return row
-
-
-def _names(files: Sequence[str]) -> dict[str, str]:
-    """File -> name of the scan: that of the file, or of its whole path where two files would share theirs."""
-    counts = Counter(Path(file).name for file in set(files))
-    return {
-        file: _stem(
-            Path(file).name if counts[Path(file).name] == 1 else "_".join(re.findall(r"[^/\\]*\w[^/\\]*", file))
-        )
-        for file in files
-    }
-
-
-def _stem(name: str) -> str:
-    return name.removesuffix(".gz").removesuffix(".nii")
-
-
-def _scan(row: _Row, side: Side, source: Path, names: Mapping[str, str]) -> FoundScan:
-    files = list(row.images.values())
-    images = tuple(partial(_copy_image, source / file) for file in files)
-    mask = partial(_copy_mask, source / row.mask, source / files[0]) if row.mask else None
-    return FoundScan(names[files[0]], side, images, mask)
-
-
-def _copy_image(source: Path, target: Path) -> None:
-    read_image([source])
-    copy_nifti(source, target)
-
-
-def _copy_mask(source: Path, image: Path, target: Path) -> set[int]:
-    demand_same_grid(read_grid(source), read_grid(image), source, image.name)
-    values = np.unique(read_image([source]).voxels)
-    if not np.isin(values, np.arange(256)).all():
-        shown = some([f"{value:g}" for value in values])
-        raise UserError(f"{source} holds {shown}; a mask holds whole numbers from 0 to 255. Correct it.")
-    copy_nifti(source, target)
-    return set(values.astype(int).tolist())

@@ -1,16 +1,19 @@
 """Writes what an importer has found as a data set of ours, whole or not at all."""
 
-import gzip
 import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from patchcl.data.dataset import PATIENT_PATTERN, some
+import numpy as np
+
+from patchcl.data.dataset import IGNORE_LABEL, PATIENT_PATTERN, some
+from patchcl.data.formats import DICOM, mask_ending
+from patchcl.data.scan import read_mask, write_mask
 from patchcl.errors import UserError
 from patchcl.run_folder import write_json
 
@@ -24,14 +27,14 @@ class FoundScan(NamedTuple):
 
     name: str
     side: Side
-    images: tuple[Callable[[Path], None], ...]  # each writes one channel to the .nii.gz file it is given
+    images: tuple[Callable[[Path], None], ...]  # each writes one channel, or all colours, to the file it is given
     mask: Callable[[Path], set[int]] | None  # writes the mask and tells the values in it
+    instances: Callable[[Path], None] | None = None  # writes which object every voxel belongs to, where that is known
 
     @property
     def patient(self) -> str:
-        """Whose scan it is, as training will read it from the name."""
-        match = re.fullmatch(PATIENT_PATTERN, self.name)
-        return self.name if match is None else match[1]
+        """Whose scan it is."""
+        return patient_of(self.name)
 
 
 class FoundDataset(NamedTuple):
@@ -40,56 +43,90 @@ class FoundDataset(NamedTuple):
     name: str
     channels: tuple[str, ...]
     scans: tuple[FoundScan, ...]
+    ending: str = ".nii.gz"  # of the images
+    structures: Mapping[str, int] | None = None  # name -> value in its masks, where the data set tells
+
+
+class Imported(NamedTuple):
+    """What was written."""
+
+    folder: Path
+    split: Path | None  # the file with its sides, if the data set has any to validate on
+    scans: int
+    masks: int
+    labels: dict[str, int]  # class -> value in the masks
+    was: dict[str, int]  # class -> value that it had, if any class has another value now; else empty
+
+
+def patient_of(name: str) -> str:
+    """Whose scan it is, as training will read it from the name."""
+    match = re.fullmatch(PATIENT_PATTERN, name)
+    return name if match is None else match[1]
 
 
 def write_raw_folder(
     found: FoundDataset, out: Path, structures: Sequence[str] | None = None, report: Report = None
-) -> Path:
-    """Write dataset.json, split.json, images and masks to the new folder `out` and return it.
+) -> Imported:
+    """Write dataset.json, images and masks to the new folder `out`, and the sides, if there are any, to split.json.
 
     Nothing is left behind if anything goes wrong. Training and validation scans with masks go to imagesTr, those
-    without a mask to imagesUn, test scans to imagesTs; split.json keeps the order of patients.
+    without a mask to imagesUn, test scans to imagesTs; split.json keeps the order of patients. Masks get values from
+    0 without gaps.
 
     Args:
         found: What to write.
         out: A folder that does not exist yet, or is empty.
-        structures: Names of the values 1, 2, ... in the masks; by default structure_1, structure_2, ...
+        structures: Names of the values 1, 2, ... in the masks, or of others, as NAME=VALUE; a data set that does not
+            name them itself gets structure_1, structure_2, ...
         report: Told how many scans of all are done.
 
     Raises:
         UserError: `out` holds something or cannot be written, a scan cannot be read, or scans contradict each other.
     """
     _demand_sound(found)
+    named = found.structures if structures is None else _named(structures)
     with _whole_folder(out) as folder:
         values = {0}
         for done, scan in enumerate(found.scans, start=1):
-            values |= _write_scan(scan, folder)
+            values |= _write_scan(scan, folder, found.ending)
             if report is not None:
                 report(done, len(found.scans))
-        labels = _labels(values, structures)
+        was = _labels(values, named)
+        labels = {name: index for index, name in enumerate(was)}
+        if was != labels:
+            _renumber(folder, list(was.values()))
         write_json(folder / "dataset.json", _description(found, labels))
-        write_json(folder / "split.json", _split(found))
-    return out
+        sided = any(scan.side == "validation" for scan in found.scans)
+        if sided:
+            write_json(folder / "split.json", _split(found))
+    masks = sum(scan.mask is not None for scan in found.scans)
+    split = out / "split.json" if sided else None
+    return Imported(out, split, len(found.scans), masks, labels, was if was != labels else {})
 
 
-def copy_nifti(source: Path, target: Path) -> None:
-    """The very bytes of `source`, compressed where they are not."""
-    if source.name.endswith(".gz"):
-        shutil.copyfile(source, target)
-    else:
-        target.write_bytes(gzip.compress(source.read_bytes(), mtime=0))
-
-
-def _write_scan(scan: FoundScan, folder: Path) -> set[int]:
+def _write_scan(scan: FoundScan, folder: Path, ending: str) -> set[int]:
     """The files of one scan; returns the values in its mask."""
     kind = "Ts" if scan.side == "test" else "Un" if scan.mask is None else "Tr"
-    (folder / f"images{kind}").mkdir(exist_ok=True)
     for channel, write in enumerate(scan.images):
-        write(folder / f"images{kind}" / f"{scan.name}_{channel:04d}.nii.gz")
-    if scan.mask is None:
-        return set()
-    (folder / f"labels{kind}").mkdir(exist_ok=True)
-    return scan.mask(folder / f"labels{kind}" / f"{scan.name}.nii.gz")
+        place = _place(folder, f"images{kind}", f"{scan.name}_{channel:04d}{ending}")
+        write(place.with_suffix("") if ending == DICOM else place)
+    name = f"{scan.name}{mask_ending(ending)}"
+    if scan.instances is not None:
+        scan.instances(_place(folder, f"instances{kind}", name))
+    return set() if scan.mask is None else scan.mask(_place(folder, f"labels{kind}", name))
+
+
+def _place(folder: Path, kind: str, name: str) -> Path:
+    (folder / kind).mkdir(exist_ok=True)
+    return folder / kind / name
+
+
+def _renumber(folder: Path, was: Sequence[int]) -> None:
+    """Give the masks in `folder` the values 0, 1, ... for those that they have, in the order of `was`."""
+    now = np.zeros(256, np.uint8)
+    now[list(was)] = range(len(was))
+    for path in sorted(folder.glob("labels*/*")):
+        write_mask(path, now[read_mask(path, 256)], path)
 
 
 @contextmanager
@@ -124,25 +161,54 @@ def _demand_sound(found: FoundDataset) -> None:
         raise UserError(
             f"{found.name} has patients on two sides: {some(torn)}. All scans of a patient must be in one list."
         )
-    for side, need in (("train", "learn from"), ("validation", "validate on")):
-        if not any(scan.side == side and scan.mask is not None for scan in found.scans):
-            raise UserError(f"{found.name} has no scan with a mask to {need}. Check its {side} list.")
+    masked = {scan.side for scan in found.scans if scan.mask is not None}
+    if "train" not in masked:
+        raise UserError(f"{found.name} has no scan with a mask to learn from. Check its masks and their names.")
+    if "validation" in {scan.side for scan in found.scans} - masked:
+        raise UserError(f"{found.name} has no scan with a mask to validate on. Check its validation list.")
 
 
-def _labels(values: set[int], structures: Sequence[str] | None) -> dict[str, int]:
-    """Class name -> value in the masks."""
-    if len(values) < 2 or (structures is None and max(values) != len(values) - 1):
+def _named(structures: Sequence[str]) -> dict[str, int]:
+    """Structure -> value in the masks, from names, or from NAME=VALUE."""
+    pairs = [re.fullmatch(r"(.+)=([0-9]+)", structure) for structure in structures]
+    if any(pairs) and not all(pairs):
+        raise UserError(f"--structures {','.join(structures)}: give all structures a value, or none: A=85,B=170.")
+    values = {pair[1]: int(pair[2]) for pair in pairs if pair} or {
+        name: value for value, name in enumerate(structures, start=1)
+    }
+    own = len({"background", *values}) == len({0, *values.values()}) == len(structures) + 1
+    if not own or max(values.values(), default=0) > 255:
         raise UserError(
-            f"The masks hold the values {some([str(value) for value in sorted(values)])}; expected whole numbers from "
-            "0, the background, without gaps. Convert them, or name the structure of every value with --structures."
+            f"--structures {','.join(structures)}: every structure needs a name of its own, which is not background, "
+            "and a value of its own from 1 to 255."
         )
-    names = [f"structure_{value}" for value in range(1, len(values))] if structures is None else list(structures)
-    if max(values) > len(names) or len({"background", *names}) != len(names) + 1:
+    return values
+
+
+def _labels(values: set[int], named: Mapping[str, int] | None) -> dict[str, int]:
+    """Class name -> value in the masks as they came, in the order in which the classes are numbered.
+
+    Where masks hold 0 and 255 alone, 255 is the one structure there is. What is called ignore comes last.
+    """
+    if values == {0, 255} and (named is None or list(named.values()) == [1]):
+        named = dict.fromkeys(named or ["structure_1"], 255)
+    if named is None and values == set(range(max(len(values), 2))):
+        named = {f"structure_{value}": value for value in range(1, len(values))}
+    if named is None or len(values) < 2:
         raise UserError(
-            f"--structures names {', '.join(names)}, but the masks hold values up to {max(values)}. "
-            "Name the structure of every value from 1, each once."
+            f"The masks hold the values {_listed(values)}; expected whole numbers from 0, the background, without "
+            "gaps. Name the structure of every value: --structures A=85,B=170."
         )
-    return {"background": 0} | {name: value for value, name in enumerate(names, start=1)}
+    if values - {0, *named.values()}:
+        raise UserError(
+            f"The structures are {', '.join(f'{name}={value}' for name, value in named.items())}, but the masks hold "
+            f"the values {_listed(values)}. Name the structure of every value: --structures A=85,B=170."
+        )
+    return {"background": 0} | dict(sorted(named.items(), key=lambda item: item[0] == IGNORE_LABEL))
+
+
+def _listed(values: set[int]) -> str:
+    return some([str(value) for value in sorted(values)])
 
 
 def _description(found: FoundDataset, labels: dict[str, int]) -> dict[str, object]:
@@ -151,7 +217,7 @@ def _description(found: FoundDataset, labels: dict[str, int]) -> dict[str, objec
         "channel_names": {str(index): name for index, name in enumerate(found.channels)},
         "labels": labels,
         "numTraining": sum(scan.side != "test" and scan.mask is not None for scan in found.scans),
-        "file_ending": ".nii.gz",
+        "file_ending": found.ending,
     }
 
 

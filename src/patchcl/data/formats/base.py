@@ -1,0 +1,110 @@
+"""What every file format can do, and how a file that cannot be read is told."""
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from patchcl.data.geometry import Grid
+from patchcl.errors import UserError
+
+DEFLATE_RATIO = 1100
+"""More than the 1032 bytes that one byte of gzip, zlib or PNG can stand for."""
+SAME: Mapping[str, str] = MappingProxyType({})
+
+
+class Format(NamedTuple):
+    """A family of files that one module reads and writes."""
+
+    name: str  # as messages call it: "NIfTI"
+    endings: tuple[str, ...]  # lower case with the dot, longest first
+    read_grid: Callable[[Path], Grid]  # from the header alone
+    read_values: Callable[[Path], np.ndarray]  # (C, *shape) of the file's own type, scaled; C > 1 for colour only
+    write_like: Callable[[Path, np.ndarray, Path], None]  # (path, values (*shape), like): on the very grid of `like`
+    read_classes: Callable[[Path], np.ndarray] | None = None  # (*shape) of a mask, where `read_values` would not do
+    read_onto: Callable[[Path, Grid, Sequence[str]], np.ndarray] | None = None
+    # the classes, (*grid.shape) on the grid of an image, of a mask that tells them by name and may hold a part of it
+    count_channels: Callable[[Path], int] | None = None  # from the header, where files can hold more than one
+    masks_as: Mapping[str, str] = SAME  # ending of a scan -> of masks written for it, where that is another
+    maps_as: Mapping[str, str] = SAME  # the same for maps of real numbers, where they are not written as masks are
+
+
+@contextmanager
+def reading(path: Path, kind: str) -> Iterator[None]:
+    """Turn whatever goes wrong while reading `path` as `kind`, "a NIfTI image", into one message that names it.
+
+    Raises:
+        UserError: Instead of any other exception.
+    """
+    try:
+        demand_file(path, kind)
+        path.open("rb").close()  # not every library tells a missing or forbidden file from a damaged one
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename or path} does not exist. Check the name, or restore the file.") from error
+    except PermissionError as error:
+        raise UserError(
+            f"{error.filename or path} may not be read by you. Change its permissions, or copy it."
+        ) from error
+    except Exception as error:  # libraries raise whatever they like on damaged files
+        raise UserError(
+            f"{path} cannot be read as {kind} ({_last_line(error)}). It may be incomplete: copy or export it again."
+        ) from error
+
+
+def demand_file(path: Path, kind: str) -> None:
+    """Refuse what has the name of a file but is none, such as a pipe, on which reading would wait for ever.
+
+    Raises:
+        UserError: `path` is a folder, a link that leads nowhere, or no ordinary file; not where it is missing.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, but {kind} is a file. Name the file itself, or remove the folder.")
+    if path.is_file():
+        return
+    if path.is_symlink():
+        raise UserError(f"{path} is a link to {path.readlink()}, where no file is. Put the file itself there.")
+    if path.exists():
+        raise UserError(f"{path} is no ordinary file, and {kind} is one. Remove it, or put the file itself there.")
+
+
+def demand_content(path: Path, claimed: int, ratio: int = 1) -> None:
+    """Refuse a file whose header claims more than it can hold, before memory is asked for.
+
+    Args:
+        path: The file.
+        claimed: Bytes of voxels that its header promises.
+        ratio: How many bytes one byte of the file can stand for, at the most.
+
+    Raises:
+        UserError: The file is too small for what it claims.
+    """
+    held = path.stat().st_size
+    if claimed > held * ratio:
+        raise UserError(
+            f"{path} cannot be read: its header claims {claimed} bytes of voxels, but the file has {held} bytes. "
+            "It may be incomplete: copy or export it again."
+        )
+
+
+def library(name: str, path: Path, kind: str, extra: str) -> Any:  # noqa: ANN401 - a module
+    """The optional library `name`, which reading `path` needs because it is `kind`.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f"{path} is {kind}, which needs {name}: pip install 'patchcl[{extra}]'") from error
+
+
+def _last_line(error: Exception) -> str:
+    """What matters of a message: libraries in C++ begin with where in their source it arose."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]

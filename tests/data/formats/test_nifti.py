@@ -1,0 +1,121 @@
+"""NIfTI, written with nibabel or byte by byte, against nibabel's own reading."""
+
+import gzip
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from patchcl.data.formats.nifti import read_grid, read_values, write_like, write_on
+from patchcl.data.geometry import Grid
+from patchcl.errors import UserError
+
+RANDOM = np.random.default_rng(0)
+SHAPE = (5, 4, 3)
+VOXELS = RANDOM.integers(-1000, 1000, SHAPE).astype(np.int16)
+MASK = RANDOM.integers(0, 3, SHAPE).astype(np.uint8)
+SHEARED = np.array([[1.25, 0.5, 0, 3], [0, -1.5, 0.25, 4.1], [0.1, 0, -6, 5.5], [0, 0, 0, 1]])
+
+
+def save(path: Path, voxels: np.ndarray = VOXELS, affine: np.ndarray = SHEARED) -> Path:
+    nib.save(nib.Nifti1Image(voxels, affine), path)
+    return path
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_affines_that_are_no_rotation_survive(tmp_path: Path, kind: type) -> None:
+    nib.save(kind(VOXELS, SHEARED), tmp_path / "like.nii.gz")
+    write_like(tmp_path / "out.nii.gz", MASK, tmp_path / "like.nii.gz")
+    before, after = (nib.load(tmp_path / f"{name}.nii.gz") for name in ("like", "out"))
+    assert type(after) is kind
+    assert before.affine.tobytes() == after.affine.tobytes()
+    assert read_grid(tmp_path / "out.nii.gz").affine.tobytes() == before.affine.tobytes()
+    np.testing.assert_allclose(before.affine, SHEARED, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "float32", "float64"])
+@pytest.mark.parametrize("order", ["<", ">"], ids=["little", "big"])
+def test_every_type_is_read_exactly_in_both_byte_orders(tmp_path: Path, order: str, dtype: str) -> None:
+    limits = np.finfo(dtype) if dtype.startswith("float") else np.iinfo(dtype)
+    voxels = np.arange(60).reshape(SHAPE).astype(dtype)
+    voxels[0, 0, :2] = limits.min, limits.max
+    header = nib.Nifti1Header(endianness=order)
+    header.set_data_dtype(np.dtype(dtype).newbyteorder(order))
+    nib.save(nib.Nifti1Image(voxels, SHEARED, header), tmp_path / "a.nii")
+    assert (tmp_path / "a.nii").read_bytes()[:4] == (348).to_bytes(4, "little" if order == "<" else "big")
+    values = read_values(tmp_path / "a.nii")
+    assert values.dtype.newbyteorder("=") == np.dtype(dtype)
+    np.testing.assert_array_equal(values, voxels[None])
+    write_like(tmp_path / "out.nii", MASK, tmp_path / "a.nii")
+    assert (tmp_path / "out.nii").read_bytes()[:4] == (tmp_path / "a.nii").read_bytes()[:4]
+    np.testing.assert_array_equal(read_values(tmp_path / "out.nii")[0], MASK)
+
+
+def test_slope_and_intercept_are_applied_and_not_handed_on(tmp_path: Path) -> None:
+    content = bytearray(save(tmp_path / "a.nii").read_bytes())
+    content[112:120] = np.array([0.25, -3], "<f4").tobytes()  # scl_slope and scl_inter of the format
+    (tmp_path / "a.nii").write_bytes(content)
+    np.testing.assert_array_equal(read_values(tmp_path / "a.nii")[0], VOXELS * 0.25 - 3)
+    write_like(tmp_path / "out.nii", MASK, tmp_path / "a.nii")
+    np.testing.assert_array_equal(read_values(tmp_path / "out.nii")[0], MASK)
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (5, 4, 1)])
+def test_flat_images_keep_their_axes(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    like = save(tmp_path / "like.nii.gz", VOXELS[..., 0].reshape(shape))
+    assert read_grid(like).shape == shape
+    write_like(tmp_path / "out.nii.gz", MASK[..., 0].reshape(shape), like)
+    assert nib.load(tmp_path / "out.nii.gz").shape == shape
+    np.testing.assert_array_equal(read_values(tmp_path / "out.nii.gz")[0], MASK[..., 0].reshape(shape))
+
+
+def test_a_grid_alone_is_enough_to_write_on(tmp_path: Path) -> None:
+    write_on(tmp_path / "out.nii.gz", MASK, Grid(SHAPE, SHEARED, (1.0, 1.0, 1.0)))
+    written = nib.load(tmp_path / "out.nii.gz")
+    np.testing.assert_array_equal(written.affine, SHEARED.astype(np.float32))
+    assert (written.header["sform_code"], written.header.get_xyzt_units()[0]) == (1, "mm")
+    assert written.get_data_dtype() == np.uint8
+    np.testing.assert_array_equal(np.asarray(written.dataobj), MASK)
+
+
+def test_colours_and_complex_numbers_are_refused(tmp_path: Path) -> None:
+    colours = np.zeros(SHAPE, [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    for name, voxels in (("colour.nii", colours), ("complex.nii", np.zeros(SHAPE, np.complex64))):
+        with pytest.raises(UserError, match=rf"{name} holds several numbers per voxel"):
+            read_values(save(tmp_path / name, voxels))
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_a_header_that_claims_too_much_is_refused_before_memory_is_asked_for(tmp_path: Path, ending: str) -> None:
+    content = bytearray(save(tmp_path / "whole.nii").read_bytes())
+    content[40:48] = np.array([3, 30000, 30000, 30000], "<i2").tobytes()  # dim of the format: 54 TB of int16
+    (tmp_path / f"a{ending}").write_bytes(gzip.compress(content) if ending.endswith("gz") else content)
+    for read in (read_grid, read_values):
+        with pytest.raises(UserError, match=r"cannot be read: its header claims 54000000000000 bytes of voxels"):
+            read(tmp_path / f"a{ending}")
+
+
+def test_an_empty_image_packs_so_well_and_is_read(tmp_path: Path) -> None:
+    plain = save(tmp_path / "a.nii", np.zeros((256, 256, 128), np.float32)).read_bytes()
+    path = tmp_path / "a.nii.gz"
+    path.write_bytes(gzip.compress(plain, 9))
+    assert path.stat().st_size < 256 * 256 * 128 * 4 / 1000
+    assert not read_values(path).any()
+
+
+def test_damage_is_told(tmp_path: Path) -> None:
+    packed = save(tmp_path / "whole.nii.gz").read_bytes()
+    flipped = packed[:-30] + bytes(255 - byte for byte in packed[-30:-25]) + packed[-25:]
+    for name, content in {
+        "flipped": flipped,
+        "cut": packed[:-30],
+        "empty": b"",
+        "plain": gzip.decompress(packed),
+    }.items():
+        (tmp_path / f"{name}.nii.gz").write_bytes(content)
+        with pytest.raises(UserError, match=rf"{name}\.nii\.gz cannot be read .*: copy or export it again"):
+            read_values(tmp_path / f"{name}.nii.gz")
+    (tmp_path / "folder.nii.gz").mkdir()
+    with pytest.raises(UserError, match=r"folder\.nii\.gz is a folder"):
+        read_grid(tmp_path / "folder.nii.gz")

@@ -1,0 +1,108 @@
+"""Damaged files are refused or read truly: 200 of the cases of benchmarks/fuzz.py, and that its eye is sharp."""
+
+import importlib
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+FORMATS = ("nii", "nii.gz", "mha", "nrrd", "png", "tif", "dicom", "dicom_seg")
+NEEDS = {"mha": "SimpleITK", "nrrd": "SimpleITK", "dicom": "pydicom", "dicom_seg": "highdicom"}
+CASES = 25
+
+
+class TooSlowError(BaseException):
+    """Not an Exception, so that no reader can take it for a damaged file."""
+
+
+@pytest.fixture(scope="module")
+def fuzz() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        yield importlib.import_module("fuzz")
+
+
+@pytest.fixture
+def alarm(fuzz: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def ring(*_: object) -> None:
+        raise TooSlowError
+
+    before = signal.signal(signal.SIGALRM, ring)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("alarm")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_damaged_file_is_refused_or_read_truly(fuzz: ModuleType, kind: str, tmp_path: Path) -> None:
+    pytest.importorskip(NEEDS.get(kind, "numpy"))
+    sound = fuzz.write_sound(tmp_path / "sound", kind)
+    fuzz.read(sound)
+    endings = []
+    for case in range(CASES):
+        signal.alarm(fuzz.SECONDS)
+        endings.append(fuzz.one_case(sound, kind, case, tmp_path / str(case)))
+        signal.alarm(0)
+    assert [ending for ending in endings if ending.outcome not in ("read", "refused")] == []
+    assert any(ending.outcome == "refused" for ending in endings)
+
+
+def test_all_formats_are_damaged_and_a_case_is_always_the_same(fuzz: ModuleType, tmp_path: Path) -> None:
+    assert fuzz.FORMATS == FORMATS
+    sound = fuzz.write_sound(tmp_path / "sound", "nii")
+    before = sound.image.read_bytes(), sound.mask.read_bytes()
+    for place in ("first", "second"):
+        fuzz.one_case(sound, "nii", 3, tmp_path / place)
+    (first,), (second,) = ((tmp_path / place).iterdir() for place in ("first", "second"))
+    assert first.read_bytes() == second.read_bytes()
+    assert first.read_bytes() not in before
+    assert (sound.image.read_bytes(), sound.mask.read_bytes()) == before
+
+
+@pytest.mark.parametrize("kind", ["nii.gz", "png"])
+def test_what_is_read_despite_a_wrong_checksum_is_a_failure(
+    fuzz: ModuleType, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = fuzz.write_sound(tmp_path / "sound", kind)
+    assert fuzz.checksums_hold(sound.image)
+    monkeypatch.setattr(fuzz, "damaged", lambda content, _: (content[:-16] + bytes(8) + content[-8:], "spoilt"))
+    assert fuzz.one_case(sound, kind, 0, tmp_path / "refused").outcome == "refused"
+    monkeypatch.setattr(fuzz, "read", lambda _: None)
+    assert fuzz.one_case(sound, kind, 0, tmp_path / "read").outcome == "failed"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), KeyError("x"), ValueError("the shape is wrong")])
+def test_any_other_error_is_a_failure(
+    fuzz: ModuleType, error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise error
+
+    sound = fuzz.write_sound(tmp_path / "sound", "nii")
+    monkeypatch.setattr(fuzz, "read", fail)
+    ending = fuzz.one_case(sound, "nii", 0, tmp_path / "case")
+    assert ending.outcome == "failed"
+    assert type(error).__name__ in ending.what
+
+
+def test_what_was_read_is_looked_at(fuzz: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = fuzz.write_sound(tmp_path / "sound", "nii")
+    monkeypatch.setattr(fuzz, "read_mask", lambda *_: np.zeros((8, 7, 3), np.uint8))
+    with pytest.raises(ValueError, match="the shape is not what the header claims"):
+        fuzz.read(sound)
+    monkeypatch.setattr(fuzz, "read_mask", lambda *_: np.full((8, 7, 4), 3))
+    with pytest.raises(ValueError, match="the mask holds what is no class"):
+        fuzz.read(sound)
+
+
+def test_a_reader_that_never_ends_is_stopped(alarm: None) -> None:
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    with pytest.raises(TooSlowError):
+        time.sleep(5)
