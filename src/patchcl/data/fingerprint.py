@@ -1,0 +1,241 @@
+"""What the scans that training may open have in common: sizes and spacings; where asked, grey values and classes.
+
+Source: the idea is nnU-Net's data fingerprint, Isensee et al., 2021, https://doi.org/10.1038/s41592-020-01008-z.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from patchcl.data.dataset import Case, Dataset
+from patchcl.data.scan import IGNORED, read_grid, read_image, read_mask
+from patchcl.run_folder import write_json
+from patchcl.section import Section
+
+THREADS = 2
+SAMPLE = 10_000
+"""Voxels that are kept of every scan and channel: enough for percentiles, and memory stays flat. nnU-Net's number."""
+PICTURES = 16
+"""Colour pictures in which the largest value is looked for."""
+COLOURS = ({"r", "g", "b"}, {"red", "green", "blue"}, {"rgb_to_0_1"})
+"""Names of channels that are colours; the last is how data sets for nnU-Net say so."""
+
+Found = TypeVar("Found")
+Report = Callable[[int, int], None]
+
+
+class ScanFacts(Section):
+    """The header of one scan."""
+
+    name: str
+    shape: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+
+
+class Spread(Section):
+    """Of one quantity along every axis, over all scans."""
+
+    min: tuple[float, ...]
+    median: tuple[float, ...]
+    max: tuple[float, ...]
+
+
+class Intensities(Section):
+    """Of one channel, over a sample of the voxels of all labeled scans."""
+
+    channel: str
+    foreground: bool
+    """Only voxels of a class other than the background were looked at."""
+    min: float
+    percentile_0_5: float
+    percentile_5: float
+    median: float
+    percentile_95: float
+    percentile_99_5: float
+    max: float
+    mean: float
+    std: float
+
+
+class ClassFacts(Section):
+    """One class in the labeled masks."""
+
+    name: str
+    share: float
+    """Of all annotated voxels, in [0, 1]."""
+    scans: int
+    """In which it is found."""
+    median_voxels: float
+    """In those."""
+
+
+class Fingerprint(Section):
+    """What a plan is made from."""
+
+    scans: tuple[ScanFacts, ...]
+    shape: Spread | None
+    """None where some scans are slices and others volumes."""
+    spacing_mm: Spread | None
+    anisotropy: float
+    """How many times the coarsest spacing of a scan is its finest; the median over all scans."""
+    colours: bool
+    """The channels are the colours of a picture."""
+    full_scale: float | None
+    """The value of full colour: 1, 255 or 65535."""
+    intensities: tuple[Intensities, ...] = ()
+    """Of every channel whose voxels were looked at and hold anything."""
+    classes: tuple[ClassFacts, ...] = ()
+    """Empty where no mask was looked at."""
+
+
+class _Sample(NamedTuple):
+    """What is kept of one scan."""
+
+    values: list[np.ndarray]  # one for every channel, at most SAMPLE long
+    voxels: np.ndarray  # (K,) of each class
+
+
+def take_fingerprint(
+    dataset: Dataset,
+    foreground: Collection[int] = (),
+    labeled: Collection[str] | None = None,
+    report: Report | None = None,
+) -> Fingerprint:
+    """Look at the headers of all scans in `dataset`, test scans aside, and into some of them.
+
+    Args:
+        dataset: As training may see it.
+        foreground: Channels whose intensities matter where there is a class, as those of CT do. If there are any, the
+            images and masks of labeled scans are read, else headers alone.
+        labeled: The patients who teach with their masks; None is everybody who has one.
+        report: Told how many scans of all are done.
+
+    Raises:
+        UserError: A file cannot be read.
+    """
+    cases = [case for case in dataset.cases if case.folder != "imagesTs"]
+    taught = [case for case in cases if case.mask is not None and (labeled is None or case.patient in labeled)]
+    scans = _in_parallel(cases, _facts_of, report)
+    colours = _are_colours(dataset, cases)
+    samples = _in_parallel(taught, lambda case: _look_into(case, dataset, foreground), report) if foreground else []
+    volumes = [scan.spacing_mm for scan in scans]
+    return Fingerprint(
+        scans=tuple(scans),
+        shape=_spread([scan.shape for scan in scans]),
+        spacing_mm=_spread(volumes),
+        anisotropy=float(np.median([max(spacing) / min(spacing) for spacing in volumes])),
+        colours=colours,
+        full_scale=_full_scale(taught or cases) if colours else None,
+        intensities=_intensities(dataset, samples, foreground),
+        classes=_classes(dataset, [sample.voxels for sample in samples]),
+    )
+
+
+def save_fingerprint(path: Path, fingerprint: Fingerprint) -> None:
+    """Write `fingerprint` as JSON."""
+    write_json(path, fingerprint.model_dump(mode="json"))
+
+
+def _in_parallel(cases: Sequence[Case], look: Callable[[Case], Found], report: Report | None) -> list[Found]:
+    """What `look` finds in each of `cases`; the first that cannot be read ends it."""
+    found = []
+    with ThreadPoolExecutor(THREADS) as pool:
+        tasks = [pool.submit(look, case) for case in cases]
+        try:
+            for task in tasks:
+                found.append(task.result())
+                if report is not None:
+                    report(len(found), len(cases))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return found
+
+
+def _facts_of(case: Case) -> ScanFacts:
+    grid = read_grid(case.images[0])
+    return ScanFacts(name=case.name, shape=grid.shape, spacing_mm=grid.spacing_mm)
+
+
+def _spread(rows: Sequence[Sequence[float]]) -> Spread | None:
+    if len({len(row) for row in rows}) != 1:
+        return None
+    values = np.array(rows, dtype=np.float64)
+    least, middle, most = (tuple(row.tolist()) for row in (values.min(0), np.median(values, axis=0), values.max(0)))
+    return Spread(min=least, median=middle, max=most)
+
+
+def _are_colours(dataset: Dataset, cases: Sequence[Case]) -> bool:
+    """By the names of the channels, or because one file fills several."""
+    names = {channel.casefold() for channel in dataset.channels}
+    return names in COLOURS or any(len(case.images) < len(dataset.channels) for case in cases)
+
+
+def _full_scale(cases: Sequence[Case]) -> float:
+    largest = max(float(read_image(case.images).voxels.max()) for case in cases[:PICTURES])
+    return next((full for full in (1.0, 255.0) if largest <= full), 65535.0)
+
+
+def _look_into(case: Case, dataset: Dataset, foreground: Collection[int]) -> _Sample:
+    assert case.mask is not None  # only labeled scans are looked into
+    scan = read_image(case.images)
+    mask = read_mask(case.mask, dataset.classes, scan.grid, dataset.ignore)
+    known = mask != IGNORED
+    inside = known & (mask > 0)
+    values = [
+        _sampled(channel[inside] if index in foreground else channel.ravel())
+        for index, channel in enumerate(scan.voxels)
+    ]
+    return _Sample(values, np.bincount(mask[known], minlength=len(dataset.classes)))
+
+
+def _sampled(values: np.ndarray) -> np.ndarray:
+    """At most SAMPLE of `values`, evenly spread over them."""
+    if len(values) <= SAMPLE:
+        return values
+    return np.asarray(values[np.linspace(0, len(values) - 1, SAMPLE).astype(np.int64)])
+
+
+def _intensities(dataset: Dataset, samples: Sequence[_Sample], foreground: Collection[int]) -> tuple[Intensities, ...]:
+    pooled = [
+        np.concatenate([sample.values[index] for sample in samples])
+        for index in range(len(dataset.channels))
+        if samples
+    ]
+    return tuple(
+        _statistics(values, dataset.channels[index], index in foreground)
+        for index, values in enumerate(pooled)
+        if len(values)
+    )
+
+
+def _statistics(values: np.ndarray, channel: str, foreground: bool) -> Intensities:
+    quantiles = np.percentile(values, [0.5, 5, 50, 95, 99.5]).tolist()
+    names = ("percentile_0_5", "percentile_5", "median", "percentile_95", "percentile_99_5")
+    return Intensities(
+        channel=channel,
+        foreground=foreground,
+        min=float(values.min()),
+        max=float(values.max()),
+        mean=float(values.mean(dtype=np.float64)),
+        std=float(values.std(dtype=np.float64)),
+        **dict(zip(names, quantiles, strict=True)),
+    )
+
+
+def _classes(dataset: Dataset, voxels: Sequence[np.ndarray]) -> tuple[ClassFacts, ...]:
+    if not voxels:
+        return ()
+    counts = np.array(voxels)  # (scans, K)
+    shares = counts.sum(axis=0) / max(counts.sum(), 1)
+    return tuple(
+        ClassFacts(
+            name=name,
+            share=float(share),
+            scans=int((column > 0).sum()),
+            median_voxels=float(np.median(column[column > 0])) if column.any() else 0.0,
+        )
+        for name, share, column in zip(dataset.classes, shares, counts.T, strict=True)
+    )
