@@ -27,7 +27,7 @@ def make_task() -> Callable[..., Task]:
 
     def make(dimensions: int = 2, side: int = 16, norm: str = "batch", steps: int = 10) -> Task:
         settings = NetworkSettings(features=(8, 8, 16), norm=norm)
-        return Task(lambda: build_network(settings, 1, 3, dimensions), 3, (side,) * dimensions, steps)
+        return Task(lambda: build_network(settings, 1, 3, (side,) * dimensions), 3, (side,) * dimensions, steps)
 
     return make
 

@@ -12,9 +12,9 @@ GROUND = {"batch", "errors", "section", "seeds", "run_folder"}
 INGREDIENTS = {"losses", "patches", "samplers", "memory", "hard_negatives", "patch_contrast"}
 INGREDIENTS |= {"teacher", "pseudo_labels", "augment", "networks"}
 RECORDS = {"metrics", "statistics", "pictures", "progress", "provenance", "run_log", "stopping"}
-RECORDS |= {"calibration", "health", "page"}
+RECORDS |= {"calibration", "health", "object_metrics", "page"}
 JOBS = {"experiment", "validation", "predict", "evaluate", "comparison", "report", "report_health", "demo"}
-JOBS |= {"grid", "telling_slice"}
+JOBS |= {"grid", "instances", "outlook", "telling_slice"}
 MAY_IMPORT = {
     **dict.fromkeys(GROUND, GROUND),
     **dict.fromkeys(INGREDIENTS, INGREDIENTS | {"batch", "section"}),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from patchcl.batch import IGNORE
 from patchcl.calibration import BINS, tally, trust
 
 CLASSES = ("background", "left", "right")
@@ -86,6 +87,17 @@ def test_the_calibration_error_is_that_of_the_paper(seed):
     of_structures = calibration_error(confidence[structure], right[structure])
     assert figures["ece_structures"] == pytest.approx(of_structures, abs=1e-9)
     assert abs(figures["ece"] - figures["ece_structures"]) > 1e-3
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_ignored_pixels_might_as_well_not_be_there(seed):
+    probs, mask = random_case(seed)
+    cut = tally(probs[..., 3:], mask[..., 3:], 0.6)
+    ignored = mask.long()
+    ignored[..., :3] = IGNORE
+    assert all(torch.equal(one, two) for one, two in zip(tally(probs, ignored, 0.6), cut, strict=True))
+    nothing = tally(probs, torch.full_like(ignored, IGNORE), 0.6)
+    assert trust([nothing], CLASSES) == dict.fromkeys([f"accepted_{name}" for name in CLASSES], 0.0)
 
 
 def test_scans_may_come_one_by_one_slices_and_volumes_alike():

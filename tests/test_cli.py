@@ -10,6 +10,8 @@ import time
 import nibabel
 import numpy as np
 import pytest
+import yaml
+from PIL import Image
 
 from patchcl import cli
 from patchcl.methods import method_names
@@ -69,11 +71,43 @@ def test_lists_of_another_project_are_imported_with_their_split_and_checked(patc
     assert "nowhere is no folder" in said
 
 
+def test_whoever_names_a_foreign_data_set_is_told_how_to_import_it(patchcl, tmp_path):
+    source, out = tmp_path / "study", tmp_path / "imported"
+    for number in range(3):
+        for kind, pixels in {"photos": np.arange(48).reshape(4, 4, 3) + 9 * number, "masks": 255 * np.eye(4)}.items():
+            (source / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(source / kind / f"tile{number}.png")
+    code, said = patchcl("import", source, "-o", out, "--layout", "plain", "--images", "photos")
+    assert code == 0, said
+    assert "3 with masks; classes: background, structure_1. Values in the masks: 255 became 1 (structure_1)." in said
+    assert f"Next: patchcl check {out}\n" in said.replace("check\n", "check ")
+    (source / "photos").rename(source / "images")
+    for verb in (["check", source], ["train", source, "-o", tmp_path / "r"], ["compare", source, "-o", tmp_path / "r"]):
+        code, said = patchcl(*verb)
+        assert code == 2
+        assert f"Import it first: patchcl import {source} -o NEW_FOLDER --layout plain" in said
+    assert not (tmp_path / "r").exists()
+
+
 def test_check_says_what_was_understood(patchcl, cardiac):
     code, said = patchcl("check", cardiac)
     assert code == 0
     for expected in ("cine-MRI", "RV", "MYO", "LV", "slices"):
         assert expected in said
+
+
+def test_a_plan_is_written_shown_and_trained_by(patchcl, cardiac, tmp_path, tiny):
+    plan, run = tmp_path / "plan.yaml", tmp_path / "run"
+    code, said = patchcl("check", cardiac, "--set", "plan.size=[32, 32]", "--plan-out", plan)
+    assert code == 0
+    assert all(word in said for word in ("On this machine", "enough for a batch of", f"--plan {plan}"))
+    changed = as_options((*tiny[1:], "plan.restore=nearest"))
+    code, said = patchcl("train", cardiac, "-o", run, "--plan", plan, *changed)
+    assert code == 0, said
+    fixed, used = (yaml.safe_load(path.read_text(encoding="utf-8")) for path in (plan, run / "plan.yaml"))
+    assert used["reasons"].pop("restore") == used["reasons"].pop("fit") == "set by the user."
+    assert fixed["reasons"].pop("fit")
+    assert used == fixed | {"restore": "nearest"}
 
 
 def test_check_lists_every_problem_and_exits_with_2(patchcl, cardiac, tmp_path):
@@ -128,6 +162,9 @@ def test_predict_does_the_good_scans_lists_the_bad_and_exits_with_1(patchcl, car
     assert bad.name in said
     assert "Traceback" not in said
     assert len(list((tmp_path / "out").iterdir())) == len(good)
+    code, said = patchcl("predict", trained, good[0], "-o", tmp_path / "out", "--format", "dicom-seg")
+    assert code == 1
+    assert "is no DICOM series" in said
 
 
 @pytest.mark.parametrize(

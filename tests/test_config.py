@@ -103,6 +103,7 @@ def test_what_is_written_is_read_again_with_every_default_spelled_out(tmp_path):
         ("network.norm=layer", "network.norm is 'layer': Input should be 'batch', 'instance' or 'group'."),
         ("augment.scale=1", "augment.scale is 1"),
         ("training.steps.x=4", "training.steps is {'x': 4}"),
+        ("plan.normalise=z", "plan.normalise is 'z': Input should be 'min_max', 'percentile', "),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_was_found(override, message):

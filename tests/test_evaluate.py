@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 from torch import nn
 
@@ -18,19 +19,23 @@ from patchcl.data.plan import PlanSettings, make_plan, save_plan
 from patchcl.data.splits import SplitSettings, make_split
 from patchcl.errors import UserError
 from patchcl.evaluate import (
+    METRICS,
+    OBJECT_METRICS,
     Evaluation,
     Score,
     evaluate_folders,
     evaluate_run,
     read_evaluation,
     render,
+    score_table,
     settings_fingerprint,
     shown,
     summarise,
     write_evaluation,
 )
-from patchcl.metrics import EMPTY_POLICY
+from patchcl.metrics import EMPTY_POLICY, IGNORE_POLICY
 from patchcl.networks import NetworkSettings, build_network
+from patchcl.object_metrics import OBJECT_POLICY
 from patchcl.provenance import origin
 from patchcl.run_folder import RunFolder, write_json
 
@@ -80,7 +85,7 @@ def make_run(root: Path, data: Path, seed: int = 0) -> RunFolder:
     save_plan(run.plan, plan)
     write_json(run.split, {**split.model_dump(mode="json"), "fingerprint": split.fingerprint})
     torch.manual_seed(seed)
-    parts = {name: build_network(network, 1, len(plan.classes), plan.dimensions) for name in ("student", "teacher")}
+    parts = {name: build_network(network, 1, len(plan.classes), plan.size) for name in ("student", "teacher")}
     for part in parts.values():
         nn.init.zeros_(part.classify.bias)  # else one class wins everywhere
     torch.save({"method": nn.ModuleDict(parts).state_dict(), "step": 7}, run.last)
@@ -111,6 +116,33 @@ def test_scans_of_a_patient_are_averaged_before_patients_are(folders):
     assert summarise(evaluation, "dice") == (pytest.approx(0.6875), pytest.approx(np.std([0.875, 0.5], ddof=1)))
 
 
+def test_voxels_that_nobody_annotated_are_not_scored(folders):
+    predictions, masks = folders
+    beside = (slice(5, 8), slice(0, 10), slice(0, 6))  # what the moved prediction adds on the far side of `left`
+    for path in masks.iterdir():
+        write_case(path, {3: beside, 1: LEFT, 2: RIGHT})
+    with pytest.raises(UserError, match="holds the value 3"):
+        evaluate_folders(predictions, masks, CLASSES)
+    evaluation = evaluate_folders(predictions, masks, CLASSES, ignore=3)
+    dice = {(score.case, score.structure): score.dice for score in evaluation.scores}
+    assert dice["anna_frame02", "left"] == 2 * 32 / (32 + 64)  # 0.5 where the 32 voxels beside it are scored
+    assert dice["anna_frame01", "left"] == 1
+    assert evaluation.provenance["ignored_voxels"] == 3 * 3 * 10 * 6
+    assert IGNORE_POLICY in str(score_table(evaluation).caption)
+    labels = {"background": 0, "left": 1, "right": 2, "ignore": 3}
+    description = {"channel_names": {"0": "MRI"}, "labels": labels}
+    (masks.parent / "dataset.json").write_text(json.dumps(description))
+    (masks.parent / "imagesTr").mkdir()
+    shutil.copy(masks / "bert_frame01.nii.gz", masks.parent / "imagesTr" / "bert_frame01_0000.nii.gz")
+    assert evaluate_folders(predictions, masks).scores == evaluation.scores
+
+
+def test_a_mask_of_which_nothing_is_annotated_is_refused(folders):
+    write_case(folders[1] / "bert_frame01.nii.gz", {3: (slice(None),)})
+    with pytest.raises(UserError, match=r"bert_frame01.* says of every voxel"):
+        evaluate_folders(*folders, CLASSES, ignore=3)
+
+
 def test_maps_beside_the_predictions_are_left_aside(folders):
     before = evaluate_folders(*folders, CLASSES)
     for name in ("anna_frame01_uncertainty", "anna_frame01_probabilities_left"):
@@ -121,8 +153,24 @@ def test_maps_beside_the_predictions_are_left_aside(folders):
 @pytest.mark.parametrize("lost", [0, 1], ids=["prediction", "mask"])
 def test_a_missing_file_is_named(folders, lost):
     (folders[lost] / "anna_frame02.nii.gz").unlink()
-    with pytest.raises(UserError, match=rf"{folders[lost].name}/anna_frame02\.nii\.gz is missing"):
+    with pytest.raises(UserError, match=rf"{folders[lost].name} holds no mask called anna_frame02"):
         evaluate_folders(*folders, CLASSES)
+
+
+@pytest.mark.parametrize(("prediction", "mask"), [("a.png", "a.tif"), ("a.nii.gz", "a.png"), ("a.PNG", "a.bmp")])
+def test_predictions_and_masks_may_be_of_any_format(tmp_path, prediction, mask):
+    reference, found = np.zeros((2, 8, 6), np.uint8)  # rows and columns
+    reference[2:6, 1:5] = 1
+    found[2:4, 1:5] = 1
+    for folder, name, pixels in (("predictions", prediction, found), ("masks", mask, reference)):
+        (tmp_path / folder).mkdir()
+        path = tmp_path / folder / name
+        if name.endswith("nii.gz"):
+            nib.save(nib.Nifti1Image(pixels, np.eye(4)), path)
+        else:
+            Image.fromarray(pixels).save(path)
+    (score,) = evaluate_folders(tmp_path / "predictions", tmp_path / "masks", ("background", "gland")).scores
+    assert (score.case, score.dice, score.jaccard) == ("a", pytest.approx(2 / 3), 0.5)
 
 
 def test_a_prediction_on_another_grid_is_refused(folders):
@@ -194,7 +242,7 @@ def test_scores_say_where_the_run_was_trained(cardiac, tmp_path):
 def test_settings_are_the_same_wherever_the_files_lie(tmp_path):
     settings = load_settings(overrides=["data=/here", "cache=/there", "split.file=/s.json", "split.seed=3"])
     fingerprint = settings_fingerprint(settings)
-    moved = ["data=/elsewhere", "split.file=/t.json", "split.seed=3"]
+    moved = ["data=/elsewhere", "split.file=/t.json", "split.seed=3", "split.fold=2"]
     assert settings_fingerprint(load_settings(overrides=moved)) == fingerprint
     for other in ("split.seed=4", "training.steps=7", "method.teacher_decay=0.5", "plan.resample=nearest"):
         assert settings_fingerprint(load_settings(overrides=[*moved, other])) != fingerprint
@@ -263,3 +311,62 @@ def test_tables_show_the_figures_and_the_policy(folders):
     text = " ".join(out.getvalue().split())
     assert "68.8 ± 26.5" in text
     assert EMPTY_POLICY[:60] in text
+
+
+def test_single_objects_are_scored_where_one_asks_for_them(folders, tmp_path):
+    """`left` of anna's second scan is moved by half its side; `right` of bert is missed."""
+    evaluation = evaluate_folders(*folders, CLASSES, objects=True)
+    assert evaluation.metrics == METRICS + OBJECT_METRICS
+    assert {(score.case, score.structure): score.object_dice for score in evaluation.scores} == {
+        ("anna_frame01", "left"): 1, ("anna_frame01", "right"): 1, ("anna_frame02", "left"): 0.5,
+        ("anna_frame02", "right"): 1, ("bert_frame01", "left"): 1, ("bert_frame01", "right"): 0,
+    }  # fmt: skip
+    moved, missed = (next(s for s in evaluation.scores if s.dice == dice) for dice in (0.5, 0))
+    assert (moved.object_f1, moved.object_hausdorff_mm) == (0, 2)
+    assert missed.object_hausdorff_mm == missed.hd95_mm
+    assert evaluation.pooled["left"].object_f1 == pytest.approx(2 / 3)
+    assert evaluation.pooled["right"].object_f1 == pytest.approx(2 * 2 / (2 + 3))
+    write_evaluation(evaluation, tmp_path / "scores")
+    assert read_evaluation(tmp_path / "scores.json") == evaluation
+    summary = json.loads((tmp_path / "scores.json").read_text())["summary"]["structures"]
+    assert summary["left"]["object_f1"]["mean"] == pytest.approx((0.5 + 1) / 2)
+    rows = list(csv.DictReader((tmp_path / "scores.csv").read_text().splitlines()))
+    assert [float(row["object_hausdorff_mm"]) for row in rows] == [s.object_hausdorff_mm for s in evaluation.scores]
+
+
+def test_scores_say_nothing_of_objects_that_nobody_asked_for(folders, tmp_path):
+    evaluation = evaluate_folders(*folders, CLASSES)
+    write_evaluation(evaluation, tmp_path / "scores")
+    assert evaluation.metrics == METRICS
+    written = [(tmp_path / f"scores.{kind}").read_text() for kind in ("csv", "json")]
+    assert not any(word in text for text in written for word in (*OBJECT_METRICS, "pooled"))
+    assert read_evaluation(tmp_path / "scores.json") == evaluation
+
+
+def test_objects_of_the_reference_are_told_apart_by_their_ids(folders, tmp_path):
+    """Beside the masks each half of `left` is an object of its own: the prediction of one is right about one."""
+    masks = folders[1].rename(tmp_path / "labelsTr")
+    for path in masks.iterdir():
+        ids = np.asarray(nib.load(path).dataobj).astype(np.uint8)
+        ids[1:3, 1:5, 1:5] *= 7
+        (tmp_path / "instancesTr").mkdir(exist_ok=True)
+        nib.save(nib.Nifti1Image(ids, np.diag([1.0, 1.0, 2.0, 1.0])), tmp_path / "instancesTr" / path.name)
+    evaluation = evaluate_folders(folders[0], masks, CLASSES, objects=True)
+    first = next(score for score in evaluation.scores if (score.case, score.structure) == ("anna_frame01", "left"))
+    assert (first.dice, first.object_f1) == (1, pytest.approx(2 / 3))
+
+
+def test_a_run_is_scored_by_its_objects(cardiac, tmp_path):
+    run = make_run(tmp_path / "run", cardiac)
+    plain, evaluation = evaluate_run(run), evaluate_run(run, objects=True)
+    assert [score.dice for score in plain.scores] == [score.dice for score in evaluation.scores]
+    assert read_evaluation(run.evaluation / "test_last.json").pooled == evaluation.pooled != {}
+
+
+def test_tables_of_objects_show_their_figures_and_how_they_are_counted(folders):
+    out = io.StringIO()
+    render(evaluate_folders(*folders, CLASSES, objects=True), Console(file=out, width=200))
+    text = " ".join(out.getvalue().split())
+    assert "left, all in one pool" in text
+    assert OBJECT_POLICY[:60] in text
+    assert "66.7" in text

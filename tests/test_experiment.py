@@ -20,6 +20,7 @@ from patchcl.run_folder import RunFolder
 from patchcl.run_log import read_rows
 
 QUIET = Console(quiet=True)
+VOLUMES = ("plan.dimensions=3", "plan.size=[32, 32, 8]")
 
 
 def run(data, root, tiny, *more):
@@ -38,6 +39,7 @@ def test_a_run_leaves_everything_one_would_look_for(trained):
     run = RunFolder.open(trained)
     for path in (run.plan, run.split, run.log_jsonl, run.log_csv, run.tensorboard, run.last, run.best):
         assert path.exists(), path
+    assert len(json.loads(run.fingerprint.read_text())["scans"]) == 4 + 5  # test scans are left alone
     assert [path.name for path in sorted(run.pictures.iterdir())] == [
         "pseudo_masks_step_000003.png",
         "pseudo_masks_step_000006.png",
@@ -65,11 +67,11 @@ def test_the_same_command_twice_gives_the_same_weights(method, cardiac, tmp_path
     assert not same(weights(tmp_path / "one"), weights(tmp_path / "third"))
 
 
-@pytest.mark.parametrize("method", method_names())
-def test_hidden_and_test_masks_are_never_opened(method, cardiac, tmp_path, tiny):
+@pytest.mark.parametrize(("method", "plan"), [*((method, ()) for method in method_names()), ("patchcl", VOLUMES)])
+def test_hidden_and_test_masks_are_never_opened(method, plan, cardiac, tmp_path, tiny):
     """Every mask that training has no right to is replaced by bytes that no reader survives."""
     poisoned = shutil.copytree(cardiac, tmp_path / "poisoned")
-    limited = ("split.labeled=1", f"method.name={method}")
+    limited = ("split.labeled=1", f"method.name={method}", *plan)
     run(cardiac, tmp_path / "clean", tiny, *limited, f"cache={tmp_path / 'cache_clean'}")
     split = load_split(RunFolder(tmp_path / "clean").split)
     hidden = [
@@ -171,8 +173,12 @@ def test_images_streamed_from_disk_train_as_those_on_the_device(cardiac, trained
 
 @pytest.mark.parametrize(
     "plan",
-    [("plan.fit=crop", "plan.spacing_mm=[2.0, 2.0]"), ("plan.dimensions=3", "plan.size=[32, 32, 8]")],
-    ids=["crops", "volumes"],
+    [
+        ("plan.fit=crop", "plan.spacing_mm=[2.0, 2.0]"),
+        VOLUMES,
+        ("plan.dimensions=3", "plan.size=[16, 16, 8]", "plan.fit=crop", "plan.spacing_mm=[2.0, 2.0, 8.0]"),
+    ],
+    ids=["crops", "volumes", "crops of volumes"],
 )
 def test_crops_and_volumes_train_too(plan, cardiac, tmp_path, tiny):
     outcome = run(cardiac, tmp_path / "run", tiny, *plan)
@@ -204,3 +210,13 @@ def test_half_precision_learns_the_same_within_tolerance(cardiac, trained, tmp_p
     losses = [row["supervised"] for row in read_rows(RunFolder(trained)) if "loss" in row]
     outcome = run(cardiac, tmp_path / "half", tiny, "training.precision=bf16-mixed")
     assert [row["supervised"] for row in read_rows(outcome.run) if "loss" in row] == pytest.approx(losses, rel=0.03)
+
+
+def test_a_lack_of_memory_is_told_with_what_to_do(cardiac, tmp_path, tiny, monkeypatch):
+    def lacking(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr("patchcl.experiment.train", lacking)  # no machine can be relied on to be too small
+    with pytest.raises(UserError, match=r"memory of cpu is full.*labeled_per_batch"):
+        run(cardiac, tmp_path / "run", tiny)
+    assert not (tmp_path / "run").exists()

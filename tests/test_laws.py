@@ -5,10 +5,12 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from torch import nn
 
-from patchcl.batch import LabeledBatch, TrainingBatch, UnlabeledBatch
+from patchcl.batch import IGNORE, LabeledBatch, TrainingBatch, UnlabeledBatch
 from patchcl.methods import METHODS, build_method
 from patchcl.methods.base import MethodSettings
+from patchcl.methods.patchcl import PatchCLSettings
 
 NAMES = {settings: settings.model_fields["name"].default for settings in METHODS}
 QUICK = {
@@ -36,6 +38,7 @@ LEARNS_FROM = {
 """Views of unlabeled images that a gradient must reach; the others are targets and must get none."""
 
 every = pytest.mark.parametrize("kind", list(METHODS), ids=NAMES.get)
+both = pytest.mark.parametrize("dimensions", [2, 3], ids=["slices", "volumes"])
 semi = pytest.mark.parametrize("kind", [k for k in METHODS if METHODS[k].needs_unlabeled], ids=NAMES.get)
 
 
@@ -68,7 +71,7 @@ def equal_states(one, other) -> bool:
 
 
 @every
-@pytest.mark.parametrize("dimensions", [2, 3])
+@both
 def test_the_loss_is_a_finite_scalar_and_the_terms_are_for_the_log_only(kind, dimensions, make_task, make_batch):
     method = build(kind, make_task(dimensions))
     for step in range(3):
@@ -80,21 +83,27 @@ def test_the_loss_is_a_finite_scalar_and_the_terms_are_for_the_log_only(kind, di
 
 
 @every
-def test_everything_that_can_learn_is_reached_by_the_gradient(kind, make_task, make_batch):
-    method = build(kind, make_task())
+@both
+def test_everything_that_can_learn_is_reached_by_the_gradient_and_nothing_else(kind, dimensions, make_task, make_batch):
+    method = build(kind, make_task(dimensions))
     for step in range(2):
         method.zero_grad()
-        method(make_batch(), step).loss.backward()
+        method(make_batch(dimensions), step).loss.backward()
     missed = [name for name, p in method.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
     assert [name for name in missed if not name.endswith(".bias")] == []
+    assert all(p.grad is None for p in method.parameters() if not p.requires_grad)
 
 
 @every
-@pytest.mark.parametrize("contrast", [None, QUICK["contrast"]], ids=["", "contrast"])
-def test_the_gradient_reaches_exactly_the_views_learned_from(kind, contrast, make_task, make_batch):
+@pytest.mark.parametrize(
+    ("contrast", "dimensions"),
+    [(None, 2), (QUICK["contrast"], 2), (QUICK["contrast"], 3)],
+    ids=["", "contrast", "contrast of volumes"],
+)
+def test_the_gradient_reaches_exactly_the_views_learned_from(kind, dimensions, contrast, make_task, make_batch):
     if contrast is None and NAMES[kind] == "patchcl":
         contrast = {"weight": 0.0}
-    method, batch = build(kind, make_task(), contrast=contrast), make_batch()
+    method, batch = build(kind, make_task(dimensions), contrast=contrast), make_batch(dimensions)
     method(batch, 0)
     for view in batch.unlabeled:
         view.requires_grad_()
@@ -127,12 +136,13 @@ def test_the_teacher_starts_as_the_student_gets_no_gradient_and_follows_in_close
 
 
 @semi
-def test_zero_unlabeled_weight_is_supervised_learning_bit_for_bit(kind, make_task, make_batch):
+@both
+def test_zero_unlabeled_weight_is_supervised_learning_bit_for_bit(kind, dimensions, make_task, make_batch):
     none = WEIGHTLESS | ({"contrast": {"weight": 0.0}} if NAMES[kind] == "patchcl" else {})
     supervised = next(k for k, name in NAMES.items() if name == "supervised")
-    methods = [build(kind, make_task(), **none), build(supervised, make_task(), contrast=None)]
+    methods = [build(kind, make_task(dimensions), **none), build(supervised, make_task(dimensions), contrast=None)]
     for method in methods:
-        learn(method, [make_batch(seed=step) for step in range(3)], sgd(method))
+        learn(method, [make_batch(dimensions, seed=step) for step in range(3)], sgd(method))
     state = methods[0].state_dict()
     assert all(torch.equal(state[name], value) for name, value in methods[1].state_dict().items())
 
@@ -147,18 +157,22 @@ def test_unlabeled_images_change_what_is_learned(kind, make_task, make_batch):
     assert not equal_states(methods[0].student, methods[1].student)
 
 
-@every
-def test_a_saved_method_goes_on_exactly_as_one_that_was_not(kind, make_task, make_batch):
-    batches = [make_batch(seed=step) for step in range(6)]
-    straight = build(kind, make_task())
+@pytest.mark.parametrize(
+    ("kind", "dimensions"),
+    [*((kind, 2) for kind in METHODS), (PatchCLSettings, 3)],
+    ids=lambda value: NAMES.get(value, value),
+)
+def test_a_saved_method_goes_on_exactly_as_one_that_was_not(kind, dimensions, make_task, make_batch):
+    batches = [make_batch(dimensions, seed=step) for step in range(6)]
+    straight = build(kind, make_task(dimensions))
     learn(straight, batches, sgd(straight))
 
-    stopped = build(kind, make_task())
+    stopped = build(kind, make_task(dimensions))
     optimizer = sgd(stopped)
     learn(stopped, batches[:3], optimizer)
     saved = copy.deepcopy((stopped.state_dict(), optimizer.state_dict()))
     torch.manual_seed(123)
-    resumed = build_method(settings_of(kind), make_task()).train()
+    resumed = build_method(settings_of(kind), make_task(dimensions)).train()
     resumed.load_state_dict(saved[0])
     optimizer = sgd(resumed)
     optimizer.load_state_dict(saved[1])
@@ -191,11 +205,12 @@ def test_half_precision_gives_nearly_the_same_loss(kind, make_task, make_batch):
 
 
 @every
-def test_a_step_never_waits_for_a_value_from_the_device(kind, make_task, make_batch, monkeypatch):
+@both
+def test_a_step_never_waits_for_a_value_from_the_device(kind, dimensions, make_task, make_batch, monkeypatch):
     """The meta device holds no values, so whatever asks for one fails."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which does not know that device
-    method = build(kind, make_task()).to("meta")
-    labeled, unlabeled = make_batch()
+    method = build(kind, make_task(dimensions)).to("meta")
+    labeled, unlabeled = make_batch(dimensions)
     batch = TrainingBatch(LabeledBatch(*on_meta(labeled)), UnlabeledBatch(*on_meta(unlabeled)))
     method(batch, 0).loss.backward()
     method.after_step(0)
@@ -203,3 +218,82 @@ def test_a_step_never_waits_for_a_value_from_the_device(kind, make_task, make_ba
 
 def on_meta(batch):
     return [view.to("meta") for view in batch]
+
+
+class Pixelwise(nn.Module):
+    """A network that sees every pixel by itself, so that a loss can know of a pixel's image by that pixel alone."""
+
+    def __init__(self, dimensions):
+        super().__init__()
+        conv = {2: nn.Conv2d, 3: nn.Conv3d}[dimensions]
+        self.reduction, self.encoded_channels = (1,) * dimensions, 4
+        self.inlet, self.classify = conv(1, 4, kernel_size=1), conv(4, 3, kernel_size=1)
+
+    def encode(self, image):
+        return self.inlet(3 * image).tanh()
+
+    def segment(self, image, feature_dropout=0.0):
+        features = self.encode(image)
+        return self.classify(features), features
+
+    def forward(self, image, feature_dropout=0.0):
+        return self.segment(image, feature_dropout)[0]
+
+
+def pixelwise(kind, task, **changes):
+    dimensions = len(task.size)
+    return build(kind, task._replace(build_network=lambda: Pixelwise(dimensions)), **changes)
+
+
+def loss_and_gradients(method, batch):
+    """Of the second step on `batch`, when a memory has something to compare with."""
+    method.zero_grad()
+    for step in range(2):
+        torch.manual_seed(step)
+        result = method(batch, step)
+    result.loss.backward()
+    return result, [p.grad for p in method.parameters() if p.requires_grad]
+
+
+def looked_at(batch, where):
+    """The labeled images of `batch` with other pixels in places of the mask (B, *S) `where`."""
+    image, mask = batch.labeled
+    other = torch.rand(image.shape, generator=torch.Generator().manual_seed(1))
+    return batch._replace(labeled=LabeledBatch(torch.where(where.unsqueeze(1), other, image), mask))
+
+
+CONTRASTS = [
+    {"embed": "features", "sampler": "topk", "entropy_source": "attended"},
+    {"embed": "crops", "sampler": "coverage"},
+    {"embed": "features", "sampler": "coverage", "loss": "info_nce"},
+]
+
+
+@every
+@both
+@pytest.mark.parametrize("contrast", CONTRASTS, ids=lambda contrast: "-".join(contrast.values()))
+def test_nothing_is_learned_from_ignored_pixels(kind, dimensions, contrast, make_task, make_batch):
+    contrast = QUICK["contrast"] | {"weight": 1.0, "patch_share": 0.5} | contrast
+    batch, task = make_batch(dimensions, side=8), make_task(dimensions, side=8)
+    ignored = torch.rand(batch.labeled.mask.shape, generator=torch.Generator().manual_seed(2)) < 0.3
+    ignored[:, :3] = True
+    partly = batch._replace(labeled=batch.labeled._replace(mask=batch.labeled.mask.masked_fill(ignored, IGNORE)))
+    (result, gradients), (same, same_gradients), (other, _) = (
+        loss_and_gradients(pixelwise(kind, task, contrast=contrast), seen)
+        for seen in (partly, looked_at(partly, ignored), looked_at(partly, ~ignored))
+    )
+    assert torch.equal(result.loss, same.loss)
+    assert all(torch.equal(one, two) for one, two in zip(gradients, same_gradients, strict=True))
+    assert not torch.equal(result.loss, other.loss)
+    assert result.terms["contrast"] > 0
+
+
+@every
+@both
+def test_a_batch_of_which_nothing_is_annotated_has_a_finite_loss(kind, dimensions, make_task, make_batch):
+    batch = make_batch(dimensions)
+    nothing = batch._replace(labeled=batch.labeled._replace(mask=torch.full_like(batch.labeled.mask, IGNORE)))
+    result, gradients = loss_and_gradients(build(kind, make_task(dimensions)), nothing)
+    assert result.loss.isfinite()
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert result.terms["supervised"] == pytest.approx(0, abs=1e-5)

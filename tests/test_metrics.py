@@ -161,6 +161,50 @@ def test_score_case_agrees_with_the_single_metrics():
     assert score.asd_mm == average_surface_distance(predicted, reference, SPACING)
 
 
+@pytest.mark.parametrize("value", [0, 1, 2])
+def test_what_is_said_of_ignored_voxels_is_not_scored(value):
+    predicted, reference = (blob(seed).astype(int) + blob(seed + 10) for seed in (1, 2))
+    known = np.random.default_rng(0).random(reference.shape) < 0.7
+    known[..., 5:9] = False
+    scores = score_case(predicted, reference, ("background", "a", "b"), SPACING, known)
+    changed = np.where(known, predicted, value), np.where(known, reference, 2 - value)
+    assert score_case(*changed, ("background", "a", "b"), SPACING, known) == scores
+    first = scores[0]
+    assert first.dice == dice((predicted == 1) & known, (reference == 1) & known)
+    assert first.jaccard == jaccard_index((predicted == 1) & known, (reference == 1) & known)
+    assert scores != score_case(predicted, reference, ("background", "a", "b"), SPACING)
+
+
+def test_slices_that_alone_are_annotated_have_the_distances_of_slices():
+    """Else all of a slice would be surface, because its neighbours are not known, and distances would vanish."""
+    predicted, reference = cube((2, 2, 0), 8, (16, 16, 9)), cube((4, 2, 0), 8, (16, 16, 9))
+    known = np.zeros(reference.shape, bool)
+    known[:, :, 4] = True
+    found = surface_distances(predicted, reference, (1, 1, 5), known)
+    alone = surface_distances(predicted[:, :, 4], reference[:, :, 4], (1, 1))
+    assert [sorted(way) for way in found] == [sorted(way) for way in alone]
+    assert len(found[0]) == 28
+
+
+def test_known_voxels_without_a_known_surface_stand_for_it():
+    """Scribbles: the structure is marked in its middle and nowhere at its edge."""
+    known = np.zeros((12, 12), bool)
+    known[5, 3:9] = known[9, :] = True
+    reference, predicted = np.zeros((12, 12), bool), np.zeros((12, 12), bool)
+    reference[2:8, 2:10] = True
+    predicted[2:8, 5:12] = True
+    to_reference, to_predicted = surface_distances(predicted, reference, (1, 1), known)
+    # Of the row that is known inside the reference, columns 3 to 8, the prediction's edge lies at column 5 alone.
+    assert to_reference.tolist() == [0]
+    assert to_predicted.tolist() == [2, 1, 0, 1, 2, 3]
+
+
+def test_all_known_is_as_if_nobody_had_asked():
+    known = np.ones((20, 18, 14), bool)
+    for one, two in zip(*(surface_distances(blob(1), blob(2), SPACING, of) for of in (None, known)), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
 def test_the_policy_names_what_it_rules():
     assert all(word in EMPTY_POLICY for word in ("Dice 0", "Dice 1", "diagonal"))
 

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from patchcl.batch import IGNORE
 from patchcl.losses.supervised import one_hot
 from patchcl.patches import (
     ChosenPatches,
@@ -34,6 +35,15 @@ def test_average_patch_entropy_is_zero_for_masks_and_one_bit_for_even_odds():
     torch.testing.assert_close(
         patch_grid(image, torch.full((1, 2, 8, 8), 0.5), (4, 4), "confidence").entropy, torch.ones(2, 9)
     )
+
+
+def test_pixels_that_nobody_annotated_show_no_class():
+    mask = torch.tensor([[[0, 0, 1, 1], [0, 0, 1, IGNORE], [IGNORE, IGNORE, IGNORE, IGNORE], [IGNORE, 1, IGNORE, 0]]])
+    grid = patch_grid(torch.ones(1, 1, 4, 4), one_hot(mask, 2), (2, 2), "confidence")
+    corners = [tuple(corner) for corner in grid.corner.tolist()]
+    shown = {corner: grid.coverage[:, n].tolist() for n, corner in enumerate(corners)}
+    assert [shown[corner] for corner in ((0, 0), (0, 2), (2, 0), (2, 2))] == [[1, 0], [0, 0.75], [0, 0.25], [0.25, 0]]
+    assert torch.equal(grid.confidence, grid.coverage)
 
 
 def test_grid_mean_is_the_mean_of_every_half_overlapping_patch():
@@ -94,20 +104,20 @@ def test_attended_patches_are_the_crop_times_the_confidence_in_its_class(side):
         assert torch.equal(patch, image[(place, slice(None), *window)] * probs[(place, k, *window)])
 
 
-@pytest.mark.parametrize("size", [(16, 24), (18, 26), (16, 8, 8)], ids=["even", "odd", "volumes"])
+@pytest.mark.parametrize("size", [(16, 24), (18, 26), (16, 8, 16)], ids=["even", "odd", "volumes"])
 def test_attended_features_are_their_mean_under_the_confidence_in_the_class(size):
-    generator, reduction = torch.Generator().manual_seed(0), 2
-    low = tuple(length // reduction for length in size)
+    generator, reduction = torch.Generator().manual_seed(0), (2, 2, 4)[: len(size)]
+    low = tuple(length // by for length, by in zip(size, reduction, strict=True))
     features = torch.randn(3, 5, *low, generator=generator)
     coarse = torch.rand(3, 4, *low, generator=generator)
-    probs = torch.nn.functional.interpolate(coarse, scale_factor=float(reduction), mode="nearest")
-    side = (8, 4, 4)[: len(size)]
+    probs = torch.nn.functional.interpolate(coarse, scale_factor=tuple(map(float, reduction)), mode="nearest")
+    side = (8, 4, 8)[: len(size)]
     grid = patch_grid(torch.ones(3, 1, *size), probs, side, "confidence")
     label = torch.arange(len(grid.image)) % 4
     chosen = ChosenPatches(grid.image, grid.corner, label, torch.zeros(len(label)))
     found = class_attended_features(features, probs, chosen, side, reduction)
-    corners = [[start // reduction for start in corner] for corner in chosen.corner.tolist()]
-    for n, window in enumerate(windows(corners, [length // reduction for length in side])):
+    corners = (chosen.corner // torch.tensor(reduction)).tolist()
+    for n, window in enumerate(windows(corners, [length // by for length, by in zip(side, reduction, strict=True)])):
         place, k = int(grid.image[n]), int(label[n])
         weight = coarse[(place, k, *window)].flatten()
         expected = (features[(place, slice(None), *window)].flatten(1) * weight).sum(dim=1) / weight.sum()

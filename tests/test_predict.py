@@ -4,15 +4,25 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.stats import entropy
 from torch import nn
 
 from patchcl.config import Settings, settings_yaml
+from patchcl.data.geometry import Grid
 from patchcl.data.plan import Plan, save_plan
-from patchcl.data.scan import Grid, Scan
+from patchcl.data.scan import Scan, read_image
 from patchcl.errors import UserError
 from patchcl.networks import NetworkSettings, build_network
-from patchcl.predict import case_name, find_scans, load_network, predict_files, predict_scan, uncertainty_of
+from patchcl.predict import (
+    BATCH_SIZE,
+    CPU_SHARE,
+    load_network,
+    network_probs,
+    predict_files,
+    predict_scan,
+    uncertainty_of,
+)
 from patchcl.run_folder import RunFolder
 
 TINY = NetworkSettings(features=(4, 8))
@@ -36,7 +46,7 @@ def make_run(root: Path, plan: Plan, teacher: bool = True) -> RunFolder:
 
 
 def network_for(plan: Plan) -> nn.Module:
-    return build_network(TINY, len(plan.channels), len(plan.classes), plan.dimensions).eval()
+    return build_network(TINY, len(plan.channels), len(plan.classes), plan.size).eval()
 
 
 def write_scan(path: Path, seed: int = 0, shape=(20, 18, 3)) -> np.ndarray:
@@ -113,7 +123,17 @@ def test_probabilities_lie_on_the_grid_of_the_scan(changes):
     np.testing.assert_allclose(probs.sum(axis=0), 1, atol=1e-4)
 
 
-@pytest.mark.parametrize("changes", [{"size": (32, 24)}, {"fit": "crop", "size": (16, 16), "spacing_mm": (1.0, 1.0)}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"size": (32, 24)},
+        {"fit": "crop", "size": (16, 16), "spacing_mm": (1.0, 1.0)},
+        {"dimensions": 3, "size": (32, 24, 3)},
+        {"dimensions": 3, "fit": "crop", "size": (16, 16, 2), "spacing_mm": (1.0, 1.0, 4.0)},
+        {"dimensions": 3, "fit": "crop", "size": (16, 16, 8), "spacing_mm": (1.0, 1.0, 4.0)},
+    ],
+    ids=["slices", "windows of slices", "volumes", "windows of volumes", "windows beyond the volume"],
+)
 def test_what_the_network_sees_comes_back_in_place(changes):
     """A network that marks bright voxels marks exactly the bright box, wherever the plan cuts or scales."""
     plan = plan_of(classes=("background", "box"), **changes)
@@ -224,26 +244,43 @@ def test_a_bad_scan_does_not_hold_up_the_good_ones(tmp_path):
     assert "bad_0000.nii.gz" in message
 
 
-def test_a_single_file_is_predicted_alone(tmp_path):
-    write_scan(tmp_path / "anna_0000.nii.gz")
-    write_scan(tmp_path / "bert_0000.nii.gz")
-    assert find_scans(tmp_path / "bert_0000.nii.gz") == {"bert": (tmp_path / "bert_0000.nii.gz",)}
-
-
 @pytest.mark.parametrize(
-    ("file", "case"),
-    [("anna_0001.nii.gz", "anna"), ("anna.nii", "anna"), ("anna_2019.nii.gz", "anna_2019"), ("a.b_0000.nii", "a.b")],
+    ("scan", "mask", "smooth"),
+    [
+        ("anna.png", "anna.png", "anna_uncertainty.tif"),
+        ("anna_0000.jpg", "anna.png", "anna_uncertainty.tif"),
+        ("anna_0000.tiff", "anna.tiff", "anna_uncertainty.tiff"),
+    ],
 )
-def test_case_name(file, case):
-    assert case_name(Path(file)) == case
+def test_pictures_in_colour_give_pictures(tmp_path, scan, mask, smooth):
+    run = make_run(tmp_path / "run", plan_of(channels=("R", "G", "B")))
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 26, 3)).astype(np.uint8)
+    (tmp_path / "scans").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "scans" / scan)
+    summary = predict_files(run, tmp_path / "scans", tmp_path / "out", uncertainty=True)
+    assert summary == (("anna",), ())
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {mask, smooth}
+    network, plan = load_network(run)
+    probs = predict_scan(network, read_image([tmp_path / "scans" / scan]), plan)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / mask)), probs.argmax(axis=0))
+    np.testing.assert_allclose(np.asarray(Image.open(tmp_path / "out" / smooth)), uncertainty_of(probs), atol=1e-6)
 
 
-@pytest.mark.parametrize("source", ["nowhere", "empty", "empty/notes.txt"])
-def test_no_scans_is_explained(tmp_path, source):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "empty" / "notes.txt").write_text("not a scan")
-    with pytest.raises(UserError, match=r"does not exist|holds no scan"):
-        find_scans(tmp_path / source)
+def test_the_format_of_masks_can_be_chosen(tmp_path):
+    run = make_run(tmp_path / "run", plan_of())
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 26)).astype(np.uint8)).save(tmp_path / "anna.png")
+    predict_files(run, tmp_path / "anna.png", tmp_path / "out", output="nifti", uncertainty=True)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"anna.nii.gz", "anna_uncertainty.nii.gz"}
+    assert nib.load(tmp_path / "out" / "anna.nii.gz").shape == (20, 26)
+    ((_, message),) = predict_files(run, tmp_path / "anna.png", tmp_path / "out", output="dicom-seg").failed
+    assert "anna.png is no DICOM series" in message
+
+
+def test_a_grey_picture_does_not_fill_three_channels(tmp_path):
+    run = make_run(tmp_path / "run", plan_of(channels=("R", "G", "B")))
+    Image.fromarray(np.zeros((20, 26), np.uint8)).save(tmp_path / "anna.png")
+    ((_, message),) = predict_files(run, tmp_path / "anna.png", tmp_path / "out").failed
+    assert "anna.png: the network takes 3 channel(s), and 1 are here" in message
 
 
 @pytest.mark.parametrize("out", ["imagesTs", "imagesTs/../imagesTs", "labelsTs"])
@@ -265,3 +302,18 @@ def test_an_out_folder_that_cannot_be_made_is_explained(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="Cannot make the folder"):
         predict_files(run, tmp_path / "anna.nii.gz", tmp_path / "file" / "out")
+
+
+@pytest.mark.parametrize("fit", ["resize", "crop"])
+def test_a_cpu_is_given_few_windows_at_once(fit):
+    """As many as it is as fast with: memory grows with each, and a large picture has hundreds."""
+    plan = Plan(
+        dimensions=2, fit=fit, size=(8, 8), spacing_mm=(1, 1), normalise="min_max", channels=("MRI",),
+        classes=("background", "gland"),
+    )  # fmt: skip
+    seen = []
+    network = nn.Conv2d(1, 2, 1)
+    network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    image = torch.zeros(37, 1, 8, 8) if fit == "resize" else torch.zeros(1, 1, 40, 40)
+    network_probs(network, image, plan)
+    assert max(seen) == BATCH_SIZE // CPU_SHARE == 4

@@ -14,9 +14,10 @@ from patchcl.data.dataset import read_dataset
 from patchcl.data.plan import PlanSettings, make_plan, save_plan
 from patchcl.data.splits import make_split
 from patchcl.errors import UserError
-from patchcl.evaluate import Evaluation, Score, evaluate_run, write_evaluation
+from patchcl.evaluate import Evaluation, PooledObjects, Score, evaluate_run, write_evaluation
 from patchcl.metrics import EMPTY_POLICY
 from patchcl.networks import build_network
+from patchcl.object_metrics import OBJECT_POLICY
 from patchcl.pictures import pseudo_mask_strip
 from patchcl.report import write_report
 from patchcl.run_folder import RunFolder, write_json
@@ -60,7 +61,7 @@ def make_run(root: Path, data: Path, method: str, *changes: str, seed: int = 0) 
     write_json(run.split, {**split.model_dump(mode="json"), "fingerprint": split.fingerprint})
     write_json(run.provenance, {"patchcl": "0.1.0", "hardware": "an abacus <fast>", "seconds": 90.0, "commit": None})
     torch.manual_seed(seed)
-    network = build_network(settings.network, 1, len(plan.classes), plan.dimensions)
+    network = build_network(settings.network, 1, len(plan.classes), plan.size)
     nn.init.zeros_(network.classify.bias)
     torch.save({"method": nn.ModuleDict({"teacher": network}).state_dict(), "step": 5}, run.last)
     return run
@@ -245,3 +246,24 @@ def test_a_page_that_cannot_be_written_is_explained(cardiac, tmp_path):
     run = make_run(tmp_path / "run", cardiac, "patchcl")
     with pytest.raises(UserError, match="Cannot write"):
         write_report([run], run.settings / "report.html")
+
+
+def test_single_objects_are_shown_where_all_runs_know_them(cardiac, tmp_path):
+    runs = [make_run(tmp_path / name, cardiac, name) for name in ("supervised", "patchcl")]
+    found = {"object_f1": 0.625, "object_dice": 0.5, "object_hausdorff_mm": 7.0}
+    for run, dice in zip(runs, (0.5, 0.6), strict=True):
+        put_scores(run, [dice] * 3)
+        path = run.evaluation / "test_last.json"
+        plain = Evaluation.model_validate(json.loads(path.read_text()) | {"summary": None}, extra="ignore")
+        scores = tuple(score.model_copy(update=found) for score in plain.scores)
+        pool = {"left": PooledObjects(**found)}
+        write_evaluation(plain.model_copy(update={"scores": scores, "pooled": pool}), path.with_suffix(""))
+    write_report(runs, tmp_path / "report.html")
+    text = Page(tmp_path / "report.html").text
+    assert "object F1 % object Dice % Hausdorff mm" in text
+    assert "62.5 ± 0.0" in text
+    assert OBJECT_POLICY in text
+
+    put_scores(runs[1], [0.6] * 3)
+    write_report(runs, tmp_path / "report.html")
+    assert "object F1" not in Page(tmp_path / "report.html").text.replace(OBJECT_POLICY, "")

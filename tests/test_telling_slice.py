@@ -3,6 +3,7 @@
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 from patchcl.data.dataset import Case
 from patchcl.data.plan import Plan
@@ -46,6 +47,29 @@ def test_the_slice_with_most_of_the_structures_is_cut_to_them(case, tmp_path):
     assert all(2 * LEAST <= length <= 2 * LEAST + 2 for length in view.image.shape)  # the structure is smaller
 
 
+@pytest.mark.parametrize(("spacing", "axis"), [((1, 1, 1), 2), ((1, 3, 1), 1), ((4, 3, 1), 0)])
+def test_volumes_are_shown_across_their_coarsest_axis(case, tmp_path, spacing, axis):
+    mask = np.zeros((8, 9, 10), np.uint8)
+    mask[2, 3, 4] = 1
+    images = (write(tmp_path / "volume.nii.gz", mask.astype(np.float32), spacing),)
+    volume = case._replace(images=images, mask=write(tmp_path / "mask.nii.gz", mask, spacing))
+    plan = PLAN.model_copy(update={"dimensions": 3})
+    view = telling_slice(volume, [], plan)
+    assert view.place == (2, 3, 4)[axis]
+    assert view.image.shape == tuple(length for other, length in enumerate(mask.shape) if other != axis)
+    assert view.image[tuple(at for other, at in enumerate((2, 3, 4)) if other != axis)] == 1
+
+
+def test_what_nobody_annotated_is_no_structure(case, tmp_path):
+    mask = np.asarray(nibabel.load(case.mask).dataobj).copy()
+    mask[:, 5], mask[:10, 3] = 2, 2
+    partly = case._replace(mask=write(tmp_path / "partly.nii.gz", mask))
+    plan = PLAN.model_copy(update={"ignore": 2})
+    view, before = (telling_slice(each, [], of) for each, of in ((partly, plan), (case, PLAN)))
+    assert view.place == before.place == 3
+    np.testing.assert_array_equal(view.masks, before.masks)
+
+
 def test_what_a_prediction_adds_is_not_cut_off(case, tmp_path):
     predicted = np.zeros((100, 6, 90), np.uint8)
     predicted[95:, 3, :5] = 1
@@ -71,3 +95,16 @@ def test_an_empty_slice_is_shown_whole(case, tmp_path):
 def test_a_scan_without_a_mask_is_refused(case):
     with pytest.raises(UserError, match="case has no mask"):
         telling_slice(case._replace(mask=None), [], PLAN)
+
+
+def test_pictures_are_shown_upright(tmp_path):
+    """X runs along the columns of a picture and Y down its rows."""
+    pixels = np.zeros((40, 60), np.uint8)
+    pixels[10, 45] = 1
+    for name in ("image", "mask"):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    picture = Case("case", "patient", (tmp_path / "image.png",), tmp_path / "mask.png", "imagesTs")
+    view = telling_slice(picture, [], PLAN)
+    left, top = 45 - int(LEAST), 0
+    assert view.image.shape == (60 - left, 10 + int(LEAST) + 1 - top)
+    assert np.argwhere(view.image == 1).tolist() == [[45 - left, 10 - top]]

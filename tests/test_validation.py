@@ -6,6 +6,7 @@ import torch
 
 from patchcl.data.plan import Plan
 from patchcl.data.prepare import PreparedCase
+from patchcl.data.scan import IGNORED
 from patchcl.methods import METHODS, build_method
 from patchcl.methods.fixmatch import FixMatchSettings
 from patchcl.methods.supervised import SupervisedSettings
@@ -43,6 +44,22 @@ def test_dice_is_that_of_whole_scans_and_absent_structures_count_as_found(tmp_pa
     assert row["validation_dice_a"] == pytest.approx((0.5 + 1) / 2)
     assert row["validation_dice_b"] == pytest.approx((64 / 96 + 1) / 2)
     assert row["validation_dice"] == pytest.approx((row["validation_dice_a"] + row["validation_dice_b"]) / 2)
+
+
+def test_what_nobody_annotated_is_not_judged(tmp_path, make_task):
+    image, mask = np.zeros((2, 1, 16, 16)), np.zeros((2, 16, 16))
+    image[0, 0, :4], mask[0, 2:6] = 0.5, 1  # 64 found and 64 true, 32 of them both
+    mask[0, :1], mask[0, 5:] = IGNORED, IGNORED  # 16 of those found are not judged, and 16 of the true ones
+    mask[1] = IGNORED
+    partly = prepared(tmp_path, "partly", image, mask)
+    nothing = prepared(tmp_path, "nothing", image[:1], np.full((1, 16, 16), IGNORED))
+    method = build_method(SupervisedSettings(), make_task())
+    method.teacher = Thresholds()
+    row = Validation([partly, nothing], None, PLAN, RunFolder(tmp_path), CPU)(method, 1)
+    assert row["validation_dice_a"] == pytest.approx(2 * 32 / (48 + 48))
+    assert row["validation_dice_b"] == 1
+    assert row["found_a"] == pytest.approx(32 / 48)
+    assert row["found_background"] == pytest.approx(0)
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])

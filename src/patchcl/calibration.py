@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
+from patchcl.batch import IGNORE
+
 BINS = 15
 """Bins of equal width into which pixels are sorted by confidence."""
 
@@ -27,12 +29,13 @@ def tally(probs: Float[Tensor, "N K *S"], mask: Integer[Tensor, "N *S"], thresho
 
     Args:
         probs: Sum to one over K; on the CPU.
-        mask: Class of every pixel.
+        mask: Class of every pixel; those of class IGNORE take no part.
         threshold: Least confidence of a pseudo-label that counts.
     """
     classes = probs.shape[1]
-    confidence, predicted = (each.flatten() for each in probs.max(dim=1))
-    mask = mask.flatten().long()
+    known = mask != IGNORE
+    confidence, predicted = (each[known] for each in probs.max(dim=1))
+    mask = mask[known].long()
     right, accepted = predicted == mask, confidence >= threshold
     structure = (predicted > 0) | (mask > 0)
     surplus = confidence.double() - right.double()

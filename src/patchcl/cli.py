@@ -2,10 +2,11 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 from patchcl.errors import UserError
@@ -34,6 +35,8 @@ METHODS = (
 Checkpoint = Literal["last", "best"]
 Weights = Literal["teacher", "student"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
+Output = Literal["same", "nifti", "dicom-seg"]
+Layout = Literal["plain", "table", "dicom", "crag", "kits19", "decathlon", "ssl4mis", "pymic"]
 
 DataArgument = Annotated[Path, typer.Argument(help="A folder in nnU-Net raw layout: dataset.json, imagesTr, labelsTr.")]
 RunArgument = Annotated[Path, typer.Argument(help="A folder made by patchcl train.")]
@@ -45,6 +48,7 @@ LabeledOption = Annotated[
     str | None, typer.Option(help="Pretend that only these training patients have masks: a number, or names a,b,c.")
 ]
 SplitOption = Annotated[Path | None, typer.Option(help="A JSON file that divides the patients.")]
+PlanOption = Annotated[Path | None, typer.Option(help="A plan that check --plan-out wrote; --set plan.x=y overrides.")]
 DeviceOption = Annotated[Device, typer.Option(help="Where to compute.")]
 CheckpointOption = Annotated[Checkpoint, typer.Option(help="last: the end of training; best: the best on validation.")]
 WeightsOption = Annotated[Weights, typer.Option(help="teacher: the moving average of the student.")]
@@ -74,17 +78,29 @@ def check(
     settings: SetOption = None,
     labeled: LabeledOption = None,
     split: SplitOption = None,
+    plan: PlanOption = None,
+    plan_out: Annotated[Path | None, typer.Option(help="Write the plan to this YAML file.")] = None,
 ) -> None:
     """Say what the tool understood of a data folder, how it would train on it, and what is wrong with it."""
     from patchcl.data.check import check_data, render
+    from patchcl.data.importer import demand_ours
+    from patchcl.data.plan import save_plan
+    from patchcl.outlook import foresee, outlook_table
 
-    chosen = _settings(config, settings, labeled=labeled, split=split)
+    demand_ours(data)
+    chosen = _settings(config, settings, labeled=labeled, split=split, plan=plan)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("Reading scans", total=None)
         found = check_data(data, chosen.split, chosen.plan, lambda done, of: bar.update(task, completed=done, total=of))
     render(found, console)
     if found.problems:
         raise UserError(f"{data} has {len(found.problems)} problem(s), listed above. Mend them before training.")
+    if found.plan is not None:
+        console.print(outlook_table(chosen, foresee(chosen, found.plan, found.grids)))
+        if plan_out is not None:
+            save_plan(plan_out, found.plan)
+            line = f"Plan: {plan_out}. Next: patchcl train {data} --plan {plan_out}"
+            console.print(line, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -96,15 +112,18 @@ def train(
     settings: SetOption = None,
     labeled: LabeledOption = None,
     split: SplitOption = None,
+    plan: PlanOption = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")] = None,
     device: Annotated[Device | None, typer.Option(help="Where to compute.")] = None,
     precision: Annotated[Literal["32-true", "bf16-mixed"] | None, typer.Option(help="Of the arithmetic.")] = None,
 ) -> None:
     """Train on a data folder. Scans without a mask are learned from as well, unless --method supervised."""
+    from patchcl.data.importer import demand_ours
     from patchcl.experiment import start
 
-    chosen = _settings(config, settings, method, labeled, split, steps, seed, device, precision)
+    demand_ours(data)
+    chosen = _settings(config, settings, method, labeled, split, steps, seed, device, precision, plan)
     _finish(start(data, out, chosen, console))
 
 
@@ -119,7 +138,7 @@ def resume(run: RunArgument) -> None:
 @app.command()
 def predict(
     run: RunArgument,
-    scans: Annotated[Path, typer.Argument(help="A scan, or a folder of scans named CASE_0000.nii.gz.")],
+    scans: Annotated[Path, typer.Argument(help="A scan, a DICOM series, or a folder of these named CASE_0000.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="A folder for the masks.")],
     checkpoint: CheckpointOption = "last",
     weights: WeightsOption = "teacher",
@@ -127,6 +146,9 @@ def predict(
         bool, typer.Option("--probabilities", help="Also write a map for every structure.")
     ] = False,
     uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Also write where the network is unsure.")] = False,
+    output: Annotated[
+        Output, typer.Option("--format", help="Of the masks; same: that of the scan, DICOM-SEG for a DICOM series.")
+    ] = "same",
     device: DeviceOption = "auto",
 ) -> None:
     """Segment new scans, each on its own grid."""
@@ -143,12 +165,14 @@ def predict(
             weights=weights,
             probabilities=probabilities,
             uncertainty=uncertainty,
+            output=output,
             device=best_device(device),
             report=lambda done, of: bar.update(task, completed=done, total=of),
         )
-    console.print(f"Segmented {len(summary.done)} scan(s) into [bold]{out}[/bold]", highlight=False)
+    console.print(f"Segmented {len(summary.done)} scan(s) into [bold]{escape(str(out))}[/bold]", highlight=False)
     for _, message in summary.failed:
-        errors.print(f"[bold red]Left out[/bold red] {message}", highlight=False)
+        errors.print("[bold red]Left out[/bold red]", end=" ")
+        errors.print(message, markup=False, highlight=False, soft_wrap=True)
     if summary.failed:
         raise typer.Exit(1)
 
@@ -164,6 +188,9 @@ def evaluate(
     checkpoint: CheckpointOption = "last",
     weights: WeightsOption = "teacher",
     voxels: Annotated[bool, typer.Option("--voxels", help="Distances in voxels, where the spacing was lost.")] = False,
+    objects: Annotated[
+        bool, typer.Option("--objects", help="Also F1, Dice and Hausdorff of single objects, such as glands.")
+    ] = False,
     device: DeviceOption = "auto",
 ) -> None:
     """Score predictions per patient and structure: Dice, Jaccard, 95HD, ASD, as table, CSV and JSON."""
@@ -174,9 +201,10 @@ def evaluate(
     if (run is None) == (predictions is None) or (predictions is None) != (masks is None):
         raise UserError("Give either a RUN, or both --predictions DIR and --masks DIR.")
     if run is not None:
-        evaluation = evaluate_run(RunFolder.open(run), on, checkpoint, weights, None, best_device(device), voxels)
+        opened = RunFolder.open(run)
+        evaluation = evaluate_run(opened, on, checkpoint, weights, None, best_device(device), voxels, objects)
     elif predictions is not None and masks is not None:
-        evaluation = evaluate_folders(predictions, masks, voxels=voxels)
+        evaluation = evaluate_folders(predictions, masks, voxels=voxels, objects=objects)
         write_evaluation(evaluation, predictions / "evaluation")
     render(evaluation, console)
 
@@ -201,6 +229,7 @@ def compare(
     table: Annotated[Path | None, typer.Option(help="Train nothing; show what this folder holds.")] = None,
 ) -> None:
     """Train many methods with several seeds and amounts of masks, and compare them in a table and on a page."""
+    from patchcl.data.importer import demand_ours
     from patchcl.grid.compare import compare_methods, show_comparison
     from patchcl.grid.question import ask
 
@@ -209,6 +238,7 @@ def compare(
         return
     if table is not None or data is None or out is None:
         raise UserError("Give either DATA and -o DIR, or --table DIR alone.")
+    demand_ours(data)
     named = METHODS if methods is None else _parts(methods)
     counts = [None if count == "all" else _number(count, "--labeled") for count in _parts(labeled)]
     numbers = [_number(seed, "--seeds") for seed in _parts(seeds) or [""]]
@@ -220,21 +250,43 @@ def compare(
 
 @app.command(name="import")
 def import_data(
-    source: Annotated[Path, typer.Argument(help="The folder of a data set of another project.")],
+    source: Annotated[Path, typer.Argument(help="The folder of a data set; for a table, its CSV file.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="A new folder for the data set.")],
-    layout: Annotated[Literal["ssl4mis", "pymic"], typer.Option(help="How SOURCE is laid out.")],
-    structures: Annotated[str | None, typer.Option(help="Names of the values 1, 2, ... in masks: RV,MYO,LV.")] = None,
+    layout: Annotated[
+        Layout, typer.Option(help="How SOURCE is laid out; plain: a folder of images beside one of masks.")
+    ],
+    structures: Annotated[
+        str | None, typer.Option(help="Names of the values 1, 2, ... in masks: RV,MYO,LV; of others: A=85,B=170.")
+    ] = None,
     channels: Annotated[str | None, typer.Option(help="Names of the channels.")] = None,
+    images: Annotated[str | None, typer.Option(help="For plain: the folder in SOURCE with images.")] = None,
+    masks: Annotated[str | None, typer.Option(help="For plain: the folder in SOURCE with masks.")] = None,
+    series: Annotated[
+        str | None, typer.Option(help="For dicom: the series to take, by part of its description (a pattern) or UID.")
+    ] = None,
 ) -> None:
-    """Turn a data set of another project into one that patchcl reads, with its split."""
-    from patchcl.data.importer import import_dataset
+    """Turn images and masks that are laid out otherwise into a data set that patchcl reads, with its split."""
+    from patchcl.data.importer import describe, import_dataset
 
     names, kinds = _parts(structures) or None, _parts(channels) or None
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("Importing scans", total=None)
-        import_dataset(source, out, layout, names, kinds, lambda done, of: bar.update(task, completed=done, total=of))
-    split = out / "split.json"
-    console.print(f"Imported into [bold]{out}[/bold]. Next: patchcl check {out} --split {split}", highlight=False)
+        imported = import_dataset(
+            source,
+            out,
+            layout,
+            names,
+            kinds,
+            report=lambda done, of: bar.update(task, completed=done, total=of),
+            images=images,
+            masks=masks,
+            series=series,
+        )
+    console.print(describe(imported), markup=False, highlight=False, soft_wrap=True)
+    split = f" --split {imported.split}" if imported.split else ""
+    console.print(
+        f"Imported into [bold]{escape(str(out))}[/bold]. Next: {escape(f'patchcl check {out}{split}')}", highlight=False
+    )
 
 
 @app.command()
@@ -249,7 +301,7 @@ def report(
     from patchcl.run_folder import RunFolder
 
     write_report([RunFolder.open(run) for run in runs], out)
-    console.print(f"Report: [bold]{out}[/bold]", highlight=False)
+    console.print(f"Report: [bold]{escape(str(out))}[/bold]", highlight=False)
 
 
 def main() -> None:
@@ -257,9 +309,19 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        errors.print("[bold red]Error[/bold red]", end=" ")
-        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
+        _tell(str(error))
+    except OSError as error:  # no room, no right, or a folder in the way
+        if isinstance(error, ConnectionError | ChildProcessError):
+            raise
+        named = error.filename2 or error.filename or "A file"
+        _tell(f"{named} cannot be written or read: {error.strerror or error}. Make room, or choose another place.")
+
+
+def _tell(message: str) -> NoReturn:
+    """End with the one message that a user needs."""
+    errors.print("[bold red]Error[/bold red]", end=" ")
+    errors.print(message, markup=False, highlight=False, soft_wrap=True)
+    sys.exit(2)
 
 
 def _settings(
@@ -272,11 +334,12 @@ def _settings(
     seed: int | None = None,
     device: str | None = None,
     precision: str | None = None,
+    plan: Path | None = None,
 ) -> "Settings":
     """The settings tree, after `_overrides`."""
     from patchcl.config import load_settings
 
-    return load_settings(config, _overrides(settings, method, labeled, split, steps, seed, device, precision))
+    return load_settings(config, _overrides(settings, method, labeled, split, steps, seed, device, precision, plan))
 
 
 def _overrides(
@@ -288,13 +351,15 @@ def _overrides(
     seed: int | None = None,
     device: str | None = None,
     precision: str | None = None,
+    plan: Path | None = None,
 ) -> list[str]:
     """Single settings: an option of its own is short for one --set, and has the last word."""
     listed = None if labeled is None or labeled.isdigit() else f"[{labeled}]"
     short = {
         "method.name": method,
         "split.labeled": listed or labeled,
-        "split.file": None if split is None else str(split.resolve()),
+        "split.file": None if split is None else str(split.absolute()),
+        "plan.file": None if plan is None else str(plan.absolute()),
         "training.steps": steps,
         "training.seed": seed,
         "training.device": device,
@@ -326,7 +391,7 @@ def _finish_comparison(ending: "Ending") -> None:
 
 
 def _finish(outcome: "Outcome") -> None:
-    root = outcome.run.root
+    root = escape(str(outcome.run.root))
     if outcome.stop:
         console.print(f"Stopped after step {outcome.steps_done}; all of it is saved. Go on with: patchcl resume {root}")
         raise typer.Exit(outcome.stop.exit_code)

@@ -136,7 +136,7 @@ def _explained(errors: Sequence[ErrorDetails]) -> Iterator[str]:
         place = error["loc"]
         if place[:1] == ("method",):  # what follows is the name of the method, and no key
             place = place[:1] + place[2:]
-        keys = [str(part) for part in place]
+        keys = [str(part) for part in place if "[" not in str(part)]  # else it names one of several types
         key = ".".join(keys)
         if error["type"] == "extra_forbidden":
             yield f"{key} is not a setting.{_meant(keys[-1])}"

@@ -12,25 +12,46 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
 from patchcl.config import Settings, read_settings
 from patchcl.data.dataset import PATIENT_PATTERN, Case, Dataset, read_dataset
-from patchcl.data.scan import read_grid, read_mask
+from patchcl.data.formats import ENDINGS, ending_of, tells_by_name, without_ending
+from patchcl.data.geometry import Grid
+from patchcl.data.ignored import demand_annotated
+from patchcl.data.scan import IGNORED, read_grid, read_mask
 from patchcl.data.splits import Split, cases_of, load_split
 from patchcl.errors import UserError
-from patchcl.metrics import EMPTY_POLICY, score_case
-from patchcl.predict import CPU, Weights, load_network, predict_cases, read_checkpoint, weights_used
+from patchcl.instances import instances_beside
+from patchcl.metrics import EMPTY_POLICY, IGNORE_POLICY, score_case
+from patchcl.object_metrics import OBJECT_POLICY, ObjectTally, pooled, score_objects, tally_structures
+from patchcl.predict import CPU, Files, Weights, load_network, predict_cases, read_checkpoint, weights_used
 from patchcl.provenance import origin
 from patchcl.run_folder import RunFolder, write_json, write_text
 from patchcl.section import Section
 from patchcl.statistics import patient_means
 
-Metric = Literal["dice", "jaccard", "hd95_mm", "asd_mm"]
+Metric = Literal["dice", "jaccard", "hd95_mm", "asd_mm", "object_f1", "object_dice", "object_hausdorff_mm"]
 METRICS: tuple[Metric, ...] = ("dice", "jaccard", "hd95_mm", "asd_mm")
+OBJECT_METRICS: tuple[Metric, ...] = ("object_f1", "object_dice", "object_hausdorff_mm")
+"""What is known besides of an evaluation that was asked for single objects."""
+SHARES: tuple[Metric, ...] = ("dice", "jaccard", "object_f1", "object_dice")
+"""Metrics from 0 to 1, of which more is better; all others are distances."""
+HEADINGS: dict[Metric, str] = {
+    "dice": "Dice %",
+    "jaccard": "Jaccard %",
+    "hd95_mm": "95HD {unit}",
+    "asd_mm": "ASD {unit}",
+    "object_f1": "object F1 %",
+    "object_dice": "object Dice %",
+    "object_hausdorff_mm": "Hausdorff {unit}",
+}
 Side = Literal["test", "validation"]
 Report = Callable[[int, int], None] | None
+IGNORED_VOXELS = "ignored_voxels"
+"""How many voxels of all masks nobody annotated, in the provenance of scores that leave some out."""
 MEAN = "mean"
 """The row of a table that averages all structures."""
 
@@ -45,6 +66,17 @@ class Score(Section):
     jaccard: float
     hd95_mm: float
     asd_mm: float
+    object_f1: float | None = None
+    object_dice: float | None = None
+    object_hausdorff_mm: float | None = None
+
+
+class PooledObjects(Section):
+    """How well the objects of one structure were found in all scans together, as the GlaS challenge counts."""
+
+    object_f1: float
+    object_dice: float
+    object_hausdorff_mm: float
 
 
 class Evaluation(Section):
@@ -55,6 +87,12 @@ class Evaluation(Section):
     unit: Literal["mm", "voxels"]  # of distances; voxels where every spacing is exactly 1, which means it was lost
     scores: tuple[Score, ...]
     provenance: dict[str, str | int | None]
+    pooled: dict[str, PooledObjects] = Field(default_factory=dict)  # by structure; nothing unless it was asked for
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """All that was measured."""
+        return METRICS + OBJECT_METRICS * bool(self.pooled)
 
     @property
     def patients(self) -> tuple[str, ...]:
@@ -86,25 +124,31 @@ def evaluate_folders(
     classes: Sequence[str] | None = None,
     patient_pattern: str = PATIENT_PATTERN,
     voxels: bool = False,
+    ignore: int | None = None,
+    objects: bool = False,
 ) -> Evaluation:
     """Score every mask file in `predictions` against the one of the same name in `masks`.
 
     Args:
-        predictions: Folder of CASE.nii.gz; maps that `patchcl predict` writes beside them are left aside.
+        predictions: Folder of masks named by their case, of any format; maps that `patchcl predict` writes beside
+            them are left aside.
         masks: Folder of the reference masks, one for each prediction.
         classes: Names of all classes, background first; the index is the value in the files. By default those of the
             dataset.json beside `masks`.
         patient_pattern: Matches the name of a case; its first group is the patient.
         voxels: Measure distances in voxels, for data whose spacing was lost.
+        ignore: Value in `masks` of voxels that nobody annotated; where `classes` is None, that of the dataset.json.
+        objects: Score single objects too, see `OBJECT_POLICY`.
 
     Raises:
         UserError: A prediction or a mask has no partner, a file cannot be read, or nothing names the classes.
     """
-    classes = classes or _classes_beside(masks)
+    if not classes:
+        classes, ignore = _labels_beside(masks)
     found, wanted = _mask_files(predictions, classes), _mask_files(masks, classes)
     _demand_partners(found, wanted, predictions, masks)
     triples = [(_patient(name, patient_pattern), found[name], wanted[name]) for name in wanted]
-    return _score(predictions.name, triples, classes, origin(CPU), voxels)
+    return _score(predictions.name, triples, classes, ignore, origin(CPU), voxels, objects)
 
 
 def evaluate_run(
@@ -115,6 +159,7 @@ def evaluate_run(
     report: Report = None,
     device: torch.device = CPU,
     voxels: bool = False,
+    objects: bool = False,
 ) -> Evaluation:
     """Predict the held-out scans of a run anew, score them, and keep the scores in the run folder.
 
@@ -127,6 +172,7 @@ def evaluate_run(
         report: Called with the number of scans predicted and of all.
         device: Where to compute.
         voxels: Measure distances in voxels, for data whose spacing was lost.
+        objects: Score single objects too, see `OBJECT_POLICY`.
 
     Raises:
         UserError: The data set has moved, no held-out scan has a mask, or a scan cannot be predicted.
@@ -140,13 +186,13 @@ def evaluate_run(
     name = "_".join([side, checkpoint] + (["student"] if weights == "student" else []))
     folder = run.predictions / name
     summary = predict_cases(
-        network, plan, {case.name: case.images for case in cases}, folder, device=device, report=report
+        network, plan, {case.name: case.images for case in cases}, folder, Files(output="nifti"), device, report
     )
     if summary.failed:
         raise UserError("\n".join(f"{case}: {message}" for case, message in summary.failed))
     triples = [(case.patient, folder / f"{case.name}.nii.gz", case.mask) for case in cases if case.mask is not None]
     facts = _provenance(run, settings, split, side, checkpoint, weights) | origin(device)
-    evaluation = _score(settings.method.name, triples, plan.classes, facts, voxels)
+    evaluation = _score(settings.method.name, triples, plan.classes, plan.ignore, facts, voxels, objects)
     write_evaluation(evaluation, run.evaluation / name)
     return evaluation
 
@@ -156,20 +202,22 @@ def settings_fingerprint(settings: Settings) -> str:
 
     Who is on which side is told by the fingerprint of the split.
     """
-    tree = settings.model_dump(mode="json", exclude={"data": True, "cache": True, "split": {"file"}})
+    tree = settings.model_dump(mode="json", exclude={"data": True, "cache": True, "split": {"file", "fold"}})
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
 def write_evaluation(evaluation: Evaluation, stem: Path) -> None:
     """Keep the scores as STEM.csv, one line per scan and structure, and with their summary as STEM.json."""
     table = io.StringIO()
-    writer = csv.DictWriter(table, list(Score.model_fields), lineterminator="\n")
-    writer.writerow({field: field.replace("_mm", f"_{evaluation.unit}") for field in Score.model_fields})
-    writer.writerows(score.model_dump() for score in evaluation.scores)
+    fields = [field for field in Score.model_fields if evaluation.pooled or field not in OBJECT_METRICS]
+    writer = csv.DictWriter(table, fields, lineterminator="\n")
+    writer.writerow({field: field.replace("_mm", f"_{evaluation.unit}") for field in fields})
+    scores = [score.model_dump(mode="json", include=set(fields)) for score in evaluation.scores]
+    writer.writerows(scores)
     write_text(stem.with_name(f"{stem.name}.csv"), table.getvalue())
-    write_json(
-        stem.with_name(f"{stem.name}.json"), {"summary": _summary(evaluation), **evaluation.model_dump(mode="json")}
-    )
+    unused = set() if evaluation.pooled else {"pooled"}
+    content = evaluation.model_dump(mode="json", exclude={"scores"} | unused)
+    write_json(stem.with_name(f"{stem.name}.json"), {"summary": _summary(evaluation), **content, "scores": scores})
 
 
 def read_evaluation(path: Path) -> Evaluation:
@@ -187,24 +235,39 @@ def read_evaluation(path: Path) -> Evaluation:
 def render(evaluation: Evaluation, console: Console) -> None:
     """Print the scores and what they rest on."""
     console.print(score_table(evaluation))
+    if evaluation.pooled:
+        console.print(object_table(evaluation))
 
 
 def score_table(evaluation: Evaluation) -> Table:
     """The scores of every structure, for the terminal: mean and standard deviation over patients."""
     title = f"{evaluation.name}: {counted(len(evaluation.patients))}, mean ± standard deviation"
-    table = Table(title=title, caption=EMPTY_POLICY, title_justify="left", caption_justify="left")
-    table.add_column("structure")
-    for heading in ("Dice %", "Jaccard %", f"95HD {evaluation.unit}", f"ASD {evaluation.unit}"):
-        table.add_column(heading, justify="right")
+    caption = " ".join([EMPTY_POLICY, *([IGNORE_POLICY] if IGNORED_VOXELS in evaluation.provenance else [])])
+    table = _empty_table(title, caption, METRICS, evaluation.unit)
     for structure in (*evaluation.structures, MEAN):
         cells = [shown(summarise(evaluation, metric, structure), metric) for metric in METRICS]
         table.add_row(structure, *cells, style="bold" if structure == MEAN else None)
     return table
 
 
+def object_table(evaluation: Evaluation) -> Table:
+    """The scores of single objects, for the terminal: over patients, and of all objects in one pool."""
+    title = f"{evaluation.name}: single objects, mean ± standard deviation over patients"
+    table = _empty_table(title, OBJECT_POLICY, OBJECT_METRICS, evaluation.unit)
+    for structure, together in evaluation.pooled.items():
+        cells = [shown(summarise(evaluation, metric, structure), metric) for metric in OBJECT_METRICS]
+        table.add_row(structure, *cells)
+        figures = together.model_dump()
+        table.add_row(
+            f"{structure}, all in one pool",
+            *(shown(Spread(figures[metric], math.nan), metric) for metric in OBJECT_METRICS),
+        )
+    return table
+
+
 def shown(spread: Spread, metric: Metric) -> str:
     """A figure as tables print it: overlap in percent with one digit, distances with two."""
-    scale, digits = (100, 1) if metric in ("dice", "jaccard") else (1, 2)
+    scale, digits = (100, 1) if metric in SHARES else (1, 2)
     deviation = "" if math.isnan(spread.std) else f" ± {scale * spread.std:.{digits}f}"
     return f"{scale * spread.mean:.{digits}f}{deviation}"
 
@@ -227,34 +290,76 @@ def _held_out(dataset: Dataset, split: Split, on: str) -> tuple[Side, tuple[Case
     return "test", test
 
 
-def _classes_beside(masks: Path) -> tuple[str, ...]:
-    """The classes that the data set of a folder of masks names."""
+def _labels_beside(masks: Path) -> tuple[tuple[str, ...], int | None]:
+    """The classes that the data set of a folder of masks names, and the value of voxels that nobody annotated."""
     if not (masks.resolve().parent / "dataset.json").is_file():
         raise UserError(f"{masks} has no dataset.json beside it that names the classes. Copy it there.")
-    return read_dataset(masks.resolve().parent).classes
+    dataset = read_dataset(masks.resolve().parent)
+    return dataset.classes, dataset.ignore
 
 
 def _score(
     name: str,
     triples: Sequence[tuple[str, Path, Path]],
     classes: Sequence[str],
+    ignore: int | None,
     provenance: Mapping[str, str | int | None],
     voxels: bool,
+    objects: bool,
 ) -> Evaluation:
     """Scores of (patient, prediction, mask) triples."""
     scores: list[Score] = []
     spacings: set[float] = set()
+    tallies: dict[str, list[ObjectTally]] = {structure: [] for structure in classes[1:]}
+    ignored = 0
     for patient, predicted, reference in triples:
-        grid = read_grid(reference)
-        masks = (read_mask(predicted, len(classes), grid), read_mask(reference, len(classes)))
+        grid = _whole_grid(predicted, reference)
+        masks = (read_mask(predicted, classes, grid), read_mask(reference, classes, grid, ignore))
+        demand_annotated(masks[1], reference)
+        known = masks[1] != IGNORED
+        ignored += int(known.size - np.count_nonzero(known))
         spacing = (1.0,) * len(grid.shape) if voxels else grid.spacing_mm
         spacings.update(spacing)
-        for score in score_case(*masks, classes, spacing):
-            scores.append(Score(patient=patient, case=_stem(reference), **score._asdict()))
+        of_case = _tally(*masks, reference, grid, classes, spacing) if objects else {}
+        for score in score_case(*masks, classes, spacing, None if known.all() else known):
+            extra = _object_scores(of_case.get(score.structure))
+            scores.append(Score(patient=patient, case=without_ending(reference.name), **score._asdict(), **extra))
+        for structure, tally in of_case.items():
+            tallies[structure].append(tally)
     unit: Literal["mm", "voxels"] = "voxels" if spacings == {1.0} else "mm"
+    facts = {**provenance, **({IGNORED_VOXELS: ignored} if ignored else {})}
     return Evaluation(
-        name=name, structures=tuple(classes[1:]), unit=unit, scores=tuple(scores), provenance=dict(provenance)
+        name=name,
+        structures=tuple(classes[1:]),
+        unit=unit,
+        scores=tuple(scores),
+        provenance=facts,
+        pooled={each: PooledObjects(**_object_scores(pooled(some))) for each, some in tallies.items() if some},
     )
+
+
+def _tally(
+    predicted: np.ndarray,
+    mask: np.ndarray,
+    mask_file: Path,
+    grid: Grid,
+    classes: Sequence[str],
+    spacing: tuple[float, ...],
+) -> dict[str, ObjectTally]:
+    return tally_structures(predicted, mask, classes, spacing, instances_beside(mask_file, mask, grid))
+
+
+def _object_scores(tally: ObjectTally | None) -> dict[str, float]:
+    """The scores of a tally by their names here; none without a tally."""
+    return {} if tally is None else {f"object_{key}": value for key, value in score_objects(tally)._asdict().items()}
+
+
+def _empty_table(title: str, caption: str, metrics: Sequence[Metric], unit: str) -> Table:
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    table.add_column("structure")
+    for metric in metrics:
+        table.add_column(HEADINGS[metric].format(unit=unit), justify="right")
+    return table
 
 
 def _provenance(
@@ -276,7 +381,7 @@ def _provenance(
 
 def _summary(evaluation: Evaluation) -> dict[str, Any]:
     rows: dict[str, Any] = {
-        structure: {metric: _plain(summarise(evaluation, metric, structure)) for metric in METRICS}
+        structure: {metric: _plain(summarise(evaluation, metric, structure)) for metric in evaluation.metrics}
         for structure in (*evaluation.structures, MEAN)
     }
     return {"patients": len(evaluation.patients), "structures": rows, "empty_policy": EMPTY_POLICY}
@@ -295,25 +400,26 @@ def _without_summary(path: Path) -> Any:  # noqa: ANN401 - checked by the caller
 def _mask_files(folder: Path, classes: Sequence[str]) -> dict[str, Path]:
     """Mask files by the name of their case, without the maps that prediction may have put beside them."""
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder. Name a folder of masks, CASE.nii.gz.")
+        raise UserError(f"{folder} is no folder. Name a folder of masks.")
     maps = ("_uncertainty", *(f"_probabilities_{structure}" for structure in classes))
-    files = {_stem(path): path for path in sorted(folder.iterdir()) if path.name.endswith((".nii", ".nii.gz"))}
+    files = {without_ending(path.name): path for path in sorted(folder.iterdir()) if ending_of(path.name)}
     return {name: path for name, path in files.items() if not name.endswith(maps) and not name.startswith(".")}
 
 
-def _stem(path: Path) -> str:
-    return path.name.removesuffix(".gz").removesuffix(".nii")
+def _whole_grid(predicted: Path, reference: Path) -> Grid:
+    """The grid of a whole scan: that of the reference, unless it leaves slices without structures out."""
+    return read_grid(predicted if tells_by_name(reference) else reference)
 
 
 def _demand_partners(found: dict[str, Path], wanted: dict[str, Path], predictions: Path, masks: Path) -> None:
-    problems = [f"  {predictions / name}.nii.gz is missing" for name in wanted if name not in found]
-    problems += [f"  {masks / name}.nii.gz is missing" for name in found if name not in wanted]
+    problems = [f"  {predictions} holds no mask called {name}" for name in wanted if name not in found]
+    problems += [f"  {masks} holds no mask called {name}" for name in found if name not in wanted]
     if problems:
         raise UserError(
             "\n".join(["Each prediction needs a mask of the same name and the other way round:", *problems])
         )
     if not wanted:
-        raise UserError(f"{masks} holds no masks; expected files such as CASE.nii.gz.")
+        raise UserError(f"{masks} holds no masks; expected files that end in {', '.join(ENDINGS)}.")
 
 
 def _patient(case: str, pattern: str) -> str:

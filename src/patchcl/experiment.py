@@ -1,7 +1,10 @@
 """From a data folder and settings to a finished run; and from a stopped run to a finished one."""
 
 import json
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +19,8 @@ from patchcl.data.bank import Bank
 from patchcl.data.batches import Batches, Stream
 from patchcl.data.dataset import Case, Dataset, read_dataset
 from patchcl.data.duplicates import demand_no_leak
-from patchcl.data.plan import Plan, load_plan, make_plan, save_plan
+from patchcl.data.fingerprint import save_fingerprint
+from patchcl.data.plan import Plan, fingerprint_for, load_plan, make_plan, save_plan
 from patchcl.data.prepare import PreparedCase, prepare
 from patchcl.data.splits import Split, cases_of, load_split, make_split, save_split, visible_to_training
 from patchcl.engine import train
@@ -56,17 +60,23 @@ def start(data: Path, root: Path, settings: Settings, console: Console) -> Outco
     dataset = read_dataset(data, settings.split.patient_pattern)
     split = make_split(dataset, settings.split)
     visible = visible_to_training(dataset, split)
-    plan = make_plan(visible, settings.plan)
+    fingerprint = fingerprint_for(visible, settings.plan, split.labeled)
+    plan = make_plan(visible, settings.plan, fingerprint)
     device = _fabric(settings).device
-    cache = settings.cache or root.resolve().parent / "prepared"
-    settings = settings.model_copy(update={"data": data.resolve(), "cache": cache.resolve()})
+    cache = settings.cache or Path(os.path.realpath(root)).parent / "prepared"  # resolve() refuses rings
+    settings = settings.model_copy(update={"data": data.resolve(), "cache": Path(os.path.realpath(cache))})
 
     run = RunFolder.create(root)
     write_text(run.settings, settings_yaml(settings))
     save_plan(run.plan, plan)
+    save_fingerprint(run.fingerprint, fingerprint)
     save_split(run.split, split)
     write_json(run.provenance, provenance(device))
-    return _train(run, settings, visible, split, plan, console)
+    try:
+        return _train(run, settings, visible, split, plan, console)
+    except UserError:
+        run.remove_if_never_begun()
+        raise
 
 
 def resume(root: Path, console: Console) -> Outcome:
@@ -91,6 +101,7 @@ def _train(run: RunFolder, settings: Settings, dataset: Dataset, split: Split, p
     validation = Validation(prepared.validation, shown, plan, run, fabric.device)
     started = time.perf_counter()
     with (
+        _room_on(fabric.device),
         stop_on_signals() as stop,
         TrainingProgress(console, settings.method.name, settings.training.steps) as progress,
     ):
@@ -98,6 +109,18 @@ def _train(run: RunFolder, settings: Settings, dataset: Dataset, split: Split, p
     batches.close()
     _note_time(run, time.perf_counter() - started, done)
     return Outcome(run, done, stop)
+
+
+@contextmanager
+def _room_on(device: torch.device) -> Iterator[None]:
+    """Turn a lack of memory into a message that says what to do."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise UserError(
+            f"The memory of {device} is full. Make training.labeled_per_batch, training.unlabeled_per_batch or "
+            "plan.size smaller; patchcl check DATA says what fits."
+        ) from error
 
 
 def _fabric(settings: Settings) -> Fabric:
@@ -112,7 +135,9 @@ def _fabric(settings: Settings) -> Fabric:
 def _build(settings: Settings, plan: Plan) -> Method:
     torch.manual_seed(seed_for(settings.training.seed, "weights"))
     task = Task(
-        build_network=lambda: build_network(settings.network, len(plan.channels), len(plan.classes), plan.dimensions),
+        build_network=lambda: build_network(
+            settings.network, len(plan.channels), len(plan.classes), plan.size, plan.spacing_mm
+        ),
         classes=len(plan.classes),
         size=plan.size,
         steps=settings.training.steps,
@@ -127,13 +152,17 @@ def _build(settings: Settings, plan: Plan) -> Method:
 def _prepare(
     settings: Settings, dataset: Dataset, split: Split, plan: Plan, needs_unlabeled: bool, console: Console
 ) -> _Prepared:
-    """The labeled, unlabeled and validation scans, ready for the network; nothing of the test scans."""
+    """The labeled, unlabeled and validation scans, ready for the network; nothing of the test scans.
+
+    Labeled scans are unlabeled ones as well where nobody annotated them.
+    """
     groups = _Groups(
         labeled=cases_of(dataset, split.labeled, masked=True),
         unlabeled=cases_of(dataset, (*split.unlabeled, *split.labeled), masked=False) if needs_unlabeled else (),
         validation=cases_of(dataset, split.validation, masked=True),
     )
-    if needs_unlabeled and not groups.unlabeled:
+    partly = needs_unlabeled and plan.ignore is not None
+    if needs_unlabeled and not (groups.unlabeled or partly):
         raise UserError(
             f"{dataset.root} has no unlabeled scan, and {settings.method.name} learns from such. "
             "Add scans to imagesUn, hide masks with --labeled N, or use --method supervised."
@@ -146,7 +175,7 @@ def _prepare(
         done = iter(prepare(cases, plan, settings.cache, lambda ready, _: bar.update(task, completed=ready)))
     prepared = _Prepared(*(tuple(next(done) for _ in group) for group in groups))
     demand_no_leak(groups._asdict(), {case.name: case.signature for group in prepared for case in group})
-    return prepared
+    return prepared._replace(unlabeled=prepared.unlabeled + prepared.labeled) if partly else prepared
 
 
 class _Groups(NamedTuple):
@@ -164,10 +193,10 @@ def _batches(
     bank = Bank(prepared.labeled, plan, device, budget)
     labeled = Stream(bank, training.labeled_per_batch, "labeled", training.seed)
     if not prepared.unlabeled:
-        return Batches(labeled, None, settings.augment), None
-    bank = Bank(prepared.unlabeled, plan, device, budget)
+        return Batches(labeled, None, settings.augment, spacing_mm=plan.spacing_mm), None
+    bank = Bank(prepared.unlabeled, plan, device, budget, unlabeled=True)
     unlabeled = Stream(bank, training.unlabeled_per_batch, "unlabeled", training.seed)
-    return Batches(labeled, unlabeled, settings.augment, strong_views), _shown(bank)
+    return Batches(labeled, unlabeled, settings.augment, strong_views, plan.spacing_mm), _shown(bank)
 
 
 def _shown(bank: Bank) -> Tensor:

@@ -18,6 +18,11 @@ EMPTY_POLICY = (
     "image diagonal as 95HD and ASD; one that is neither present nor predicted scores Dice 1, Jaccard 1 and distance 0."
 )
 """How empty masks are scored; printed under every table."""
+IGNORE_POLICY = (
+    "Voxels that nobody annotated belong to neither mask. They bound no structure: where one meets them it has no "
+    "surface, unless it has none elsewhere; then all its annotated voxels stand for its surface."
+)
+"""How ignored voxels are scored; printed under tables of masks that have some."""
 
 
 class ClassScore(NamedTuple):
@@ -64,20 +69,33 @@ def average_surface_distance(
 
 
 def surface_distances(
-    predicted: Bool[np.ndarray, "*S"], reference: Bool[np.ndarray, "*S"], spacing_mm: Sequence[float]
+    predicted: Bool[np.ndarray, "*S"],
+    reference: Bool[np.ndarray, "*S"],
+    spacing_mm: Sequence[float],
+    known: Bool[np.ndarray, "*S"] | None = None,
 ) -> tuple[Float[np.ndarray, " surface"], Float[np.ndarray, " other_surface"]]:
     """From every surface voxel of either mask the distance in mm to the nearest surface voxel of the other mask.
+
+    Args:
+        predicted: The voxels of the structure.
+        reference: The same.
+        spacing_mm: Of the voxels.
+        known: The voxels that were annotated, by default all; the others are treated by `IGNORE_POLICY`.
 
     Returns:
         The distances from the prediction to the reference, then from the reference to the prediction. Where a mask
         is empty both hold the one value that `EMPTY_POLICY` asks for.
     """
+    if known is not None:
+        predicted, reference = predicted & known, reference & known
     if not (predicted.any() and reference.any()):
         both_empty = predicted.any() == reference.any()
         policy = np.array([0.0 if both_empty else image_diagonal(predicted.shape, spacing_mm)])
         return policy, policy
-    box = find_objects((predicted | reference).astype(np.uint8))[0]
-    surface, other = _surface(predicted[box]), _surface(reference[box])
+    tight = find_objects((predicted | reference).astype(np.uint8))[0]
+    box = tuple(slice(max(0, along.start - 1), along.stop + 1) for along in tight)  # with what bounds the structures
+    unknown = None if known is None else ~known[box]
+    surface, other = _surface(predicted[box], unknown), _surface(reference[box], unknown)
     return (
         distance_transform_edt(~other, sampling=spacing_mm)[surface],
         distance_transform_edt(~surface, sampling=spacing_mm)[other],
@@ -94,19 +112,29 @@ def score_case(
     reference: Integer[np.ndarray, "*S"],
     classes: Sequence[str],
     spacing_mm: Sequence[float],
+    known: Bool[np.ndarray, "*S"] | None = None,
 ) -> list[ClassScore]:
-    """One score per structure of `classes`, whose first entry is the background and is not scored."""
+    """One score per structure of `classes`, whose first entry is the background and is not scored.
+
+    Where `known` is false nothing is scored, see `IGNORE_POLICY`.
+    """
+    if known is not None:
+        predicted, reference = np.where(known, predicted, 0), np.where(known, reference, 0)
     return [
-        _score_structure(structure, predicted == value, reference == value, spacing_mm)
+        _score_structure(structure, predicted == value, reference == value, spacing_mm, known)
         for value, structure in enumerate(classes)
         if value > 0
     ]
 
 
 def _score_structure(
-    structure: str, predicted: Bool[np.ndarray, "*S"], reference: Bool[np.ndarray, "*S"], spacing_mm: Sequence[float]
+    structure: str,
+    predicted: Bool[np.ndarray, "*S"],
+    reference: Bool[np.ndarray, "*S"],
+    spacing_mm: Sequence[float],
+    known: Bool[np.ndarray, "*S"] | None,
 ) -> ClassScore:
-    to_reference, to_predicted = surface_distances(predicted, reference, spacing_mm)
+    to_reference, to_predicted = surface_distances(predicted, reference, spacing_mm, known)
     return ClassScore(
         structure=structure,
         dice=dice(predicted, reference),
@@ -116,5 +144,8 @@ def _score_structure(
     )
 
 
-def _surface(mask: Bool[np.ndarray, "*S"]) -> Bool[np.ndarray, "*S"]:
-    return np.asarray(mask & ~binary_erosion(mask))
+def _surface(mask: Bool[np.ndarray, "*S"], unknown: Bool[np.ndarray, "*S"] | None) -> Bool[np.ndarray, "*S"]:
+    if unknown is None:
+        return np.asarray(mask & ~binary_erosion(mask))
+    edge = mask & ~binary_erosion(mask | unknown)
+    return np.asarray(edge if edge.any() else mask)

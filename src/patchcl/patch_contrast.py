@@ -79,7 +79,9 @@ class PatchContrast(nn.Module):
         super().__init__()
         self.settings = settings
         self.classes = classes
-        self.side = tuple(patch_side(length, settings.patch_share, network.reduction) for length in size)
+        self.side = tuple(
+            patch_side(length, settings.patch_share, by) for length, by in zip(size, network.reduction, strict=True)
+        )
         self.reduction = network.reduction
         self.spread_ramp = settings.spread_ramp_share * steps
         self.student_head = embedding_head(network.encoded_channels, settings.embedding_size)

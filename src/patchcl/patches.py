@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from patchcl.batch import IGNORE
 from patchcl.losses.supervised import one_hot
 
 EntropySource = Literal["confidence", "attended"]
@@ -44,7 +45,7 @@ def patch_grid(
 
     Args:
         image: In [0, 1].
-        probs: One-hot masks or a teacher's probabilities.
+        probs: One-hot masks or a teacher's probabilities; all 0 where nobody annotated, which shows no class.
         side: Side of a patch along every spatial axis, at most that of the image.
         source: What the average patch entropy is taken of, and with it which way it guides. `confidence`: the map of
             the class; little entropy means that the teacher is sure, so guidance is 1 - Ē. `attended`: the image
@@ -60,7 +61,8 @@ def patch_grid(
         entropy = _by_class(grid_mean(binary_entropy(probs * image.mean(dim=1, keepdim=True).clamp(0, 1)), side))
         guidance = entropy
     confidence = _by_class(grid_mean(probs, side))
-    coverage = _by_class(grid_mean(one_hot(probs.argmax(dim=1), probs.shape[1]), side))
+    winner = probs.argmax(dim=1).masked_fill(probs.sum(dim=1) == 0, IGNORE)
+    coverage = _by_class(grid_mean(one_hot(winner, probs.shape[1]), side))
     place = torch.arange(confidence.shape[1], device=probs.device)
     return PatchGrid(*_located(place, probs.shape[2:], side), confidence, coverage, entropy, guidance)
 
@@ -99,7 +101,7 @@ def class_attended_features(
     probs: Float[Tensor, "B K *S"],
     chosen: ChosenPatches,
     side: Sequence[int],
-    reduction: int,
+    reduction: Sequence[int],
 ) -> Float[Tensor, "P F"]:
     """The mean feature of each chosen patch, every place weighted by the confidence in the patch's class there.
 
@@ -108,10 +110,11 @@ def class_attended_features(
         probs: At the resolution of the images.
         chosen: With corners in pixels of the images.
         side: Of a patch in pixels of the images: an even multiple of `reduction`, or the whole image.
-        reduction: Pixels of an image along each place of the features.
+        reduction: Pixels of an image along each place of the features, on every spatial axis.
     """
-    low = chosen._replace(corner=chosen.corner // reduction)
-    low_side = [max(1, length // reduction) for length in side]
+    corners = [chosen.corner[:, axis] // by for axis, by in enumerate(reduction)]
+    low = chosen._replace(corner=torch.stack(corners, dim=1))
+    low_side = [max(1, length // by) for length, by in zip(side, reduction, strict=True)]
     small = F.interpolate(probs, size=features.shape[2:], mode="area")
     attention = _crop(small.movedim(1, -1), low, low_side).flatten(1, -2)  # (P, places, K)
     seen = _crop(features.movedim(1, -1), low, low_side).flatten(1, -2)  # (P, places, F)

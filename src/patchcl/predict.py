@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -14,17 +13,24 @@ from scipy.special import entr
 from torch import Tensor, nn
 
 from patchcl.config import read_settings
+from patchcl.data.formats import DICOM, count_channels, ending_of, map_ending, mask_ending
+from patchcl.data.geometry import Grid
 from patchcl.data.plan import Plan, load_plan
 from patchcl.data.prepare import to_network_grid, to_scan_grid
 from patchcl.data.scan import Scan, read_image, write_map, write_mask
+from patchcl.data.scan_files import channel_of, find_scans
 from patchcl.errors import UserError
 from patchcl.networks import build_network
 from patchcl.run_folder import RunFolder
 
 Weights = Literal["teacher", "student"]
+Output = Literal["same", "nifti", "dicom-seg"]
+"""The format of masks: that of the scan, which is DICOM-SEG for a DICOM series, or one for all."""
 CPU = torch.device("cpu")
 BATCH_SIZE = 16
 """Slices that pass through the network at once; volumes, being larger, an eighth as many."""
+CPU_SHARE = 4
+"""So many times fewer on a CPU, which they spare half of the memory and a third of the time."""
 OVERLAP = 0.5
 """Share of a window that its neighbour covers too, for scans larger than what the network takes."""
 DATA_SET_FOLDERS = ("imagesTr", "imagesUn", "imagesTs", "labelsTr", "labelsTs")
@@ -37,11 +43,12 @@ class PredictionSummary(NamedTuple):
     failed: tuple[tuple[str, str], ...]  # case name, and what to do about it
 
 
-class Maps(NamedTuple):
-    """What to write beside the mask."""
+class Files(NamedTuple):
+    """What to write of every scan."""
 
-    probabilities: bool = False  # one file per structure
+    probabilities: bool = False  # beside the mask, one file per structure
     uncertainty: bool = False
+    output: Output = "same"
 
 
 def best_device(name: Literal["auto", "cpu", "cuda", "mps"] = "auto") -> torch.device:
@@ -74,7 +81,7 @@ def load_network(
     """
     plan = load_plan(run.plan)
     settings = read_settings(run.settings)
-    network = build_network(settings.network, len(plan.channels), len(plan.classes), plan.dimensions)
+    network = build_network(settings.network, len(plan.channels), len(plan.classes), plan.size, plan.spacing_mm)
     state = read_checkpoint(run, checkpoint)["method"]
     try:
         network.load_state_dict(_part(state, weights_used(state, weights)))
@@ -132,7 +139,8 @@ def network_probs(
     network: nn.Module, image: Tensor, plan: Plan, device: torch.device = CPU, batch_size: int = BATCH_SIZE
 ) -> Tensor:
     """Probabilities (N, K, *S), on the CPU, of prepared slices or volumes (N, C, *S)."""
-    at_once = batch_size if plan.dimensions == 2 else max(1, batch_size // 8)
+    share = (1 if plan.dimensions == 2 else 8) * (CPU_SHARE if device.type == "cpu" else 1)
+    at_once = max(1, batch_size // share)
     if plan.fit == "crop":
         return _by_windows(network, image, plan.size, device, at_once)
     return torch.cat([network(some.to(device)).float().softmax(dim=1).cpu() for some in torch.split(image, at_once)])
@@ -152,6 +160,7 @@ def predict_files(
     weights: Weights = "teacher",
     probabilities: bool = False,
     uncertainty: bool = False,
+    output: Output = "same",
     device: torch.device = CPU,
     report: Callable[[int, int], None] | None = None,
 ) -> PredictionSummary:
@@ -159,13 +168,14 @@ def predict_files(
 
     Args:
         run: The run whose network to use.
-        source: A NIfTI file, or a folder of CASE_0000.nii.gz, one file per channel; a network of one channel also
-            takes CASE.nii.gz.
-        out: Folder for CASE.nii.gz, with the affine of the scan bit for bit.
+        source: A scan, or a folder of them, named CASE_0000.nii.gz with one file per channel; where one file holds all
+            channels, also CASE.nii.gz. Any format does, and a DICOM series is a folder.
+        out: Folder for the masks, CASE.nii.gz, on the very grid of the scan.
         checkpoint: `last` or `best`.
         weights: `teacher` or `student`.
         probabilities: Write CASE_probabilities_<structure>.nii.gz too, restored linearly whatever the plan says.
         uncertainty: Write CASE_uncertainty.nii.gz too, see `uncertainty_of`.
+        output: The format of the masks. Maps have that of the scan, or TIFF for pictures and NIfTI for DICOM.
         device: Where to compute.
         report: Called with the number of scans done and of all.
 
@@ -175,7 +185,7 @@ def predict_files(
     scans = find_scans(source)
     _check_out(out, source)
     network, plan = load_network(run, checkpoint, weights, device)
-    return predict_cases(network, plan, scans, out, Maps(probabilities, uncertainty), device, report)
+    return predict_cases(network, plan, scans, out, Files(probabilities, uncertainty, output), device, report)
 
 
 def predict_cases(
@@ -183,7 +193,7 @@ def predict_cases(
     plan: Plan,
     scans: Mapping[str, tuple[Path, ...]],
     out: Path,
-    maps: Maps = Maps(),  # noqa: B008 - immutable
+    files: Files = Files(),  # noqa: B008 - immutable
     device: torch.device = CPU,
     report: Callable[[int, int], None] | None = None,
 ) -> PredictionSummary:
@@ -191,45 +201,15 @@ def predict_cases(
     done, failed = [], []
     for count, (name, paths) in enumerate(scans.items(), start=1):
         try:
-            _predict_case(network, plan, name, paths, out, maps, device)
+            _predict_case(network, plan, name, paths, out, files, device)
             done.append(name)
         except UserError as error:
             failed.append((name, str(error)))
+        except OSError as error:
+            failed.append((name, f"{name} cannot be written to {out}: {error.strerror}. Make room, or clear the way."))
         if report:
             report(count, len(scans))
     return PredictionSummary(tuple(done), tuple(failed))
-
-
-def find_scans(source: Path) -> dict[str, tuple[Path, ...]]:
-    """The files of every case in a folder, or of the one case that a file belongs to, in the order of channels.
-
-    Raises:
-        UserError: There is no NIfTI file.
-    """
-    if not source.exists():
-        raise UserError(f"{source} does not exist. Name a NIfTI file or a folder of NIfTI files.")
-    files = sorted(source.iterdir()) if source.is_dir() else sorted(source.parent.iterdir())
-    cases: dict[str, tuple[Path, ...]] = {}
-    for path in files:
-        if path.name.endswith((".nii", ".nii.gz")) and not path.name.startswith("."):
-            cases[case_name(path)] = (*cases.get(case_name(path), ()), path)
-    if source.is_dir() and cases:
-        return cases
-    if source.is_dir() or case_name(source) not in cases:
-        raise UserError(
-            f"{source} holds no scan: expected files that end in .nii.gz or .nii, such as CASE_0000.nii.gz."
-        )
-    return {case_name(source): cases[case_name(source)] if _channel(source) else (source,)}
-
-
-def case_name(path: Path) -> str:
-    """The case that a scan's file belongs to: its name without the ending and without the channel, such as _0000."""
-    return re.sub(r"(_00\d\d)?\.nii(\.gz)?$", "", path.name)
-
-
-def _channel(path: Path) -> str:
-    found = re.search(r"_(00\d\d)\.nii(\.gz)?$", path.name)
-    return found.group(1) if found else ""
 
 
 def _part(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
@@ -254,43 +234,64 @@ def _by_windows(network: nn.Module, image: Tensor, size: tuple[int, ...], device
 
 
 def _predict_case(
-    network: nn.Module, plan: Plan, name: str, paths: tuple[Path, ...], out: Path, maps: Maps, device: torch.device
+    network: nn.Module, plan: Plan, name: str, paths: tuple[Path, ...], out: Path, files: Files, device: torch.device
 ) -> None:
     _check_channels(paths, plan)
+    of_masks, of_maps = _endings(paths[0], files.output)
+    probs, grid = _probs_of(network, plan, paths, device)
+    mask = to_scan_grid(probs, grid, plan).argmax(axis=0)
+    write_mask(out / f"{name}{of_masks}", mask.astype(np.uint8), paths[0], plan.classes)
+    if files.probabilities or files.uncertainty:
+        smooth = to_scan_grid(probs, grid, plan.model_copy(update={"restore": "linear"}))
+        _write_maps(smooth, plan.classes, out / name, of_maps, files, paths[0])
+
+
+def _probs_of(network: nn.Module, plan: Plan, paths: tuple[Path, ...], device: torch.device) -> tuple[np.ndarray, Grid]:
+    """Probabilities (N, K, *S) where the network sees the scan, and the scan's grid; its voxels, often large, go."""
     scan = read_image(paths)
-    probs = network_probs(network, torch.from_numpy(to_network_grid(scan, plan)), plan, device).numpy()
-    mask = to_scan_grid(probs, scan.grid, plan).argmax(axis=0)
-    write_mask(out / f"{name}.nii.gz", mask.astype(np.uint8), like=paths[0])
-    if maps.probabilities or maps.uncertainty:
-        smooth = to_scan_grid(probs, scan.grid, plan.model_copy(update={"restore": "linear"}))
-        _write_maps(smooth, plan.classes, out / name, maps, paths[0])
+    image, grid = torch.from_numpy(to_network_grid(scan, plan)), scan.grid
+    del scan
+    return network_probs(network, image, plan, device).numpy(), grid
 
 
-def _write_maps(probs: np.ndarray, classes: Sequence[str], stem: Path, maps: Maps, like: Path) -> None:
-    if maps.probabilities:
+def _write_maps(probs: np.ndarray, classes: Sequence[str], stem: Path, ending: str, files: Files, like: Path) -> None:
+    if files.probabilities:
         for structure, prob in zip(classes[1:], probs[1:], strict=True):
-            write_map(stem.with_name(f"{stem.name}_probabilities_{structure}.nii.gz"), prob, like)
-    if maps.uncertainty:
-        write_map(stem.with_name(f"{stem.name}_uncertainty.nii.gz"), uncertainty_of(probs), like)
+            write_map(stem.with_name(f"{stem.name}_probabilities_{structure}{ending}"), prob, like)
+    if files.uncertainty:
+        write_map(stem.with_name(f"{stem.name}_uncertainty{ending}"), uncertainty_of(probs), like)
+
+
+def _endings(scan: Path, output: Output) -> tuple[str, str]:
+    """What the names of masks and of maps for a scan end in."""
+    same = mask_ending(ending_of(scan.name))
+    if output == "dicom-seg" and same != DICOM:
+        raise UserError(f"{scan} is no DICOM series, and DICOM-SEG has to refer to one. Take --format same or nifti.")
+    if output == "same":
+        return same, map_ending(ending_of(scan.name))
+    return DICOM if output == "dicom-seg" else ".nii.gz", ".nii.gz"
 
 
 def _check_channels(paths: tuple[Path, ...], plan: Plan) -> None:
-    found = [_channel(path) for path in paths]
-    expected = [f"{index:04d}" for index in range(len(plan.channels))]
-    if found == expected or (found == [""] and len(expected) == 1):
+    found = [channel_of(path) for path in paths]
+    held = sum(count_channels(path) for path in paths)
+    if held == len(plan.channels) and found in ([""], [f"{index:04d}" for index in range(len(paths))]):
         return
-    names = ", ".join(f"_{number}.nii.gz ({name})" for number, name in zip(expected, plan.channels, strict=True))
+    ending = ending_of(paths[0].name)
+    names = ", ".join(f"_{number:04d}{ending} ({name})" for number, name in enumerate(plan.channels))
     raise UserError(
-        f"{' and '.join(path.name for path in paths)}: the network takes {len(expected)} channel(s), in files that end "
-        f"in {names}. Rename or add files so that each case has exactly these."
+        f"{' and '.join(path.name for path in paths)}: the network takes {len(plan.channels)} channel(s), and {held} "
+        f"are here; expected files that end in {names}, or pictures in colour, which hold three each. "
+        "Rename or add files so that each case has exactly these."
     )
 
 
 def _check_out(out: Path, source: Path) -> None:
     """Predictions go to a folder of their own, where they can be neither taken for scans nor replace masks."""
     scans = source if source.is_dir() else source.parent
-    of_data_set = out.name in DATA_SET_FOLDERS and (out.resolve().parent / "dataset.json").exists()
-    if out.resolve() == scans.resolve() or of_data_set:
+    place = Path(os.path.realpath(out))  # where resolve() would stumble over a link to itself
+    of_data_set = out.name in DATA_SET_FOLDERS and (place.parent / "dataset.json").exists()
+    if place == Path(os.path.realpath(scans)) or of_data_set:
         raise UserError(f"{out} holds scans or masks of yours, which are never written over. Choose another folder.")
     try:
         out.mkdir(parents=True, exist_ok=True)

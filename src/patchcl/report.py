@@ -15,8 +15,9 @@ from patchcl.data.plan import Plan, load_plan
 from patchcl.data.splits import Split, load_split
 from patchcl.errors import UserError
 from patchcl.evaluate import (
+    HEADINGS,
     MEAN,
-    METRICS,
+    SHARES,
     Evaluation,
     Metric,
     counted,
@@ -25,6 +26,7 @@ from patchcl.evaluate import (
     summarise,
 )
 from patchcl.metrics import EMPTY_POLICY
+from patchcl.object_metrics import OBJECT_POLICY
 from patchcl.page import picture_uri, themed, write_page
 from patchcl.pictures import Panel, health_curves, learning_curves, overlay_grid, patient_chart, png
 from patchcl.report_health import health
@@ -84,7 +86,7 @@ def _content(facts: Sequence[RunFacts]) -> dict[str, Any]:
         "comparisons": comparisons,
         "mean": MEAN,
         "points": points,
-        "policy": EMPTY_POLICY,
+        "policies": [EMPTY_POLICY, *[OBJECT_POLICY] * any(each.pooled for each in evaluations.values())],
         "patients": themed(lambda theme: patient_chart(dice, theme)) if dice and not problems else None,
         "curves": themed(lambda theme: learning_curves(logs, theme)) if any(logs.values()) else None,
         "health": ailing,
@@ -205,21 +207,24 @@ def _table(facts: Sequence[RunFacts], stem: str) -> dict[str, Any]:
     """The scores of every structure and run, the best of each structure marked."""
     scored = {of.name: of.evaluations[stem] for of in facts if stem in of.evaluations}
     first = next(iter(scored.values()))
+    metrics = min((evaluation.metrics for evaluation in scored.values()), key=len)
     side, checkpoint = stem.split("_")
     chosen = "the end of training" if checkpoint == "last" else "the checkpoint that scored best on validation"
     return {
         "caption": f"{side}, {counted(len(first.patients))}, {chosen}; mean ± standard deviation over patients",
-        "unit": first.unit,
-        "groups": [(name, _group(scored, name)) for name in (*first.structures, MEAN)],
+        "headings": [HEADINGS[metric].format(unit=first.unit) for metric in metrics],
+        "groups": [(name, _group(scored, name, metrics)) for name in (*first.structures, MEAN)],
     }
 
 
-def _group(scored: Mapping[str, Evaluation], structure: str) -> list[tuple[str, list[tuple[str, bool]]]]:
+def _group(
+    scored: Mapping[str, Evaluation], structure: str, metrics: Sequence[Metric]
+) -> list[tuple[str, list[tuple[str, bool]]]]:
     """Of each run its figures, and whether each is the best."""
-    spreads = {name: {each: summarise(of, each, structure) for each in METRICS} for name, of in scored.items()}
-    best = {each: _best(each, [spread[each].mean for spread in spreads.values()]) for each in METRICS}
+    spreads = {name: {each: summarise(of, each, structure) for each in metrics} for name, of in scored.items()}
+    best = {each: _best(each, [spread[each].mean for spread in spreads.values()]) for each in metrics}
     return [
-        (name, [(shown(spread[each], each), spread[each].mean == best[each]) for each in METRICS])
+        (name, [(shown(spread[each], each), spread[each].mean == best[each]) for each in metrics])
         for name, spread in spreads.items()
     ]
 
@@ -228,7 +233,7 @@ def _best(metric: Metric, figures: Sequence[float]) -> float | None:
     """The best of several figures; None where all are alike."""
     if min(figures) == max(figures):
         return None
-    return max(figures) if metric in ("dice", "jaccard") else min(figures)
+    return max(figures) if metric in SHARES else min(figures)
 
 
 def _overlays(facts: Sequence[RunFacts], stem: str, evaluations: Mapping[str, Evaluation]) -> dict[str, str] | None:

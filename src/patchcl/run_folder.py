@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from threading import get_ident
@@ -17,6 +18,7 @@ class RunFolder:
         self.root = root
         self.settings = root / "settings.yaml"
         self.plan = root / "plan.yaml"
+        self.fingerprint = root / "fingerprint.json"
         self.split = root / "split.json"
         self.provenance = root / "provenance.json"
         self.log_jsonl = root / "log.jsonl"
@@ -63,6 +65,11 @@ class RunFolder:
                 f"{root} holds no run: {run.settings.name} is missing. Name a folder made by patchcl train."
             )
         return run
+
+    def remove_if_never_begun(self) -> None:
+        """Make room for the next attempt, unless a first step was done."""
+        if not self.log_jsonl.exists():
+            shutil.rmtree(self.root, ignore_errors=True)
 
     def checkpoint(self, name: str) -> Path:
         """The file of checkpoint `name`, which is `last` or `best`.

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from patchcl.data.dataset import Case
+from patchcl.data.formats import format_of, pictures
 from patchcl.data.plan import Plan
-from patchcl.data.scan import read_image, read_mask
+from patchcl.data.scan import IGNORED, read_image, read_mask
 from patchcl.errors import UserError
 
 MARGIN = 0.6
@@ -29,20 +30,26 @@ class TellingSlice(NamedTuple):
 def telling_slice(case: Case, predictions: Sequence[Path], plan: Plan) -> TellingSlice:
     """The slice of `case` that tells most, with its reference and with `predictions`.
 
+    Where the network sees volumes, slices are taken along the coarsest axis of the scan, the last of equals.
+
     Raises:
         UserError: The scan has no mask, or a file cannot be read.
     """
     if case.mask is None:
         raise UserError(f"{case.name} has no mask to compare with.")
     scan = read_image(case.images)
-    volumes = [read_mask(path, len(plan.classes), scan.grid) for path in (case.mask, *predictions)]
-    axis = plan.slice_axis
+    volumes = [read_mask(path, plan.classes, scan.grid, plan.ignore) for path in (case.mask, *predictions)]
+    volumes[0][volumes[0] == IGNORED] = 0  # what nobody annotated is shown as background
+    spacing = scan.grid.spacing_mm
+    axis = plan.slice_axis if plan.dimensions == 2 else max(range(len(spacing)), key=lambda at: (spacing[at], at))
     flat = len(scan.grid.shape) == 2
     others = tuple(other for other in range(len(scan.grid.shape)) if flat or other != axis)
     place = 0 if flat else int((volumes[0] > 0).sum(axis=others).argmax())
     slices = [volume if flat else np.take(volume, place, axis) for volume in (scan.voxels[0], *volumes)]
+    if format_of(case.images[0]) is pictures.FORMAT:
+        slices = [each.T for each in slices]  # from rows and columns to X and Y, so that it is shown upright
     box = _box(slices[1:])
-    width, height = (scan.grid.spacing_mm[other] for other in others)
+    width, height = (spacing[other] for other in others)
     return TellingSlice(place, slices[0][box], [mask[box] for mask in slices[1:]], height / width)
 
 

@@ -7,7 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from patchcl.batch import IGNORE
 from patchcl.calibration import Tally, tally, trust
+from patchcl.data.ignored import classes_of
 from patchcl.data.plan import Plan
 from patchcl.data.prepare import PreparedCase
 from patchcl.methods.base import Method
@@ -35,15 +37,15 @@ class Validation:
         if self.shown is not None:
             self._draw(method, self.shown, step)
         judged = [self._judge(method, case) for case in self.cases]
-        dice = torch.stack([dice for dice, _ in judged]).mean(dim=0).tolist()
+        dice = torch.stack([dice for dice, _ in judged]).nanmean(dim=0).tolist()
         structures = {f"validation_dice_{name}": value for name, value in zip(self.plan.classes[1:], dice, strict=True)}
         health = trust([tallied for _, tallied in judged], self.plan.classes) | method.health()
         numbers = {name: value for name, value in health.items() if math.isfinite(value)}  # what JSON can hold
         return {"validation_dice": sum(dice) / len(dice), **structures, **numbers}
 
     def _judge(self, method: Method, case: PreparedCase) -> tuple[Tensor, Tally]:
-        """(K - 1,) Dice of each structure, 1 where it is absent from prediction and mask; and the sums for trust."""
-        image, mask = torch.from_numpy(np.load(case.image)), torch.from_numpy(np.load(_mask_of(case)))
+        """(K - 1,) Dice of each structure over annotated pixels, and the sums for trust."""
+        image, mask = torch.from_numpy(np.load(case.image)), classes_of(torch.from_numpy(np.load(_mask_of(case))))
         probs = network_probs(method.teacher, image, self.plan, self.device)
         return _dice(probs.argmax(dim=1), mask, len(self.plan.classes)), tally(probs, mask, method.confidence_threshold)
 
@@ -57,10 +59,13 @@ class Validation:
 
 
 def _dice(predicted: Tensor, mask: Tensor, classes: int) -> Tensor:
+    """Of each structure, 1 where it is absent from prediction and mask; NaN if nothing is annotated."""
+    predicted = predicted.masked_fill(mask == IGNORE, IGNORE)
     structures = torch.arange(1, classes).view(-1, *[1] * mask.ndim)
     found, true = (predicted == structures).flatten(1), (mask == structures).flatten(1)
     size = found.sum(dim=1) + true.sum(dim=1)
-    return torch.where(size > 0, 2 * (found & true).sum(dim=1) / size.clamp(min=1), 1.0)
+    absent = 1.0 if (mask != IGNORE).any() else math.nan
+    return torch.where(size > 0, 2 * (found & true).sum(dim=1) / size.clamp(min=1), absent)
 
 
 def _mask_of(case: PreparedCase) -> str:

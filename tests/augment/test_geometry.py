@@ -144,6 +144,31 @@ def test_a_rotation_keeps_shapes_and_distances_in_pixels(size):
     assert found.std(dim=0).min() > 1, "and they do turn, about every axis"
 
 
+@pytest.mark.parametrize(
+    ("size", "spacing_mm"), [((32, 48), (1.5, 1.0)), ((24, 24, 12), (1.0, 1.0, 2.0))], ids=["oblong", "volume"]
+)
+def test_a_rotation_keeps_distances_in_mm_where_voxels_are_not_cubes(size, spacing_mm):
+    place_mm = torch.tensor((4.5, 3.0, 2.0)[: len(size)])
+    spacing = torch.tensor(spacing_mm)
+    settings = NOTHING.model_copy(update={"rotate_degrees": 180.0})
+    transforms = draw_transforms(32, size, settings, seeded(), spacing_mm)
+    spots = warp_all(bright_at(tuple((place_mm / spacing).tolist()), size), transforms)[0]
+    found_mm = centres(spots) * spacing
+    torch.testing.assert_close(found_mm.norm(dim=1), place_mm.norm().expand(32), rtol=0.06, atol=0)
+    assert (centres(spots).std(dim=0) > 1).all()
+
+
+def test_thick_slices_turn_in_their_plane_alone():
+    size, spacing_mm = (16, 16, 8), (1.0, 1.2, 4.0)
+    settings = AugmentSettings(flip=False, scale=0, shift=0)
+    transforms = draw_transforms(32, size, settings, seeded(), spacing_mm)
+    assert torch.equal(transforms[:, 0], torch.tensor([1.0, 0, 0, 0]).expand(32, 4))  # the last axis comes first
+    assert torch.equal(transforms[:, 1:, 0], torch.zeros(32, 2))
+    assert transforms[:, 1, 2].abs().max() > 0.2, "and they do turn"
+    thin = draw_transforms(32, size, settings, seeded(), (1.0, 1.2, 3.0))
+    assert thin[:, 0, 1:3].abs().amin(dim=0).min() > 0
+
+
 @pytest.mark.parametrize("size", [(32, 32), (24, 48), (20, 24, 32)])
 def test_a_zoom_is_the_same_along_every_axis(size):
     place = torch.tensor((3.0, 3.0, 3.0)[: len(size)])

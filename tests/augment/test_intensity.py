@@ -7,7 +7,14 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from patchcl.augment.intensity import _add_noise, _blur, _change_contrast, _change_gamma, change_intensity
+from patchcl.augment.intensity import (
+    _add_noise,
+    _blur,
+    _change_colour,
+    _change_contrast,
+    _change_gamma,
+    change_intensity,
+)
 
 SIZES = pytest.mark.parametrize("size", [(12, 10), (6, 8, 7)], ids=["slices", "volumes"])
 
@@ -62,10 +69,10 @@ def test_channels_share_the_range_of_their_image():
 
 
 @pytest.mark.parametrize("strength", [0.5, 1.0])
-def test_all_four_changes_happen_one_after_the_other(strength):
+def test_all_changes_happen_one_after_the_other(strength):
     image, generator = images((12, 10)), seeded()
     expected = image
-    for change in (_change_gamma, _change_contrast, _blur, _add_noise):
+    for change in (_change_gamma, _change_contrast, _change_colour, _blur, _add_noise):
         expected = change(expected, strength, generator)
     torch.testing.assert_close(change_intensity(image, strength, seeded()), expected.clamp(0, 1))
 
@@ -161,3 +168,23 @@ def test_channels_of_an_image_change_alike(change):
     changed = change(image, 1.0, seeded())
     torch.testing.assert_close(changed, changed[:, :1].expand_as(changed))
     assert (changed - image).abs().max() > 0.05
+
+
+@SIZES
+def test_grey_images_have_no_colour_to_change(size):
+    image, generator = images(size, channels=1), seeded()
+    assert torch.equal(_change_colour(image, 1.0, generator), image)
+    assert torch.equal(generator.get_state(), seeded().get_state())
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_each_channel_has_a_contrast_and_a_brightness_of_its_own(strength):
+    """Means move by a normal of 0.05, deviations by the exponential of one of 0.15; no channel follows another."""
+    image = images((6, 6), batch=4000, channels=3)
+    changed = _change_colour(image, strength, seeded())
+    moved = changed.mean(dim=(2, 3)) - image.mean(dim=(2, 3))
+    stretched = (changed.std(dim=(2, 3)) / image.std(dim=(2, 3))).log()
+    for drawn, deviation in ((moved, 0.05 * strength), (stretched, 0.15 * strength)):
+        torch.testing.assert_close(drawn.std(dim=0), torch.full((3,), deviation), rtol=0.05, atol=0)
+        assert (torch.corrcoef(drawn.T) - torch.eye(3)).abs().max() < 0.07
+    assert torch.corrcoef(torch.stack([moved.flatten(), stretched.flatten()]))[0, 1].abs() < 0.07

@@ -6,14 +6,18 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from patchcl.networks import NetworkSettings, build_network
-from patchcl.networks.unet import UNet
+from patchcl.networks.unet import UNet, halvings
 
 SMALL = (4, 8, 16)
 
 
+def small(size, channels=1, classes=2, features=SMALL, norm="batch"):
+    return UNet(halvings(size, None, len(features) - 1), channels, classes, features, norm)
+
+
 def test_the_default_is_the_network_of_the_published_tables():
     """1.81 M in SSL4MIS; interpolating instead of transposed convolutions or not, it stays below 2 M."""
-    weights = build_network(NetworkSettings(), channels=1, classes=4, dimensions=2).parameters()
+    weights = build_network(NetworkSettings(), channels=1, classes=4, size=(256, 256)).parameters()
     assert 1.8e6 < sum(weight.numel() for weight in weights if weight.requires_grad) < 2.0e6
 
 
@@ -23,22 +27,47 @@ def test_the_default_is_the_network_of_the_published_tables():
         ((16, 24), SMALL),
         ((17, 23), SMALL),
         ((16, 8), (4, 8)),
-        ((8, 12, 16), SMALL),
-        ((9, 11, 13), SMALL),
+        ((16, 20, 16), SMALL),
+        ((17, 19, 21), SMALL),
     ],
 )
 def test_logits_have_the_size_of_the_image_and_features_a_fraction_of_it(size, features):
-    network = UNet(len(size), channels=3, classes=5, features=features)
+    network = small(size, channels=3, classes=5, features=features)
     image = torch.randn(2, 3, *size)
     assert network(image).shape == (2, 5, *size)
-    assert network.reduction == 2 ** (len(features) - 1)
-    assert network.encode(image).shape == (2, features[-1], *(length // network.reduction for length in size))
+    assert network.reduction == (2 ** (len(features) - 1),) * len(size)
+    smallest = [length // by for length, by in zip(size, network.reduction, strict=True)]
+    assert network.encode(image).shape == (2, features[-1], *smallest)
     assert network.encoded_channels == features[-1]
+
+
+@pytest.mark.parametrize(
+    ("size", "spacing_mm", "factors"),
+    [
+        ((256, 256), None, [(2, 2)] * 4),
+        ((32, 48, 32), None, [(2, 2, 2)] * 3 + [(1, 1, 1)]),
+        ((64, 128, 8), None, [(2, 2, 2), (2, 2, 1), (2, 2, 1), (2, 2, 1)]),
+        ((128, 128, 16), (1.5, 1.5, 10.0), [(2, 2, 1), (2, 2, 1), (2, 2, 2), (2, 2, 2)]),
+        ((128, 128, 3), (1.0, 1.0, 2.0), [(2, 2, 1)] * 4),
+        ((8, 64, 64), (0.5, 1.0, 1.5), [(2, 1, 1), (1, 2, 2), (1, 2, 2), (1, 2, 2)]),
+    ],
+    ids=["slices", "small", "flat", "thick slices", "few slices", "one fine axis"],
+)
+def test_an_axis_is_halved_when_the_others_are_as_coarse_and_while_it_is_long_enough(size, spacing_mm, factors):
+    assert halvings(size, spacing_mm, levels=4) == factors
+
+
+def test_volumes_of_thick_slices_pass_through_the_default_network():
+    network = build_network(NetworkSettings(features=(2, 2, 2, 2, 2)), 1, 3, (64, 48, 5), (1.0, 1.0, 6.0))
+    image = torch.randn(1, 1, 64, 48, 5)
+    assert network.reduction == (16, 8, 1)
+    assert network.encode(image).shape == (1, 2, 4, 6, 5)
+    assert network(image).shape == (1, 3, 64, 48, 5)
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_the_logits_are_made_of_the_encoded_features(dimensions):
-    network = UNet(dimensions, channels=1, classes=2, features=SMALL).eval()
+    network = small((16,) * dimensions).eval()
     image, seen = torch.randn(2, 1, *[16] * dimensions), []
     with network.up[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])):
         logits = network(image)
@@ -51,7 +80,7 @@ def test_the_logits_are_made_of_the_encoded_features(dimensions):
     ("norm", "layer"), [("batch", nn.BatchNorm2d), ("instance", nn.InstanceNorm2d), ("group", nn.GroupNorm)]
 )
 def test_a_gradient_reaches_every_weight_whatever_the_norm(norm, layer):
-    network = build_network(NetworkSettings(features=(8, 16, 24), norm=norm), channels=2, classes=3, dimensions=2)
+    network = build_network(NetworkSettings(features=(8, 16, 24), norm=norm), channels=2, classes=3, size=(16, 16))
     network(torch.randn(2, 2, 16, 16)).square().mean().backward()
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in network.parameters())
     still = [
@@ -65,14 +94,14 @@ def test_a_gradient_reaches_every_weight_whatever_the_norm(norm, layer):
 
 
 def test_only_the_way_down_learns_from_encoded_features():
-    network = UNet(2, channels=1, classes=2, features=SMALL)
+    network = small((16, 16))
     network.encode(torch.randn(2, 1, 16, 16)).square().mean().backward()
     reached = {name.split(".")[0] for name, weight in network.named_parameters() if weight.grad is not None}
     assert reached == {"inlet", "down"}
 
 
 def test_dropout_is_everywhere_and_drops_while_training_alone():
-    network = build_network(NetworkSettings(features=SMALL, dropout=0.5), channels=1, classes=2, dimensions=2)
+    network = build_network(NetworkSettings(features=SMALL, dropout=0.5), channels=1, classes=2, size=(16, 16))
     assert [module.p for module in network.modules() if isinstance(module, _DropoutNd)] == [0.5] * 2 * (3 + 2)
     image = torch.randn(2, 1, 16, 16)
     assert not torch.equal(network(image), network(image))
@@ -83,7 +112,7 @@ def test_dropout_is_everywhere_and_drops_while_training_alone():
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_perturbed_features_miss_whole_channels_on_every_level_and_keep_their_mean(dimensions):
     """What the decoder is given, with and without, by hooks on its blocks."""
-    network, seen = UNet(dimensions, channels=1, classes=2, features=(32, 32, 32), norm="instance").eval(), []
+    network, seen = small((16,) * dimensions, features=(32, 32, 32), norm="instance").eval(), []
     for up in network.up:
         up.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
     image = torch.randn(4, 1, *[16] * dimensions)
@@ -99,7 +128,7 @@ def test_perturbed_features_miss_whole_channels_on_every_level_and_keep_their_me
 
 
 def test_without_perturbation_nothing_is_drawn():
-    network, image = UNet(2, channels=1, classes=2, features=SMALL), torch.randn(2, 1, 16, 16)
+    network, image = small((16, 16)), torch.randn(2, 1, 16, 16)
     state = torch.get_rng_state()
     assert torch.equal(network(image, feature_dropout=0.0), network(image))
     assert torch.equal(torch.get_rng_state(), state)
@@ -109,7 +138,7 @@ def test_without_perturbation_nothing_is_drawn():
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated:DeprecationWarning")  # what torch.compile imports
 @pytest.mark.parametrize(("dimensions", "feature_dropout"), [(2, 0.0), (3, 0.0), (2, 0.5)])
 def test_it_compiles_in_one_piece_and_computes_the_same(dimensions, feature_dropout):
-    network = build_network(NetworkSettings(features=(8, 16)), 1, 3, dimensions)
+    network = build_network(NetworkSettings(features=(8, 16)), 1, 3, (8,) * dimensions)
     image = torch.rand(2, 1, *(8,) * dimensions)
     compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
     logits = []

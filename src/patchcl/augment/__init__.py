@@ -10,7 +10,7 @@ class AugmentSettings(Section):
 
     flip: bool = Field(True, description="Mirror along any axis.")
     quarter_turns: bool = Field(True, description="Turn slices by multiples of 90 degrees, where they are square.")
-    rotate_degrees: float = Field(20.0, ge=0, le=180)
+    rotate_degrees: float = Field(20.0, ge=0, le=180, description="In every plane; thick slices turn in theirs alone.")
     one_at_a_time: bool = Field(
         False,
         description="As in SSL4MIS: half of the images are turned by quarters and mirrored along one axis, a quarter "

@@ -8,19 +8,30 @@ from torch import Generator, Tensor
 
 from patchcl.augment import AugmentSettings
 
+THICK = 3.0
+"""Two axes whose spacings differ by more than this factor span no plane to rotate in."""
 
-def draw_transforms(batch: int, size: tuple[int, ...], settings: AugmentSettings, generator: Generator) -> Tensor:
+
+def draw_transforms(
+    batch: int,
+    size: tuple[int, ...],
+    settings: AugmentSettings,
+    generator: Generator,
+    spacing_mm: tuple[float, ...] | None = None,
+) -> Tensor:
     """Random affine maps (B, D, D + 1) from output to input coordinates, as `F.affine_grid` wants them.
 
-    Coordinates run from -1 to 1 along every axis, last axis first. Rotations and zooms keep the shape of pixels: a
-    circle stays a circle in an image that is not square.
+    Coordinates run from -1 to 1 along every axis, last axis first. Rotations and zooms keep shapes, in mm if
+    `spacing_mm` is given and else in pixels: a circle stays a circle in an image that is not square. Thick slices turn
+    in their plane alone.
     """
     dimensions, device = len(size), generator.device
-    turn = torch.matrix_exp(_skew(batch, dimensions, settings.rotate_degrees, generator))
+    spacing = torch.tensor((spacing_mm or (1.0,) * dimensions)[::-1], dtype=torch.float32, device=device)
+    turn = torch.matrix_exp(_skew(batch, spacing, settings.rotate_degrees, generator))
     zoom = torch.exp(_uniform((batch, 1, 1), generator) * -math.log(1 - settings.scale))
     arranged = _one_at_a_time if settings.one_at_a_time else _everything
     matrix = arranged(turn, size, settings, generator) * zoom
-    extent = torch.tensor(size[::-1], dtype=torch.float32, device=device)
+    extent = torch.tensor(size[::-1], dtype=torch.float32, device=device) * spacing
     matrix = matrix * extent.view(1, 1, -1) / extent.view(1, -1, 1)
     shift = _uniform((batch, dimensions, 1), generator) * 2 * settings.shift
     return torch.cat([matrix, shift], dim=2)
@@ -41,9 +52,11 @@ def _uniform(shape: tuple[int, ...], generator: Generator) -> Tensor:
     return torch.rand(shape, generator=generator, device=generator.device) * 2 - 1
 
 
-def _skew(batch: int, dimensions: int, degrees: float, generator: Generator) -> Tensor:
-    """Random skew-symmetric matrices whose exponentials turn by up to `degrees` in every coordinate plane."""
-    angles = _uniform((batch, dimensions, dimensions), generator).triu(diagonal=1) * math.radians(degrees)
+def _skew(batch: int, spacing: Tensor, degrees: float, generator: Generator) -> Tensor:
+    """Random skew-symmetric matrices whose exponentials turn by up to `degrees` in every plane that is not THICK."""
+    angles = _uniform((batch, len(spacing), len(spacing)), generator).triu(diagonal=1) * math.radians(degrees)
+    ratio = spacing.unsqueeze(0) / spacing.unsqueeze(1)
+    angles = angles * ((ratio <= THICK) & (ratio >= 1 / THICK))
     return angles - angles.transpose(1, 2)
 
 

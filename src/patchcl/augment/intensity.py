@@ -6,9 +6,10 @@ from torch import Generator, Tensor
 
 
 def change_intensity(image: Tensor, strength: float, generator: Generator) -> Tensor:
-    """Random gamma, contrast, brightness, blur and noise, drawn for every image of a batch (B, C, *S).
+    """Random gamma, contrast, brightness, colour, blur and noise, drawn for every image of a batch (B, C, *S).
 
-    Each image keeps to its own range of values. `strength` 0 changes nothing, 1 is the strong view.
+    Each image keeps to its own range of values, which its channels share. `strength` 0 changes nothing, 1 is the
+    strong view.
     """
     if strength == 0:
         return image
@@ -17,6 +18,7 @@ def change_intensity(image: Tensor, strength: float, generator: Generator) -> Te
     unit = (image - low) / (high - low).clamp(min=1e-6)
     unit = _change_gamma(unit, strength, generator)
     unit = _change_contrast(unit, strength, generator)
+    unit = _change_colour(unit, strength, generator)
     unit = _blur(unit, strength, generator)
     unit = _add_noise(unit, strength, generator)
     return unit.clamp(0, 1) * (high - low) + low
@@ -38,6 +40,15 @@ def _change_contrast(unit: Tensor, strength: float, generator: Generator) -> Ten
     factor = torch.exp(0.35 * strength * _per_image(unit, generator, normal=True)).clamp(0.4, 2.5)
     offset = 0.15 * strength * _per_image(unit, generator, normal=True)
     return (unit - mean) * factor + mean + offset
+
+
+def _change_colour(unit: Tensor, strength: float, generator: Generator) -> Tensor:
+    """Contrast and brightness of each channel, as between stains; nothing, and no draw, where there is one channel."""
+    if unit.shape[1] == 1:
+        return unit
+    mean = unit.mean(dim=list(range(2, unit.ndim)), keepdim=True)
+    draws = strength * torch.randn((2, *mean.shape), generator=generator, device=generator.device)
+    return (unit - mean) * torch.exp(0.15 * draws[0]).clamp(0.5, 2) + mean + 0.05 * draws[1]
 
 
 def _add_noise(unit: Tensor, strength: float, generator: Generator) -> Tensor:

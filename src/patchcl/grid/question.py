@@ -152,9 +152,14 @@ def counted_labeled(labeled: int | None) -> str:
 def data_fingerprint(dataset: Dataset) -> str:
     """The sha256 of which scans and masks there are and how large, in hex; wherever the data set lies."""
     files = [file for case in dataset.cases for file in (*case.images, case.mask) if file is not None]
-    sizes = {file.relative_to(dataset.root).as_posix(): file.stat().st_size for file in files}
+    sizes = {file.relative_to(dataset.root).as_posix(): _bytes_of(file) for file in files}
     known = [dataset.channels, dataset.classes, sizes]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+def _bytes_of(path: Path) -> int:
+    """Of a file, or of all files in the folder of a DICOM series."""
+    return sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else (path,)))
 
 
 def _demand_known(methods: Sequence[str]) -> None:

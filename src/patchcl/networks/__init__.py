@@ -1,10 +1,11 @@
 """Networks that segment, and whose encoder can be asked for its features."""
 
+from collections.abc import Sequence
 from typing import Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from patchcl.networks.unet import GROUPS, UNet
+from patchcl.networks.unet import GROUPS, UNet, halvings
 from patchcl.section import Section
 
 
@@ -26,6 +27,17 @@ class NetworkSettings(Section):
         return self
 
 
-def build_network(settings: NetworkSettings, channels: int, classes: int, dimensions: int) -> UNet:
-    """The network that `settings` describe, for images of `channels` and masks of `classes`, in 2 or 3 dimensions."""
-    return UNet(dimensions, channels, classes, settings.features, settings.norm, settings.dropout)
+def build_network(
+    settings: NetworkSettings,
+    channels: int,
+    classes: int,
+    size: Sequence[int],
+    spacing_mm: Sequence[float] | None = None,
+) -> UNet:
+    """The network that `settings` describe, for images of `channels` and masks of `classes`.
+
+    It takes images of any size; `size` and `spacing_mm` are what it learns from, in 2 or 3 dimensions, and decide which
+    axes its levels halve.
+    """
+    factors = halvings(size, spacing_mm, len(settings.features) - 1)
+    return UNet(factors, channels, classes, settings.features, settings.norm, settings.dropout)

@@ -1,15 +1,18 @@
 """A U-Net out of MONAI's blocks that offers its encoder beside its logits."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from monai.networks.nets.basic_unet import Down, TwoConv
+from monai.networks.nets.basic_unet import TwoConv
 from torch import Tensor, nn
 
 GROUPS = 8
+LEAST = 4
+"""Places along every axis of the deepest features, as far as the image has them."""
 
 NORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "batch": ("batch", {}),
@@ -21,12 +24,14 @@ NORMS: dict[str, tuple[str, dict[str, Any]]] = {
 class UNet(nn.Module):
     """Encoder and decoder with skip connections, one level for every entry of `features`.
 
+    `factors` say how much each level after the first shrinks every spatial axis.
+
     Source: Ronneberger et al., 2015, https://arxiv.org/abs/1505.04597; levels and widths as in SSL4MIS.
     """
 
     def __init__(
         self,
-        dimensions: int,
+        factors: Sequence[tuple[int, ...]],
         channels: int,
         classes: int,
         features: Sequence[int],
@@ -35,20 +40,21 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         leaky = ("LeakyReLU", {"negative_slope": 0.01, "inplace": True})
+        levels = list(zip(factors, pairwise(features), strict=True))
+        dimensions = len(factors[0])
         self.encoded_channels = features[-1]
-        self.reduction = 2 ** (len(features) - 1)
+        self.reduction = tuple(math.prod(along) for along in zip(*factors, strict=True))
         self.inlet = TwoConv(dimensions, channels, features[0], leaky, NORMS[norm], True, dropout)
         self.down = nn.ModuleList(
-            Down(dimensions, wide, deep, leaky, NORMS[norm], True, dropout) for wide, deep in pairwise(features)
+            Down(factor, wide, deep, leaky, NORMS[norm], dropout) for factor, (wide, deep) in levels
         )
         self.up = nn.ModuleList(
-            Up(dimensions, deep, wide, leaky, NORMS[norm], dropout)
-            for wide, deep in zip(reversed(features[:-1]), reversed(features[1:]), strict=True)
+            Up(factor, deep, wide, leaky, NORMS[norm], dropout) for factor, (wide, deep) in reversed(levels)
         )
         self.classify = getattr(nn, f"Conv{dimensions}d")(features[0], classes, kernel_size=1)
 
     def encode(self, image: Tensor) -> Tensor:
-        """The deepest features, (B, F, *S / 2**levels), of an image (B, C, *S)."""
+        """The deepest features, (B, F, *S / reduction), of an image (B, C, *S)."""
         return self._levels(image)[-1]
 
     def forward(self, image: Tensor, feature_dropout: float = 0.0) -> Tensor:
@@ -77,21 +83,59 @@ class UNet(nn.Module):
         return levels
 
 
+def halvings(size: Sequence[int], spacing_mm: Sequence[float] | None, levels: int) -> list[tuple[int, ...]]:
+    """By how much each of `levels` shrinks every axis of images of `size`: 2, or 1 for an axis that waits.
+
+    An axis waits for the others while its voxels are at least twice as wide as theirs, and for good where half of it
+    would be less than LEAST. Without `spacing_mm` all axes are equally fine.
+
+    Source: Isensee et al., 2021, https://arxiv.org/abs/1904.08128, for the rule.
+    """
+    lengths, widths, factors = list(size), list(spacing_mm or [1.0] * len(size)), []
+    for _ in range(levels):
+        able = [length >= 2 * LEAST for length in lengths]
+        finest = min((width for width, may in zip(widths, able, strict=True) if may), default=0.0)
+        factor = tuple(2 if may and width < 2 * finest else 1 for width, may in zip(widths, able, strict=True))
+        lengths = [length // by for length, by in zip(lengths, factor, strict=True)]
+        widths = [width * by for width, by in zip(widths, factor, strict=True)]
+        factors.append(factor)
+    return factors
+
+
+class Down(nn.Module):
+    """Shrinks features by the largest of each group of neighbours, then looks at them.
+
+    MONAI's `Down` does the same, but halves every axis.
+    """
+
+    def __init__(
+        self, factor: tuple[int, ...], wide: int, deep: int, act: tuple[str, Any], norm: tuple[str, Any], dropout: float
+    ) -> None:
+        super().__init__()
+        self.shrink = getattr(nn, f"MaxPool{len(factor)}d")(factor)
+        self.convs = TwoConv(len(factor), wide, deep, act, norm, True, dropout)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, G, *S) to (B, F, *S / factor)."""
+        seen: Tensor = self.convs(self.shrink(features))
+        return seen
+
+
 class Up(nn.Module):
-    """Doubles the resolution of deep features and merges them with those of the encoder.
+    """Undoes the shrinking of deep features and merges them with those of the encoder.
 
     MONAI's `UpCat` does the same, but cannot be compiled in one piece.
     """
 
     def __init__(
-        self, dimensions: int, deep: int, wide: int, act: tuple[str, Any], norm: tuple[str, Any], dropout: float
+        self, factor: tuple[int, ...], deep: int, wide: int, act: tuple[str, Any], norm: tuple[str, Any], dropout: float
     ) -> None:
         super().__init__()
-        self.enlarge = getattr(nn, f"ConvTranspose{dimensions}d")(deep, wide, kernel_size=2, stride=2)
-        self.merge = TwoConv(dimensions, 2 * wide, wide, act, norm, True, dropout)
+        self.enlarge = getattr(nn, f"ConvTranspose{len(factor)}d")(deep, wide, kernel_size=factor, stride=factor)
+        self.merge = TwoConv(len(factor), 2 * wide, wide, act, norm, True, dropout)
 
     def forward(self, deep: Tensor, skip: Tensor) -> Tensor:
-        """Deep features (B, F, *s) and skipped ones (B, G, *S), with S = 2s or 2s + 1, to (B, G, *S)."""
+        """Deep features (B, F, *s) and skipped ones (B, G, *S), with s = S // factor, to (B, G, *S)."""
         enlarged = self.enlarge(deep)
         missing = [want - have for want, have in zip(skip.shape[2:], enlarged.shape[2:], strict=True)]
         if any(missing):  # the encoder halved an odd length
