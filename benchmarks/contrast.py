@@ -241,7 +241,7 @@ def gradient(loss: Tensor, embedding: Tensor) -> Tensor:
 def contrast(length: int, memory: ClassMemory, kind: HardNegatives) -> PatchContrast:
     """The contrast of the package with a memory that is already full."""
     settings = ContrastSettings(memory_length=length, patches_per_class=PER_CLASS, hard_negatives=kind)
-    network = build_network(NetworkSettings(features=SCALES[0].features), 1, CLASSES, 2)
+    network = build_network(NetworkSettings(features=SCALES[0].features), 1, CLASSES, (SCALES[0].side,) * 2)
     whole = PatchContrast(settings, network, CLASSES, (SIDE, SIDE), STEPS)
     whole.memory = memory
     return whole
@@ -280,7 +280,7 @@ def training_step(scale: Scale, settings: ContrastSettings, device: torch.device
     """A step of the method patchcl as `patchcl.engine.train` does it."""
     torch.manual_seed(0)
     network = NetworkSettings(features=scale.features)
-    task = Task(lambda: build_network(network, 1, CLASSES, 2), CLASSES, (scale.side, scale.side), STEPS)
+    task = Task(lambda: build_network(network, 1, CLASSES, (scale.side,) * 2), CLASSES, (scale.side, scale.side), STEPS)
     method = build_method(PatchCLSettings(warm_up_share=0, contrast=settings), task).to(device).train()
     optimizer = build_optimizer(method, TrainingSettings())
     image, mask = (part.to(device) for part in hearts(2 * scale.images, scale.side))

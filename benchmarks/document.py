@@ -30,7 +30,7 @@ def document() -> str:
     words = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
     words.globals |= {
         each.__name__: each
-        for each in (table, demo_table, demo_gain, demo_seed_by_seed, acdc_table, compare_table, compare_answer)
+        for each in (table, demo_table, demo_gain, demo_seed_by_seed, runs_table, compare_table, compare_answer)
     }
     return words.from_string(WORDS.read_text(encoding="utf-8")).render()
 
@@ -74,15 +74,19 @@ def demo_gains(seeds: Sequence[int]) -> np.ndarray:
     return np.array([each["patchcl"]["mean"]["dice"] - each["supervised"]["mean"]["dice"] for each in scores])
 
 
-def acdc_table(runs: Mapping[str, str]) -> str:
-    """Single runs on ACDC: what a row is called, and where its scores are as FILE/METHOD."""
-    rows, structures = [], ("RV", "MYO", "LV", "mean")
-    for name, place in runs.items():
-        file, _, method = place.partition("/")
-        run = read(f"{file}.json")[method]
-        scores = run["evaluation"]["summary"]["structures"]
-        dice = [spread(scores[structure]["dice"], 100) for structure in structures]
-        rows.append((name, run["provenance"]["commit"], *dice, f"{scores['mean']['hd95_mm']['mean']:.2f}"))
+def runs_table(runs: Mapping[str, str]) -> str:
+    """Single runs on the same scans: what a row is called, and where its scores are as FILE/METHOD."""
+    found = {name: read(f"{place.partition('/')[0]}.json")[place.partition("/")[2]] for name, place in runs.items()}
+    scores = {name: run["evaluation"]["summary"]["structures"] for name, run in found.items()}
+    structures = list(next(iter(scores.values())))
+    rows = [
+        (
+            *(name, run["provenance"]["commit"]),
+            *(spread(scores[name][structure]["dice"], 100) for structure in structures),
+            f"{scores[name]['mean']['hd95_mm']['mean']:.2f}",
+        )
+        for name, run in found.items()
+    ]
     return markdown(("", "commit", *(f"{structure} Dice %" for structure in structures), "95HD"), rows)
 
 

@@ -100,7 +100,7 @@ def task(settings: Settings, plan: Plan) -> Task:
     """What the method of a run was made for."""
     channels, classes = len(plan.channels), len(plan.classes)
     return Task(
-        lambda: build_network(settings.network, channels, classes, plan.dimensions),
+        lambda: build_network(settings.network, channels, classes, plan.size, plan.spacing_mm),
         classes,
         plan.size,
         settings.training.steps,

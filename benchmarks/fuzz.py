@@ -1,0 +1,363 @@
+"""What becomes of damaged files? Bytes of sound ones are flipped, cut, put in and set to extremes, then they are read.
+
+    python benchmarks/fuzz.py              # 400 cases of each of 8 formats, about 3 minutes on 2 cores
+    python benchmarks/fuzz.py --formats png --first 17 --cases 1 --keep FOLDER       # one case again, and its files
+
+Either a file is refused with a message for its user, or it is read: then its voxels are finite numbers in the shape
+that its header claims, and every checksum in it holds. All else is a failure: another error, a crash, more than
+SECONDS, or memory asked for that the file cannot fill. Each format is read in a process of its own, under a limit of
+memory, and number and format of a case are all that its damage depends on.
+"""
+
+import argparse
+import gzip
+import io
+import json
+import re
+import resource
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import nibabel as nib
+import numpy as np
+from PIL import Image
+
+from patchcl.data.scan import read_grid, read_image, read_mask, write_mask
+from patchcl.errors import UserError
+from patchcl.run_folder import write_json
+
+RESULTS = Path(__file__).parent / "results"
+FORMATS = ("nii", "nii.gz", "mha", "nrrd", "png", "tif", "dicom", "dicom_seg")
+CLASSES = ("background", "liver", "tumour")
+SHAPE = (8, 7, 4)
+SECONDS = 10
+"""What a file of a few kilobytes may take at the most."""
+MEMORY = 1 << 30
+"""Bytes that a process may ask for beyond what it has once it can read."""
+EXTREMES = (b"\x00", b"\xff", b"\x7f", b"\x80", b"\x01")
+NUMBERS = (b"0", b"-1", b"99999999999", b"nan", b"inf", b"1e300", b"1e-300", b"")
+
+
+class Sound(NamedTuple):
+    """Files that can be read."""
+
+    image: Path | None  # a DICOM series is a folder
+    mask: Path | None
+    scan: Path | None = None  # that a mask by names refers to
+
+
+class Ending(NamedTuple):
+    """What became of one case."""
+
+    case: int
+    outcome: str  # read, refused, or failed
+    what: str  # the damage, and what was said
+
+
+def main() -> None:
+    """Run all cases, keep and print what became of them; failures make the exit code 1."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
+    arguments.add_argument("--cases", type=int, default=400, help="of every format")
+    arguments.add_argument("--first", type=int, default=0, help="number of the first case")
+    arguments.add_argument("--results", type=Path, default=RESULTS, help="where the counts go")
+    arguments.add_argument("--keep", type=Path, help="a folder for the damaged files; nothing is written to --results")
+    arguments.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
+    chosen = arguments.parse_args()
+    if chosen.work:
+        work(chosen.formats[0], range(chosen.first, chosen.first + chosen.cases), chosen.keep)
+        return
+    started = time.perf_counter()
+    found = {kind: list(endings_of(kind, chosen.first, chosen.cases, chosen.keep)) for kind in chosen.formats}
+    failures = [(kind, ending) for kind, endings in found.items() for ending in endings if ending.outcome == "failed"]
+    for kind, ending in failures:
+        sys.stdout.write(f"{kind} {ending.case}: {ending.what}\n")
+    sys.stdout.write(table(found))
+    if chosen.keep is None:
+        write_json(chosen.results / "fuzz.json", content(found, time.perf_counter() - started))
+    sys.exit(1 if failures else 0)
+
+
+def endings_of(kind: str, first: int, cases: int, keep: Path | None) -> Iterator[Ending]:
+    """What becomes of `cases` files of one format; a process that dies is a failure, and another goes on."""
+    place, end = first, first + cases
+    while place < end:
+        options = ["--formats", kind, "--first", str(place), "--cases", str(end - place)]
+        command = [sys.executable, __file__, "--work", *options, *(["--keep", str(keep)] if keep else [])]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as worker:
+            for line in worker.stdout or ():
+                yield Ending(*json.loads(line))
+                place += 1
+        if place < end:
+            why = f"took over {SECONDS} s" if worker.returncode == -signal.SIGALRM else f"died ({worker.returncode})"
+            yield Ending(place, "failed", why)
+            place += 1
+
+
+def work(kind: str, cases: Sequence[int], keep: Path | None) -> None:
+    """Damage and read one file after another, a line of JSON for each."""
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as folder:
+        sound = write_sound(Path(folder) / "sound", kind)
+        read(sound)  # so that all libraries are loaded
+        used = int(re.findall(r"VmSize:\s+(\d+)", Path("/proc/self/status").read_text())[0]) << 10
+        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+        for case in cases:
+            signal.alarm(SECONDS)
+            place = (keep or Path(folder)) / f"{kind}-{case}"
+            ending = one_case(sound, kind, case, place)
+            signal.alarm(0)
+            sys.stdout.write(json.dumps(ending) + "\n")
+            sys.stdout.flush()
+            if keep is None:
+                shutil.rmtree(place)
+
+
+def one_case(sound: Sound, kind: str, case: int, folder: Path) -> Ending:
+    """Damage a copy of the sound files in `folder` as the number `case` says, and read it."""
+    generator = np.random.default_rng([case, FORMATS.index(kind)])
+    damaged, path, what = damaged_copy(sound, generator, folder)
+    try:
+        read(damaged)
+    except UserError as error:
+        wasteful = isinstance(error.__cause__, MemoryError) or re.search("(?i)allocat|bad_alloc", str(error))
+        message = str(error).replace(str(folder), "")
+        return Ending(case, "failed" if wasteful else "refused", f"{what}: {message}")
+    except Exception as error:
+        return Ending(case, "failed", f"{what}: {type(error).__name__}: {error}".replace(str(folder), ""))
+    wrong = not checksums_hold(path)
+    return Ending(case, "failed" if wrong else "read", what + (": read despite a wrong checksum" if wrong else ""))
+
+
+def read(files: Sound) -> None:
+    """Read what there is, as the verbs do.
+
+    Raises:
+        UserError: It is refused.
+        ValueError: What was read cannot be true.
+    """
+    if files.image is not None:
+        grid, scan = read_grid(files.image), read_image([files.image])
+        _demand(np.isfinite(grid.affine).all() and np.isfinite(grid.spacing_mm).all(), "the grid is not finite")
+        _demand(scan.voxels.shape[1:] == grid.shape == scan.grid.shape, "the shape is not what the header claims")
+        _demand(bool(np.isfinite(scan.voxels).all()), "voxels are not finite")
+    if files.mask is not None:
+        grid = read_grid(files.scan or files.mask)
+        mask = read_mask(files.mask, CLASSES, grid if files.scan else None)
+        _demand(mask.shape == grid.shape, "the shape is not what the header claims")
+        _demand(int(mask.max()) < len(CLASSES), "the mask holds what is no class")
+
+
+def checksums_hold(path: Path) -> bool:
+    """Whether the sums in a file are those of its content, by other means than the package reads with."""
+    content = path.read_bytes()
+    if path.name.endswith(".nii.gz"):
+        try:
+            gzip.GzipFile(fileobj=io.BytesIO(content)).read()
+        except (OSError, EOFError, zlib.error):
+            return False
+    if path.suffix == ".png":
+        place = 8
+        while content[place + 4 : place + 8] != b"IEND":
+            (length,) = struct.unpack(">I", content[place : place + 4])
+            body, stored = content[place + 4 : place + 8 + length], content[place + 8 + length : place + 12 + length]
+            if len(stored) < 4 or (body[:1].isupper() and struct.unpack(">I", stored)[0] != zlib.crc32(body)):
+                return False
+            place += 12 + length
+    return True
+
+
+def damaged_copy(sound: Sound, generator: np.random.Generator, folder: Path) -> tuple[Sound, Path, str]:
+    """A copy below `folder` with one file spoilt: the copy, that file, and what was done to it."""
+    spoilt = [path for path in (sound.image, sound.mask) if path is not None]
+    chosen = spoilt[generator.integers(len(spoilt))]
+    folder.mkdir(parents=True, exist_ok=True)
+    copy = folder / chosen.name
+    if chosen.is_dir():
+        shutil.copytree(chosen, copy)
+        files = sorted(copy.iterdir())
+        path = files[generator.integers(len(files))]
+    else:
+        path = Path(shutil.copy(chosen, copy))
+    content, what = damaged(path.read_bytes(), generator)
+    path.write_bytes(content)
+    copies = Sound(copy if chosen == sound.image else None, copy if chosen == sound.mask else None, sound.scan)
+    return copies, path, f"{path.relative_to(folder)}, {what}"
+
+
+def damaged(content: bytes, generator: np.random.Generator) -> tuple[bytes, str]:
+    """`content` with one fault, and its name."""
+    ways: tuple[Callable[[bytes, np.random.Generator], bytes], ...] = (_flipped, _cut, _filled, _extreme, _renumbered)
+    way = ways[generator.integers(len(ways))]
+    return way(content, generator), way.__name__.removeprefix("_")
+
+
+def _flipped(content: bytes, generator: np.random.Generator) -> bytes:
+    """Up to four bits are others."""
+    changed = bytearray(content)
+    for _ in range(generator.integers(1, 5)):
+        changed[_place(content, generator)] ^= 1 << int(generator.integers(8))
+    return bytes(changed)
+
+
+def _cut(content: bytes, generator: np.random.Generator) -> bytes:
+    """The end is missing, or a piece from within."""
+    place = _place(content, generator)
+    length = len(content) if generator.random() < 0.5 else int(generator.integers(1, 32))
+    return content[:place] + content[place + length :]
+
+
+def _filled(content: bytes, generator: np.random.Generator) -> bytes:
+    """Up to 32 strange bytes are put in."""
+    place = _place(content, generator)
+    return content[:place] + generator.bytes(int(generator.integers(1, 33))) + content[place:]
+
+
+def _extreme(content: bytes, generator: np.random.Generator) -> bytes:
+    """A field of the header is as small or as large as it can be."""
+    place, width = _place(content, generator, header=True), int(2 ** generator.integers(4))
+    value = EXTREMES[generator.integers(len(EXTREMES))] * width
+    return content[:place] + value + content[place + width :]
+
+
+def _renumbered(content: bytes, generator: np.random.Generator) -> bytes:
+    """A number that is written in digits is another; in files without such, a field is extreme."""
+    found = list(re.finditer(rb"-?\d+(\.\d+)?", content[:1500]))
+    if not found:
+        return _extreme(content, generator)
+    number = found[generator.integers(len(found))]
+    return content[: number.start()] + NUMBERS[generator.integers(len(NUMBERS))] + content[number.end() :]
+
+
+def _place(content: bytes, generator: np.random.Generator, header: bool = False) -> int:
+    """Anywhere, and every other time where a header is."""
+    near = min(len(content), 400)
+    return int(generator.integers(near if header or generator.random() < 0.5 else len(content)))
+
+
+def write_sound(folder: Path, kind: str) -> Sound:
+    """An image and a mask of one format that nothing is wrong with."""
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    image = generator.integers(-1000, 2000, SHAPE).astype(np.int16)
+    mask = generator.integers(0, len(CLASSES), SHAPE).astype(np.uint8)
+    if kind in ("nii", "nii.gz"):
+        return Sound(_nifti(folder / f"image.{kind}", image), _nifti(folder / f"mask.{kind}", mask))
+    if kind in ("mha", "nrrd"):
+        return Sound(_itk(folder / f"image.{kind}", image, True), _itk(folder / f"mask.{kind}", mask, False))
+    if kind in ("png", "tif"):
+        return _pictures(folder, kind, np.abs(image).astype(np.uint16), mask)
+    series = _series(folder / "series", image)
+    if kind == "dicom":
+        return Sound(series, None)
+    write_mask(folder / "mask.dcm", mask, series, CLASSES)
+    return Sound(None, folder / "mask.dcm", series)
+
+
+def _nifti(path: Path, voxels: np.ndarray) -> Path:
+    image = nib.Nifti1Image(voxels, np.array([[-1.2, 0.3, 0, 9], [0.3, 1.2, 0, 8], [0, 0, 3, 7], [0, 0, 0, 1.0]]))
+    nib.save(image, path)
+    return path
+
+
+def _itk(path: Path, voxels: np.ndarray, packed: bool) -> Path:
+    import SimpleITK
+
+    image = SimpleITK.GetImageFromArray(voxels.transpose())
+    image.SetSpacing((1.5, 1.25, 3.0))
+    SimpleITK.WriteImage(image, str(path), packed)
+    return path
+
+
+def _pictures(folder: Path, kind: str, image: np.ndarray, mask: np.ndarray) -> Sound:
+    paths = folder / f"image.{kind}", folder / f"mask.{kind}"
+    drawn = Image.fromarray(mask[..., 0])
+    if kind == "png":
+        Image.fromarray(image[..., 0]).save(paths[0])
+        drawn.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+        drawn.save(paths[1])
+    else:
+        pages = [Image.fromarray(np.ascontiguousarray(image[..., page])) for page in range(image.shape[2])]
+        pages[0].save(paths[0], save_all=True, append_images=pages[1:], compression="tiff_adobe_deflate")
+        drawn.save(paths[1])
+    return Sound(*paths)
+
+
+def _series(folder: Path, voxels: np.ndarray) -> Path:
+    """A DICOM series, one file per slice."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+    folder.mkdir()
+    for index in range(voxels.shape[2]):
+        pixels = np.ascontiguousarray(voxels[..., index].T)
+        content = Dataset()
+        content.file_meta = FileMetaDataset()
+        content.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        content.file_meta.MediaStorageSOPClassUID = content.SOPClassUID = CTImageStorage
+        content.file_meta.MediaStorageSOPInstanceUID = content.SOPInstanceUID = f"1.2.3.4.{index + 1}"
+        content.StudyInstanceUID, content.SeriesInstanceUID, content.FrameOfReferenceUID = "1.2.3", "1.2.3.4", "1.2.3.5"
+        content.Modality, content.PatientID, content.PatientName = "CT", "7", "Seven"
+        content.ImagePositionPatient, content.ImageOrientationPatient = [0, 0, 3 * index], [1, 0, 0, 0, 1, 0]
+        content.PixelSpacing, content.SliceThickness = [1.5, 1.25], 3
+        content.Rows, content.Columns = pixels.shape
+        content.SamplesPerPixel, content.PhotometricInterpretation = 1, "MONOCHROME2"
+        content.BitsAllocated, content.BitsStored, content.HighBit, content.PixelRepresentation = 16, 16, 15, 1
+        content.RescaleSlope, content.RescaleIntercept = 1, -3
+        content.add_new("PixelData", "OW", pixels.tobytes())
+        content.save_as(folder / f"{index}.dcm", enforce_file_format=True)
+    return folder
+
+
+def content(found: dict[str, list[Ending]], seconds: float) -> dict[str, object]:
+    """What is kept: counts by format and outcome, the failures, and where they come from."""
+    import torch
+
+    from patchcl.provenance import origin
+
+    versions = {name: _version(name) for name in ("numpy", "nibabel", "pillow", "SimpleITK", "pydicom", "highdicom")}
+    return {
+        "origin": json.loads(json.dumps(origin(torch.device("cpu")))) | {"versions": versions},
+        "seconds": round(seconds, 1),
+        "limits": {"seconds": SECONDS, "memory_bytes": MEMORY},
+        "cases": sum(map(len, found.values())),
+        "outcomes": {kind: _counts(endings) for kind, endings in found.items()},
+        "failures": [[kind, *ending] for kind, endings in found.items() for ending in endings if ending[1] == "failed"],
+    }
+
+
+def table(found: dict[str, list[Ending]]) -> str:
+    """Formats as rows, outcomes as columns."""
+    rows = [f"| {kind} | {' | '.join(map(str, _counts(endings).values()))} |" for kind, endings in found.items()]
+    return "\n".join(["| format | read | refused | failed |", "|---|---|---|---|", *rows, ""])
+
+
+def _counts(endings: Sequence[Ending]) -> dict[str, int]:
+    counted = Counter(ending.outcome for ending in endings)
+    return {outcome: counted[outcome] for outcome in ("read", "refused", "failed")}
+
+
+def _version(name: str) -> str:
+    from importlib.metadata import version
+
+    return version(name)
+
+
+def _demand(true: object, otherwise: str) -> None:
+    if not true:
+        raise ValueError(otherwise)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Does memory stay flat with the number of scans? Peak memory of checking, preparing and training at 200 and 2,000.
+
+    python benchmarks/many_cases.py        # about 2.5 GB of temporary files, some minutes
+
+Every scan is its own made-up noise of 128 x 128 x 10 voxels, one in ten with a mask. Training streams prepared images
+from disk (training.memory_gib=0). Every figure is that of a process of its own, as the operating system counted it.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import nibabel as nib
+import numpy as np
+
+from patchcl.provenance import origin
+from patchcl.run_folder import write_json, write_text
+
+RESULTS = Path(__file__).parent / "results"
+SHAPE = (128, 128, 10)
+WITH_MASK = 10
+"""One scan in so many."""
+SHORT = (
+    *("plan.dimensions=2", "plan.fit=resize", "plan.size=[128, 128]", "network.features=[8, 16]"),
+    *("training.labeled_per_batch=2", "training.unlabeled_per_batch=2", "training.steps=4", "training.device=cpu"),
+    *("training.memory_gib=0", "training.validate_every=1000"),
+)
+
+
+class Measured(NamedTuple):
+    """What one command took."""
+
+    seconds: float
+    peak_mib: float
+
+
+def main() -> None:
+    """Measure both counts, keep and print the table."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--counts", type=int, nargs="+", default=[200, 2000])
+    arguments.add_argument("--results", type=Path, default=RESULTS, help="where the table goes")
+    chosen = arguments.parse_args()
+    found = {str(count): measure(count) for count in chosen.counts}
+    write_json(chosen.results / "many_cases.json", {"shape": SHAPE, "origin": origin_here(), "scans": found})
+    table = markdown(found)
+    write_text(chosen.results / "many_cases.md", table)
+    sys.stdout.write(table)
+
+
+def measure(count: int) -> dict[str, Measured]:
+    """Each job in its turn, on `count` scans."""
+    with tempfile.TemporaryDirectory() as folder:
+        data, run = Path(folder) / "data", Path(folder) / "run"
+        write_noise(data, count)
+        train = [*("train", str(data), "-o"), str(run), *(part for each in SHORT for part in ("--set", each))]
+        again = [*train[:3], f"{run}_again", *train[4:]]
+        return {
+            "check": measured("check", str(data)),
+            "prepare and train 4 steps": measured(*train),
+            "the same, all prepared": measured(*again),
+        }
+
+
+def write_noise(data: Path, count: int) -> None:
+    """So many scans, each of another patient."""
+    random = np.random.default_rng(0)
+    mask = np.zeros(SHAPE, dtype=np.uint8)
+    mask[40:80, 40:80, 2:8] = 1
+    for number in range(count):
+        voxels = random.integers(0, 1000, SHAPE).astype(np.int16)
+        save(data / "imagesTr" / f"patient{number:05d}_0000.nii.gz", voxels)
+        if number % WITH_MASK == 0:
+            save(data / "labelsTr" / f"patient{number:05d}.nii.gz", mask)
+    labels = {"background": 0, "box": 1}
+    write_json(data / "dataset.json", {"channel_names": {"0": "MRI"}, "labels": labels, "file_ending": ".nii.gz"})
+
+
+def save(path: Path, voxels: np.ndarray) -> None:
+    """A NIfTI file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(voxels, np.diag([1.5, 1.5, 8.0, 1.0])), path)
+
+
+def measured(*arguments: str) -> Measured:
+    """One command of patchcl in a process of its own."""
+    started = time.perf_counter()
+    call = [sys.executable, "-c", "from patchcl.cli import main; main()", *arguments]
+    with subprocess.Popen(call, stdout=subprocess.DEVNULL) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"patchcl {arguments[0]} ended with exit code {process.returncode}")
+    unit = 2**20 if platform.system() == "Darwin" else 2**10  # of ru_maxrss in a MiB
+    return Measured(round(time.perf_counter() - started, 1), round(usage.ru_maxrss / unit, 1))
+
+
+def origin_here() -> dict[str, object]:
+    """Commit, versions and hardware."""
+    import torch
+
+    return json.loads(json.dumps(origin(torch.device("cpu"))))
+
+
+def markdown(found: dict[str, dict[str, Measured]]) -> str:
+    """Jobs as rows, counts of scans as columns."""
+    counts = list(found)
+    head = ["", *(f"{count} scans: {unit}" for count in counts for unit in ("seconds", "peak MiB"))]
+    jobs = [
+        [job, *(str(value) for count in counts for value in found[count][job])] for job in next(iter(found.values()))
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *jobs)) + "\n"
+
+
+if __name__ == "__main__":
+    main()
