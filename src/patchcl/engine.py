@@ -94,7 +94,7 @@ def train(
         if validating or ending:
             save(fabric, run.last, state)
         progress.advance(done)
-        if stop:
+        if ending:  # and not `stop`, which may have come after the last save
             break
     log.close()
     return int(state["step"])

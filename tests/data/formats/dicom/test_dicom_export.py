@@ -142,8 +142,11 @@ def test_a_mask_that_names_no_series_there_belongs_where_its_slices_lie(export: 
     export("p1", labels=("liver",))
     source = export("p2", labels=("liver",))
     path = source / "p2/masks/thorax.dcm"
-    spoil(path, ReferencedSeriesSequence=None)
-    assert [scan.mask is None for scan in read(source).scans] == [False, False]
+    renamed = pydicom.dcmread(path).ReferencedSeriesSequence
+    renamed[0].SeriesInstanceUID = "1.9"
+    for named in (renamed, None):
+        spoil(path, ReferencedSeriesSequence=named)
+        assert [scan.mask is None for scan in read(source).scans] == [False, False]
     reference = str(pydicom.dcmread(path).FrameOfReferenceUID)
     stray = r"1 of 2 folders .*\n.*p2/masks/thorax\.dcm is a mask of no series that lies with it"
     spoil(path, FrameOfReferenceUID="1.9")
