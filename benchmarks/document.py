@@ -30,7 +30,7 @@ def document() -> str:
     words = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
     words.globals |= {
         each.__name__: each
-        for each in (table, demo_table, demo_gain, demo_seed_by_seed, runs_table, compare_table, compare_answer)
+        for each in (table, demo_table, demo_gain, demo_seed_by_seed, runs_table, objects_table, fuzz_table, compare_table, compare_answer)
     }
     return words.from_string(WORDS.read_text(encoding="utf-8")).render()
 
@@ -88,6 +88,27 @@ def runs_table(runs: Mapping[str, str]) -> str:
         for name, run in found.items()
     ]
     return markdown(("", "commit", *(f"{structure} Dice %" for structure in structures), "95HD"), rows)
+
+
+def objects_table(runs: Mapping[str, str]) -> str:
+    """As `runs_table`, of one structure, with the scores of single objects."""
+    columns = {"dice": "Dice %", "object_f1": "object F1 %", "object_dice": "object Dice %"}
+    rows = []
+    for name, place in runs.items():
+        file, _, method = place.partition("/")
+        run = read(f"{file}.json")[method]
+        mean = run["evaluation"]["summary"]["structures"]["mean"]
+        figures = [spread(mean[column], 100) for column in columns]
+        rows.append((name, run["provenance"]["commit"], *figures, f"{mean['object_hausdorff_mm']['mean']:.0f}"))
+    return markdown(("", "commit", *columns.values(), "object Hausdorff"), rows)
+
+
+def fuzz_table() -> str:
+    """What became of damaged files, by format."""
+    found = read("fuzz.json")
+    outcomes = list(dict.fromkeys(key for counts in found["outcomes"].values() for key in counts))
+    rows = [(name, *(str(counts.get(key, 0)) for key in outcomes)) for name, counts in found["outcomes"].items()]
+    return markdown(("", *outcomes), rows)
 
 
 def compare_table(file: str, labeled: int | None = None) -> str:

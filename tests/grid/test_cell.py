@@ -81,7 +81,7 @@ def test_a_start_that_was_cut_short_is_made_anew(done, tmp_path):
 
 
 def test_a_stopped_run_goes_on_and_half_a_run_is_not_finished(done, tmp_path, monkeypatch):
-    """After 2 of 4 steps; scores that somebody makes of it then do not pass for those of its end."""
+    """Asked to while it saves step 2, it stops after step 3 of 4; scores of that do not pass for those of its end."""
     job = done.model_copy(update={"root": tmp_path / "seed_0"})
     save = engine.save
 
@@ -94,14 +94,14 @@ def test_a_stopped_run_goes_on_and_half_a_run_is_not_finished(done, tmp_path, mo
         work(job, QUIET)
     assert stop.value.code == 128 + signal.SIGTERM
     monkeypatch.undo()
-    assert [session.steps for session in sessions_of(job.root)] == [2]
+    assert [session.steps for session in sessions_of(job.root)] == [3]
     for checkpoint in ("best", "last"):
         evaluate_run(RunFolder(job.root), "test", checkpoint)
     assert not finished(job.root, "test", 4)
 
     work(job, QUIET)
     assert finished(job.root, "test", 4)
-    assert [session.steps for session in sessions_of(job.root)] == [2, 2]
+    assert [session.steps for session in sessions_of(job.root)] == [3, 1]
     straight, stopped = (torch.load(RunFolder(root).last)["method"] for root in (done.root, job.root))
     assert all(torch.equal(straight[name], stopped[name]) for name in straight)
 

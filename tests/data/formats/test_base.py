@@ -59,8 +59,10 @@ def test_formats_go_by_names_and_dicom_by_content(tmp_path: Path) -> None:
         (UserError("known already"), "^known already$"),
     ],
 )
-def test_whatever_goes_wrong_names_the_file(error: Exception, message: str) -> None:
-    with pytest.raises(UserError, match=message), reading(Path("a.x"), "a scan"):
+def test_whatever_goes_wrong_names_the_file(error: Exception, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.x"
+    file.touch()
+    with pytest.raises(UserError, match=message), reading(file, "a scan"):
         raise error
 
 
