@@ -241,3 +241,12 @@ def test_the_global_state_of_matplotlib_is_never_loaded():
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_colours_keep_their_hue():
+    image = np.zeros((4, 6, 3))
+    image[3, 1] = (200, 100, 50)
+    shown = mask_over_image(image, None)
+    assert shown.shape == (6, 4, 3)
+    assert shown[1, 3, 0] == 1
+    assert shown[1, 3].argsort().tolist() == [2, 1, 0]

@@ -108,3 +108,15 @@ def test_pictures_are_shown_upright(tmp_path):
     left, top = 45 - int(LEAST), 0
     assert view.image.shape == (60 - left, 10 + int(LEAST) + 1 - top)
     assert np.argwhere(view.image == 1).tolist() == [[45 - left, 10 - top]]
+
+
+def test_pictures_in_colour_are_shown_in_colour(tmp_path):
+    pixels = np.zeros((20, 20, 3), np.uint8)
+    pixels[10, 5] = (200, 100, 50)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    Image.fromarray((pixels[..., 0] > 0).astype(np.uint8)).save(tmp_path / "mask.png")
+    picture = Case("case", "patient", (tmp_path / "image.png",), tmp_path / "mask.png", "imagesTs")
+    plan = PLAN.model_copy(update={"channels": ("R", "G", "B"), "normalise": "rgb"})
+    view = telling_slice(picture, [], plan)
+    assert view.image.shape == (20, 20, 3)
+    assert view.image[5, 10].tolist() == [200, 100, 50]

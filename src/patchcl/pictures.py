@@ -32,7 +32,7 @@ DOTS_PER_INCH = 110
 class Panel(NamedTuple):
     """One picture of a grid: a slice and, drawn over it, a mask."""
 
-    image: np.ndarray  # (X, Y) any range
+    image: np.ndarray  # (X, Y), or (X, Y, 3) in colour, any range
     mask: np.ndarray | None = None  # (X, Y) classes
     caption: str = ""  # written below
 
@@ -66,18 +66,19 @@ def class_colour(value: int) -> str:
 
 
 def mask_over_image(image: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """The slice in grey with every class tinted, ready to be shown.
+    """The slice with every class tinted, ready to be shown.
 
     Args:
-        image: (X, Y) in any range; its 0.5th to 99.5th percentile become black to white.
+        image: (X, Y), or (X, Y, 3) in colour, in any range; its 0.5th to 99.5th percentile become dark to bright.
         mask: (X, Y) classes; 0 is left untinted.
 
     Returns:
         (Y, X, 3) red, green and blue in [0, 1].
     """
     low, high = np.percentile(image, (0.5, 99.5))
-    grey = np.clip((image - low) / max(float(high - low), 1e-12), 0, 1)
-    rgb = np.repeat(grey[..., None], 3, axis=-1)
+    rgb = np.clip((image - low) / max(float(high - low), 1e-12), 0, 1)
+    if image.ndim == 2:
+        rgb = np.repeat(rgb[..., None], 3, axis=-1)
     for value in np.unique(mask[mask > 0]) if mask is not None else ():
         inside = mask == value
         rgb[inside] = 0.65 * rgb[inside] + 0.35 * np.array(to_rgb(class_colour(int(value))))

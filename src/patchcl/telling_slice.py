@@ -22,7 +22,7 @@ class TellingSlice(NamedTuple):
     """A piece of a slice, and every mask on it."""
 
     place: int  # of the slice in the scan
-    image: np.ndarray  # (X, Y)
+    image: np.ndarray  # (X, Y), or (X, Y, 3) of a picture in colour
     masks: list[np.ndarray]  # (X, Y) each, the reference first
     aspect: float  # height of a voxel over its width
 
@@ -45,12 +45,16 @@ def telling_slice(case: Case, predictions: Sequence[Path], plan: Plan) -> Tellin
     flat = len(scan.grid.shape) == 2
     others = tuple(other for other in range(len(scan.grid.shape)) if flat or other != axis)
     place = 0 if flat else int((volumes[0] > 0).sum(axis=others).argmax())
-    slices = [volume if flat else np.take(volume, place, axis) for volume in (scan.voxels[0], *volumes)]
+    colours = plan.normalise_channels == ("rgb",) * 3
+    shown = [*(scan.voxels if colours else scan.voxels[:1]), *volumes]
+    slices = [volume if flat else np.take(volume, place, axis) for volume in shown]
     if format_of(case.images[0]) is pictures.FORMAT:
         slices = [each.T for each in slices]  # from rows and columns to X and Y, so that it is shown upright
-    box = _box(slices[1:])
+    channels, masks = slices[: -len(volumes)], slices[-len(volumes) :]
+    box = _box(masks)
     width, height = (spacing[other] for other in others)
-    return TellingSlice(place, slices[0][box], [mask[box] for mask in slices[1:]], height / width)
+    image = np.stack([channel[box] for channel in channels], axis=-1) if colours else channels[0][box]
+    return TellingSlice(place, image, [mask[box] for mask in masks], height / width)
 
 
 def _box(masks: Sequence[np.ndarray]) -> tuple[slice, slice]:

@@ -17,11 +17,9 @@ from patchcl.data.formats import tells_by_name
 from patchcl.data.geometry import Grid, demand_same_grid
 from patchcl.data.ignored import demand_annotated
 from patchcl.data.plan import Plan, PlanSettings, fingerprint_for, make_plan
-from patchcl.data.scan import IGNORED, Scan, demand_varied, read_grid, read_image, read_mask
+from patchcl.data.scan import IGNORED, READERS, Scan, demand_varied, read_grid, read_image, read_mask
 from patchcl.data.splits import Split, SplitSettings, cases_of, make_split, visible_to_training
 from patchcl.errors import UserError
-
-THREADS = 2
 
 
 class CheckReport(NamedTuple):
@@ -122,7 +120,7 @@ def _look_at_all(
     cases: Sequence[Case], dataset: Dataset, report: Callable[[int, int], None] | None
 ) -> dict[str, _Finding]:
     findings: dict[str, _Finding] = {}
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         found = pool.map(lambda case: _look_at(case, dataset.classes, dataset.ignore), cases)
         for case, finding in zip(cases, found, strict=True):
             findings[case.name] = finding

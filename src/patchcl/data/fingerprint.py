@@ -11,11 +11,10 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from patchcl.data.dataset import Case, Dataset
-from patchcl.data.scan import IGNORED, read_grid, read_image, read_mask
+from patchcl.data.scan import IGNORED, READERS, read_grid, read_image, read_mask
 from patchcl.run_folder import write_json
 from patchcl.section import Section
 
-THREADS = 2
 SAMPLE = 10_000
 """Voxels that are kept of every scan and channel: enough for percentiles, and memory stays flat. nnU-Net's number."""
 PICTURES = 16
@@ -142,7 +141,7 @@ def save_fingerprint(path: Path, fingerprint: Fingerprint) -> None:
 def _in_parallel(cases: Sequence[Case], look: Callable[[Case], Found], report: Report | None) -> list[Found]:
     """What `look` finds in each of `cases`; the first that cannot be read ends it."""
     found = []
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         tasks = [pool.submit(look, case) for case in cases]
         try:
             for task in tasks:

@@ -22,13 +22,12 @@ from patchcl.data.formats.base import demand_file
 from patchcl.data.geometry import Grid
 from patchcl.data.ignored import demand_annotated
 from patchcl.data.plan import Normalise, Plan
-from patchcl.data.scan import Scan, demand_varied, read_grid, read_image, read_mask
+from patchcl.data.scan import READERS, Scan, demand_varied, read_grid, read_image, read_mask
 from patchcl.errors import UserError
 from patchcl.run_folder import write_json, write_whole
 
 RECIPE = 2
 """Raise it when this file prepares differently, so that no cache made before is used."""
-THREADS = 2
 DETACHED = (".mhd", ".nhdr")
 """Endings of headers whose voxels lie in a file beside them."""
 
@@ -124,7 +123,7 @@ def prepare(
 def _prepare_all(
     cases: Sequence[Case], plan: Plan, folder: Path, report: Callable[[int, int], None] | None
 ) -> tuple[PreparedCase, ...]:
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         tasks = [pool.submit(_prepare_case, case, plan, folder) for case in cases]
         try:
             for done, task in enumerate(as_completed(tasks), start=1):
