@@ -28,10 +28,9 @@ def main() -> None:
 def document() -> str:
     """The words with all tables in their places."""
     words = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
-    words.globals |= {
-        each.__name__: each
-        for each in (table, demo_table, demo_gain, demo_seed_by_seed, runs_table, objects_table, fuzz_table, compare_table, compare_answer)
-    }
+    tables = (table, demo_table, runs_table, objects_table, fuzz_table, compare_table)
+    figures = (demo_gain, demo_seed_by_seed, compare_answer)
+    words.globals |= {each.__name__: each for each in (*tables, *figures)}
     return words.from_string(WORDS.read_text(encoding="utf-8")).render()
 
 

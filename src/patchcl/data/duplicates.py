@@ -1,6 +1,6 @@
 """One image under two names: whoever learns from the one must not be scored on the other."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,7 +66,7 @@ def find_duplicates(sides: Mapping[str, Sequence[Case]], signatures: Mapping[str
     placed = [(side, case) for side, cases in sides.items() for case in cases if case.name in signatures]
     problems: list[str] = []
     warnings: list[str] = []
-    for pair in _pairs([signatures[case.name] for _, case in placed]):
+    for pair in _pairs([case.name for _, case in placed], signatures):
         (side, case), (other_side, other) = placed[pair.first], placed[pair.second]
         same = np.array_equal(signatures[case.name], signatures[other.name])
         if case.patient == other.patient and not same:
@@ -89,23 +89,42 @@ def demand_no_leak(sides: Mapping[str, Sequence[Case]], signatures: Mapping[str,
     Raises:
         UserError: Names every such pair of scans.
     """
-    problems = find_duplicates(sides, {name: np.load(file) for name, file in signatures.items()}).problems
+    problems = find_duplicates(sides, _Files(signatures)).problems
     if problems:
         raise UserError("\n".join(problems))
 
 
-def _pairs(signatures: Sequence[np.ndarray]) -> list[_Pair]:
+class _Files(Mapping[str, np.ndarray]):
+    """Signatures that stay in their files, so that those of thousands of scans are never in memory at once twice."""
+
+    def __init__(self, files: Mapping[str, Path]) -> None:
+        self._files = files
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return np.asarray(np.load(self._files[name]))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
+def _pairs(names: Sequence[str], signatures: Mapping[str, np.ndarray]) -> list[_Pair]:
     """All pairs that correlate; signatures of different length never do."""
+    places: dict[int, list[int]] = {}
+    for place, name in enumerate(names):
+        places.setdefault(len(signatures[name]), []).append(place)
     pairs: list[_Pair] = []
-    for length in sorted({len(each) for each in signatures}):
-        places = np.array([place for place, each in enumerate(signatures) if len(each) == length])
-        rows = np.stack([signatures[place] for place in places])
-        rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-8)
+    for length, of in sorted(places.items()):
+        rows = np.empty((len(of), length), dtype=np.float32)
+        for row, place in zip(rows, of, strict=True):
+            row[:] = signatures[names[place]]
+            row /= max(float(np.linalg.norm(row)), 1e-8)
         for start in range(0, len(rows), ROWS):
             correlations = np.triu(rows[start : start + ROWS] @ rows.T, k=start + 1)
             for first, second in np.argwhere(correlations >= ALIKE):
-                value = min(float(correlations[first, second]), 1.0)
-                pairs.append(_Pair(int(places[start + first]), int(places[second]), value))
+                pairs.append(_Pair(of[start + first], of[second], min(float(correlations[first, second]), 1.0)))
     return sorted(pairs)
 
 
