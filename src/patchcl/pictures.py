@@ -82,7 +82,7 @@ def mask_over_image(image: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     for value in np.unique(mask[mask > 0]) if mask is not None else ():
         inside = mask == value
         rgb[inside] = 0.65 * rgb[inside] + 0.35 * np.array(to_rgb(class_colour(int(value))))
-    return rgb.swapaxes(0, 1)
+    return np.asarray(rgb.swapaxes(0, 1))
 
 
 def overlay_grid(
