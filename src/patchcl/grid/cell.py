@@ -61,10 +61,10 @@ def main() -> None:
     job = Job.model_validate_json(sys.stdin.readline())
     sys.argv = list(job.command) or sys.argv  # for the provenance of the run
     signal.signal(signal.SIGTERM, _leave)
-    threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
     with claimed(job.root, give_up=lambda: os._exit(REPLACED)) as ours:
         if not ours:
             sys.exit(BUSY)
+        threading.Thread(target=_stop_at_end_of_input, daemon=True).start()  # not before there is a claim to give back
         try:
             work(job, Console())
         except Exception as error:
