@@ -11,7 +11,7 @@ help:  ## what can be made
 demo: .venv/installed  ## generate scans, train with and without the unlabeled ones, compare; about 3 minutes on 2 cores
 	.venv/bin/patchcl demo
 
-compare: .venv/installed  ## generate scans, train every method on them, and show the table; under 10 minutes on 2 cores
+compare: .venv/installed  ## generate scans, train every method on them, and show the table; some minutes on 2 cores
 	.venv/bin/patchcl demo --all
 
 test: lint  ## every check: style, types, tests

@@ -31,7 +31,7 @@ DEMO = (
     "split.labeled=3",
 )
 """What makes the job small enough for two processor cores and a few minutes; all else is as for any user."""
-TABLE_STEPS = 400
+TABLE_STEPS = 200
 """Of each run of the table of all methods."""
 
 
