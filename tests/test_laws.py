@@ -95,6 +95,21 @@ def test_everything_that_can_learn_is_reached_by_the_gradient_and_nothing_else(k
 
 
 @every
+@pytest.mark.parametrize("embed", ["features", "crops"])
+def test_contrast_leaves_running_statistics_as_they_are_without_it(kind, embed, make_task, make_batch):
+    """The mean and variance that batch norm keeps come from the method's own passes alone."""
+    kept = []
+    for weight in (0.0, 0.1):
+        method = build(kind, make_task(2), contrast=QUICK["contrast"] | {"weight": weight, "embed": embed})
+        before = {name: buffer.clone() for name, buffer in method.student.named_buffers()}
+        torch.manual_seed(1)
+        method(make_batch(2), 0)
+        kept.append(dict(method.student.named_buffers()))
+        assert any(not torch.equal(before[name], kept[-1][name]) for name in before)
+    assert all(torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
+
+
+@every
 @pytest.mark.parametrize(
     ("contrast", "dimensions"),
     [(None, 2), (QUICK["contrast"], 2), (QUICK["contrast"], 3)],

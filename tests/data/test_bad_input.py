@@ -431,8 +431,6 @@ def test_check_says_what_is_wrong(row: Row, pool: Path, tmp_path: Path) -> None:
 
 def test_the_document_lists_the_same_faults() -> None:
     text = DOCUMENT.read_text(encoding="utf-8")
-    if "<!-- bad input -->" not in text:
-        pytest.skip("the document has no table yet")
     table = text.partition("<!-- bad input -->")[2].partition("<!-- end -->")[0]
     listed = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")][1:]
     assert listed == [row.name for row in ROWS] + OTHERS

@@ -52,17 +52,6 @@ def export(write_series: Make, tmp_path: Path) -> Make:
     return add
 
 
-def spoil(path: Path, **fields: Any) -> None:
-    """Change fields of a DICOM file; None removes one."""
-    content = pydicom.dcmread(path)
-    for keyword, value in fields.items():
-        if value is None:
-            delattr(content, keyword)
-        else:
-            setattr(content, keyword, value)
-    content.save_as(path)
-
-
 def test_an_export_becomes_a_data_set_of_the_same_bytes(export: Make, tmp_path: Path) -> None:
     for name in ("p 1", "p2"):
         export(name, labels=LIVER[1:])
@@ -138,24 +127,24 @@ def test_a_uid_chooses_the_series_and_masks_of_the_others_stay_behind(export: Ma
         read(source, "late")
 
 
-def test_a_mask_that_names_no_series_there_belongs_where_its_slices_lie(export: Make) -> None:
+def test_a_mask_that_names_no_series_there_belongs_where_its_slices_lie(export: Make, change: Make) -> None:
     export("p1", labels=("liver",))
     source = export("p2", labels=("liver",))
     path = source / "p2/masks/thorax.dcm"
     renamed = pydicom.dcmread(path).ReferencedSeriesSequence
     renamed[0].SeriesInstanceUID = "1.9"
     for named in (renamed, None):
-        spoil(path, ReferencedSeriesSequence=named)
+        change(path, ReferencedSeriesSequence=named)
         assert [scan.mask is None for scan in read(source).scans] == [False, False]
     reference = str(pydicom.dcmread(path).FrameOfReferenceUID)
     stray = r"1 of 2 folders .*\n.*p2/masks/thorax\.dcm is a mask of no series that lies with it"
-    spoil(path, FrameOfReferenceUID="1.9")
+    change(path, FrameOfReferenceUID="1.9")
     with pytest.raises(UserError, match=stray):
         read(source)
-    spoil(path, FrameOfReferenceUID=reference)
+    change(path, FrameOfReferenceUID=reference)
     for slice_ in (source / "p2/study/thorax").iterdir():
         position = pydicom.dcmread(slice_).ImagePositionPatient
-        spoil(slice_, ImagePositionPatient=[position[0], position[1], position[2] + 0.5])
+        change(slice_, ImagePositionPatient=[position[0], position[1], position[2] + 0.5])
     with pytest.raises(UserError, match=stray):
         read(source)
 
@@ -254,10 +243,10 @@ def test_what_is_wrong_is_said_of_every_folder(export: Make, write_file: Make, t
         read(source / "empty")
 
 
-def test_nothing_is_left_of_an_import_that_failed(export: Make, tmp_path: Path) -> None:
+def test_nothing_is_left_of_an_import_that_failed(export: Make, tmp_path: Path, change: Make) -> None:
     source = export("p1", labels=("liver",))
     export("p2")
-    spoil(source / "p2/study/thorax/slice003.dcm", PixelData=None)
+    change(source / "p2/study/thorax/slice003.dcm", PixelData=None)
     with pytest.raises(UserError, match=r"p2/study/thorax/slice003\.dcm holds no pixels"):
         import_dataset(source, tmp_path / "out", "dicom")
     assert [path.name for path in tmp_path.iterdir()] == ["pacs"]
