@@ -3,7 +3,6 @@
 Works on whole batches, in 2-D and 3-D, with shapes that never depend on the data.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -61,7 +60,8 @@ def patch_grid(
         entropy = _by_class(grid_mean(binary_entropy(probs * image.mean(dim=1, keepdim=True).clamp(0, 1)), side))
         guidance = entropy
     confidence = _by_class(grid_mean(probs, side))
-    winner = probs.argmax(dim=1).masked_fill(probs.sum(dim=1) == 0, IGNORE)
+    highest, winner = probs.max(dim=1)  # several times faster than argmax on a CPU
+    winner = winner.masked_fill(highest == 0, IGNORE)
     coverage = _by_class(grid_mean(one_hot(winner, probs.shape[1]), side))
     place = torch.arange(confidence.shape[1], device=probs.device)
     return PatchGrid(*_located(place, probs.shape[2:], side), confidence, coverage, entropy, guidance)
@@ -72,8 +72,8 @@ def binary_entropy(probs: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
     Source: Boserup & Selvan, 2022, https://arxiv.org/abs/2208.10779, `EntropySampler`.
     """
-    other = 1 - probs
-    return -(torch.xlogy(probs, probs) + torch.xlogy(other, other)) / math.log(2)
+    least, other = torch.finfo(probs.dtype).tiny, 1 - probs  # 0 log 0 is 0, and xlogy is slow
+    return -(probs * probs.clamp(min=least).log2() + other * other.clamp(min=least).log2())
 
 
 def grid_mean(maps: Float[Tensor, "B K *S"], side: Sequence[int]) -> Float[Tensor, "B K *G"]:

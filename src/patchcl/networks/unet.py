@@ -54,7 +54,7 @@ class UNet(nn.Module):
             Up(factor, deep, wide, leaky, NORMS[norm], dropout) for factor, (wide, deep) in reversed(levels)
         )
         self.classify = getattr(nn, f"Conv{dimensions}d")(features[0], classes, kernel_size=1)
-        self.to(memory_format=CHANNELS_LAST[dimensions])  # convolutions are faster so, on processors and on cards
+        self.to(memory_format=CHANNELS_LAST[dimensions])  # type: ignore[call-overload]  # convolutions are faster so
 
     def encode(self, image: Tensor) -> Tensor:
         """The deepest features, (B, F, *S / reduction), of an image (B, C, *S)."""
