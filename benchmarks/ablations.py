@@ -2,6 +2,7 @@
 
     python benchmarks/ablations.py                             # generated scans, about an hour a seed on one core
     python benchmarks/ablations.py --acdc Dataset027_ACDC      # ACDC, with its ssl4mis_split.json inside
+    python benchmarks/ablations.py --of recipe --acdc Dataset027_ACDC    # what our own ingredients are worth
     python benchmarks/ablations.py --table                     # the tables of what is there, nothing is run
 
 Every run is scored on validation patients, which choose nothing else here: the last checkpoint counts, and no test scan
@@ -12,9 +13,9 @@ work can be spread over processes: `--seeds`, `--only` and `--acdc` divide it.
 import argparse
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -40,14 +41,23 @@ SCALE = (
     "training.device=cpu",
 )
 """What makes a run small enough for one core and about two minutes; the rest are the defaults."""
-WEIGHT = 0.1
-"""Of the contrast in all rows that do not vary it: enough that its parts could show an effect."""
-REFERENCE = "+ PLG"
-ROWS: dict[str, tuple[str, ...]] = {
+
+
+class Ablation(NamedTuple):
+    """A table: its rows differ from one of them by one part each."""
+
+    reference: str
+    base: tuple[str, ...]  # settings of all rows that have PatchCL's method
+    labeled: int  # patients of ACDC
+    steps: int  # on ACDC
+    rows: dict[str, tuple[str, ...]]  # row -> what differs from the reference
+
+
+PARTS = {
     "supervised": ("method.name=supervised",),
     "+ consistency": ("method.contrast.weight=0",),
     "+ InfoNCE": ("method.contrast.loss=info_nce",),
-    REFERENCE: (),
+    "+ PLG": (),
     "weight 0.01": ("method.contrast.weight=0.01",),
     "crops of the attended image": ("method.contrast.embed=crops",),
     "sampler uniform": ("method.contrast.sampler=uniform",),
@@ -69,7 +79,31 @@ ROWS: dict[str, tuple[str, ...]] = {
     "supervised, instance norm": ("method.name=supervised", "network.norm=instance"),
     "supervised, group norm": ("method.name=supervised", "network.norm=group"),
 }
-"""Row of the table -> what differs from `+ PLG`."""
+RECIPE = {
+    "supervised": ("method.name=supervised",),
+    "patchcl": (),
+    "no contrast": ("method.contrast.weight=0",),
+    "contrast that stays": ("method.contrast.weight_left=1",),
+    "λ 4": ("method.contrast.spread_weight=4",),
+    "sampler uniform": ("method.contrast.sampler=uniform",),
+    "no consistency": ("method.consistency_weight=0",),
+    "boxes of unlabeled images": ("method.paste_chance=0",),
+    "a box in every other image": ("method.mix_chance=0.5",),
+}
+ABLATIONS = {
+    "parts": Ablation(
+        reference="+ PLG",
+        base=(
+            *("method.contrast.weight=0.1", "method.contrast.weight_left=1", "method.contrast.spread_weight=4"),
+            *("method.mix_chance=0.5", "method.paste_chance=0"),
+        ),
+        labeled=7,
+        steps=500,
+        rows=PARTS,
+    ),
+    "recipe": Ablation(reference="patchcl", base=(), labeled=3, steps=600, rows=RECIPE),
+}
+"""The parts of the published method, each in the recipe that was ours at first; and the recipe of today."""
 FIGURES = ("contrast_over_collapse", "separability", "effective_rank", "seconds_per_step")
 Cell = dict[str, Any]  # what one run found
 
@@ -77,24 +111,29 @@ Cell = dict[str, Any]  # what one run found
 def main() -> None:
     """Run what is missing of the chosen rows and seeds, then write and print the table of all that is there."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--of", choices=list(ABLATIONS), default="parts", help="which table")
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    arguments.add_argument("--only", nargs="+", choices=list(ROWS), help="rows to run, instead of all", metavar="ROW")
+    arguments.add_argument("--only", nargs="+", help="rows to run, instead of all", metavar="ROW")
     arguments.add_argument("--acdc", type=Path, help="run on this ACDC folder instead of generated scans")
     arguments.add_argument("--table", action="store_true", help="run nothing")
     arguments.add_argument("--runs", type=Path, default=Path("runs/ablations"), help="where the runs go")
     arguments.add_argument("--results", type=Path, default=RESULTS, help="where the tables go")
     chosen, console = arguments.parse_args(), Console()
+    ablation = ABLATIONS[chosen.of]
+    runs = chosen.runs if chosen.of == "parts" else chosen.runs / chosen.of
     if not chosen.table:
         for seed in chosen.seeds:
-            data = acdc(chosen.acdc) if chosen.acdc else generated(chosen.runs, seed)
-            for row in chosen.only or ROWS:
-                measure(row, seed, *data, chosen.runs, console)
+            data = acdc(chosen.acdc, ablation) if chosen.acdc else generated(runs, seed)
+            for row in chosen.only or ablation.rows:
+                measure(ablation, row, seed, *data, runs, console)
+    name = "ablations" if chosen.of == "parts" else f"ablations_{chosen.of}"
     for kind in ("generated", "acdc"):
-        cells = read_cells(chosen.runs / kind)
+        cells = read_cells(runs / kind, ablation.rows)
         if cells:
-            write_json(chosen.results / f"ablations_{kind}.json", {"scale": SCALE, "contrast_weight": WEIGHT} | cells)
-            table = markdown(cells)
-            write_text(chosen.results / f"ablations_{kind}.md", table)
+            about = {"scale": SCALE, "base": ablation.base}
+            write_json(chosen.results / f"{name}_{kind}.json", about | {"rows": cells})
+            table = markdown(cells, ablation.reference)
+            write_text(chosen.results / f"{name}_{kind}.md", table)
             console.print(f"\n{kind}\n{table}", highlight=False, soft_wrap=True)
 
 
@@ -106,34 +145,36 @@ def generated(runs: Path, seed: int) -> tuple[str, Path, tuple[str, ...]]:
     return "generated", data, ("split.labeled=3", "split.validation_share=0.8", f"split.seed={seed}")
 
 
-def acdc(data: Path) -> tuple[str, Path, tuple[str, ...]]:
-    """7 labeled patients, 63 unlabeled, 10 to validate on, always the same; seeds vary weights and order.
+def acdc(data: Path, ablation: Ablation) -> tuple[str, Path, tuple[str, ...]]:
+    """The same patients for every seed, 10 of them to validate on; seeds vary weights and order.
 
-    The right ventricle is hardly learned in 400 steps; a larger learning rate and 500 steps mend that.
+    The right ventricle is hardly learned in 400 steps; a larger learning rate and some more steps mend that.
     """
     split = data / "ssl4mis_split.json"
-    patients = ("split.labeled=7", f"split.file={split.resolve()}")
-    return "acdc", data, (*patients, "plan.normalise=min_max", "training.steps=500", "training.learning_rate=0.003")
+    patients = (f"split.labeled={ablation.labeled}", f"split.file={split.resolve()}")
+    learning = (f"training.steps={ablation.steps}", "training.learning_rate=0.003")
+    return "acdc", data, (*patients, "plan.normalise=min_max", *learning)
 
 
-def measure(row: str, seed: int, kind: str, data: Path, split: Sequence[str], runs: Path, console: Console) -> None:
+def measure(
+    ablation: Ablation, row: str, seed: int, kind: str, data: Path, split: Sequence[str], runs: Path, console: Console
+) -> None:
     """One run, unless it is there already, scored on the validation patients."""
     name = "".join(letter if letter.isalnum() else "_" for letter in row)
     root = runs / kind / f"seed_{seed}" / name
     if (root / "cell.json").is_file():
         return
     console.rule(f"{kind}, seed {seed}: {row}")
-    settings = settings_of(row, seed, split, runs / kind / "prepared" / f"seed_{seed}")
+    settings = settings_of(ablation, row, seed, split, runs / kind / "prepared" / f"seed_{seed}")
     train_or_continue(data, root, settings, console)
     write_json(root / "cell.json", {"row": row, "seed": seed, "kind": kind} | found(RunFolder.open(root)))
 
 
-def settings_of(row: str, seed: int, split: Sequence[str], cache: Path) -> Settings:
-    """The settings of a row: the scale, the split, what the row changes."""
-    weight = () if "method.name=supervised" in ROWS[row] else (f"method.contrast.weight={WEIGHT}",)
-    return load_settings(
-        None, [*SCALE, *split, f"training.seed={seed}", f"cache={cache.resolve()}", *weight, *ROWS[row]]
-    )
+def settings_of(ablation: Ablation, row: str, seed: int, split: Sequence[str], cache: Path) -> Settings:
+    """The settings of a row: the scale, the split, what all rows share, what the row changes."""
+    own = ablation.rows[row]
+    base = () if "method.name=supervised" in own else ablation.base
+    return load_settings(None, [*SCALE, *split, f"training.seed={seed}", f"cache={cache.resolve()}", *base, *own])
 
 
 def found(run: RunFolder) -> Cell:
@@ -148,26 +189,21 @@ def found(run: RunFolder) -> Cell:
     return {"dice": dice, "figures": {key: last[key] for key in FIGURES if key in last}, "provenance": origin}
 
 
-def read_cells(folder: Path) -> dict[str, dict[str, Cell]]:
-    """Every finished run by row and seed, rows in their order."""
+def read_cells(folder: Path, rows: Iterable[str]) -> dict[str, dict[str, Cell]]:
+    """Every finished run by row and seed, rows in their order; nothing where there is none."""
     cells = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("seed_*/*/cell.json"))]
-    return (
-        {"rows": {row: {str(cell["seed"]): cell for cell in cells if cell["row"] == row} for row in ROWS}}
-        if cells
-        else {}
-    )
+    return {row: {str(cell["seed"]): cell for cell in cells if cell["row"] == row} for row in rows} if cells else {}
 
 
-def markdown(results: Mapping[str, Any]) -> str:
-    """The table: Dice over seeds, and the paired difference from the reference with two intervals."""
-    rows = results["rows"]
+def markdown(rows: Mapping[str, Mapping[str, Cell]], reference: str) -> str:
+    """The table: Dice over seeds, and the paired difference from the reference row with two intervals."""
     lines = [
-        f"| | seeds | Dice % | less `{REFERENCE}` (t-interval over seeds) | (bootstrap over patients) "
+        f"| | seeds | Dice % | less `{reference}` (t-interval over seeds) | (bootstrap over patients) "
         "| contrast over collapse | separability | effective rank |",
         "|---|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {row} | " + " | ".join(columns(cells, rows[REFERENCE])) + " |" for row, cells in rows.items() if cells
+        f"| {row} | " + " | ".join(columns(cells, rows[reference])) + " |" for row, cells in rows.items() if cells
     ]
     return "\n".join(lines) + "\n"
 

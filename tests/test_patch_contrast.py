@@ -52,7 +52,7 @@ def test_the_loss_is_the_guided_one_with_explicit_means_and_covariances(make_tas
     mean = rows.mean(dim=1)
     covariance = torch.stack([torch.cov(members.T, correction=0) for members in rows])
     seen = Moments(embedding @ mean.T, torch.einsum("pe,kef,pf->pk", embedding, covariance, embedding))
-    expected = pseudo_label_guided_contrast(seen, label, torch.tensor([True] * 3), 0.2, 4.0, 4096.0)
+    expected = pseudo_label_guided_contrast(seen, label, torch.tensor([True] * 3), 0.2, 1.0, 4096.0)
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(collapsed, torch.log(torch.tensor(1 + 4096 * 2 / 3)))
 
@@ -238,5 +238,6 @@ def test_the_spread_weight_rises_from_nothing_over_its_ramp(make_task):
         return contrast.compare(embedding, label, step)[0]
 
     for step, spread_weight in ((0, 0.0), (2, 2.0), (4, 4.0), (9, 4.0)):
-        ramped, fixed = loss(step, spread_ramp_share=0.4), loss(0, spread_ramp_share=0.0, spread_weight=spread_weight)
+        ramped = loss(step, spread_ramp_share=0.4, spread_weight=4.0)
+        fixed = loss(0, spread_ramp_share=0.0, spread_weight=spread_weight)
         torch.testing.assert_close(ramped, fixed)

@@ -33,6 +33,7 @@ class ContrastSettings(Section):
     """docs/method.md says which of these constants are those of the authors' code."""
 
     weight: float = Field(0.1, ge=0, description="Of the contrastive loss; 0 leaves it out.")
+    weight_left: float = Field(0.0, ge=0, le=1, description="Share of that weight at the last step; it falls evenly.")
     loss: Literal["pseudo_label_guided", "info_nce"] = "pseudo_label_guided"
     embed: Literal["features", "crops"] = Field(
         "features", description="Features of the whole image under the class, or crops of the class-attended image."
@@ -47,7 +48,7 @@ class ContrastSettings(Section):
     memory_length: int = Field(1024, gt=0, description="Teacher embeddings that are kept of every class.")
     memory_least: int = Field(32, gt=1, description="Embeddings from which a class counts.")
     temperature: float = Field(0.2, gt=0)
-    spread_weight: float = Field(4.0, ge=0, description="λ, the pull together of a class.")
+    spread_weight: float = Field(1.0, ge=0, description="λ, the pull together of a class.")
     spread_ramp_share: float = Field(0.2, ge=0, le=1, description="Share of all steps until λ is reached.")
     negatives: float = Field(4096.0, gt=0, description="ψ, how many negatives the other classes stand for.")
     hard_negatives: HardNegatives = "none"
@@ -83,6 +84,7 @@ class PatchContrast(nn.Module):
             patch_side(length, settings.patch_share, by) for length, by in zip(size, network.reduction, strict=True)
         )
         self.reduction = network.reduction
+        self.steps = steps
         self.spread_ramp = settings.spread_ramp_share * steps
         self.student_head = embedding_head(network.encoded_channels, settings.embedding_size)
         self.teacher_head = frozen_copy(self.student_head)
@@ -122,6 +124,10 @@ class PatchContrast(nn.Module):
             features = class_attended_features(seen.features, seen.probs, chosen, self.side, self.reduction)
         loss, collapsed = self.compare(embedded(self.student_head(features), chosen.label), chosen.label, step)
         return loss, {"contrast_over_collapse": loss.detach() - collapsed} | self.chosen_terms(chosen)
+
+    def weight(self, step: int) -> float:
+        """Of the loss at a step."""
+        return self.settings.weight * (1 - (1 - self.settings.weight_left) * step / self.steps)
 
     def choose(self, image: Tensor, probs: Tensor) -> ChosenPatches:
         """The patches of a step."""

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from patchcl.batch import IGNORE
+from patchcl.batch import IGNORE, LabeledBatch
 from patchcl.config import load_settings
-from patchcl.losses.supervised import dice_and_cross_entropy
+from patchcl.losses.supervised import dice_and_cross_entropy, one_hot
 from patchcl.methods import build_method
 from patchcl.methods.patchcl import PatchCLSettings
 from patchcl.pseudo_labels import PseudoLabels, pseudo_labels
@@ -44,14 +44,35 @@ def test_without_mixing_consistency_is_the_loss_against_the_teachers_confident_m
     torch.testing.assert_close(method(batch, 0).terms["consistency"], expected)
 
 
-def test_boxes_move_image_and_pseudo_mask_together(make_task):
-    method = build(make_task(), mix_chance=1.0, confidence_threshold=0.0)
+@pytest.mark.parametrize("paste_chance", [0.0, 1.0], ids=["of unlabeled images", "of labeled images"])
+def test_boxes_bring_along_what_they_show(paste_chance, make_task):
+    """Unlabeled image k is all k; of three labeled images the grey values are 10 to 12, their class is 2."""
+    method = build(make_task(), mix_chance=1.0, paste_chance=paste_chance, confidence_threshold=0.0)
     image = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 16, 16)
-    pseudo = PseudoLabels(image, image[:, 0].long(), torch.ones(4, 16, 16), torch.zeros(4, 16, 16))
-    mixed, target, probs = method.mixed(image, pseudo)
-    assert torch.equal(mixed[:, 0].long(), target)
-    assert torch.equal(mixed, probs)
-    assert all(set(target[k].unique().tolist()) == {k, (k - 1) % 4} for k in range(4))
+    labeled = LabeledBatch(10 + image[:3], torch.full((3, 16, 16), 2))
+    probs = one_hot(image[:, 0].long() % 2, 3)
+    pseudo = PseudoLabels(probs, image[:, 0].long() % 2, torch.ones(4, 16, 16), torch.zeros(4, 16, 16))
+    mixed, target, shown = method.mixed(labeled, image, pseudo)
+    boxes = [set(mixed[k].unique().tolist()) - {k} for k in range(4)]
+    assert boxes == ([{10}, {11}, {12}, {10}] if paste_chance else [{3}, {0}, {1}, {2}])
+    grey = mixed[:, 0]
+    assert torch.equal(target, torch.where(grey >= 10, 2, grey.long() % 2))
+    assert torch.equal(shown, one_hot(target, 3))
+
+
+def test_the_contrast_fades_evenly(make_task, make_batch):
+    """Two runs of 10 steps: a quarter of the weight is left at the end of one, all of it at that of the other."""
+    batch = make_batch()
+    for step in (0, 5, 9):
+        losses = []
+        for left in (0.25, 1.0):
+            method = build(make_task(steps=10), warm_up_share=1.0, weight=0.4, weight_left=left)
+            torch.manual_seed(0)
+            losses.append(method(batch, step))
+        fading, staying = losses
+        assert staying.terms["contrast"] > 0
+        lost = 0.4 * (0.75 * step / 10) * staying.terms["contrast"]
+        torch.testing.assert_close(staying.loss - fading.loss, lost)
 
 
 def test_warming_up_sees_no_unlabeled_image(make_task, make_batch):
@@ -102,7 +123,10 @@ def test_a_batch_whose_classes_are_unknown_has_no_patch_and_learns_on(make_task,
 
 def test_contrast_separates_the_classes_of_an_easy_task(make_task, make_batch):
     """The figures that a collapsed run never moves: the loss over its collapse value, and what is remembered."""
-    method, batch = build(make_task(steps=60), warm_up_share=1.0, weight=1.0, spread_weight=0.0), make_batch()
+    method, batch = (
+        build(make_task(steps=60), warm_up_share=1.0, weight=1.0, weight_left=1.0, spread_weight=0.0),
+        make_batch(),
+    )
     optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=3e-3)
     for step in range(60):
         torch.manual_seed(step)
@@ -135,7 +159,8 @@ def test_the_faithful_preset_has_the_constants_of_the_authors_code_and_takes_its
     method, contrast = settings.method, settings.method.contrast
     assert (contrast.temperature, contrast.spread_weight, contrast.negatives) == (0.2, 4.0, 4096)
     assert (contrast.memory_length, contrast.embedding_size, 4 * contrast.patches_per_class) == (4096, 128, 128)
-    assert (contrast.weight, method.consistency_weight, method.teacher_decay) == (0.5, 4.0, 0.999)
+    assert (contrast.weight, contrast.weight_left) == (0.5, 1.0)
+    assert (method.consistency_weight, method.teacher_decay) == (4.0, 0.999)
     assert (contrast.sampler, contrast.hard_negatives, contrast.overlap, contrast.patch_share) == (
         "coverage",
         "slab",

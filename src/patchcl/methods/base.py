@@ -105,7 +105,7 @@ class Method(nn.Module, ABC):
             with running_statistics_untouched(self.student):
                 seen = Seen(strong, probs, self.student.encode(strong))
         contrast, terms = self.contrast(self.student, self.teacher, weak, probs, seen, step)
-        loss = result.loss + self.contrast.settings.weight * contrast
+        loss = result.loss + self.contrast.weight(step) * contrast
         return StepResult(loss, result.terms | {"contrast": contrast.detach()} | terms)
 
     def forward(self, batch: TrainingBatch, step: int) -> StepResult:

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from patchcl.augment.mix import mix, random_boxes
-from patchcl.batch import StepResult, TrainingBatch
+from patchcl.batch import LabeledBatch, StepResult, TrainingBatch
 from patchcl.losses.supervised import cross_entropy, one_hot
 from patchcl.methods.base import Method, MethodSettings, Task, total
 from patchcl.patch_contrast import ContrastSettings, Seen
@@ -28,7 +28,8 @@ class PatchCLSettings(MethodSettings):
     consistency_weight: float = Field(1.0, ge=0)
     confidence_threshold: float = Field(0.0, ge=0, le=1, description="Least confidence of a pseudo-label that counts.")
     segmentation_loss: Literal["dice_and_cross_entropy", "cross_entropy"] = "dice_and_cross_entropy"
-    mix_chance: float = Field(0.5, ge=0, le=1, description="Chance that a strong view gets a box of another (CutMix).")
+    mix_chance: float = Field(1.0, ge=0, le=1, description="Chance that a strong view gets a box of another image.")
+    paste_chance: float = Field(1.0, ge=0, le=1, description="Chance that this is a labeled one, not an unlabeled one.")
     contrast: ContrastSettings = ContrastSettings()
 
 
@@ -53,7 +54,7 @@ class PatchCL(Method):
 
         with torch.no_grad():
             pseudo = pseudo_labels(self.teacher(unlabeled.weak))
-        strong, target, probs = self.mixed(unlabeled.strong, pseudo)
+        strong, target, probs = self.mixed(labeled, unlabeled.strong, pseudo)
         images = torch.cat([labeled.image, strong])
         logits, features = self.student.segment(images)
         labeled_logits, unlabeled_logits = logits[: len(labeled.image)], logits[len(labeled.image) :]
@@ -67,9 +68,17 @@ class PatchCL(Method):
         seen = Seen(images, torch.cat([one_hot(labeled.mask, self.classes), probs]), features)
         return self.with_patch_contrast(result, labeled, unlabeled, pseudo.probs, step, seen)
 
-    def mixed(self, strong: Tensor, pseudo: PseudoLabels) -> tuple[Tensor, Tensor, Tensor]:
-        """Strong views with boxes of one another; the accepted pseudo-masks and the probabilities mixed alike."""
+    def mixed(self, labeled: LabeledBatch, strong: Tensor, pseudo: PseudoLabels) -> tuple[Tensor, Tensor, Tensor]:
+        """Strong views with boxes of one another or of labeled images; what they are taken to show, mixed alike."""
+        count = len(strong)
         target = accepted_mask(pseudo, self.settings.confidence_threshold)
         box = random_boxes(strong, chance=self.settings.mix_chance)
-        image, mask, probs = (mix(each, each.roll(1, dims=0), box) for each in (strong, target, pseudo.probs))
-        return image, mask, probs
+        pasted = torch.rand(count, device=strong.device) < self.settings.paste_chance
+        order = torch.arange(count, device=strong.device) % len(labeled.image)
+        masks = one_hot(labeled.mask, self.classes)
+
+        def with_boxes(unlabeled: Tensor, labeled: Tensor) -> Tensor:
+            chosen = pasted.view(-1, *[1] * (unlabeled.ndim - 1))
+            return mix(unlabeled, torch.where(chosen, labeled[order], unlabeled.roll(1, dims=0)), box)
+
+        return with_boxes(strong, labeled.image), with_boxes(target, labeled.mask), with_boxes(pseudo.probs, masks)
