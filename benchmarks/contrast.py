@@ -240,7 +240,12 @@ def gradient(loss: Tensor, embedding: Tensor) -> Tensor:
 
 def contrast(length: int, memory: ClassMemory, kind: HardNegatives) -> PatchContrast:
     """The contrast of the package with a memory that is already full."""
-    settings = ContrastSettings(memory_length=length, patches_per_class=PER_CLASS, hard_negatives=kind)
+    settings = ContrastSettings(
+        memory_length=length,
+        patches_per_class=PER_CLASS,
+        spread_weight=published.SPREAD_WEIGHT,
+        hard_negatives=kind,
+    )
     network = build_network(NetworkSettings(features=SCALES[0].features), 1, CLASSES, (SCALES[0].side,) * 2)
     whole = PatchContrast(settings, network, CLASSES, (SIDE, SIDE), STEPS)
     whole.memory = memory

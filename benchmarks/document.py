@@ -102,9 +102,9 @@ def objects_table(runs: Mapping[str, str]) -> str:
     return markdown(("", "commit", *columns.values(), "object Hausdorff"), rows)
 
 
-def fuzz_table() -> str:
-    """What became of damaged files, by format."""
-    found = read("fuzz.json")
+def fuzz_table(real: bool = False) -> str:
+    """What became of damaged files, made-up ones by format, or real ones by data set."""
+    found = read("fuzz.json")["real"] if real else read("fuzz.json")
     outcomes = list(dict.fromkeys(key for counts in found["outcomes"].values() for key in counts))
     rows = [(name, *(str(counts.get(key, 0)) for key in outcomes)) for name, counts in found["outcomes"].items()]
     return markdown(("", *outcomes), rows)

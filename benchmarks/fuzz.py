@@ -2,11 +2,15 @@
 
     python benchmarks/fuzz.py              # 400 cases of each of 8 formats, about 3 minutes on 2 cores
     python benchmarks/fuzz.py --formats png --first 17 --cases 1 --keep FOLDER       # one case again, and its files
+    python benchmarks/fuzz.py --real DATA  # the same done to real files: data sets and samples of scans in one folder
 
 Either a file is refused with a message for its user, or it is read: then its voxels are finite numbers in the shape
 that its header claims, and every checksum in it holds. All else is a failure: another error, a crash, more than
 SECONDS, or memory asked for that the file cannot fill. Each format is read in a process of its own, under a limit of
 memory, and number and format of a case are all that its damage depends on.
+
+Of the real files of each data set, and of each folder of samples, the smallest SEEDS are damaged in turn. Every
+other case damages what lies behind the checksum and mends that, as else hardly more than the checksum would be tested.
 """
 
 import argparse
@@ -33,6 +37,9 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
+from patchcl.data.dataset import Case, read_dataset
+from patchcl.data.formats import dicom, dicom_seg
+from patchcl.data.formats.dicom_frames import read_header
 from patchcl.data.scan import read_grid, read_image, read_mask, write_mask
 from patchcl.errors import UserError
 from patchcl.run_folder import write_json
@@ -42,7 +49,9 @@ FORMATS = ("nii", "nii.gz", "mha", "nrrd", "png", "tif", "dicom", "dicom_seg")
 CLASSES = ("background", "liver", "tumour")
 SHAPE = (8, 7, 4)
 SECONDS = 10
-"""What a file of a few kilobytes may take at the most."""
+"""What a small file may take at the most."""
+SEEDS = 10
+"""So many scans of a data set, the smallest files, are damaged."""
 MEMORY = 1 << 30
 """Bytes that a process may ask for beyond what it has once it can read."""
 EXTREMES = (b"\x00", b"\xff", b"\x7f", b"\x80", b"\x01")
@@ -55,6 +64,7 @@ class Sound(NamedTuple):
     image: Path | None  # a DICOM series is a folder
     mask: Path | None
     scan: Path | None = None  # that a mask by names refers to
+    classes: Sequence[str] = CLASSES
 
 
 class Ending(NamedTuple):
@@ -68,33 +78,48 @@ class Ending(NamedTuple):
 def main() -> None:
     """Run all cases, keep and print what became of them; failures make the exit code 1."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
+    arguments.add_argument("--formats", nargs="+", help="those to do; with --real, names of data sets")
     arguments.add_argument("--cases", type=int, default=400, help="of every format")
+    arguments.add_argument("--real", type=Path, help="a folder with data sets and samples, whose files are damaged")
     arguments.add_argument("--first", type=int, default=0, help="number of the first case")
     arguments.add_argument("--results", type=Path, default=RESULTS, help="where the counts go")
     arguments.add_argument("--keep", type=Path, help="a folder for the damaged files; nothing is written to --results")
     arguments.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     chosen = arguments.parse_args()
     if chosen.work:
-        work(chosen.formats[0], range(chosen.first, chosen.first + chosen.cases), chosen.keep)
+        work(chosen.formats[0], range(chosen.first, chosen.first + chosen.cases), chosen.keep, chosen.real)
         return
     started = time.perf_counter()
-    found = {kind: list(endings_of(kind, chosen.first, chosen.cases, chosen.keep)) for kind in chosen.formats}
+    kinds = chosen.formats or (FORMATS if chosen.real is None else sorted(real_seeds(chosen.real)))
+    options = [
+        option for name in ("keep", "real") if getattr(chosen, name) for option in (f"--{name}", getattr(chosen, name))
+    ]
+    found = {kind: list(endings_of(kind, chosen.first, chosen.cases, options)) for kind in kinds}
     failures = [(kind, ending) for kind, endings in found.items() for ending in endings if ending.outcome == "failed"]
     for kind, ending in failures:
         sys.stdout.write(f"{kind} {ending.case}: {ending.what}\n")
     sys.stdout.write(table(found))
     if chosen.keep is None:
-        write_json(chosen.results / "fuzz.json", content(found, time.perf_counter() - started))
+        keep_result(chosen.results / "fuzz.json", content(found, time.perf_counter() - started), chosen.real)
     sys.exit(1 if failures else 0)
 
 
-def endings_of(kind: str, first: int, cases: int, keep: Path | None) -> Iterator[Ending]:
+def keep_result(path: Path, result: dict[str, object], real: Path | None) -> None:
+    """Write what was found of made-up files, or of `real` ones beside it: the one leaves the other alone."""
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if real is None:
+        write_json(path, result | {key: known[key] for key in ("real",) if key in known})
+        return
+    words = json.dumps(result, ensure_ascii=False).replace(str(real), "DATA")  # where it lies is nobody's business
+    write_json(path, known | {"real": json.loads(words)})
+
+
+def endings_of(kind: str, first: int, cases: int, passed_on: Sequence[object]) -> Iterator[Ending]:
     """What becomes of `cases` files of one format; a process that dies is a failure, and another goes on."""
     place, end = first, first + cases
     while place < end:
         options = ["--formats", kind, "--first", str(place), "--cases", str(end - place)]
-        command = [sys.executable, __file__, "--work", *options, *(["--keep", str(keep)] if keep else [])]
+        command = [sys.executable, __file__, "--work", *options, *map(str, passed_on)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as worker:
             for line in worker.stdout or ():
                 yield Ending(*json.loads(line))
@@ -105,18 +130,19 @@ def endings_of(kind: str, first: int, cases: int, keep: Path | None) -> Iterator
             place += 1
 
 
-def work(kind: str, cases: Sequence[int], keep: Path | None) -> None:
+def work(kind: str, cases: Sequence[int], keep: Path | None, real: Path | None = None) -> None:
     """Damage and read one file after another, a line of JSON for each."""
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
-        sound = write_sound(Path(folder) / "sound", kind)
-        read(sound)  # so that all libraries are loaded
+        seeds = real_seeds(real)[kind] if real else [write_sound(Path(folder) / "sound", kind)]
+        for sound in seeds:
+            read(sound)  # so that all libraries are loaded
         used = int(re.findall(r"VmSize:\s+(\d+)", Path("/proc/self/status").read_text())[0]) << 10
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
         for case in cases:
             signal.alarm(SECONDS)
             place = (keep or Path(folder)) / f"{kind}-{case}"
-            ending = one_case(sound, kind, case, place)
+            ending = one_case(seeds[case % len(seeds)], kind, case, place)
             signal.alarm(0)
             sys.stdout.write(json.dumps(ending) + "\n")
             sys.stdout.flush()
@@ -126,8 +152,9 @@ def work(kind: str, cases: Sequence[int], keep: Path | None) -> None:
 
 def one_case(sound: Sound, kind: str, case: int, folder: Path) -> Ending:
     """Damage a copy of the sound files in `folder` as the number `case` says, and read it."""
-    generator = np.random.default_rng([case, FORMATS.index(kind)])
-    damaged, path, what = damaged_copy(sound, generator, folder)
+    real = kind not in FORMATS
+    generator = np.random.default_rng([case, zlib.crc32(kind.encode()) if real else FORMATS.index(kind)])
+    damaged, path, what = damaged_copy(sound, generator, folder, real and generator.random() < 0.5)
     try:
         read(damaged)
     except UserError as error:
@@ -154,9 +181,9 @@ def read(files: Sound) -> None:
         _demand(bool(np.isfinite(scan.voxels).all()), "voxels are not finite")
     if files.mask is not None:
         grid = read_grid(files.scan or files.mask)
-        mask = read_mask(files.mask, CLASSES, grid if files.scan else None)
+        mask = read_mask(files.mask, files.classes, grid if files.scan else None)
         _demand(mask.shape == grid.shape, "the shape is not what the header claims")
-        _demand(int(mask.max()) < len(CLASSES), "the mask holds what is no class")
+        _demand(int(mask.max()) < len(files.classes), "the mask holds what is no class")
 
 
 def checksums_hold(path: Path) -> bool:
@@ -178,21 +205,23 @@ def checksums_hold(path: Path) -> bool:
     return True
 
 
-def damaged_copy(sound: Sound, generator: np.random.Generator, folder: Path) -> tuple[Sound, Path, str]:
-    """A copy below `folder` with one file spoilt: the copy, that file, and what was done to it."""
+def damaged_copy(
+    sound: Sound, generator: np.random.Generator, folder: Path, behind: bool = False
+) -> tuple[Sound, Path, str]:
+    """A copy below `folder` with one file spoilt, `behind` its checksum: the copy, that file, what was done to it."""
     spoilt = [path for path in (sound.image, sound.mask) if path is not None]
     chosen = spoilt[generator.integers(len(spoilt))]
     folder.mkdir(parents=True, exist_ok=True)
     copy = folder / chosen.name
     if chosen.is_dir():
-        shutil.copytree(chosen, copy)
-        files = sorted(copy.iterdir())
+        copy.mkdir()
+        files = [Path(shutil.copyfile(file, copy / file.name)) for file in sorted(chosen.iterdir())]
         path = files[generator.integers(len(files))]
     else:
-        path = Path(shutil.copy(chosen, copy))
-    content, what = damaged(path.read_bytes(), generator)
+        path = Path(shutil.copyfile(chosen, copy))
+    content, what = (damaged_behind if behind else damaged)(path.read_bytes(), generator)
     path.write_bytes(content)
-    copies = Sound(copy if chosen == sound.image else None, copy if chosen == sound.mask else None, sound.scan)
+    copies = sound._replace(image=copy if chosen == sound.image else None, mask=copy if chosen == sound.mask else None)
     return copies, path, f"{path.relative_to(folder)}, {what}"
 
 
@@ -201,6 +230,30 @@ def damaged(content: bytes, generator: np.random.Generator) -> tuple[bytes, str]
     ways: tuple[Callable[[bytes, np.random.Generator], bytes], ...] = (_flipped, _cut, _filled, _extreme, _renumbered)
     way = ways[generator.integers(len(ways))]
     return way(content, generator), way.__name__.removeprefix("_")
+
+
+def damaged_behind(content: bytes, generator: np.random.Generator) -> tuple[bytes, str]:
+    """`content` with one fault that no checksum of gzip or of a chunk of PNG tells."""
+    if content.startswith(b"\x1f\x8b"):
+        within, what = damaged(gzip.decompress(content), generator)
+        return gzip.compress(within, 1, mtime=0), f"{what} behind the checksum"
+    spoilt, what = damaged(content, generator)
+    if not content.startswith(b"\x89PNG"):
+        return spoilt, what
+    return _with_sums(spoilt), f"{what} behind the checksum"
+
+
+def _with_sums(png: bytes) -> bytes:
+    """The chunks of a PNG with the sums that they should have, as far as their lengths lead."""
+    changed, place = bytearray(png), 8
+    while place + 12 <= len(png):
+        (length,) = struct.unpack(">I", png[place : place + 4])
+        end = place + 8 + length
+        if end + 4 > len(png):
+            break
+        changed[end : end + 4] = struct.pack(">I", zlib.crc32(png[place + 4 : end]))
+        place = end + 4
+    return bytes(changed)
 
 
 def _flipped(content: bytes, generator: np.random.Generator) -> bytes:
@@ -244,6 +297,34 @@ def _place(content: bytes, generator: np.random.Generator, header: bool = False)
     """Anywhere, and every other time where a header is."""
     near = min(len(content), 400)
     return int(generator.integers(near if header or generator.random() < 0.5 else len(content)))
+
+
+def real_seeds(root: Path) -> dict[str, list[Sound]]:
+    """The scans in the folder `root` that are damaged, by the name of their data set or of their folder of samples."""
+    sets = {path.parent.name: _smallest(path.parent) for path in sorted(root.glob("*/dataset.json"))}
+    folders = [path for path in sorted((root / "samples").glob("*")) if path.is_dir()]
+    samples = {f"{folder.name} sample": [_sample(path) for path in sorted(folder.iterdir())] for folder in folders}
+    return sets | samples
+
+
+def _smallest(root: Path) -> list[Sound]:
+    """The scans with masks of a data set whose files are smallest."""
+
+    def size(case: Case) -> int:
+        return sum(path.stat().st_size for path in (*case.images, case.mask) if path is not None)
+
+    dataset = read_dataset(root)
+    cases = sorted((case for case in dataset.cases if case.mask is not None), key=size)
+    return [Sound(case.images[0], case.mask, classes=dataset.classes) for case in cases[:SEEDS]]
+
+
+def _sample(path: Path) -> Sound:
+    """A scan, or a segmentation of the DICOM series beside it."""
+    if path.is_dir() or not path.name.endswith(".dcm") or not dicom_seg.is_segmentation(path):
+        return Sound(path, None)
+    (series,) = (beside for beside in path.parent.iterdir() if dicom.is_series_folder(beside))
+    labels = dicom_seg.labels_of(path, read_header(path))
+    return Sound(None, path, series, ("background", *labels.values()))
 
 
 def write_sound(folder: Path, kind: str) -> Sound:

@@ -3,18 +3,26 @@
     python benchmarks/many_cases.py        # about 2.5 GB of temporary files, some minutes
 
 Every scan is its own made-up noise of 128 x 128 x 10 voxels, one in ten with a mask. Training streams prepared images
-from disk (training.memory_gib=0). Every figure is that of a process of its own, as the operating system counted it.
+from disk (training.memory_gib=0). Every figure is that of a process of its own, as the operating system counted it:
+the peak of all memory, and (on Linux, looked at every 10 ms) of its own memory and of pages of files, such as libraries
+and prepared images, which the system takes back when it needs room.
+
+The last job runs once more with glibc told to give every large array back at once: by default it learns from the
+largest array that was ever freed to keep such room for later, and then memory grows though nothing in it is in use.
 """
 
 import argparse
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import nibabel as nib
@@ -34,11 +42,17 @@ SHORT = (
 )
 
 
+GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": str(2**17)}
+"""What makes glibc return arrays over 128 KiB when they are freed: its threshold, no longer a moving one."""
+
+
 class Measured(NamedTuple):
     """What one command took."""
 
     seconds: float
     peak_mib: float
+    own_mib: float | None  # anonymous memory; None but on Linux
+    files_mib: float | None  # pages of files
 
 
 def main() -> None:
@@ -60,11 +74,12 @@ def measure(count: int) -> dict[str, Measured]:
         data, run = Path(folder) / "data", Path(folder) / "run"
         write_noise(data, count)
         train = [*("train", str(data), "-o"), str(run), *(part for each in SHORT for part in ("--set", each))]
-        again = [*train[:3], f"{run}_again", *train[4:]]
+        again, third = ([*train[:3], f"{run}_{name}", *train[4:]] for name in ("again", "third"))
         return {
             "check": measured("check", str(data)),
             "prepare and train 4 steps": measured(*train),
             "the same, all prepared": measured(*again),
+            "that, arrays given back": measured(*third, environment=GIVEN_BACK),
         }
 
 
@@ -88,17 +103,34 @@ def save(path: Path, voxels: np.ndarray) -> None:
     nib.save(nib.Nifti1Image(voxels, np.diag([1.5, 1.5, 8.0, 1.0])), path)
 
 
-def measured(*arguments: str) -> Measured:
+def measured(*arguments: str, environment: Mapping[str, str] = MappingProxyType({})) -> Measured:
     """One command of patchcl in a process of its own."""
     started = time.perf_counter()
     call = [sys.executable, "-c", "from patchcl.cli import main; main()", *arguments]
-    with subprocess.Popen(call, stdout=subprocess.DEVNULL) as process:
-        _, status, usage = os.wait4(process.pid, 0)
+    own, files = [], []
+    with subprocess.Popen(call, stdout=subprocess.DEVNULL, env={**os.environ, **environment}) as process:
+        ended = 0
+        while not ended:
+            time.sleep(0.01)
+            seen = resident(process.pid)
+            own.append(seen.get("RssAnon", 0))
+            files.append(seen.get("RssFile", 0))
+            ended, status, usage = os.wait4(process.pid, os.WNOHANG)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"patchcl {arguments[0]} ended with exit code {process.returncode}")
     unit = 2**20 if platform.system() == "Darwin" else 2**10  # of ru_maxrss in a MiB
-    return Measured(round(time.perf_counter() - started, 1), round(usage.ru_maxrss / unit, 1))
+    parts = (round(max(part) / 2**10, 1) or None for part in (own, files))
+    return Measured(round(time.perf_counter() - started, 1), round(usage.ru_maxrss / unit, 1), *parts)
+
+
+def resident(process: int) -> dict[str, int]:
+    """The KiB in memory of a process, by kind, as Linux tells; nothing elsewhere."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+    except OSError:
+        return {}
+    return {kind: int(size) for kind, size in re.findall(r"^(Rss\w+):\s+(\d+) kB", status, re.MULTILINE)}
 
 
 def origin_here() -> dict[str, object]:
@@ -111,9 +143,11 @@ def origin_here() -> dict[str, object]:
 def markdown(found: dict[str, dict[str, Measured]]) -> str:
     """Jobs as rows, counts of scans as columns."""
     counts = list(found)
-    head = ["", *(f"{count} scans: {unit}" for count in counts for unit in ("seconds", "peak MiB"))]
+    units = ("seconds", "peak MiB", "own MiB", "files MiB")
+    head = ["", *(f"{count} scans: {unit}" for count in counts for unit in units)]
     jobs = [
-        [job, *(str(value) for count in counts for value in found[count][job])] for job in next(iter(found.values()))
+        [job, *("" if value is None else str(value) for count in counts for value in found[count][job])]
+        for job in next(iter(found.values()))
     ]
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *jobs)) + "\n"
 

@@ -3,6 +3,7 @@
 import importlib
 import itertools
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,3 +164,27 @@ def test_the_table_of_a_comparison_names_the_best_method_first(tmp_path, monkeyp
         "| supervised | 2 | 80.0 ± 1.0 |  | 80.0 ± 1.0 | 1.5 |",
     ]
     assert len(document.compare_table("made.json", 7).splitlines()) == 2
+
+
+def test_memory_is_told_by_kind(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    many_cases = importlib.import_module("many_cases")
+    if not Path("/proc/self/status").exists():
+        pytest.skip("only Linux tells")
+    before = many_cases.resident(os.getpid())
+    assert before["RssFile"] > 0
+    held = np.ones(2**25, np.uint8)  # 32 MiB
+    grown = many_cases.resident(os.getpid())["RssAnon"] - before["RssAnon"]
+    assert grown == pytest.approx(len(held) / 2**10, rel=0.1)
+    found = {"3": {"check": many_cases.Measured(1.5, 20.0, None, 4.0)}}
+    assert many_cases.markdown(found).splitlines()[-1] == "| check | 1.5 | 20.0 |  | 4.0 |"
+
+
+def test_the_table_of_damaged_files_is_of_made_up_or_of_real_ones(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    document = importlib.import_module("document")
+    monkeypatch.setattr(document, "RESULTS", tmp_path)
+    found = {"outcomes": {"png": {"read": 1, "refused": 2}}, "real": {"outcomes": {"A": {"read": 3, "refused": 4}}}}
+    (tmp_path / "fuzz.json").write_text(json.dumps(found))
+    assert document.fuzz_table().splitlines()[2:] == ["| png | 1 | 2 |"]
+    assert document.fuzz_table(real=True).splitlines()[2:] == ["| A | 3 | 4 |"]

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from patchcl import cli
+from patchcl import cli, outlook
 from patchcl.methods import method_names
 
 PATCHCL = [sys.executable, "-c", "from patchcl.cli import main; main()"]
@@ -107,7 +107,38 @@ def test_a_plan_is_written_shown_and_trained_by(patchcl, cardiac, tmp_path, tiny
     fixed, used = (yaml.safe_load(path.read_text(encoding="utf-8")) for path in (plan, run / "plan.yaml"))
     assert used["reasons"].pop("restore") == used["reasons"].pop("fit") == "set by the user."
     assert fixed["reasons"].pop("fit")
-    assert used == fixed | {"restore": "nearest"}
+    batch = dict.fromkeys(("labeled_per_batch", "unlabeled_per_batch"))
+    assert {fixed["reasons"].pop(key) for key in batch} == {"the default, and it fits."}
+    assert used == fixed | {"restore": "nearest"} | batch
+
+
+def test_the_batch_for_a_small_machine_goes_from_check_by_the_plan_into_training(
+    patchcl, cardiac, tmp_path, tiny, monkeypatch
+):
+    """Five times as much memory makes room for a larger batch; what is set decides over both."""
+    few = as_options([part for part in tiny if "per_batch" not in part])
+    batches = []
+    for gib in (0.004, 0.02):
+        monkeypatch.setattr(outlook, "_total_memory", {"cpu": gib * 2**30}.get)
+        plan = tmp_path / f"{gib}.yaml"
+        code, said = patchcl("check", cardiac, *few, "--plan-out", plan)
+        assert code == 0, said
+        assert "12 + 12 would take" in said
+        saved = yaml.safe_load(plan.read_text(encoding="utf-8"))
+        batches.append((saved["labeled_per_batch"], saved["unlabeled_per_batch"]))
+        assert f"{batches[-1][0]} + {batches[-1][1]}" in said
+        assert saved["reasons"]["labeled_per_batch"].startswith("the most that")
+    assert 1 <= batches[0][0] < batches[1][0] < 12
+
+    for name, more, expected in (
+        ("with", ("--plan", plan), batches[1]),
+        ("but", ("--plan", plan, "--set", "training.labeled_per_batch=2"), (2, batches[1][1])),
+        ("without", (), (12, 12)),
+    ):
+        code, said = patchcl("train", cardiac, "-o", tmp_path / name, *more, *few)
+        assert code == 0, said
+        training = yaml.safe_load((tmp_path / name / "settings.yaml").read_text(encoding="utf-8"))["training"]
+        assert (training["labeled_per_batch"], training["unlabeled_per_batch"]) == expected
 
 
 def test_check_lists_every_problem_and_exits_with_2(patchcl, cardiac, tmp_path):

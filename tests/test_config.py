@@ -6,7 +6,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from patchcl.config import Settings, load_settings, read_settings, settings_yaml
+from patchcl.config import Settings, load_settings, planned, read_settings, settings_yaml
+from patchcl.data.plan import Plan, save_plan
 from patchcl.errors import UserError
 from patchcl.methods import MeanTeacherSettings, PatchCLSettings, SupervisedSettings
 
@@ -169,6 +170,67 @@ def test_an_empty_file_holds_the_defaults(written):
 )
 def test_every_published_experiment_can_be_run_again(file):
     assert load_settings(file) != Settings()
+
+
+@pytest.fixture
+def plan(tmp_path):
+    return Plan(
+        dimensions=2,
+        fit="resize",
+        size=(32, 32),
+        normalise="percentile",
+        channels=("MRI",),
+        classes=("0", "A"),
+        patch_share=0.2,
+        labeled_per_batch=3,
+        unlabeled_per_batch=2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "expected"),
+    [
+        ("", [], (3, 2)),
+        ("training: {labeled_per_batch: 5}", [], (5, 2)),
+        (
+            "training: {labeled_per_batch: 5}",
+            ["training.labeled_per_batch=6", "training.unlabeled_per_batch=12"],
+            (6, 12),
+        ),
+    ],
+)
+def test_the_batch_of_a_plan_file_stands_unless_it_is_set(tmp_path, written, plan, text, overrides, expected):
+    save_plan(tmp_path / "plan.yaml", plan)
+    training = load_settings(written(text), [*overrides, f"plan.file={tmp_path / 'plan.yaml'}"]).training
+    assert (training.labeled_per_batch, training.unlabeled_per_batch) == expected
+    save_plan(tmp_path / "plan.yaml", plan.model_copy(update={"unlabeled_per_batch": None}))
+    training = load_settings(None, [f"plan.file={tmp_path / 'plan.yaml'}"]).training
+    assert (training.labeled_per_batch, training.unlabeled_per_batch) == (3, 12)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], None),
+        (["method.contrast.weight=0.2"], None),
+        (["method.contrast.patch_share=0.25"], 0.25),
+        (["method=fixmatch", "method.contrast.patch_share=0.5"], 0.5),
+        (["method.contrast.patch_share=0.5", "plan.patch_share=0.3"], 0.3),
+        (["method=supervised"], None),
+    ],
+)
+def test_patches_that_the_user_has_set_are_those_of_the_plan(overrides, expected):
+    assert load_settings(overrides=overrides).plan.patch_share == expected
+
+
+def test_the_patches_of_the_plan_are_those_of_the_method(plan):
+    settings = load_settings(overrides=["method.contrast.weight=0.3"])
+    contrast = planned(settings, plan).method.contrast
+    assert contrast == settings.method.contrast.model_copy(update={"patch_share": 0.2})
+    assert planned(settings, plan).training == settings.training
+    assert planned(settings, plan.model_copy(update={"patch_share": None})) == settings
+    supervised = load_settings(overrides=["method=supervised"])
+    assert planned(supervised, plan) == supervised
 
 
 def test_settings_do_not_change_once_made():

@@ -7,11 +7,14 @@ import signal
 import threading
 import time
 
+import nibabel
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
 from patchcl.config import load_settings, read_settings
+from patchcl.data.plan import load_plan
 from patchcl.data.splits import load_split
 from patchcl.errors import UserError
 from patchcl.experiment import resume, start
@@ -56,6 +59,30 @@ def test_the_settings_beside_a_run_are_those_it_was_made_with(cardiac, trained, 
     settings = read_settings(RunFolder(trained).settings)
     assert settings.data == cardiac.resolve()
     assert settings.model_copy(update={"data": None, "cache": None}) == load_settings(None, tiny)
+
+
+def test_a_run_compares_the_patches_of_its_plan_and_tells_so(cardiac, tmp_path, tiny):
+    """A side of a half is 16 of 32 pixels here, one of a quarter 8."""
+    for name, share in (("plan.patch_share", 0.5), ("method.contrast.patch_share", 0.25)):
+        outcome = run(cardiac, tmp_path / name, tiny, f"{name}={share}")
+        settings, plan = read_settings(outcome.run.settings), load_plan(outcome.run.plan)
+        assert settings.method.contrast.patch_share == plan.patch_share == share
+        assert plan.reasons["patch_share"] == "set by the user."
+    assert not same(*(weights(tmp_path / name) for name in ("plan.patch_share", "method.contrast.patch_share")))
+
+
+def test_small_structures_make_small_patches(cardiac, tmp_path, tiny):
+    data = shutil.copytree(cardiac, tmp_path / "data")
+    for path in (data / "labelsTr").iterdir():
+        image = nibabel.load(path)
+        mask = np.zeros(image.shape, dtype=np.uint8)
+        mask[10:40, 10:40], mask[5:9, 5:9], mask[41:48, 5:9] = 1, 2, 3
+        nibabel.save(nibabel.Nifti1Image(mask, image.affine), path)
+    outcome = run(data, tmp_path / "run", tiny)
+    contrast = read_settings(outcome.run.settings).method.contrast
+    assert contrast.patch_share == 0.1875  # twice 4 of about 48 pixels, up to the next sixteenth
+    smallest = json.loads(outcome.run.fingerprint.read_text())["classes"][2]
+    assert smallest["side_share"] == pytest.approx([4 / 48] * 2, rel=0.1)
 
 
 @pytest.mark.parametrize("method", method_names())
@@ -114,7 +141,7 @@ def test_whatever_training_has_no_right_to_is_not_even_opened(cardiac, tmp_path,
         path.symlink_to(tmp_path / "nowhere")
     run(data, tmp_path / "blind", settings, f"cache={tmp_path / 'cache_blind'}")
     assert same(weights(tmp_path / "clean"), weights(tmp_path / "blind"))
-    with pytest.raises(UserError, match="cannot be opened"):  # the one mask alone would be seen
+    with pytest.raises(UserError, match="where no file is"):  # the one mask alone would be seen
         run(data, tmp_path / "greedy", tiny, *settings[len(tiny) : -1], f"cache={tmp_path / 'cache_greedy'}")
 
 

@@ -12,7 +12,18 @@ from patchcl.config import Settings, load_settings
 from patchcl.data.geometry import Grid
 from patchcl.data.plan import Plan
 from patchcl.methods import method_names
-from patchcl.outlook import GIB, PEAK, Footprint, Outlook, footprint, foresee, largest_batch, outlook_table
+from patchcl.outlook import (
+    GIB,
+    PEAK,
+    Footprint,
+    Outlook,
+    fitting_batch,
+    footprint,
+    foresee,
+    largest_batch,
+    outlook_table,
+    with_batch,
+)
 
 SMALL = ("network.features=[8, 16]", "training.steps=10", "training.device=cpu")
 
@@ -88,10 +99,15 @@ def test_half_precision_and_larger_images_count() -> None:
     assert (2 * half.labeled, large.labeled) == pytest.approx((plain.labeled, 6 * plain.labeled))
 
 
-def outlook_of(room_gib: float | None, batch: tuple[int, int] = (12, 6), images_gib: float = 1) -> Outlook:
+def outlook_of(
+    room_gib: float | None,
+    batch: tuple[int, int] = (12, 6),
+    images_gib: float = 1,
+    chosen: tuple[bool, bool] = (False, False),
+) -> Outlook:
     """Of a network of 1 GiB, with 0.5 GiB for a labeled image and 1 GiB for an unlabeled one."""
     room = None if room_gib is None else room_gib * GIB
-    return Outlook((16, 16), Footprint(0.5 * GIB, GIB, GIB), batch, int(images_gib * GIB), "cuda", room)
+    return Outlook((16, 16), Footprint(0.5 * GIB, GIB, GIB), batch, chosen, int(images_gib * GIB), "cuda", room)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +116,9 @@ def outlook_of(room_gib: float | None, batch: tuple[int, int] = (12, 6), images_
         (14, (12, 6), (12, 6)),
         (8, (12, 6), (6, 3)),
         (26, (12, 6), (24, 12)),
-        (3.9, (12, 6), None),
+        (3.9, (12, 6), (1, 1)),
+        (3.5, (12, 1), (1, 1)),
+        (3.4, (12, 6), None),
         (4.1, (12, 6), (2, 1)),
         (2.6, (12, 0), (1, 0)),
         (2.4, (12, 0), None),
@@ -115,22 +133,53 @@ def test_the_largest_batch_fills_what_is_left(
 
 
 @pytest.mark.parametrize(
-    ("room_gib", "said"),
+    ("room_gib", "batch", "taken", "said"),
     [
-        (26, "enough for a batch of 24 + 12."),
-        (
-            8,
-            "only enough for a batch of 6 + 3: --set training.labeled_per_batch=6 --set training.unlabeled_per_batch=3",
-        ),
-        (2, "too little even for 1 + 1: make plan.size or network.features smaller."),
-        (None, "this machine does not tell how much memory it has."),
+        (26, "12 + 6", 14, "enough for a batch of 24 + 12."),
+        (26, "12 + 6", 14, "the default, and it fits."),
+        (8, "6 + 3", 8, "the most that 8.0 GiB hold. 12 + 6 would take 14.0 GiB, and train takes that unless"),
+        (2, "1 + 1", 3.5, "too little even for 1 + 1: make plan.size or network.features smaller."),
+        (2, "1 + 1", 3.5, "the least, and still too much for 2.0 GiB"),
+        (None, "12 + 6", 14, "this machine does not tell how much memory it has."),
     ],
 )
-def test_advice_follows_from_the_room(room_gib: float | None, said: str) -> None:
+def test_what_is_said_follows_from_the_room(room_gib: float | None, batch: str, taken: float, said: str) -> None:
     text = shown(settings_of(), outlook_of(room_gib))
     assert said in text
-    assert "about 14.0 GiB" in text
+    assert f"{batch} " in text
+    assert f"about {taken:.1f} GiB" in text
     assert "16 × 16, one every 8 × 8" in text
+
+
+@pytest.mark.parametrize(
+    ("room_gib", "batch", "chosen", "expected"),
+    [
+        (14, (12, 6), (False, False), (12, 6)),
+        (13.9, (12, 6), (False, False), (11, 5)),
+        (26, (12, 6), (False, False), (12, 6)),
+        (8, (12, 6), (False, False), (6, 3)),
+        (8, (12, 6), (True, True), (12, 6)),
+        (11, (12, 6), (True, False), (12, 3)),
+        (11, (12, 6), (False, True), (6, 6)),
+        (7, (12, 6), (True, False), (12, 1)),
+        (9.6, (12, 6), (True, False), (12, 1)),
+        (6, (24, 1), (False, False), (6, 1)),
+        (5, (12, 0), (False, False), (6, 0)),
+        (5, (12, 0), (True, False), (12, 0)),
+        (2, (12, 0), (False, False), (1, 0)),
+        (None, (12, 6), (False, False), (12, 6)),
+    ],
+)
+def test_the_batch_follows_the_memory_but_for_what_is_set(
+    room_gib: float | None, batch: tuple[int, int], chosen: tuple[bool, bool], expected: tuple[int, int]
+) -> None:
+    """Two GiB are for the network and the prepared images; a labeled image takes half of one, an unlabeled one all."""
+    outlook = outlook_of(room_gib, batch, chosen=chosen)
+    assert fitting_batch(outlook).counts == expected
+    plan = with_batch(plan_of(32, 32), outlook)
+    assert (plan.labeled_per_batch, plan.unlabeled_per_batch) == (expected[0], expected[1] or None)
+    assert plan.reasons["labeled_per_batch"] == fitting_batch(outlook).why
+    assert ("unlabeled_per_batch" in plan.reasons) == (expected[1] > 0)
 
 
 def test_what_is_foreseen_for_a_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,11 +187,13 @@ def test_what_is_foreseen_for_a_data_set(monkeypatch: pytest.MonkeyPatch) -> Non
     grids = [Grid((40, 40, depth), np.eye(4), (1.0, 1.0, 8.0)) for depth in (5, 7)]
     batch = ("training.labeled_per_batch=3", "training.unlabeled_per_batch=2")
     seen = foresee(settings_of(*batch), plan_of(32, 32), grids)
-    assert (seen.patch, seen.batch, seen.images) == ((8, 8), (3, 2), 12 * 32 * 32 * 5)
+    assert (seen.patch, seen.batch, seen.chosen) == ((8, 8), (3, 2), (True, True))
+    assert seen.images == 12 * 32 * 32 * 5
     assert (seen.device, seen.room) == ("cpu", 8 * GIB)
     alone = foresee(settings_of(*batch, "method.name=supervised", "training.memory_gib=0"), plan_of(32, 32), grids)
     assert (alone.patch, alone.batch, alone.images) == (None, (3, 0), 0)
     assert "on disk" in shown(settings_of(), alone)
+    assert foresee(settings_of(batch[0]), plan_of(32, 32), grids).chosen == (True, False)
 
 
 def test_this_machine_tells_its_memory() -> None:

@@ -8,7 +8,9 @@ from PIL import Image
 from scipy.stats import entropy
 from torch import nn
 
+from patchcl import predict
 from patchcl.config import Settings, settings_yaml
+from patchcl.data.formats import pictures
 from patchcl.data.geometry import Grid
 from patchcl.data.plan import Plan, save_plan
 from patchcl.data.scan import Scan, read_image
@@ -17,8 +19,10 @@ from patchcl.networks import NetworkSettings, build_network
 from patchcl.predict import (
     BATCH_SIZE,
     CPU_SHARE,
+    Files,
     load_network,
     network_probs,
+    predict_cases,
     predict_files,
     predict_scan,
     uncertainty_of,
@@ -317,3 +321,31 @@ def test_a_cpu_is_given_few_windows_at_once(fit):
     image = torch.zeros(37, 1, 8, 8) if fit == "resize" else torch.zeros(1, 1, 40, 40)
     network_probs(network, image, plan)
     assert max(seen) == BATCH_SIZE // CPU_SHARE == 4
+
+
+@pytest.mark.parametrize("side", [8, 9])
+def test_a_large_picture_is_segmented_in_bands_as_if_whole(tmp_path, monkeypatch, side):
+    known = {"channels": ("R", "G", "B"), "normalise": "rgb", "window": (0, 255), "spacing_mm": (1, 1)}
+    plan = plan_of(fit="crop", size=(side, side), **known)
+    torch.manual_seed(0)
+    network = nn.Conv2d(3, 3, 5, padding=2, bias=False).eval()  # so that windows differ where they overlap
+    drawn = np.random.default_rng(0).integers(0, 256, (23, 11, 3)).astype(np.uint8).repeat(5, axis=0).repeat(3, axis=1)
+    path = tmp_path / "in" / "a_0000.tif"
+    path.parent.mkdir()
+    Image.fromarray(drawn).save(path, compression="tiff_lzw", strip_size=16 * drawn[0].nbytes)
+
+    def segment(out, **maps):
+        return predict_cases(network, plan, {"a": (path,)}, tmp_path / out, Files(**maps)).failed
+
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "bands").mkdir()
+    assert segment("whole") == ()
+    monkeypatch.setattr(pictures, "LARGE", 1000)
+    monkeypatch.setattr(predict, "WINDOWS", 4)
+    assert segment("bands") == ()
+    whole, bands = (np.asarray(Image.open(tmp_path / name / "a.tif")) for name in ("whole", "bands"))
+    assert np.bincount(whole.ravel()).min() > 100
+    assert whole.shape == bands.shape == (115, 33)
+    assert (whole != bands).mean() < 1e-3  # but for the last bit of a float
+    ((_, message),) = segment("bands", uncertainty=True)
+    assert "too large to be read at once" in message

@@ -79,13 +79,16 @@ def check(
     labeled: LabeledOption = None,
     split: SplitOption = None,
     plan: PlanOption = None,
-    plan_out: Annotated[Path | None, typer.Option(help="Write the plan to this YAML file.")] = None,
+    plan_out: Annotated[
+        Path | None, typer.Option(help="Write the plan and a batch that fits this machine to this YAML file.")
+    ] = None,
 ) -> None:
     """Say what the tool understood of a data folder, how it would train on it, and what is wrong with it."""
+    from patchcl.config import planned
     from patchcl.data.check import check_data, render
     from patchcl.data.importer import demand_ours
     from patchcl.data.plan import save_plan
-    from patchcl.outlook import foresee, outlook_table
+    from patchcl.outlook import foresee, outlook_table, with_batch
 
     demand_ours(data)
     chosen = _settings(config, settings, labeled=labeled, split=split, plan=plan)
@@ -96,9 +99,11 @@ def check(
     if found.problems:
         raise UserError(f"{data} has {len(found.problems)} problem(s), listed above. Mend them before training.")
     if found.plan is not None:
-        console.print(outlook_table(chosen, foresee(chosen, found.plan, found.grids)))
+        chosen = planned(chosen, found.plan)
+        outlook = foresee(chosen, found.plan, found.grids)
+        console.print(outlook_table(chosen, outlook))
         if plan_out is not None:
-            save_plan(plan_out, found.plan)
+            save_plan(plan_out, with_batch(found.plan, outlook))
             line = f"Plan: {plan_out}. Next: patchcl train {data} --plan {plan_out}"
             console.print(line, markup=False, soft_wrap=True)
 

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from patchcl.augment import AugmentSettings
-from patchcl.data.plan import PlanSettings
+from patchcl.data.plan import BATCH, Plan, PlanSettings, load_plan
 from patchcl.data.splits import SplitSettings
 from patchcl.errors import UserError
 from patchcl.methods import METHODS, AnyMethodSettings
@@ -58,13 +58,24 @@ class Settings(Section):
 def load_settings(file: Path | None = None, overrides: Sequence[str] = ()) -> Settings:
     """The defaults, changed by a YAML `file`, changed by `overrides` such as `method.teacher_decay=0.999`.
 
+    The batch of a saved plan that the settings name stands where they set none.
+
     Raises:
-        UserError: The file cannot be read, or a setting is unknown, of the wrong type or out of range.
+        UserError: A file cannot be read, or a setting is unknown, of the wrong type or out of range.
     """
     tree = _read_yaml(file) if file else {}
     for override in overrides:
         _set(tree, override)
-    return _checked(tree, str(file) if file else "the settings")
+    return _with_plan_file(_checked(tree, str(file) if file else "the settings"))
+
+
+def planned(settings: Settings, plan: Plan) -> Settings:
+    """`settings` with the patches of `plan`, if the method compares any."""
+    contrast = settings.method.contrast
+    if contrast is None or plan.patch_share is None:
+        return settings
+    contrast = contrast.model_copy(update={"patch_share": plan.patch_share})
+    return settings.model_copy(update={"method": settings.method.model_copy(update={"contrast": contrast})})
 
 
 def read_settings(path: Path) -> Settings:
@@ -79,6 +90,17 @@ def read_settings(path: Path) -> Settings:
 def settings_yaml(settings: Settings) -> str:
     """The whole tree, with every default spelled out."""
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _with_plan_file(settings: Settings) -> Settings:
+    """While it is known what the user has set: that decides over a plan, whether saved or made from the data."""
+    contrast, plan, training = settings.method.contrast, settings.plan, settings.training
+    if contrast is not None and "patch_share" in contrast.model_fields_set and plan.patch_share is None:
+        plan = plan.model_copy(update={"patch_share": contrast.patch_share})
+    if plan.file is not None:
+        batch = load_plan(plan.file).model_dump(include=set(BATCH) - training.model_fields_set, exclude_none=True)
+        training = training.model_copy(update=batch)
+    return settings.model_copy(update={"plan": plan, "training": training})
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from patchcl.config import Settings, read_settings, settings_yaml
+from patchcl.config import Settings, planned, read_settings, settings_yaml
 from patchcl.data.bank import Bank
 from patchcl.data.batches import Batches, Stream
 from patchcl.data.dataset import Case, Dataset, read_dataset
@@ -64,7 +64,9 @@ def start(data: Path, root: Path, settings: Settings, console: Console) -> Outco
     plan = make_plan(visible, settings.plan, fingerprint)
     device = _fabric(settings).device
     cache = settings.cache or Path(os.path.realpath(root)).parent / "prepared"  # resolve() refuses rings
-    settings = settings.model_copy(update={"data": data.resolve(), "cache": Path(os.path.realpath(cache))})
+    settings = planned(settings, plan).model_copy(
+        update={"data": data.resolve(), "cache": Path(os.path.realpath(cache))}
+    )
 
     run = RunFolder.create(root)
     write_text(run.settings, settings_yaml(settings))

@@ -1,6 +1,7 @@
 """What training by a plan takes on the machine at hand: patches in pixels, and how many images memory has room for.
 
-It advises and decides nothing: a plan and a batch that followed the machine would give every machine another result.
+It decides nothing by itself: a batch that followed the machine would give every machine another result. Only who saves
+a plan with it and trains by that plan has asked for it.
 """
 
 import math
@@ -15,7 +16,7 @@ from torch import Tensor
 from patchcl.batch import LabeledBatch, TrainingBatch, UnlabeledBatch
 from patchcl.config import Settings, TrainingSettings
 from patchcl.data.geometry import Grid
-from patchcl.data.plan import Plan
+from patchcl.data.plan import BATCH, Plan
 from patchcl.data.prepare import prepared_bytes
 from patchcl.methods import build_method
 from patchcl.methods.base import Method, Task
@@ -49,9 +50,17 @@ class Outlook(NamedTuple):
     patch: tuple[int, ...] | None  # side of the patches that contrast compares, in pixels; None without contrast
     footprint: Footprint
     batch: tuple[int, int]  # labeled and unlabeled images of a step, as the settings say
+    chosen: tuple[bool, bool]  # which of the two the user has set
     images: int  # bytes of prepared images that lie on the device, test scans counted as well
     device: str
     room: float | None  # bytes that training may have; None if the machine does not tell
+
+
+class Batch(NamedTuple):
+    """Labeled and unlabeled images of a step for this machine."""
+
+    counts: tuple[int, int]
+    why: str
 
 
 def foresee(settings: Settings, plan: Plan, grids: Sequence[Grid]) -> Outlook:
@@ -63,6 +72,7 @@ def foresee(settings: Settings, plan: Plan, grids: Sequence[Grid]) -> Outlook:
         patch=None if method.contrast is None else method.contrast.side,
         footprint=footprint(settings, plan),
         batch=(settings.training.labeled_per_batch, settings.training.unlabeled_per_batch * method.needs_unlabeled),
+        chosen=(BATCH[0] in settings.training.model_fields_set, BATCH[1] in settings.training.model_fields_set),
         images=prepared if prepared <= settings.training.memory_gib * GIB else 0,
         device=device,
         room=_room(device),
@@ -101,25 +111,69 @@ def _crops(contrast: PatchContrast | None, plan: Plan) -> float:
     return patches * math.prod(contrast.side) / math.prod(plan.size)
 
 
-def largest_batch(outlook: Outlook, room: float) -> tuple[int, int] | None:
-    """The largest batch in the proportion of that of the settings that `room` bytes hold; None if not even 1 + 1."""
-    free = room - outlook.images - outlook.footprint.fixed
-    factor = free / (outlook.footprint.of_batch(*outlook.batch) - outlook.footprint.fixed)
-    labeled, unlabeled = (int(count * factor) for count in outlook.batch)
-    return (labeled, unlabeled) if labeled >= 1 and (unlabeled >= 1 or outlook.batch[1] == 0) else None
+def largest_batch(outlook: Outlook, room: float, kept: tuple[bool, bool] = (False, False)) -> tuple[int, int] | None:
+    """The largest batch in the proportion of that of the settings that `room` bytes hold; None if not even 1 + 1.
+
+    Counts that are `kept` stay as they are; at least one must not be.
+    """
+    fixed, wanted = _parted(outlook.batch, kept)
+    most = max(wanted)
+    free = max(room - taken(outlook, fixed), 0.0)
+    factor = free / (outlook.footprint.of_batch(*wanted) - outlook.footprint.fixed)
+    for images in range(int(most * factor), -1, -1):  # one step mostly; more where a count is rounded up to 1
+        labeled, unlabeled = (max(count * images // most, min(count, 1)) for count in wanted)
+        batch = (fixed[0] + labeled, fixed[1] + unlabeled)
+        if taken(outlook, batch) <= room:
+            return batch
+    return None
+
+
+def fitting_batch(outlook: Outlook) -> Batch:
+    """The batch of the settings if there is room for it; else the largest in its proportion, but for what is set."""
+    room, (fixed, wanted) = outlook.room, _parted(outlook.batch, outlook.chosen)
+    if room is None or taken(outlook, outlook.batch) <= room or not any(wanted):
+        return Batch(outlook.batch, _why_settings(outlook))
+    largest = largest_batch(outlook, room, outlook.chosen)
+    if largest is None:
+        least = (fixed[0] + min(wanted[0], 1), fixed[1] + min(wanted[1], 1))
+        why = f"the least, and still too much for {room / GIB:.1f} GiB: make plan.size or network.features smaller."
+        return Batch(least, why)
+    needed = f"{_batch_words(outlook.batch)} would take {taken(outlook, outlook.batch) / GIB:.1f} GiB"
+    why = f"the most that {room / GIB:.1f} GiB hold. {needed}, and train takes that unless told otherwise or by a plan."
+    return Batch(largest, why)
+
+
+def _parted(batch: tuple[int, int], kept: tuple[bool, bool]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The counts of `batch` that are kept, and those that are not; 0 where a count is one of the others."""
+    labeled, unlabeled = (count * keep for count, keep in zip(batch, kept, strict=True))
+    return (labeled, unlabeled), (batch[0] - labeled, batch[1] - unlabeled)
+
+
+def with_batch(plan: Plan, outlook: Outlook) -> Plan:
+    """`plan` with the batch for this machine, for training that is given the plan."""
+    batch = fitting_batch(outlook)
+    counts = {key: count for key, count in zip(BATCH, batch.counts, strict=True) if count}
+    return plan.model_copy(update={**counts, "reasons": plan.reasons | dict.fromkeys(counts, batch.why)})
+
+
+def taken(outlook: Outlook, batch: tuple[int, int]) -> float:
+    """Bytes on the device of training with that batch."""
+    return outlook.footprint.of_batch(*batch) + outlook.images
 
 
 def outlook_table(settings: Settings, outlook: Outlook) -> Table:
     """`outlook` as people read it."""
-    taken = (outlook.footprint.of_batch(*outlook.batch) + outlook.images) / GIB
+    batch = fitting_batch(outlook)
     table = Table("what", "value", "why", title=f"On this machine ({outlook.device})", title_justify="left")
     if outlook.patch is not None:
         step = tuple(max(1, side // 2) for side in outlook.patch)
         table.add_row(
-            "patches", f"{_times(outlook.patch)}, one every {_times(step)}", "what the contrast compares, in pixels."
+            "patches",
+            f"{_times(outlook.patch)}, one every {_times(step)}",
+            "what the contrast compares, in pixels: patch_share, in whole features of the network.",
         )
-    table.add_row("batch", " + ".join(map(str, outlook.batch)), "labeled and unlabeled images, as the settings say.")
-    table.add_row("memory", f"about {taken:.1f} GiB", _why_memory(settings, outlook))
+    table.add_row("batch", _batch_words(batch.counts), f"labeled and unlabeled images; {batch.why}")
+    table.add_row("memory", f"about {taken(outlook, batch.counts) / GIB:.1f} GiB", _why_memory(settings, outlook))
     table.add_row("room", *_room_row(outlook))
     return table
 
@@ -135,11 +189,20 @@ def _room_row(outlook: Outlook) -> tuple[str, str]:
     room, largest = f"{outlook.room / GIB:.1f} GiB", largest_batch(outlook, outlook.room)
     if largest is None:
         return room, "too little even for 1 + 1: make plan.size or network.features smaller."
-    enough = f"enough for a batch of {largest[0]} + {largest[1]}"
-    if largest >= outlook.batch:
-        return room, f"{enough}."
-    advice = f"--set training.labeled_per_batch={largest[0]} --set training.unlabeled_per_batch={largest[1]}"
-    return room, f"only {enough}: {advice}"
+    return room, f"enough for a batch of {_batch_words(largest)}."
+
+
+def _why_settings(outlook: Outlook) -> str:
+    """The batch is that of the settings."""
+    source = "as set" if any(outlook.chosen) else "the default"
+    if outlook.room is None:
+        return f"{source}, since this machine does not tell how much memory it has."
+    fits = taken(outlook, outlook.batch) <= outlook.room
+    return f"{source}, and it fits." if fits else f"{source}, though there is no room for it."
+
+
+def _batch_words(batch: tuple[int, int]) -> str:
+    return " + ".join(map(str, batch))
 
 
 def _times(lengths: Sequence[int]) -> str:

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from patchcl.config import read_settings
 from patchcl.data.formats import DICOM, count_channels, ending_of, map_ending, mask_ending
+from patchcl.data.formats.base import Bands
 from patchcl.data.geometry import Grid
 from patchcl.data.plan import Plan, load_plan
-from patchcl.data.prepare import to_network_grid, to_scan_grid
+from patchcl.data.prepare import network_bands, to_network_grid, to_scan_grid
 from patchcl.data.scan import Scan, read_image, write_map, write_mask
 from patchcl.data.scan_files import channel_of, find_scans
 from patchcl.errors import UserError
@@ -33,6 +34,8 @@ CPU_SHARE = 4
 """So many times fewer on a CPU, which they spare half of the memory and a third of the time."""
 OVERLAP = 0.5
 """Share of a window that its neighbour covers too, for scans larger than what the network takes."""
+WINDOWS = 4
+"""So many steps of the window make a band of a picture that is too large to be held."""
 DATA_SET_FOLDERS = ("imagesTr", "imagesUn", "imagesTs", "labelsTr", "labelsTs")
 
 
@@ -238,6 +241,10 @@ def _predict_case(
 ) -> None:
     _check_channels(paths, plan)
     of_masks, of_maps = _endings(paths[0], files.output)
+    bands = None if files.probabilities or files.uncertainty else network_bands(paths, plan)
+    if bands is not None:
+        write_mask(out / f"{name}{of_masks}", _mask_by_bands(network, plan, bands, device), paths[0], plan.classes)
+        return
     probs, grid = _probs_of(network, plan, paths, device)
     mask = to_scan_grid(probs, grid, plan).argmax(axis=0)
     write_mask(out / f"{name}{of_masks}", mask.astype(np.uint8), paths[0], plan.classes)
@@ -252,6 +259,26 @@ def _probs_of(network: nn.Module, plan: Plan, paths: tuple[Path, ...], device: t
     image, grid = torch.from_numpy(to_network_grid(scan, plan)), scan.grid
     del scan
     return network_probs(network, image, plan, device).numpy(), grid
+
+
+def _mask_by_bands(network: nn.Module, plan: Plan, bands: Bands, device: torch.device) -> np.ndarray:
+    """The likeliest classes (rows, columns) uint8, from the very windows that would be laid over the whole picture.
+
+    Neighbouring bands share windows, and a row is taken from the band that holds all windows over it.
+    """
+    height, window = bands.shape[0], plan.size[0]
+    interval = max(1, int(window * (1 - OVERLAP)))
+    shared = 0 if window <= 2 * interval else 1
+    mask = np.empty(bands.shape, np.uint8)
+    start = stop = 0
+    while stop < height:
+        stop = min(start + window + WINDOWS * interval, height)
+        image = torch.from_numpy(bands.read(start, stop)[None])
+        classes = network_probs(network, image, plan, device)[0].argmax(dim=0)
+        complete = window - interval if start else 0  # rows above lie under windows of the band before, too
+        mask[start + complete : stop] = classes[complete:].numpy()
+        start += (WINDOWS - shared) * interval
+    return mask
 
 
 def _write_maps(probs: np.ndarray, classes: Sequence[str], stem: Path, ending: str, files: Files, like: Path) -> None:

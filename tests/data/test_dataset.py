@@ -102,6 +102,7 @@ def test_all_problems_of_the_layout_are_told_at_once(make_dataset: Make) -> None
         ({"labels": {"background": 0}}, "labels is"),
         ({"labels": {"background": 0, "whole": [1, 2], "core": [2]}}, r"labels names regions .* \(whole, core\)"),
         ({"labels": {"background": 0, "ignore": 1}}, "labels is"),
+        ({"labels": {str(value): value for value in range(256)}}, "labels has 256 classes, but at most 255 fit"),
         ({"labels": {"background": 0, "ignore": 1, "A": 2}}, "labels is .* must have the highest value"),
         ({"labels": {"background": 0, "A": 1, "ignore": 3}}, "labels is .* must have the highest value"),
         ({"labels": {"background": 0, "A": 1, "ignore": "2"}}, "labels is"),

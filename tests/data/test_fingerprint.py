@@ -64,9 +64,45 @@ def test_of_ct_the_foreground_counts_and_of_others_everything(make_dataset: Make
     assert [kind.share for kind in classes] == pytest.approx([476 / 480, 3 / 480, 1 / 480])
 
 
-def test_nobody_but_the_labeled_is_looked_into(make_dataset: Make) -> None:
-    root = make_dataset({"a": True, "b": True, "c": False}, ("u",), {"t": True}, channels=("CT",))
-    alone = take_fingerprint(read_dataset(root), [0], labeled=["a"])
+def test_sides_of_classes_are_those_of_typical_slices(make_dataset: Make) -> None:
+    """A is 2, 4 and 6 of 12 pixels of 1.5 mm long in the slices of a, and 8 in the one of b; c has none of it."""
+    root = make_dataset({"a": True, "b": True, "c": True})
+    masks = np.zeros((3, 12, 10, 4), dtype=np.uint8)
+    for slice_index, length in enumerate((2, 4, 6)):
+        masks[0, 3 : 3 + length, :5, slice_index] = 1
+    masks[1, 2:10, 4:5, 3] = 1
+    masks[:, 11, 9, 1] = 2
+    for name, mask in zip("abc", masks, strict=True):
+        replace(root / "labelsTr" / f"{name}.nii.gz", mask)
+    background, first, second = take_fingerprint(read_dataset(root), slice_axis=lambda headers: 2).classes
+    assert (background.side_share, background.side_mm) == ((), ())
+    assert first.side_share == pytest.approx(((4 / 12 + 8 / 12) / 2, (5 / 10 + 1 / 10) / 2))
+    assert first.side_mm == pytest.approx((9, 4.5))
+    assert second.side_share == pytest.approx((1 / 12, 1 / 10))
+    assert [kind.scans for kind in (first, second)] == [2, 3]
+    volumes = take_fingerprint(read_dataset(root)).classes
+    assert volumes[1].side_share == pytest.approx(((6 + 8) / 24, 6 / 20, (3 + 1) / 8))
+    assert volumes[2].side_mm == pytest.approx((1.5, 1.5, 8))
+
+
+def test_what_is_annotated_in_part_tells_no_sides(make_dataset: Make) -> None:
+    """The second slice has a scribble of A, the first the whole of it."""
+    root = make_dataset({"a": True})
+    mask = np.full((12, 10, 4), 3, dtype=np.uint8)
+    mask[:, :, 0] = 0
+    mask[:6, :5, 0] = mask[2, 2, 1] = 1
+    replace(root / "labelsTr" / "a.nii.gz", mask)
+    dataset = read_dataset(root)._replace(ignore=3)
+    assert take_fingerprint(dataset, slice_axis=lambda headers: 2).classes[1].side_share == (0.5, 0.5)
+    seen = take_fingerprint(dataset).classes[1]
+    assert (seen.side_share, seen.median_voxels) == ((), 31)
+
+
+@pytest.mark.parametrize("channel", ["CT", "MRI"])
+def test_nobody_but_the_labeled_is_looked_into(make_dataset: Make, channel: str) -> None:
+    root = make_dataset({"a": True, "b": True, "c": False}, ("u",), {"t": True}, channels=(channel,))
+    foreground = [0] if channel == "CT" else []
+    alone = take_fingerprint(read_dataset(root), foreground, labeled=["a"])
     for name in ("b", "t"):
         for path in root.glob(f"labelsT?/{name}.nii.gz"):
             path.write_bytes(b"poison")
@@ -74,9 +110,10 @@ def test_nobody_but_the_labeled_is_looked_into(make_dataset: Make) -> None:
     for name in ("imagesTr/b", "imagesTr/c", "imagesUn/u"):  # the header alone is left of them
         path = root / f"{name}_0000.nii.gz"
         path.write_bytes(path.read_bytes()[:-200])
-    assert take_fingerprint(read_dataset(root), [0], labeled=["a"]) == alone
+    assert take_fingerprint(read_dataset(root), foreground, labeled=["a"]) == alone
+    assert len(alone.classes) == 3
     with pytest.raises(UserError, match=r"b.*nii\.gz cannot be read"):
-        take_fingerprint(read_dataset(root), [0])
+        take_fingerprint(read_dataset(root), foreground)
 
 
 def test_large_scans_are_sampled_evenly(make_dataset: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """Damaged files are refused or read truly: 200 of the cases of benchmarks/fuzz.py, and that its eye is sharp."""
 
+import gzip
 import importlib
+import json
 import signal
 import time
 from collections.abc import Iterator
@@ -106,3 +108,45 @@ def test_a_reader_that_never_ends_is_stopped(alarm: None) -> None:
     signal.setitimer(signal.ITIMER_REAL, 0.05)
     with pytest.raises(TooSlowError):
         time.sleep(5)
+
+
+def test_damage_behind_a_checksum_leaves_the_checksum_right(fuzz: ModuleType, tmp_path: Path) -> None:
+    packed = fuzz.write_sound(tmp_path / "packed", "nii.gz").image
+    before = gzip.decompress(packed.read_bytes())
+    for case in range(20):
+        packed.write_bytes(fuzz.damaged_behind(packed.read_bytes(), np.random.default_rng(case))[0])
+        assert fuzz.checksums_hold(packed)
+    assert gzip.decompress(packed.read_bytes()) != before
+
+    drawn = fuzz.write_sound(tmp_path / "drawn", "png").image
+    content = bytearray(drawn.read_bytes())
+    content[20] ^= 1  # the width, whose chunk has a sum of its own
+    drawn.write_bytes(content)
+    assert not fuzz.checksums_hold(drawn)
+    drawn.write_bytes(fuzz._with_sums(bytes(content)))
+    assert fuzz.checksums_hold(drawn)
+
+
+def test_what_is_found_of_real_files_lies_beside_what_was_made_up(fuzz: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "fuzz.json"
+    fuzz.keep_result(path, {"cases": 1, "command": "fuzz.py --real /home/somebody/data"}, Path("/home/somebody/data"))
+    fuzz.keep_result(path, {"cases": 2}, None)
+    fuzz.keep_result(path, {"cases": 3, "command": "fuzz.py --real /home/me/data"}, Path("/home/me/data"))
+    assert json.loads(path.read_text()) == {"cases": 2, "real": {"cases": 3, "command": "fuzz.py --real DATA"}}
+
+
+@pytest.mark.realdata
+@pytest.mark.usefixtures("alarm")
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_real_files_are_refused_or_read_truly(fuzz: ModuleType, tmp_path: Path) -> None:
+    pytest.importorskip("highdicom")
+    root = Path(__file__).parents[3] / "shared" / "data"
+    if not root.is_dir():
+        pytest.skip("the data sets are not here")
+    for name, seeds in fuzz.real_seeds(root).items():
+        endings = []
+        for case in range(4):
+            signal.alarm(fuzz.SECONDS)
+            endings.append(fuzz.one_case(seeds[case % len(seeds)], name, case, tmp_path / f"{name}-{case}"))
+            signal.alarm(0)
+        assert [ending for ending in endings if ending.outcome not in ("read", "refused")] == []

@@ -5,6 +5,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from patchcl.data.dataset import read_dataset
@@ -55,7 +56,8 @@ def test_scans_of_one_view_are_resized_and_others_cropped(make_dataset: Make) ->
     make_dataset({"c": False}, shape=(100, 70, 4), spacing_mm=(1.8, 1.1, 8))
     plan = plan_of(root)
     assert (plan.fit, plan.size, plan.spacing_mm) == ("crop", (96, 64), (1.1, 1.1))
-    assert set(plan.reasons) == {"dimensions", "slice_axis", "fit", "spacing_mm", "size", "normalise"}
+    decided = {"dimensions", "slice_axis", "fit", "spacing_mm", "size", "normalise", "patch_share"}
+    assert set(plan.reasons) == decided
 
 
 def test_lost_spacing_is_not_trusted(make_dataset: Make) -> None:
@@ -129,12 +131,13 @@ def test_masks_that_show_nothing_leave_the_window_of_soft_tissue(make_dataset: M
     assert plan.reasons["window"].startswith("soft tissue")
 
 
-def test_no_voxel_is_read_where_the_window_is_given(make_dataset: Make) -> None:
+def test_no_image_is_read_where_the_window_is_given(make_dataset: Make) -> None:
     root = make_dataset({"a": True}, channels=("CT",))
-    (root / "labelsTr" / "a.nii.gz").write_bytes(b"poison")
+    image = root / "imagesTr" / "a_0000.nii.gz"
+    image.write_bytes(image.read_bytes()[:-200])  # the header alone is left of it
     assert plan_of(root, window=(-100, 400)).window == (-100, 400)
     assert plan_of(root, normalise="z_score").window == (-175, 250)
-    with pytest.raises(UserError, match=r"a\.nii\.gz cannot be read"):
+    with pytest.raises(UserError, match=r"a_0000\.nii\.gz cannot be read"):
         plan_of(root)
 
 
@@ -199,11 +202,117 @@ def test_a_plan_that_cannot_be_written_is_told(make_dataset: Make, tmp_path: Pat
         save_plan(tmp_path / "file" / "plan.yaml", plan_of(make_dataset({"a": False})))
 
 
-def test_no_mask_and_no_test_scan_is_opened(make_dataset: Make) -> None:
-    root = make_dataset({"a": True}, ("b",), {"c": True})
-    for file in [*root.glob("labelsT?/*"), *root.glob("imagesTs/*")]:
+@pytest.mark.parametrize("channel", ["MRI", "CT"])
+def test_no_mask_but_those_of_the_labeled_and_no_test_scan_is_opened(make_dataset: Make, channel: str) -> None:
+    root = make_dataset({"a": True, "hidden": True}, ("b",), {"c": True}, channels=(channel,))
+    dataset, settings = read_dataset(root), PlanSettings()
+    expected = make_plan(dataset, settings, fingerprint_for(dataset, settings, labeled=["a"]))
+    for file in [root / "labelsTr" / "hidden.nii.gz", *root.glob("labelsTs/*"), *root.glob("imagesTs/*")]:
         file.write_bytes(b"poison")
-    assert plan_of(root).classes == ("background", "A", "B")
+    assert make_plan(dataset, settings, fingerprint_for(dataset, settings, labeled=["a"])) == expected
+    (root / "labelsTr" / "a.nii.gz").write_bytes(b"poison")
+    with pytest.raises(UserError, match=r"a\.nii\.gz cannot be read"):
+        fingerprint_for(dataset, settings, labeled=["a"])
+
+
+def boxes(root: Path, name: str, shape: tuple[int, ...], **sides: tuple[int, ...]) -> None:
+    """Make the mask of a scan one box of each class, in opposite corners."""
+    mask = np.zeros(shape, dtype=np.uint8)
+    for label, side in enumerate((sides["A"], sides["B"]), start=1):
+        corner = tuple(slice(length) if label == 1 else slice(-length, None) for length in side)
+        mask[corner] = label
+    path = root / "labelsTr" / f"{name}.nii.gz"
+    nib.save(nib.Nifti1Image(mask, nib.load(path).affine), path)
+
+
+@pytest.mark.parametrize(
+    ("smaller", "share", "said"),
+    [
+        ((20, 8, 2), 0.25, "a quarter of the image, one every half side; the smallest structure, B, spans 20%"),
+        ((5, 10, 2), 0.25, "a quarter"),  # its longer side is an eighth of the image
+        ((9, 3, 2), 0.1875, "twice the smallest structure, which so lies whole in one"),  # of 0.18 the next sixteenth
+        ((10, 3, 2), 0.25, "a quarter"),
+        ((7, 3, 2), 0.1875, "twice"),
+        ((3, 12, 2), 0.25, "a quarter"),
+        ((6, 2, 2), 0.125, "an eighth of the image, the least"),
+        ((5, 10, 4), 0.25, "a quarter"),
+    ],
+)
+def test_patches_are_a_quarter_or_twice_the_smallest_structure(
+    make_dataset: Make, smaller: tuple[int, ...], share: float, said: str
+) -> None:
+    """Of slices of 100 x 80 pixels; how many of them show the structure does not matter."""
+    root = make_dataset({"a": True}, shape=(100, 80, 4))
+    boxes(root, "a", (100, 80, 4), A=(50, 40, 3), B=smaller)
+    plan = plan_of(root)
+    assert (plan.dimensions, plan.patch_share) == (2, share)
+    assert plan.reasons["patch_share"].startswith(said)
+    assert "one every half side" in plan.reasons["patch_share"]
+
+
+def test_pieces_of_a_scan_are_what_patches_are_a_share_of(make_dataset: Make) -> None:
+    """Six pixels of 1.5 mm are 9 % of a piece of 50 pixels of 2 mm."""
+    root = make_dataset({"a": True}, shape=(400, 400, 4))
+    boxes(root, "a", (400, 400, 4), A=(200, 200, 4), B=(6, 6, 4))
+    plan = plan_of(root, fit="crop", size=(50, 50), spacing_mm=(2.0, 2.0))
+    assert plan.patch_share == 0.1875
+    assert "B, spans 9%" in plan.reasons["patch_share"]
+    assert (
+        plan_of(root, fit="crop", size=(4, 4), spacing_mm=(1.5, 1.5))
+        .reasons["patch_share"]
+        .endswith("100% of the image.")
+    )
+
+
+def test_volumes_are_measured_as_volumes(make_dataset: Make) -> None:
+    root = make_dataset({"a": True}, shape=(40, 40, 40), spacing_mm=(1.5, 1.5, 1.5))
+    boxes(root, "a", (40, 40, 40), A=(20, 20, 20), B=(2, 2, 3))
+    plan = plan_of(root)
+    assert (plan.dimensions, plan.patch_share) == (3, 0.1875)
+    assert plan_of(root, dimensions=2).patch_share == 0.125  # in its three slices it is two pixels long
+
+
+def test_sizes_are_those_of_most_labeled_scans(make_dataset: Make) -> None:
+    root = make_dataset({"a": True, "b": True, "c": True}, shape=(100, 100, 2))
+    for name, side in (("a", 6), ("b", 9), ("c", 60)):
+        boxes(root, name, (100, 100, 2), A=(50, 50, 2), B=(side, 5, 1))
+    assert plan_of(root).patch_share == 0.1875
+    dataset, settings = read_dataset(root), PlanSettings()
+    assert make_plan(dataset, settings, fingerprint_for(dataset, settings, labeled=["a"])).patch_share == 0.125
+
+
+def test_without_masks_patches_are_a_quarter(make_dataset: Make) -> None:
+    plan = plan_of(make_dataset({"a": False}))
+    assert plan.patch_share == 0.25
+    assert "no labeled mask tells" in plan.reasons["patch_share"]
+
+
+def test_what_is_set_decides_over_the_sizes_of_structures(make_dataset: Make, tmp_path: Path) -> None:
+    root = make_dataset({"a": True})
+    save_plan(tmp_path / "plan.yaml", plan_of(root, patch_share=0.4))
+    assert plan_of(root, file=tmp_path / "plan.yaml").patch_share == 0.4
+    changed = plan_of(root, file=tmp_path / "plan.yaml", patch_share=0.3)
+    assert (changed.patch_share, changed.reasons["patch_share"]) == (0.3, "set by the user.")
+
+
+def test_plans_that_were_saved_before_there_were_patches_in_them_are_read(make_dataset: Make, tmp_path: Path) -> None:
+    root = make_dataset({"a": True})
+    new = {"patch_share", "labeled_per_batch", "unlabeled_per_batch"}
+    plan = plan_of(root)
+    old = plan.model_dump(mode="json", exclude=new)
+    del old["reasons"]["patch_share"]
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(old))
+    assert load_plan(tmp_path / "plan.yaml").patch_share is None
+    assert plan_of(root, file=tmp_path / "plan.yaml") == plan
+
+
+def test_the_batch_of_a_saved_plan_is_none_of_the_next(make_dataset: Make, tmp_path: Path) -> None:
+    root = make_dataset({"a": True})
+    plan = plan_of(root)
+    reasons = plan.reasons | {"labeled_per_batch": "it fits."}
+    save_plan(tmp_path / "plan.yaml", plan.model_copy(update={"labeled_per_batch": 3, "reasons": reasons}))
+    assert load_plan(tmp_path / "plan.yaml").labeled_per_batch == 3
+    assert plan_of(root, file=tmp_path / "plan.yaml") == plan
 
 
 def test_a_broken_header_is_named(make_dataset: Make) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.ndimage import zoom
 
 from patchcl.data.dataset import Case, Dataset, read_dataset
 from patchcl.data.duplicates import signature
+from patchcl.data.formats import pictures
 from patchcl.data.geometry import Grid
 from patchcl.data.plan import Plan, PlanSettings, make_plan
 from patchcl.data.prepare import (
@@ -342,7 +344,9 @@ def test_only_what_changed_is_done_again(dataset: Dataset, tiny: Plan, tmp_path:
     assert before.items() <= times(tmp_path).items()
     prepare(dataset.cases, tiny.model_copy(update={"size": (8, 9)}), tmp_path / "cache")
     assert len(times(tmp_path)) == 2 * len(before) + 3
-    prepare(dataset.cases, tiny.model_copy(update={"restore": "nearest", "reasons": {}}), tmp_path / "cache")
+    batch_and_patches = {"labeled_per_batch": 3, "unlabeled_per_batch": 2, "patch_share": 0.2}
+    nothing_of_images = {"restore": "nearest", "reasons": {}} | batch_and_patches
+    prepare(dataset.cases, tiny.model_copy(update=nothing_of_images), tmp_path / "cache")
     assert len(times(tmp_path)) == 2 * len(before) + 3
 
 
@@ -444,3 +448,47 @@ def test_a_large_picture_is_held_twice_at_most():
     assert image.nbytes < peak < 2.1 * voxels.nbytes
     assert restoring - before < 0.1 * restored.nbytes
     np.testing.assert_array_equal(restored, probs[0])
+
+
+@pytest.mark.parametrize("normalise", ["rgb", "ct"])
+def test_a_large_picture_is_prepared_in_bands_byte_for_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, normalise: str
+) -> None:
+    colours = RANDOM.integers(0, 256, (70, 45, 3)).astype(np.uint8)
+    classes = RANDOM.integers(0, 3, (70, 45)).astype(np.uint8)
+    image, mask = tmp_path / "a.tif", tmp_path / "mask.tif"
+    Image.fromarray(colours).save(image, compression="tiff_lzw", strip_size=16 * 45 * 3)
+    Image.fromarray(classes).save(mask, compression="tiff_lzw", strip_size=16 * 45)
+    case = Case("a", "a", (image,), mask, "imagesTr")
+    known = {"channels": ("R", "G", "B"), "window": (0, 255), "normalise": normalise, "ignore": 2}
+    of_pieces = plan(2, (16, 16), fit="crop", spacing_mm=(1.0, 1.0), **known, classes=("0", "A"))
+    (whole,) = prepare([case], of_pieces, tmp_path / "whole")
+    monkeypatch.setattr(pictures, "LARGE", 1000)  # and read at once would be half of it
+    (banded,) = prepare([case], of_pieces, tmp_path / "banded")
+    assert whole.mask is not None
+    assert banded.mask is not None
+    assert banded.image.read_bytes() == whole.image.read_bytes()
+    assert banded.mask.read_bytes() == whole.mask.read_bytes()
+    np.testing.assert_allclose(np.load(banded.signature), np.load(whole.signature), atol=1e-6)
+    with pytest.raises(UserError, match="too large to be read at once"):  # half a resolution needs all of it
+        prepare([case], of_pieces.model_copy(update={"spacing_mm": (2.0, 2.0)}), tmp_path / "coarse")
+    beyond = of_pieces.model_copy(update={"normalise": "rgb", "window": (0, 100)})
+    with pytest.raises(UserError, match=r"a\.tif: A colour has the value"):
+        prepare([case], beyond, tmp_path / "beyond")
+
+
+def test_a_large_picture_or_mask_that_says_nothing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "LARGE", 1000)
+    image, mask = tmp_path / "a.tif", tmp_path / "mask.tif"
+    known = {"channels": ("R", "G", "B"), "window": (0, 255), "normalise": "rgb", "ignore": 2, "classes": ("0", "A")}
+    of_pieces = plan(2, (16, 16), fit="crop", spacing_mm=(1.0, 1.0), **known)
+    case = Case("a", "a", (image,), mask, "imagesTr")
+    Image.fromarray(np.full((70, 45, 3), 7, np.uint8)).save(image, compression="tiff_lzw", strip_size=16 * 45 * 3)
+    with pytest.raises(UserError, match="holds 7 in every voxel"):
+        prepare([case._replace(mask=None)], of_pieces, tmp_path / "cache")
+    noise = RANDOM.integers(0, 256, (70, 45, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(image, compression="tiff_lzw", strip_size=16 * 45 * 3)
+    Image.fromarray(np.full((70, 45), 2, np.uint8)).save(mask, compression="tiff_lzw", strip_size=16 * 45)
+    with pytest.raises(UserError, match="nobody annotated it"):
+        prepare([case], of_pieces, tmp_path / "cache")
+    assert [path.name for path in (tmp_path / "cache").rglob("*.mask-*")] == []

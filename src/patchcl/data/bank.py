@@ -120,7 +120,8 @@ def _items_of(case: PreparedCase, plan: Plan, unlabeled: bool) -> list[_Item]:
     if case.mask is not None and (unlabeled or plan.ignore is not None):
         ignored = (np.load(case.mask) == IGNORED).reshape(shape[0], -1)
         places = np.flatnonzero(ignored.any(axis=1) if unlabeled else ~ignored.all(axis=1)).tolist()
-    return [_Item(case, place, shape[-plan.dimensions :]) for place in places]
+    spatial = shape[-plan.dimensions :]  # one tuple for all
+    return [_Item(case, place, spatial) for place in places]
 
 
 def _window(shape: tuple[int, ...], size: tuple[int, ...], generator: torch.Generator) -> Window:

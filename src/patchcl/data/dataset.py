@@ -18,6 +18,8 @@ Folder = Literal["imagesTr", "imagesUn", "imagesTs"]
 MASKS: dict[Folder, str | None] = {"imagesTr": "labelsTr", "imagesUn": None, "imagesTs": "labelsTs"}
 IGNORE_LABEL = "ignore"
 """What nnU-Net calls the value of voxels that nobody annotated."""
+MOST_CLASSES = 255
+"""Background and all: classes are kept in a byte, whose highest value marks what nobody annotated."""
 PATIENT_PATTERN = r"(?i)(.+?)(?:[_-](?:frame|phase|time|visit|session|ses|series|scan|slice|ed|es)(?:[_-]?[0-9]+)?)*"
 """Group 1 is the patient: patient002_frame01 -> patient002, hippocampus_001 -> hippocampus_001."""
 
@@ -140,6 +142,8 @@ def _classes(root: Path, description: dict[str, Any]) -> tuple[tuple[str, ...], 
             'from 0 without gaps: {"background": 0, "tumour": 1, ...}. '
             f'A label called "{IGNORE_LABEL}", for voxels that nobody annotated, must have the highest value.'
         )
+    if len(classes) > MOST_CLASSES:
+        raise UserError(f"{path}: labels has {len(classes)} classes, but at most {MOST_CLASSES} fit. Join some.")
     return classes, values.get(IGNORE_LABEL)
 
 

@@ -117,15 +117,27 @@ def _pairs(names: Sequence[str], signatures: Mapping[str, np.ndarray]) -> list[_
         places.setdefault(len(signatures[name]), []).append(place)
     pairs: list[_Pair] = []
     for length, of in sorted(places.items()):
-        rows = np.empty((len(of), length), dtype=np.float32)
-        for row, place in zip(rows, of, strict=True):
-            row[:] = signatures[names[place]]
-            row /= max(float(np.linalg.norm(row)), 1e-8)
-        for start in range(0, len(rows), ROWS):
-            correlations = np.triu(rows[start : start + ROWS] @ rows.T, k=start + 1)
-            for first, second in np.argwhere(correlations >= ALIKE):
-                pairs.append(_Pair(of[start + first], of[second], min(float(correlations[first, second]), 1.0)))
+        of_names = [names[place] for place in of]
+        for start in range(0, len(of), ROWS):
+            rows = _rows(of_names[start : start + ROWS], length, signatures)
+            for beside in range(start, len(of), ROWS):
+                others = rows if beside == start else _rows(of_names[beside : beside + ROWS], length, signatures)
+                correlations = rows @ others.T
+                if beside == start:
+                    correlations = np.triu(correlations, k=1)
+                for first, second in np.argwhere(correlations >= ALIKE):
+                    pair = of[start + first], of[beside + second]
+                    pairs.append(_Pair(*pair, min(float(correlations[first, second]), 1.0)))
     return sorted(pairs)
+
+
+def _rows(names: Sequence[str], length: int, signatures: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Signatures of one `length` as rows of length 1."""
+    rows = np.empty((len(names), length), dtype=np.float32)
+    for row, name in zip(rows, names, strict=True):
+        row[:] = signatures[name]
+        row /= max(float(np.linalg.norm(row)), 1e-8)
+    return rows
 
 
 def _role(side: str) -> str:

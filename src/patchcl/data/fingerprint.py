@@ -1,4 +1,4 @@
-"""What the scans that training may open have in common: sizes and spacings; where asked, grey values and classes.
+"""What the scans that training may open have in common: sizes and spacings, sizes of classes; where asked, grey values.
 
 Source: the idea is nnU-Net's data fingerprint, Isensee et al., 2021, https://doi.org/10.1038/s41592-020-01008-z.
 """
@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+from scipy.ndimage import find_objects
 
 from patchcl.data.dataset import Case, Dataset
-from patchcl.data.scan import IGNORED, READERS, read_grid, read_image, read_mask
+from patchcl.data.formats import tells_by_name
+from patchcl.data.geometry import Grid, demand_same_grid
+from patchcl.data.scan import IGNORED, READERS, image_bands, read_grid, read_image, read_mask
 from patchcl.run_folder import write_json
 from patchcl.section import Section
 
@@ -69,6 +72,13 @@ class ClassFacts(Section):
     """In which it is found."""
     median_voxels: float
     """In those."""
+    side_share: tuple[float, ...] = ()
+    """Sides of the box around it over those of the image that the network sees, a slice or a volume; the median.
+
+    Empty if it is in no labeled image, or only in such as are annotated in part.
+    """
+    side_mm: tuple[float, ...] = ()
+    """The same sides in mm."""
 
 
 class Fingerprint(Section):
@@ -95,6 +105,7 @@ class _Sample(NamedTuple):
 
     values: list[np.ndarray]  # one for every channel, at most SAMPLE long
     voxels: np.ndarray  # (K,) of each class
+    sides: dict[int, np.ndarray]  # by class (2, dimensions) the sides of the box around it: shares of the image, and mm
 
 
 def take_fingerprint(
@@ -102,15 +113,17 @@ def take_fingerprint(
     foreground: Collection[int] = (),
     labeled: Collection[str] | None = None,
     report: Report | None = None,
+    slice_axis: Callable[[Fingerprint], int | None] = lambda headers: None,
 ) -> Fingerprint:
-    """Look at the headers of all scans in `dataset`, test scans aside, and into some of them.
+    """Look at the headers of all scans in `dataset`, test scans aside, and into the masks of the labeled ones.
 
     Args:
         dataset: As training may see it.
         foreground: Channels whose intensities matter where there is a class, as those of CT do. If there are any, the
-            images and masks of labeled scans are read, else headers alone.
+            images of labeled scans are read as well.
         labeled: The patients who teach with their masks; None is everybody who has one.
         report: Told how many scans of all are done.
+        slice_axis: Told what headers say, along which axis the network sees slices of volumes; None if it sees volumes.
 
     Raises:
         UserError: A file cannot be read.
@@ -119,18 +132,19 @@ def take_fingerprint(
     taught = [case for case in cases if case.mask is not None and (labeled is None or case.patient in labeled)]
     scans = _in_parallel(cases, _facts_of, report)
     colours = _are_colours(dataset, cases)
-    samples = _in_parallel(taught, lambda case: _look_into(case, dataset, foreground), report) if foreground else []
     volumes = [scan.spacing_mm for scan in scans]
-    return Fingerprint(
+    headers = Fingerprint(
         scans=tuple(scans),
         shape=_spread([scan.shape for scan in scans]),
         spacing_mm=_spread(volumes),
         anisotropy=float(np.median([max(spacing) / min(spacing) for spacing in volumes])),
         colours=colours,
         full_scale=_full_scale(taught or cases) if colours else None,
-        intensities=_intensities(dataset, samples, foreground),
-        classes=_classes(dataset, [sample.voxels for sample in samples]),
     )
+    axis = slice_axis(headers)
+    samples = _in_parallel(taught, lambda case: _look_into(case, dataset, foreground, axis), report)
+    intensities = _intensities(dataset, samples, foreground) if foreground else ()
+    return headers.model_copy(update={"intensities": intensities, "classes": _classes(dataset, samples)})
 
 
 def save_fingerprint(path: Path, fingerprint: Fingerprint) -> None:
@@ -173,21 +187,49 @@ def _are_colours(dataset: Dataset, cases: Sequence[Case]) -> bool:
 
 
 def _full_scale(cases: Sequence[Case]) -> float:
-    largest = max(float(read_image(case.images).voxels.max()) for case in cases[:PICTURES])
+    largest = max(_largest(case.images) for case in cases[:PICTURES])
     return next((full for full in (1.0, 255.0) if largest <= full), 65535.0)
 
 
-def _look_into(case: Case, dataset: Dataset, foreground: Collection[int]) -> _Sample:
-    assert case.mask is not None  # only labeled scans are looked into
-    scan = read_image(case.images)
-    mask = read_mask(case.mask, dataset.classes, scan.grid, dataset.ignore)
+def _largest(paths: Sequence[Path]) -> float:
+    bands = image_bands(paths)
+    return float(read_image(paths).voxels.max()) if bands is None else max(float(band.max()) for _, band in bands.all())
+
+
+def _look_into(case: Case, dataset: Dataset, foreground: Collection[int], slice_axis: int | None) -> _Sample:
+    """The mask of one scan; the image only where some of its intensities matter."""
+    image = read_image(case.images) if foreground else None
+    grid = image.grid if image else read_grid(case.images[0])
+    mask = _mask_of(case, dataset, grid)
     known = mask != IGNORED
     inside = known & (mask > 0)
     values = [
         _sampled(channel[inside] if index in foreground else channel.ravel())
-        for index, channel in enumerate(scan.voxels)
+        for index, channel in enumerate(image.voxels if image else ())
     ]
-    return _Sample(values, np.bincount(mask[known], minlength=len(dataset.classes)))
+    sides = _sides(mask, grid, slice_axis, len(dataset.classes))
+    return _Sample(values, np.bincount(mask[known], minlength=len(dataset.classes)), sides)
+
+
+def _mask_of(case: Case, dataset: Dataset, grid: Grid) -> np.ndarray:
+    assert case.mask is not None  # only labeled scans are looked into
+    by_name = tells_by_name(case.mask)
+    if not by_name:
+        demand_same_grid(read_grid(case.mask), grid, case.mask, case.images[0].name)
+    return read_mask(case.mask, dataset.classes, grid if by_name else None, dataset.ignore)
+
+
+def _sides(mask: np.ndarray, grid: Grid, slice_axis: int | None, classes: int) -> dict[int, np.ndarray]:
+    """The box around each class: the median over the images in `mask` that show it and are annotated throughout."""
+    sliced = slice_axis is not None and mask.ndim == 3
+    axes = [axis for axis in range(mask.ndim) if not (sliced and axis == slice_axis)]
+    units = np.array([[1 / grid.shape[axis] for axis in axes], [grid.spacing_mm[axis] for axis in axes]])
+    found: dict[int, list[list[int]]] = {}
+    for image in np.moveaxis(mask, slice_axis, 0) if sliced and slice_axis is not None else mask[None]:
+        for label, box in enumerate(find_objects(image, classes - 1) if (image != IGNORED).all() else (), start=1):
+            if box is not None:
+                found.setdefault(label, []).append([side.stop - side.start for side in box])
+    return {label: units * np.median(sides, axis=0) for label, sides in found.items()}
 
 
 def _sampled(values: np.ndarray) -> np.ndarray:
@@ -224,10 +266,10 @@ def _statistics(values: np.ndarray, channel: str, foreground: bool) -> Intensiti
     )
 
 
-def _classes(dataset: Dataset, voxels: Sequence[np.ndarray]) -> tuple[ClassFacts, ...]:
-    if not voxels:
+def _classes(dataset: Dataset, samples: Sequence[_Sample]) -> tuple[ClassFacts, ...]:
+    if not samples:
         return ()
-    counts = np.array(voxels)  # (scans, K)
+    counts = np.array([sample.voxels for sample in samples])  # (scans, K)
     shares = counts.sum(axis=0) / max(counts.sum(), 1)
     return tuple(
         ClassFacts(
@@ -235,6 +277,14 @@ def _classes(dataset: Dataset, voxels: Sequence[np.ndarray]) -> tuple[ClassFacts
             share=float(share),
             scans=int((column > 0).sum()),
             median_voxels=float(np.median(column[column > 0])) if column.any() else 0.0,
+            **_typical_sides([sample.sides[label] for sample in samples if label in sample.sides]),
         )
-        for name, share, column in zip(dataset.classes, shares, counts.T, strict=True)
+        for label, (name, share, column) in enumerate(zip(dataset.classes, shares, counts.T, strict=True))
     )
+
+
+def _typical_sides(sides: Sequence[np.ndarray]) -> dict[str, tuple[float, ...]]:
+    if not sides:
+        return {}
+    share, mm = np.median(sides, axis=0).tolist()
+    return {"side_share": tuple(share), "side_mm": tuple(mm)}

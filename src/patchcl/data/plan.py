@@ -1,8 +1,10 @@
 """How scans become network inputs: decided once from the data, explained in words, saved beside every result.
 
-Nothing here depends on the machine, so that a plan is the same wherever it is made.
+Nothing here depends on the machine, so that a plan is the same wherever it is made. The batch alone does, and a plan
+holds one only if somebody had `patchcl check` write it.
 """
 
+import math
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -13,7 +15,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from patchcl.data.dataset import Dataset
-from patchcl.data.fingerprint import Fingerprint, Report, ScanFacts, take_fingerprint
+from patchcl.data.fingerprint import ClassFacts, Fingerprint, Report, ScanFacts, take_fingerprint
 from patchcl.errors import UserError
 from patchcl.run_folder import write_text
 from patchcl.section import Section
@@ -28,6 +30,10 @@ FINE = 10
 """Percentile of the spacings along the coarse axis that volumes of thick slices are brought to."""
 SOFT_TISSUE = (-175.0, 250.0)
 """Hounsfield units that show it."""
+PATCH_SHARES = (0.125, 0.25)
+"""Least and largest side of a patch over that of the image, where the data decide."""
+BATCH = ("labeled_per_batch", "unlabeled_per_batch")
+"""What a saved plan decides of `training` and not of the images."""
 CAP = {2: 256, 3: 96}
 MULTIPLE = {2: 32, 3: 16}
 
@@ -51,6 +57,8 @@ class PlanSettings(Section):
     window: tuple[float, float] | None = None
     resample: Interpolation | None = None
     restore: Interpolation | None = None
+    patch_share: float | None = Field(default=None, gt=0, le=1)
+    """What `method.contrast.patch_share` is set to counts as well."""
 
 
 class Plan(Section):
@@ -73,6 +81,11 @@ class Plan(Section):
     """How images reach the network's size or spacing; `nearest` follows the published ACDC protocol."""
     restore: Interpolation = "linear"
     """How probabilities return to the grid of the scan; `nearest` follows the published ACDC protocol."""
+    patch_share: float | None = Field(default=None, gt=0, le=1)
+    """Side of the patches that contrast compares over that of the image; None in plans that were made before."""
+    labeled_per_batch: int | None = Field(default=None, gt=0)
+    unlabeled_per_batch: int | None = Field(default=None, gt=0)
+    """Images of a step, for settings that name none; None leaves them to the settings."""
     channels: tuple[str, ...]
     classes: tuple[str, ...]
     ignore: int | None = None
@@ -110,11 +123,7 @@ def make_plan(dataset: Dataset, settings: PlanSettings, fingerprint: Fingerprint
     """
     seen = fingerprint or fingerprint_for(dataset, settings)
     plan, reasons = _decided(dataset, settings)
-    _fill(plan, reasons, "dimensions", *_dimensions(seen))
-    if plan["dimensions"] == 3 and any(len(scan.shape) == 2 for scan in seen.scans):
-        raise UserError(f"plan.dimensions is 3, but {dataset.root} has two-dimensional files. Set it to 2.")
-    if plan["dimensions"] == 2:
-        _fill(plan, reasons, "slice_axis", *_slice_axis(seen.scans))
+    _decide_slicing(plan, reasons, seen, dataset.root)
     shapes, spacings = _network_axes(seen.scans, plan)
     _fill(plan, reasons, "fit", *_fit(shapes, spacings, seen.colours))
     if plan["fit"] == "crop":
@@ -125,6 +134,7 @@ def make_plan(dataset: Dataset, settings: PlanSettings, fingerprint: Fingerprint
     _fill(plan, reasons, "normalise", *_normalise(dataset.channels, seen.colours))
     if {"ct", "rgb"} & set(_words(plan["normalise"])):
         _fill(plan, reasons, "window", *_window(plan["normalise"], seen))
+    _fill(plan, reasons, "patch_share", *_patch_share(seen, plan))
     try:
         return Plan(**plan, reasons=reasons)
     except ValidationError as error:
@@ -134,18 +144,23 @@ def make_plan(dataset: Dataset, settings: PlanSettings, fingerprint: Fingerprint
 def fingerprint_for(
     dataset: Dataset, settings: PlanSettings, labeled: Collection[str] | None = None, report: Report | None = None
 ) -> Fingerprint:
-    """The fingerprint that a plan by `settings` needs: headers, and voxels if a window must be found in them.
+    """The fingerprint that a plan by `settings` needs: headers, masks, and images if a window must be found in them.
 
-    Then the images and masks of the patients `labeled` are read, None being everybody who has a mask; no other mask
-    ever is, nor anything in imagesTs.
+    Masks and images are those of the patients `labeled`, None being everybody who has a mask; no other mask is ever
+    read, nor anything in imagesTs.
 
     Raises:
-        UserError: A file cannot be read.
+        UserError: A file cannot be read, or the settings contradict the data.
     """
-    plan, _ = _decided(dataset, settings)
+    plan, reasons = _decided(dataset, settings)
     words = _words(plan.get("normalise") or _normalise(dataset.channels, colours=False)[0], len(dataset.channels))
     hounsfield = [index for index, word in enumerate(words) if word == "ct" and "window" not in plan]
-    return take_fingerprint(dataset, hounsfield, labeled, report)
+
+    def slice_axis(headers: Fingerprint) -> int | None:
+        _decide_slicing(plan, reasons, headers, dataset.root)
+        return plan["slice_axis"] if plan["dimensions"] == 2 else None
+
+    return take_fingerprint(dataset, hounsfield, labeled, report, slice_axis)
 
 
 def save_plan(path: Path, plan: Plan) -> None:
@@ -184,8 +199,8 @@ def _decided(dataset: Dataset, settings: PlanSettings) -> tuple[dict[str, Any], 
     if settings.file is not None:
         saved = load_plan(settings.file)
         _demand_made_for(saved, plan, settings.file, dataset.root)
-        plan |= saved.model_dump(exclude_none=True, exclude={*plan, "reasons"})
-        reasons |= saved.reasons
+        plan |= saved.model_dump(exclude_none=True, exclude={*plan, *BATCH, "reasons"})
+        reasons |= {key: reason for key, reason in saved.reasons.items() if key not in BATCH}
     chosen = settings.model_dump(exclude_none=True, exclude={"file"})
     return plan | chosen, reasons | dict.fromkeys(chosen, "set by the user.")
 
@@ -207,6 +222,14 @@ def _fill(plan: dict[str, Any], reasons: dict[str, str], key: str, value: object
     """Take `value` unless the user has decided."""
     if key not in plan:
         plan[key], reasons[key] = value, reason
+
+
+def _decide_slicing(plan: dict[str, Any], reasons: dict[str, str], seen: Fingerprint, root: Path) -> None:
+    _fill(plan, reasons, "dimensions", *_dimensions(seen))
+    if plan["dimensions"] == 3 and any(len(scan.shape) == 2 for scan in seen.scans):
+        raise UserError(f"plan.dimensions is 3, but {root} has two-dimensional files. Set it to 2.")
+    if plan["dimensions"] == 2:
+        _fill(plan, reasons, "slice_axis", *_slice_axis(seen.scans))
 
 
 def _dimensions(seen: Fingerprint) -> tuple[int, str]:
@@ -324,6 +347,34 @@ def _window(normalise: str | Sequence[str], seen: Fingerprint) -> tuple[tuple[fl
     if low < high:
         return (round(low, 1), round(high, 1)), "the 0.5 and 99.5 percentile of all structures in the labeled masks."
     return SOFT_TISSUE, "soft tissue, because the labeled masks show too little to find a window."
+
+
+def _patch_share(seen: Fingerprint, plan: dict[str, Any]) -> tuple[float, str]:
+    """A quarter, or twice the longest side of the class that is smallest by it, if that is less; in sixteenths.
+
+    Patches come every half side, so whatever is no longer than that lies whole in one of them, and larger patches would
+    show more of what is around it. Sixteenths, rounded up, because sides vary with who is labeled.
+    """
+    least, most = PATCH_SHARES
+    spans = {kind.name: max(_spanned(kind, plan)) for kind in seen.classes[1:] if kind.side_share}
+    if not spans:
+        return most, "a quarter of the image, one every half side; no labeled mask tells how large structures are."
+    name = min(spans, key=lambda each: spans[each])
+    spanned = f"the smallest structure, {name}, spans {min(spans[name], 1):.0%} of the image"
+    share = min(max(math.ceil(round(2 * spans[name] * 16, 6)) / 16, least), most)
+    if share == most:
+        return most, f"a quarter of the image, one every half side; {spanned}."
+    if share == least:
+        return least, f"an eighth of the image, the least, one every half side; {spanned}."
+    return share, f"twice the smallest structure, which so lies whole in one, one every half side; {spanned}."
+
+
+def _spanned(kind: ClassFacts, plan: dict[str, Any]) -> tuple[float, ...]:
+    """Of what the network sees at once, along each of its axes."""
+    if plan["fit"] == "resize" or not len(kind.side_mm) == len(plan["size"]) == len(plan["spacing_mm"]):
+        return kind.side_share
+    lengths = zip(kind.side_mm, plan["size"], plan["spacing_mm"], strict=True)
+    return tuple(side / (length * spacing) for side, length, spacing in lengths)
 
 
 def _why(error: ValidationError) -> str:

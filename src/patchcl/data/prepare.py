@@ -7,7 +7,7 @@ three. Padding and resizing follow from grid and plan alone, so `to_scan_grid` u
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,12 +17,21 @@ import torch
 import torch.nn.functional as F
 
 from patchcl.data.dataset import Case
-from patchcl.data.duplicates import signature
-from patchcl.data.formats.base import demand_file
+from patchcl.data.duplicates import BLOCKS, signature
+from patchcl.data.formats.base import Bands, demand_file
 from patchcl.data.geometry import Grid
 from patchcl.data.ignored import demand_annotated
-from patchcl.data.plan import Normalise, Plan
-from patchcl.data.scan import READERS, Scan, demand_varied, read_grid, read_image, read_mask
+from patchcl.data.plan import BATCH, Normalise, Plan
+from patchcl.data.scan import (
+    READERS,
+    Scan,
+    demand_varied,
+    image_bands,
+    mask_bands,
+    read_grid,
+    read_image,
+    read_mask,
+)
 from patchcl.errors import UserError
 from patchcl.run_folder import write_json, write_whole
 
@@ -62,14 +71,24 @@ def to_network_grid(scan: Scan, plan: Plan) -> np.ndarray:
         UserError: The scan has other channels or fewer axes than the plan, or colours beyond its full colour.
     """
     geometry = _geometry(scan.grid, plan)
-    if len(scan.voxels) != len(plan.channels):
-        raise UserError(f"A scan of {len(scan.voxels)} channels cannot be prepared for {', '.join(plan.channels)}.")
-    voxels = np.empty(scan.voxels.shape, np.float32)
-    for place, how in enumerate(plan.normalise_channels):
-        voxels[place] = _normalised(scan.voxels[place], how, plan.window)
-    slices = np.moveaxis(_to_slices(voxels, scan.grid, plan), 0, 1)
+    slices = np.moveaxis(_to_slices(_normalised_channels(scan.voxels, plan), scan.grid, plan), 0, 1)
     scaled = {"linear": _scaled_linear, "nearest": _scaled_nearest}[plan.resample]
     return _padded(scaled(slices, geometry.scaled), geometry)
+
+
+def network_bands(paths: Sequence[Path], plan: Plan) -> Bands | None:
+    """What `to_network_grid` gives, (C, rows, columns), some rows at a time, of a picture too large to be held.
+
+    None of any other, and where a pixel depends on others: by resampling, padding, or the statistics of its picture.
+
+    Raises:
+        UserError: As for `to_network_grid`, also while bands are read.
+    """
+    bands = _image_bands(paths, plan)
+    if bands is None:
+        return None
+    read = bands.read
+    return bands._replace(read=lambda start, stop: _normalised_channels(read(start, stop), plan))
 
 
 def mask_to_network_grid(mask: np.ndarray, grid: Grid, plan: Plan) -> np.ndarray:
@@ -140,23 +159,65 @@ def _prepare_case(case: Case, plan: Plan, folder: Path) -> PreparedCase:
     image = folder / f"{case.name}.image-{_joined(hashes[: len(case.images)])}.npy"
     prepared = PreparedCase(case.name, case.patient, image, None)
     if not (image.exists() and prepared.signature.exists()):
-        scan = read_image(case.images)
-        for path, channels in zip(case.images, np.array_split(scan.voxels, len(case.images)), strict=True):
-            demand_varied(channels, path)
-        _save(prepared.signature, signature(scan.voxels))
-        try:
-            _save(image, to_network_grid(scan, plan))
-        except UserError as error:
-            raise UserError(f"{case.images[0]}: {error}") from error
+        bands = _image_bands(case.images, plan)
+        if bands is None:
+            _prepare_image(case, plan, prepared)
+        else:
+            _prepare_bands(case, plan, prepared, bands)
     if case.mask is None:
         return prepared
     mask = folder / f"{case.name}.mask-{_joined(hashes)}.npy"
     if not mask.exists():
-        grid = read_grid(case.images[0])
-        classes = read_mask(case.mask, plan.classes, grid, plan.ignore)
-        demand_annotated(classes, case.mask)
-        _save(mask, mask_to_network_grid(classes, grid, plan))
+        _prepare_mask(case.mask, read_grid(case.images[0]), plan, mask)
     return prepared._replace(mask=mask)
+
+
+def _prepare_image(case: Case, plan: Plan, prepared: PreparedCase) -> None:
+    scan = read_image(case.images)
+    for path, channels in zip(case.images, np.array_split(scan.voxels, len(case.images)), strict=True):
+        demand_varied(channels, path)
+    _save(prepared.signature, signature(scan.voxels))
+    try:
+        _save(prepared.image, to_network_grid(scan, plan))
+    except UserError as error:
+        raise UserError(f"{case.images[0]}: {error}") from error
+
+
+def _prepare_bands(case: Case, plan: Plan, prepared: PreparedCase, bands: Bands) -> None:
+    """As `_prepare_image`, with all that has to be known of the whole picture gathered on the way."""
+    means = _BlockMeans(bands.shape)
+    extremes: list[tuple[float, float]] = []
+
+    def seen() -> Iterator[tuple[int, np.ndarray]]:
+        for start, band in bands.all():
+            means.add(start, band)
+            extremes.append((float(band.min()), float(band.max())))
+            yield start, _normalised_channels(band, plan)
+        demand_varied(np.array(extremes), case.images[0])
+
+    try:
+        _save_bands(prepared.image, bands.shape, np.float32, seen())
+    except UserError as error:
+        raise UserError(f"{case.images[0]}: {error}") from error
+    _save(prepared.signature, signature(means.blocks()))
+
+
+def _prepare_mask(path: Path, grid: Grid, plan: Plan, prepared: Path) -> None:
+    bands = mask_bands(path, plan.classes, grid, plan.ignore) if _pixel_by_pixel(grid, plan) else None
+    if bands is None:
+        classes = read_mask(path, plan.classes, grid, plan.ignore)
+        demand_annotated(classes, path)
+        _save(prepared, mask_to_network_grid(classes, grid, plan))
+        return
+    annotated: list[int] = []
+
+    def seen() -> Iterator[tuple[int, np.ndarray]]:
+        for start, band in bands.all():
+            annotated.append(int(band.min()))
+            yield start, band
+        demand_annotated(np.array(annotated), path)
+
+    _save_bands(prepared, bands.shape, np.uint8, seen())
 
 
 def _hashes(case: Case, manifest: Path) -> list[str]:
@@ -187,7 +248,9 @@ def _entry(file: Path, known: dict[str, Any] | None) -> dict[str, Any]:
         digest = hashlib.sha256()
         for part in parts:
             demand_file(part, "a scan or mask")
-            digest.update(part.read_bytes())
+            with part.open("rb") as content:
+                while piece := content.read(2**20):  # files may be larger than memory
+                    digest.update(piece)
     except OSError as error:
         raise UserError(f"{file} cannot be opened: {error.strerror}. Restore it, or remove the scan.") from error
     return {"bytes": size, "modified_ns": modified, "sha256": digest.hexdigest()}
@@ -209,12 +272,79 @@ def _joined(hashes: Sequence[str]) -> str:
 def _key(plan: Plan) -> str:
     """The name of everything in `plan` that decides what prepared files hold."""
     unused = {"ignore"} if plan.ignore is None else set()  # as in caches made before there was such a value
-    deciding = plan.model_dump(mode="json", exclude={"restore", "reasons", "channels"} | unused)
+    deciding = plan.model_dump(mode="json", exclude={"restore", "reasons", "channels", "patch_share", *BATCH} | unused)
     return hashlib.sha256(json.dumps([RECIPE, deciding], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _save(path: Path, array: np.ndarray) -> None:
     write_whole(path, lambda unfinished: np.save(unfinished, np.ascontiguousarray(array)))
+
+
+def _save_bands(
+    path: Path, shape: tuple[int, int], kind: type[np.generic], bands: Iterator[tuple[int, np.ndarray]]
+) -> None:
+    """What `_save` would write of all `bands` together, byte for byte: (1, C, *shape), or (1, *shape) of classes.
+
+    Each is written to its place; a memory-mapped array would fill the memory with what has been written.
+    """
+
+    def write(unfinished: Path) -> None:
+        with unfinished.open("wb") as file:
+            first = 0
+            for start, band in bands:
+                band = band.astype(kind, copy=False)
+                channels = len(band)
+                if not first:
+                    whole = (1, *([channels] if kind is np.float32 else []), *shape)
+                    header = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": whole}
+                    np.lib.format.write_array_header_1_0(file, header)
+                    first = file.tell()
+                for channel, plane in enumerate(band):
+                    file.seek(first + (channel * shape[0] + start) * shape[1] * band.itemsize)
+                    file.write(np.ascontiguousarray(plane).data)
+
+    write_whole(path, write)
+
+
+class _BlockMeans:
+    """Means of BLOCKS x BLOCKS blocks of a picture that comes in bands, as torch's adaptive_avg_pool has them."""
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self._shape = shape
+        self._edges = [
+            [(place * length // BLOCKS, -(-(place + 1) * length // BLOCKS)) for place in range(BLOCKS)]
+            for length in shape
+        ]
+        self._sums: np.ndarray | None = None  # (C, BLOCKS, columns)
+
+    def add(self, start: int, band: np.ndarray) -> None:
+        """The rows (C, rows, columns) from `start` on."""
+        if self._sums is None:
+            self._sums = np.zeros((len(band), BLOCKS, self._shape[1]))
+        for place, (low, high) in enumerate(self._edges[0]):
+            rows = band[:, max(0, low - start) : max(0, high - start)]
+            self._sums[:, place] += rows.sum(axis=1, dtype=np.float64)
+
+    def blocks(self) -> np.ndarray:
+        """(C, BLOCKS, BLOCKS)."""
+        assert self._sums is not None
+        sums = np.stack([self._sums[..., low:high].mean(axis=-1) for low, high in self._edges[1]], axis=-1)
+        heights = np.array([high - low for low, high in self._edges[0]])
+        return np.asarray(sums / heights[:, None], np.float32)
+
+
+def _image_bands(paths: Sequence[Path], plan: Plan) -> Bands | None:
+    """`image_bands` where they can be prepared one by one, else None."""
+    bands = image_bands(paths) if plan.fit == "crop" and plan.dimensions == 2 else None
+    return bands if bands is None or _pixel_by_pixel(read_grid(paths[0]), plan) else None
+
+
+def _pixel_by_pixel(grid: Grid, plan: Plan) -> bool:
+    """Whether each pixel of a picture is prepared by itself, and stays where it is."""
+    if plan.fit != "crop" or not plan.dimensions == len(grid.shape) == 2:
+        return False
+    geometry = _geometry(grid, plan)
+    return geometry.full == geometry.scaled == geometry.padded and {"ct", "rgb"} >= set(plan.normalise_channels)
 
 
 def _geometry(grid: Grid, plan: Plan) -> _Geometry:
@@ -248,6 +378,16 @@ def _from_slices(slices: np.ndarray, grid: Grid, plan: Plan) -> np.ndarray:
     if plan.dimensions == len(grid.shape):
         return np.ascontiguousarray(slices[:, 0])
     return np.ascontiguousarray(np.moveaxis(slices, 1, 1 + plan.slice_axis))
+
+
+def _normalised_channels(voxels: np.ndarray, plan: Plan) -> np.ndarray:
+    """The channels (C, *shape) of a scan, or of a band, each as `plan` says."""
+    if len(voxels) != len(plan.channels):
+        raise UserError(f"A scan of {len(voxels)} channels cannot be prepared for {', '.join(plan.channels)}.")
+    normalised = np.empty(voxels.shape, np.float32)
+    for place, how in enumerate(plan.normalise_channels):
+        normalised[place] = _normalised(voxels[place], how, plan.window)
+    return normalised
 
 
 def _normalised(channel: np.ndarray, how: Normalise, window: tuple[float, float]) -> np.ndarray:

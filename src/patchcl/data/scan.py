@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from patchcl.data.formats import dicom_seg, format_of, nifti
+from patchcl.data.formats.base import Bands
 from patchcl.data.geometry import Grid, demand_same_grid
 from patchcl.errors import UserError
 
@@ -47,6 +48,26 @@ def read_image(paths: Sequence[Path]) -> Scan:
     for path in paths[1:]:
         demand_same_grid(read_grid(path), grid, path, paths[0].name)
     return Scan(np.concatenate([_read_channels(path) for path in paths]), grid)
+
+
+def image_bands(paths: Sequence[Path]) -> Bands | None:
+    """The voxels that `read_image` gives, some rows at a time, of a single picture too large to be held; else None.
+
+    Raises:
+        UserError: As for `read_image`, also while bands are read.
+    """
+    of_format = format_of(paths[0]).value_bands
+    bands = of_format(paths[0]) if len(paths) == 1 and of_format is not None else None
+    if bands is None:
+        return None
+    read = bands.read
+
+    def read_finite(start: int, stop: int) -> np.ndarray:
+        voxels = read(start, stop).astype(np.float32)
+        demand_finite(voxels, paths[0])
+        return voxels
+
+    return bands._replace(read=read_finite)
 
 
 def demand_finite(voxels: np.ndarray, path: Path) -> None:
@@ -88,7 +109,28 @@ def read_mask(
         UserError: The file cannot be read, holds a value that is no class, or does not lie on `grid`.
     """
     values = _class_values(path, () if isinstance(classes, int) else classes, grid)
-    count = classes if isinstance(classes, int) else len(classes)
+    return _classes(values, path, classes if isinstance(classes, int) else len(classes), ignore)
+
+
+def mask_bands(path: Path, classes: Sequence[str], grid: Grid, ignore: int | None = None) -> Bands | None:
+    """The classes that `read_mask` gives, (1, rows, columns), some rows at a time, of a mask too large to be held.
+
+    None of any other.
+
+    Raises:
+        UserError: As for `read_mask`, also while bands are read.
+    """
+    of_format = format_of(path).class_bands
+    bands = None if of_format is None else of_format(path)
+    if bands is None:
+        return None
+    demand_same_grid(read_grid(path), grid, path, "its image")
+    read = bands.read
+    return bands._replace(read=lambda start, stop: _classes(read(start, stop), path, len(classes), ignore))
+
+
+def _classes(values: np.ndarray, path: Path, count: int, ignore: int | None) -> np.ndarray:
+    """`values` of a mask as classes, uint8."""
     ignored = values == ignore if ignore is not None else np.zeros(values.shape, bool)
     with np.errstate(invalid="ignore"):
         wrong = ~((values >= 0) & (values < count) & (values == np.floor(values)) | ignored)

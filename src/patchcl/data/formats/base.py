@@ -17,6 +17,19 @@ DEFLATE_RATIO = 1100
 SAME: Mapping[str, str] = MappingProxyType({})
 
 
+class Bands(NamedTuple):
+    """A picture that is too large to be held, some rows at a time."""
+
+    shape: tuple[int, int]  # rows and columns
+    step: int  # rows that are best read at once
+    read: Callable[[int, int], np.ndarray]  # (C, rows, columns) from one row to before another
+
+    def all(self) -> Iterator[tuple[int, np.ndarray]]:
+        """All bands from above, each with the number of its first row."""
+        for start in range(0, self.shape[0], self.step):
+            yield start, self.read(start, min(start + self.step, self.shape[0]))
+
+
 class Format(NamedTuple):
     """A family of files that one module reads and writes."""
 
@@ -29,6 +42,8 @@ class Format(NamedTuple):
     read_onto: Callable[[Path, Grid, Sequence[str]], np.ndarray] | None = None
     # the classes, (*grid.shape) on the grid of an image, of a mask that tells them by name and may hold a part of it
     count_channels: Callable[[Path], int] | None = None  # from the header, where files can hold more than one
+    value_bands: Callable[[Path], Bands | None] | None = None  # `read_values` of what is too large, else None
+    class_bands: Callable[[Path], Bands | None] | None = None  # `read_classes` of it
     masks_as: Mapping[str, str] = SAME  # ending of a scan -> of masks written for it, where that is another
     maps_as: Mapping[str, str] = SAME  # the same for maps of real numbers, where they are not written as masks are
 

@@ -34,6 +34,8 @@ IDENTITY = (
 )
 """What every DICOM file has to state, if only as unknown; anonymised scans often lack some."""
 MOST_SEGMENTS = 65535
+MOST_CLASSES = 255
+"""Background and all: they are kept in a byte, whose highest value marks what nobody annotated."""
 UNDESCRIBED = -1
 
 
@@ -108,6 +110,8 @@ def read_segmentation(path: Path, onto: Path | Grid, classes: Sequence[str]) -> 
     found = _open(path)
     if isinstance(onto, Path):
         _demand_same_reference(found, onto)
+    if len(classes) > MOST_CLASSES:
+        raise UserError(f"{path} cannot be read for {len(classes)} classes; at most {MOST_CLASSES} fit. Join some.")
     return _painted(found, grid, _classes_of(found, classes)).astype(np.uint8)
 
 

@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
-from patchcl.data.formats.base import DEFLATE_RATIO, Format, demand_content, reading
+from patchcl.data.formats.base import DEFLATE_RATIO, Bands, Format, demand_content, reading
+from patchcl.data.formats.tiff_parts import Decode, parts_of
 from patchcl.data.geometry import Grid, grid_of
 from patchcl.errors import UserError
 from patchcl.run_folder import write_whole
@@ -28,6 +30,18 @@ SPREAD = {"L;2": 85, "L;4": 17}
 """Grey values of so few bits are multiplied by Pillow, so that the largest is 255."""
 TIFF_RATIO = 40_000
 """What one byte can stand for in the densest of the ways that TIFF knows."""
+TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+LARGE = 89_478_485
+"""Pixels above which Pillow warns, and a TIFF is read in bands where that can be.
+
+A picture of twice as many is never read at once.
+"""
+BAND = 2**22
+"""Pixels of a band."""
+SMALLER = (
+    "Cut it into tiles, or save it as a TIFF of one page with strips or tiles, which is read in bands where plan.fit "
+    "is crop, plan.spacing_mm [1, 1] and plan.normalise rgb or ct."
+)
 BITS, COMPRESSION, DESCRIPTION, ORIENTATION = 258, 259, 270, 274  # tags of TIFF
 
 
@@ -59,8 +73,30 @@ def read_values(path: Path) -> np.ndarray:
         UserError: The file cannot be read, pixels are transparent, or pages differ.
     """
     with _open(path) as picture:
+        _demand_held(picture, path)
         _demand_intact(picture)
         return _stacked([_pixels(page, path) for page in _pages(picture)], path)
+
+
+def value_bands(path: Path) -> Bands | None:
+    """What `read_values` gives, some rows at a time, of a TIFF of one page with more than LARGE pixels; else None.
+
+    Raises:
+        UserError: As for `read_values`.
+    """
+    with _open(path) as picture:
+        return _bands(picture, path, lambda page: _pixels(page, path))
+
+
+def class_bands(path: Path) -> Bands | None:
+    """What `read_classes` gives, (1, rows, columns), some rows at a time; see `value_bands`.
+
+    Raises:
+        UserError: As for `read_classes`.
+    """
+    with _open(path) as picture:
+        _demand_classes(picture, path)
+        return _bands(picture, path, lambda page: _stored_values(page)[None])
 
 
 def read_classes(path: Path) -> np.ndarray:
@@ -70,14 +106,9 @@ def read_classes(path: Path) -> np.ndarray:
         UserError: The file cannot be read, is a JPEG, or holds colours without a map.
     """
     with _open(path) as picture:
+        _demand_held(picture, path)
         _demand_intact(picture)
-        if picture.format in ("JPEG", "MPO"):
-            raise UserError(f"{path} is a JPEG, which changes values when it is saved. Save the mask as PNG or TIFF.")
-        if picture.mode not in (*GREY, "P"):
-            raise UserError(
-                f"{path} holds colours ({picture.mode}); a mask has one number per pixel, its class. "
-                "Save it as grey values or with a colour map."
-            )
+        _demand_classes(picture, path)
         return _stacked([_stored_values(page) for page in _pages(picture)], path)
 
 
@@ -102,12 +133,52 @@ def _open(path: Path) -> Iterator[Any]:
     """The picture at `path`, its pixels still on disk, after a look at whether they can be read as they are meant."""
     with reading(path, KIND):
         try:
-            picture = Image.open(path, formats=("PNG", "JPEG", "BMP", "TIFF"))
+            picture = _opened(path)
         except Image.DecompressionBombError as error:
-            raise UserError(f"{path} is too large to be read at once ({error}). Cut it into tiles.") from error
+            raise UserError(f"{path} is too large to be read at once ({error}). {SMALLER}") from error
         with picture:
             _demand_meant(picture, path)
             yield picture
+
+
+def _opened(path: Path) -> Any:  # noqa: ANN401
+    """The picture at `path`. Of a TIFF, which can be read by parts, Pillow does not ask whether it is too large."""
+    with path.open("rb") as file:
+        tiff = file.read(4) in TIFF_HEADS
+    return TiffImageFile(path) if tiff else Image.open(path, formats=("PNG", "JPEG", "BMP", "TIFF"))
+
+
+def _bands(picture: Any, path: Path, decode: Decode) -> Bands | None:  # noqa: ANN401
+    if picture.format != "TIFF" or _page_count(picture) > 1 or math.prod(picture.size) <= LARGE:
+        return None
+    parts = parts_of(picture)
+    if parts is None or math.prod(parts.part) > LARGE:
+        return None
+
+    def read(start: int, stop: int) -> np.ndarray:
+        with reading(path, KIND):
+            return parts.read_rows(path, start, stop, decode)
+
+    height = parts.part[0]
+    return Bands(parts.shape, height * max(1, BAND // (height * parts.shape[1])), read)
+
+
+def _demand_held(picture: Any, path: Path) -> None:  # noqa: ANN401
+    """Refuse what is too large to be read whole, as Pillow does."""
+    pixels = math.prod(picture.size)
+    if picture.format == "TIFF" and pixels > 2 * LARGE:
+        raise UserError(f"{path} is too large to be read at once ({pixels} pixels). {SMALLER}")
+
+
+def _demand_classes(picture: Any, path: Path) -> None:  # noqa: ANN401
+    """Refuse a picture that can be no mask."""
+    if picture.format in ("JPEG", "MPO"):
+        raise UserError(f"{path} is a JPEG, which changes values when it is saved. Save the mask as PNG or TIFF.")
+    if picture.mode not in (*GREY, "P"):
+        raise UserError(
+            f"{path} holds colours ({picture.mode}); a mask has one number per pixel, its class. "
+            "Save it as grey values or with a colour map."
+        )
 
 
 def _demand_meant(picture: Any, path: Path) -> None:  # noqa: ANN401 - plug-ins of Pillow have attributes of their own
@@ -117,6 +188,11 @@ def _demand_meant(picture: Any, path: Path) -> None:  # noqa: ANN401 - plug-ins 
     if picture.mode in COLOUR and ";16" in _stored_as(picture):
         raise UserError(f"{path} has colours of 16 bits; expected 8. Convert it, or save each colour as a grey file.")
     tags = picture.tag_v2 if picture.format == "TIFF" else {}
+    if picture.mode in ("I", "F") and tags.get(COMPRESSION, 1) != 1 and re.search(r"\dB[FS]?$", _stored_as(picture)):
+        raise UserError(
+            f"{path} holds compressed numbers with their highest byte first, which Pillow turns into others. "
+            "Save it uncompressed, or with the lowest byte first (little-endian)."
+        )
     orientation = (picture.getexif() if picture.format in ("JPEG", "MPO") else tags).get(ORIENTATION, 1)
     if orientation != 1:
         raise UserError(
@@ -184,6 +260,8 @@ FORMAT = Format(
     write_like,
     read_classes=read_classes,
     count_channels=count_channels,
+    value_bands=value_bands,
+    class_bands=class_bands,
     masks_as={".jpeg": ".png", ".jpg": ".png", ".bmp": ".png"},
     maps_as=dict.fromkeys((".jpeg", ".jpg", ".png", ".bmp"), ".tif"),
 )

@@ -259,6 +259,14 @@ def test_what_cannot_be_written_is_said(series: Path, change: Make, tmp_path: Pa
         dicom_seg.write_segmentation(tmp_path / "a.dcm", MASK, series, CLASSES)
 
 
+def test_more_classes_than_a_byte_holds_are_refused(series: Path, tmp_path: Path) -> None:
+    dicom_seg.write_segmentation(tmp_path / "a.dcm", MASK, series, CLASSES)
+    many = [*CLASSES, *map(str, range(3, 255))]
+    np.testing.assert_array_equal(dicom_seg.read_segmentation(tmp_path / "a.dcm", series, many), MASK)
+    with pytest.raises(UserError, match=r"a\.dcm cannot be read for 256 classes; at most 255 fit"):
+        dicom_seg.read_segmentation(tmp_path / "a.dcm", series, [*many, "255"])
+
+
 def test_scans_are_no_segmentations(series: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = next(series.iterdir())
     assert not dicom_seg.is_segmentation(path)
