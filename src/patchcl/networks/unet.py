@@ -14,8 +14,6 @@ GROUPS = 8
 LEAST = 4
 """Places along every axis of the deepest features, as far as the image has them."""
 
-CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
-
 NORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "batch": ("batch", {}),
     "instance": ("instance", {"affine": True}),
@@ -54,7 +52,8 @@ class UNet(nn.Module):
             Up(factor, deep, wide, leaky, NORMS[norm], dropout) for factor, (wide, deep) in reversed(levels)
         )
         self.classify = getattr(nn, f"Conv{dimensions}d")(features[0], classes, kernel_size=1)
-        self.to(memory_format=CHANNELS_LAST[dimensions])  # type: ignore[call-overload]  # convolutions are faster so
+        if dimensions == 2:  # convolutions are faster so; of volumes, too, but one run could not be repeated then
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def encode(self, image: Tensor) -> Tensor:
         """The deepest features, (B, F, *S / reduction), of an image (B, C, *S)."""
