@@ -52,7 +52,7 @@ class UNet(nn.Module):
             Up(factor, deep, wide, leaky, NORMS[norm], dropout) for factor, (wide, deep) in reversed(levels)
         )
         self.classify = getattr(nn, f"Conv{dimensions}d")(features[0], classes, kernel_size=1)
-        if dimensions == 2:  # convolutions are faster so; of volumes, too, but one run could not be repeated then
+        if dimensions == 2:  # convolutions are faster so
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def encode(self, image: Tensor) -> Tensor:
