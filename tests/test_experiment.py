@@ -94,17 +94,8 @@ def test_the_same_command_twice_gives_the_same_weights(method, cardiac, tmp_path
     assert not same(weights(tmp_path / "one"), weights(tmp_path / "third"))
 
 
-@pytest.fixture
-def one_thread():
-    """With two, the weights of volumes have differed in their last bits between runs in one long process."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize(("method", "plan"), [*((method, ()) for method in method_names()), ("patchcl", VOLUMES)])
-def test_hidden_and_test_masks_are_never_opened(method, plan, cardiac, tmp_path, tiny, one_thread):
+def test_hidden_and_test_masks_are_never_opened(method, plan, cardiac, tmp_path, tiny):
     """Every mask that training has no right to is replaced by bytes that no reader survives."""
     poisoned = shutil.copytree(cardiac, tmp_path / "poisoned")
     limited = ("split.labeled=1", f"method.name={method}", *plan)

@@ -124,6 +124,21 @@ def test_attended_features_are_their_mean_under_the_confidence_in_the_class(size
         torch.testing.assert_close(found[n], expected)
 
 
+def test_gradients_of_overlapping_patches_can_be_repeated_bit_for_bit():
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(1, 16, 8, 8, 8, generator=generator, requires_grad=True)
+    probs = torch.rand(1, 3, 8, 8, 8, generator=generator)
+    corner, label = torch.randint(0, 4, (32, 3), generator=generator), torch.arange(32) % 3
+    chosen = ChosenPatches(torch.zeros_like(label), corner, label, torch.zeros(32))
+
+    def gradient() -> torch.Tensor:
+        pooled = class_attended_features(features, probs, chosen, (4, 4, 4), (1, 1, 1))
+        return torch.autograd.grad(pooled.square().sum(), features)[0]
+
+    first = gradient()
+    assert all(torch.equal(first, gradient()) for _ in range(20))
+
+
 def test_flips_mirror_each_patch_whole():
     patches = torch.arange(64 * 2 * 9.0).view(64, 2, 3, 3)
     torch.manual_seed(0)

@@ -112,15 +112,18 @@ def class_attended_features(
         side: Of a patch in pixels of the images: an even multiple of `reduction`, or the whole image.
         reduction: Pixels of an image along each place of the features, on every spatial axis.
     """
-    corners = [chosen.corner[:, axis] // by for axis, by in enumerate(reduction)]
-    low = chosen._replace(corner=torch.stack(corners, dim=1))
-    low_side = [max(1, length // by) for length, by in zip(side, reduction, strict=True)]
-    small = F.interpolate(probs, size=features.shape[2:], mode="area")
-    attention = _crop(small.movedim(1, -1), low, low_side).flatten(1, -2)  # (P, places, K)
-    seen = _crop(features.movedim(1, -1), low, low_side).flatten(1, -2)  # (P, places, F)
-    known = chosen.label.clamp(min=0).view(-1, 1, 1).expand(-1, attention.shape[1], 1)
-    weight = attention.gather(2, known)
-    return (weight * seen).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-6)
+    size, patches = features.shape[2:], torch.arange(len(chosen.label), device=features.device)
+    small = F.interpolate(probs, size=size, mode="area")
+    attention = small[chosen.image, chosen.label.clamp(min=0)]  # (P, *s)
+    for axis, by in enumerate(reduction):
+        along, first = torch.arange(size[axis], device=features.device), chosen.corner[:, axis, None] // by
+        within = (along >= first) & (along < first + max(1, side[axis] // by))
+        attention = attention * within.view(-1, *(length if other == axis else 1 for other, length in enumerate(size)))
+    weight = attention.new_zeros(len(patches), *features.shape[:1], *size)
+    weight[patches, chosen.image] = attention
+    # one product of matrices: the gradient of patches cut out one by one is summed in an order that threads decide
+    pooled = weight.flatten(1) @ features.movedim(1, -1).flatten(0, -2)
+    return pooled / weight.flatten(1).sum(dim=1, keepdim=True).clamp(min=1e-6)
 
 
 def flip_at_random(patches: Float[Tensor, "P C *p"]) -> Float[Tensor, "P C *p"]:

@@ -52,8 +52,8 @@ class UNet(nn.Module):
             Up(factor, deep, wide, leaky, NORMS[norm], dropout) for factor, (wide, deep) in reversed(levels)
         )
         self.classify = getattr(nn, f"Conv{dimensions}d")(features[0], classes, kernel_size=1)
-        if dimensions == 2:  # convolutions are faster so
-            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        layout = torch.channels_last if dimensions == 2 else torch.channels_last_3d  # convolutions are faster so
+        self.to(memory_format=layout)  # type: ignore[call-overload]
 
     def encode(self, image: Tensor) -> Tensor:
         """The deepest features, (B, F, *S / reduction), of an image (B, C, *S)."""
