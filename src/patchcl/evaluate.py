@@ -6,7 +6,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,6 +21,7 @@ from patchcl.data.dataset import PATIENT_PATTERN, Case, Dataset, read_dataset
 from patchcl.data.formats import ENDINGS, ending_of, tells_by_name, without_ending
 from patchcl.data.geometry import Grid
 from patchcl.data.ignored import demand_annotated
+from patchcl.data.parallel import Report
 from patchcl.data.scan import IGNORED, read_grid, read_mask
 from patchcl.data.splits import Split, cases_of, load_split
 from patchcl.errors import UserError
@@ -49,7 +50,6 @@ HEADINGS: dict[Metric, str] = {
     "object_hausdorff_mm": "Hausdorff {unit}",
 }
 Side = Literal["test", "validation"]
-Report = Callable[[int, int], None] | None
 IGNORED_VOXELS = "ignored_voxels"
 """How many voxels of all masks nobody annotated, in the provenance of scores that leave some out."""
 MEAN = "mean"
@@ -156,7 +156,7 @@ def evaluate_run(
     on: Literal["test", "validation", "auto"] = "auto",
     checkpoint: str = "last",
     weights: Weights = "teacher",
-    report: Report = None,
+    report: Report | None = None,
     device: torch.device = CPU,
     voxels: bool = False,
     objects: bool = False,

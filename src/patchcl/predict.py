@@ -2,7 +2,7 @@
 
 import os
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +16,7 @@ from patchcl.config import read_settings
 from patchcl.data.formats import DICOM, count_channels, ending_of, map_ending, mask_ending
 from patchcl.data.formats.base import Bands
 from patchcl.data.geometry import Grid
+from patchcl.data.parallel import Report
 from patchcl.data.plan import Plan, load_plan
 from patchcl.data.prepare import network_bands, to_network_grid, to_scan_grid
 from patchcl.data.scan import Scan, read_image, write_map, write_mask
@@ -165,7 +166,7 @@ def predict_files(
     uncertainty: bool = False,
     output: Output = "same",
     device: torch.device = CPU,
-    report: Callable[[int, int], None] | None = None,
+    report: Report | None = None,
 ) -> PredictionSummary:
     """Segment one scan or a folder of them; those that cannot be read do not hold up the others.
 
@@ -198,7 +199,7 @@ def predict_cases(
     out: Path,
     files: Files = Files(),  # noqa: B008 - immutable
     device: torch.device = CPU,
-    report: Callable[[int, int], None] | None = None,
+    report: Report | None = None,
 ) -> PredictionSummary:
     """Segment scans given by the name of their case, one file per channel, into `out`."""
     done, failed = [], []

@@ -1,9 +1,9 @@
 """Looks into every file before training does, and tells everything that is wrong at once."""
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
@@ -12,12 +12,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from patchcl.data.dataset import Case, Dataset, some, survey_dataset
-from patchcl.data.duplicates import Duplicates, find_duplicates, signature
+from patchcl.data.duplicates import Duplicates, SignatureFiles, find_duplicates, signature
 from patchcl.data.formats import tells_by_name
 from patchcl.data.geometry import Grid, demand_same_grid
 from patchcl.data.ignored import demand_annotated
+from patchcl.data.parallel import Report, in_parallel
 from patchcl.data.plan import Plan, PlanSettings, fingerprint_for, make_plan
-from patchcl.data.scan import IGNORED, READERS, Scan, demand_varied, read_grid, read_image, read_mask
+from patchcl.data.scan import IGNORED, Scan, demand_varied, read_grid, read_image, read_mask
 from patchcl.data.splits import Split, SplitSettings, cases_of, make_split, visible_to_training
 from patchcl.errors import UserError
 
@@ -43,12 +44,10 @@ class _Finding(NamedTuple):
     warnings: list[str]
     grid: Grid | None
     voxels: np.ndarray  # (K + 1,) voxels of each class in its mask, and of none because nobody annotated them
-    signatures: list[np.ndarray]  # of every channel that is sound
+    signature: Path | None  # of all channels, if they are sound
 
 
-def check_data(
-    root: Path, split: SplitSettings, plan: PlanSettings, report: Callable[[int, int], None] | None = None
-) -> CheckReport:
+def check_data(root: Path, split: SplitSettings, plan: PlanSettings, report: Report | None = None) -> CheckReport:
     """Open every image and mask below `root`, hidden and test masks included: nothing is trained here.
 
     `report` is told how many scans of all are done.
@@ -66,12 +65,15 @@ def check_data(
         labeled = None if made_split is None else made_split.labeled
         made_plan = make_plan(visible, plan, fingerprint_for(visible, plan, labeled)) if complete else None
     sides = _sides(dataset, made_split)
-    findings = _look_at_all([case for cases in sides.values() for case in cases], dataset, report)
+    cases = [case for cases in sides.values() for case in cases]
+    with TemporaryDirectory(prefix="patchcl-") as folder:
+        looked = in_parallel(cases, lambda case: _look_at(case, dataset, Path(folder)), report)
+        findings = {case.name: found for case, found in zip(cases, looked, strict=True)}
+        duplicates = _duplicates(sides, findings)
     shares, ignored_share = _shares(dataset, [findings[case.name].voxels for case in sides.get("labeled", ())])
     warnings = [] if made_split is None else _general_warnings(dataset, made_split, shares)
     problems += [line for found in findings.values() for line in found.problems]
     warnings += [line for found in findings.values() for line in found.warnings]
-    duplicates = _duplicates(sides, findings)
     return CheckReport(
         problems=tuple(dict.fromkeys([*problems, *duplicates.problems])),
         warnings=(*warnings, *duplicates.warnings),
@@ -116,27 +118,18 @@ def _sides(dataset: Dataset, split: Split | None) -> dict[str, tuple[Case, ...]]
     return {folder: tuple(case for case in dataset.cases if case.folder == folder) for folder in folders}
 
 
-def _look_at_all(
-    cases: Sequence[Case], dataset: Dataset, report: Callable[[int, int], None] | None
-) -> dict[str, _Finding]:
-    findings: dict[str, _Finding] = {}
-    with ThreadPoolExecutor(READERS) as pool:
-        found = pool.map(lambda case: _look_at(case, dataset.classes, dataset.ignore), cases)
-        for case, finding in zip(cases, found, strict=True):
-            findings[case.name] = finding
-            if report is not None:
-                report(len(findings), len(cases))
-    return findings
-
-
-def _look_at(case: Case, classes: Sequence[str], ignore: int | None) -> _Finding:
+def _look_at(case: Case, dataset: Dataset, signatures: Path) -> _Finding:
     """Every file of one scan by itself, so that one broken file hides no other."""
-    found = _Finding([], [], _first_grid(case), np.zeros(len(classes) + 1, dtype=np.int64), [])
+    found = _Finding([], [], _first_grid(case), np.zeros(len(dataset.classes) + 1, dtype=np.int64), None)
+    sound = []
     for path in case.images:
         with _noting(found.problems):
             channel = read_image([path])
             _demand_sound(channel, path, found.grid, case.images[0].name)
-            found.signatures.append(signature(channel.voxels))
+            sound.append(signature(channel.voxels))
+    if len(sound) == len(case.images):
+        found = found._replace(signature=signatures / f"{case.name}.npy")
+        np.save(signatures / f"{case.name}.npy", np.concatenate(sound))
     if case.mask is None:
         return found
     by_name = tells_by_name(case.mask)
@@ -144,9 +137,9 @@ def _look_at(case: Case, classes: Sequence[str], ignore: int | None) -> _Finding
         if found.grid is not None and not by_name:
             demand_same_grid(read_grid(case.mask), found.grid, case.mask, case.images[0].name)
     with _noting(found.problems):
-        mask = read_mask(case.mask, classes, found.grid if by_name else None, ignore)
+        mask = read_mask(case.mask, dataset.classes, found.grid if by_name else None, dataset.ignore)
         demand_annotated(mask, case.mask)
-        found.voxels[:-1] = np.bincount(mask[mask != IGNORED], minlength=len(classes))
+        found.voxels[:-1] = np.bincount(mask[mask != IGNORED], minlength=len(dataset.classes))
         found.voxels[-1] = np.count_nonzero(mask == IGNORED)
         if not found.voxels[1:-1].any():
             found.warnings.append(f"{case.mask} holds background only. If that is not meant, annotate it or remove it.")
@@ -169,10 +162,8 @@ def _demand_sound(scan: Scan, path: Path, grid: Grid | None, first: str) -> None
 
 def _duplicates(sides: dict[str, tuple[Case, ...]], findings: dict[str, _Finding]) -> Duplicates:
     """Images that are there twice, among the scans that are sound."""
-    sound = [
-        case for cases in sides.values() for case in cases if len(findings[case.name].signatures) == len(case.images)
-    ]
-    return find_duplicates(sides, {case.name: np.concatenate(findings[case.name].signatures) for case in sound})
+    files = {name: found.signature for name, found in findings.items() if found.signature is not None}
+    return find_duplicates(sides, SignatureFiles(files))
 
 
 def _shares(dataset: Dataset, voxels: Sequence[np.ndarray]) -> tuple[dict[str, float], float]:

@@ -89,13 +89,13 @@ def demand_no_leak(sides: Mapping[str, Sequence[Case]], signatures: Mapping[str,
     Raises:
         UserError: Names every such pair of scans.
     """
-    problems = find_duplicates(sides, _Files(signatures)).problems
+    problems = find_duplicates(sides, SignatureFiles(signatures)).problems
     if problems:
         raise UserError("\n".join(problems))
 
 
-class _Files(Mapping[str, np.ndarray]):
-    """Signatures that stay in their files, so that those of thousands of scans are never in memory at once twice."""
+class SignatureFiles(Mapping[str, np.ndarray]):
+    """Signatures that stay in their .npy files, so that those of thousands of scans are never in memory at once."""
 
     def __init__(self, files: Mapping[str, Path]) -> None:
         self._files = files

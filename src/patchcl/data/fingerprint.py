@@ -4,9 +4,8 @@ Source: the idea is nnU-Net's data fingerprint, Isensee et al., 2021, https://do
 """
 
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import find_objects
@@ -14,19 +13,19 @@ from scipy.ndimage import find_objects
 from patchcl.data.dataset import Case, Dataset
 from patchcl.data.formats import tells_by_name
 from patchcl.data.geometry import Grid, demand_same_grid
-from patchcl.data.scan import IGNORED, READERS, image_bands, read_grid, read_image, read_mask
+from patchcl.data.parallel import Report, in_parallel
+from patchcl.data.scan import IGNORED, image_bands, read_grid, read_image, read_mask
 from patchcl.run_folder import write_json
 from patchcl.section import Section
 
 SAMPLE = 10_000
-"""Voxels that are kept of every scan and channel: enough for percentiles, and memory stays flat. nnU-Net's number."""
+"""Voxels that are kept of every scan and channel, nnU-Net's number: enough for percentiles."""
+SAMPLES = 5_000_000
+"""And of all scans together; of more than 500 fewer are kept of each, so that memory stays flat."""
 PICTURES = 16
 """Colour pictures in which the largest value is looked for."""
 COLOURS = ({"r", "g", "b"}, {"red", "green", "blue"}, {"rgb_to_0_1"})
 """Names of channels that are colours; the last is how data sets for nnU-Net say so."""
-
-Found = TypeVar("Found")
-Report = Callable[[int, int], None]
 
 
 class ScanFacts(Section):
@@ -130,7 +129,7 @@ def take_fingerprint(
     """
     cases = [case for case in dataset.cases if case.folder != "imagesTs"]
     taught = [case for case in cases if case.mask is not None and (labeled is None or case.patient in labeled)]
-    scans = _in_parallel(cases, _facts_of, report)
+    scans = in_parallel(cases, _facts_of, report)
     colours = _are_colours(dataset, cases)
     volumes = [scan.spacing_mm for scan in scans]
     headers = Fingerprint(
@@ -142,7 +141,8 @@ def take_fingerprint(
         full_scale=_full_scale(taught or cases) if colours else None,
     )
     axis = slice_axis(headers)
-    samples = _in_parallel(taught, lambda case: _look_into(case, dataset, foreground, axis), report)
+    kept = min(SAMPLE, SAMPLES // max(len(taught), 1))
+    samples = in_parallel(taught, lambda case: _look_into(case, dataset, foreground, axis, kept), report)
     intensities = _intensities(dataset, samples, foreground) if foreground else ()
     return headers.model_copy(update={"intensities": intensities, "classes": _classes(dataset, samples)})
 
@@ -150,21 +150,6 @@ def take_fingerprint(
 def save_fingerprint(path: Path, fingerprint: Fingerprint) -> None:
     """Write `fingerprint` as JSON."""
     write_json(path, fingerprint.model_dump(mode="json"))
-
-
-def _in_parallel(cases: Sequence[Case], look: Callable[[Case], Found], report: Report | None) -> list[Found]:
-    """What `look` finds in each of `cases`; the first that cannot be read ends it."""
-    found = []
-    with ThreadPoolExecutor(READERS) as pool:
-        tasks = [pool.submit(look, case) for case in cases]
-        try:
-            for task in tasks:
-                found.append(task.result())
-                if report is not None:
-                    report(len(found), len(cases))
-        finally:
-            pool.shutdown(cancel_futures=True)
-    return found
 
 
 def _facts_of(case: Case) -> ScanFacts:
@@ -196,7 +181,7 @@ def _largest(paths: Sequence[Path]) -> float:
     return float(read_image(paths).voxels.max()) if bands is None else max(float(band.max()) for _, band in bands.all())
 
 
-def _look_into(case: Case, dataset: Dataset, foreground: Collection[int], slice_axis: int | None) -> _Sample:
+def _look_into(case: Case, dataset: Dataset, foreground: Collection[int], slice_axis: int | None, kept: int) -> _Sample:
     """The mask of one scan; the image only where some of its intensities matter."""
     image = read_image(case.images) if foreground else None
     grid = image.grid if image else read_grid(case.images[0])
@@ -204,7 +189,7 @@ def _look_into(case: Case, dataset: Dataset, foreground: Collection[int], slice_
     known = mask != IGNORED
     inside = known & (mask > 0)
     values = [
-        _sampled(channel[inside] if index in foreground else channel.ravel())
+        _sampled(channel[inside] if index in foreground else channel.ravel(), kept)
         for index, channel in enumerate(image.voxels if image else ())
     ]
     sides = _sides(mask, grid, slice_axis, len(dataset.classes))
@@ -232,11 +217,11 @@ def _sides(mask: np.ndarray, grid: Grid, slice_axis: int | None, classes: int) -
     return {label: units * np.median(sides, axis=0) for label, sides in found.items()}
 
 
-def _sampled(values: np.ndarray) -> np.ndarray:
-    """At most SAMPLE of `values`, evenly spread over them."""
-    if len(values) <= SAMPLE:
-        return values
-    return np.asarray(values[np.linspace(0, len(values) - 1, SAMPLE).astype(np.int64)])
+def _sampled(values: np.ndarray, kept: int) -> np.ndarray:
+    """At most `kept` of `values`, evenly spread over them."""
+    if len(values) <= kept:
+        return values.copy()  # and not a view, which would keep the whole scan
+    return np.asarray(values[np.linspace(0, len(values) - 1, kept).astype(np.int64)])
 
 
 def _intensities(dataset: Dataset, samples: Sequence[_Sample], foreground: Collection[int]) -> tuple[Intensities, ...]:

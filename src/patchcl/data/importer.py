@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
+from patchcl.data.parallel import Report
 from patchcl.data.sources import crag, decathlon, dicom_export, kits19, plain, pymic, ssl4mis, table
-from patchcl.data.sources.raw_folder import FoundDataset, Imported, Report, write_raw_folder
+from patchcl.data.sources.raw_folder import FoundDataset, Imported, write_raw_folder
 from patchcl.errors import UserError
 
 Layout = Literal["plain", "table", "dicom", "crag", "kits19", "decathlon", "ssl4mis", "pymic"]
@@ -27,7 +28,7 @@ def import_dataset(
     layout: Layout,
     structures: Sequence[str] | None = None,
     channels: Sequence[str] | None = None,
-    report: Report = None,
+    report: Report | None = None,
     images: str | None = None,
     masks: str | None = None,
     series: str | None = None,

@@ -7,8 +7,7 @@ three. Padding and resizing follow from grid and plan alone, so `to_scan_grid` u
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,9 +20,9 @@ from patchcl.data.duplicates import BLOCKS, signature
 from patchcl.data.formats.base import Bands, demand_file
 from patchcl.data.geometry import Grid
 from patchcl.data.ignored import demand_annotated
+from patchcl.data.parallel import Report, in_parallel
 from patchcl.data.plan import BATCH, Normalise, Plan
 from patchcl.data.scan import (
-    READERS,
     Scan,
     demand_varied,
     image_bands,
@@ -120,9 +119,7 @@ def prepared_bytes(grid: Grid, plan: Plan) -> int:
     return slices * math.prod(_geometry(grid, plan).padded) * (4 * len(plan.channels) + 1)
 
 
-def prepare(
-    cases: Sequence[Case], plan: Plan, cache: Path, report: Callable[[int, int], None] | None = None
-) -> tuple[PreparedCase, ...]:
+def prepare(cases: Sequence[Case], plan: Plan, cache: Path, report: Report | None = None) -> tuple[PreparedCase, ...]:
     """Prepare `cases`, keeping the outcome below `cache` so that only what has changed is done again.
 
     A mask is read only if its case has one, and is kept apart from the image: a cache shared with a run that had more
@@ -132,26 +129,12 @@ def prepare(
         UserError: A file cannot be read or does not fit, or `cache` cannot be written to.
     """
     try:
-        return _prepare_all(cases, plan, cache / _key(plan), report)
+        folder = cache / _key(plan)
+        return tuple(in_parallel(cases, lambda case: _prepare_case(case, plan, folder), report))
     except OSError as error:
         raise UserError(
             f"Prepared scans cannot be kept in {cache}: {error}. Make room, or set cache: FOLDER."
         ) from error
-
-
-def _prepare_all(
-    cases: Sequence[Case], plan: Plan, folder: Path, report: Callable[[int, int], None] | None
-) -> tuple[PreparedCase, ...]:
-    with ThreadPoolExecutor(READERS) as pool:
-        tasks = [pool.submit(_prepare_case, case, plan, folder) for case in cases]
-        try:
-            for done, task in enumerate(as_completed(tasks), start=1):
-                task.result()
-                if report is not None:
-                    report(done, len(cases))
-        finally:
-            pool.shutdown(cancel_futures=True)
-    return tuple(task.result() for task in tasks)
 
 
 def _prepare_case(case: Case, plan: Plan, folder: Path) -> PreparedCase:

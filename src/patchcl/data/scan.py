@@ -4,7 +4,6 @@ Axes stay in the order of the file (x, y, z for NIfTI) and are never flipped or 
 a grid lies exactly where the scan did.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,8 +15,6 @@ from patchcl.data.formats.base import Bands
 from patchcl.data.geometry import Grid, demand_same_grid
 from patchcl.errors import UserError
 
-READERS = min(os.cpu_count() or 1, 8)
-"""How many scans are read side by side where all of a data set are."""
 IGNORED = 255
 """What a mask holds where nobody knows the class."""
 

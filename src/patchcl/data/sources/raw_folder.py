@@ -13,13 +13,13 @@ import numpy as np
 
 from patchcl.data.dataset import IGNORE_LABEL, PATIENT_PATTERN, some
 from patchcl.data.formats import DICOM, mask_ending
+from patchcl.data.parallel import Report
 from patchcl.data.scan import read_mask, write_mask
 from patchcl.errors import UserError
 from patchcl.run_folder import write_json
 
 Side = Literal["train", "validation", "test"]
 SIDES: tuple[Side, ...] = ("train", "validation", "test")
-Report = Callable[[int, int], None] | None
 
 
 class FoundScan(NamedTuple):
@@ -65,7 +65,7 @@ def patient_of(name: str) -> str:
 
 
 def write_raw_folder(
-    found: FoundDataset, out: Path, structures: Sequence[str] | None = None, report: Report = None
+    found: FoundDataset, out: Path, structures: Sequence[str] | None = None, report: Report | None = None
 ) -> Imported:
     """Write dataset.json, images and masks to the new folder `out`, and the sides, if there are any, to split.json.
 

@@ -1,0 +1,43 @@
+"""Many scans side by side, in memory that does not grow with their number."""
+
+import ctypes
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+READERS = min(os.cpu_count() or 1, 8)
+"""How many scans are read at once."""
+TRIM_EVERY = 32
+"""After so many scans the memory of those before is given back to the system."""
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+Report = Callable[[int, int], None]
+
+
+def in_parallel(items: Sequence[Item], look: Callable[[Item], Found], report: Report | None = None) -> list[Found]:
+    """What `look` finds in each of `items`, in their order; the first that fails ends it.
+
+    `report` is told how many items of all are done.
+    """
+    found = []
+    with ThreadPoolExecutor(READERS) as pool:
+        tasks = [pool.submit(look, item) for item in items]
+        try:
+            for done in range(1, len(items) + 1):
+                found.append(tasks[done - 1].result())
+                if report is not None:
+                    report(done, len(items))
+                if done % TRIM_EVERY == 0 or done == len(items):
+                    give_memory_back()
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return found
+
+
+def give_memory_back() -> None:
+    """Return to the system what was freed: glibc keeps it, apart for every thread, and more with every scan."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
