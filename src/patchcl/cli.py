@@ -154,6 +154,10 @@ def predict(
     output: Annotated[
         Output, typer.Option("--format", help="Of the masks; same: that of the scan, DICOM-SEG for a DICOM series.")
     ] = "same",
+    series: Annotated[
+        str | None,
+        typer.Option(help="For DICOM: the series to take of each folder, by part of its description, or UID."),
+    ] = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Segment new scans, each on its own grid."""
@@ -171,6 +175,7 @@ def predict(
             probabilities=probabilities,
             uncertainty=uncertainty,
             output=output,
+            series=series,
             device=best_device(device),
             report=lambda done, of: bar.update(task, completed=done, total=of),
         )

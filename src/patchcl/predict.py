@@ -4,6 +4,7 @@ import os
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from patchcl.data.parallel import Report
 from patchcl.data.plan import Plan, load_plan
 from patchcl.data.prepare import network_bands, to_network_grid, to_scan_grid
 from patchcl.data.scan import Scan, read_image, write_map, write_mask
-from patchcl.data.scan_files import channel_of, find_scans
+from patchcl.data.scan_files import channel_of, find_scans, link_series, without_links
 from patchcl.errors import UserError
 from patchcl.networks import build_network
 from patchcl.run_folder import RunFolder
@@ -165,6 +166,7 @@ def predict_files(
     probabilities: bool = False,
     uncertainty: bool = False,
     output: Output = "same",
+    series: str | None = None,
     device: torch.device = CPU,
     report: Report | None = None,
 ) -> PredictionSummary:
@@ -180,16 +182,21 @@ def predict_files(
         probabilities: Write CASE_probabilities_<structure>.nii.gz too, restored linearly whatever the plan says.
         uncertainty: Write CASE_uncertainty.nii.gz too, see `uncertainty_of`.
         output: The format of the masks. Maps have that of the scan, or TIFF for pictures and NIfTI for DICOM.
+        series: Of each folder with DICOM files in it, or below, the series to segment; see `link_series`.
         device: Where to compute.
         report: Called with the number of scans done and of all.
 
     Raises:
         UserError: There is no scan, or `out` cannot or must not be written to.
     """
-    scans = find_scans(source)
-    _check_out(out, source)
-    network, plan = load_network(run, checkpoint, weights, device)
-    return predict_cases(network, plan, scans, out, Files(probabilities, uncertainty, output), device, report)
+    files = Files(probabilities, uncertainty, output)
+    with TemporaryDirectory(prefix="patchcl-") as links:
+        scans, failed = (find_scans(source), []) if series is None else link_series(source, series, Path(links))
+        _check_out(out, source)
+        network, plan = load_network(run, checkpoint, weights, device)
+        summary = predict_cases(network, plan, scans, out, files, device, report)
+        told = [(name, without_links(message, Path(links))) for name, message in summary.failed]
+    return PredictionSummary(summary.done, (*failed, *told))
 
 
 def predict_cases(

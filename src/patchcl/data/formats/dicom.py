@@ -6,7 +6,6 @@ their plane, whatever files are called. The distance between slices is that betw
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,20 +74,23 @@ def contents_of(path: Path, below: bool = False) -> Contents:
     return Contents(list(found.values()), others)
 
 
-def chosen_series(path: Path, series: str = "") -> Series:
+def chosen_series(path: Path, series: str = "", below: bool = False) -> Series:
     """The one series in `path` whose UID is `series`, or whose description the regular expression `series` finds.
+
+    With `below`, also of those in its folders.
 
     Raises:
         UserError: None or several remain; all are listed.
     """
-    found = contents_of(path).series
+    found = contents_of(path, below).series
     fitting = fitting_series(found, series)
     if len(fitting) == 1:
         return fitting[0]
     raise UserError(
         f"{listing(path, found, series)}\n"
-        "Keep the files of one series in the folder, and move the others to folders of their own; or choose a series "
-        "in each of many folders: patchcl import SOURCE -o OUT --layout dicom --series PATTERN"
+        "Choose one by a part of its description, or by its UID: patchcl predict RUN SCANS -o OUT --series PATTERN, or "
+        "for scans to learn from patchcl import SOURCE -o OUT --layout dicom --series PATTERN. Or keep the files of "
+        "one series in the folder."
     )
 
 
@@ -120,13 +122,13 @@ def listing(path: Path, found: Sequence[Series], series: str) -> str:
     return f"{path} holds {len(found)} series{asked}; one was expected:\n{lines}"
 
 
-def read_stack(path: Path, series: str = "") -> Stack:
+def read_stack(path: Path) -> Stack:
     """Frames and grid of the series in `path`, from headers alone.
 
     Raises:
         UserError: There is not exactly one series, or its slices make no regular grid.
     """
-    return stack_of(chosen_series(path, series).files, path)
+    return stack_of(chosen_series(path).files, path)
 
 
 def stack_of(files: Mapping[Path, Any], where: Path) -> Stack:
@@ -138,17 +140,17 @@ def stack_of(files: Mapping[Path, Any], where: Path) -> Stack:
     return stacked([frame for file, header in files.items() for frame in frames_of(file, header)], where)
 
 
-def read_grid(path: Path, series: str = "") -> Grid:
+def read_grid(path: Path) -> Grid:
     """The grid of the series in `path`.
 
     Raises:
         UserError: See `read_stack`.
     """
-    return read_stack(path, series).grid
+    return read_stack(path).grid
 
 
-def count_channels(path: Path, series: str = "") -> int:
-    """3 for colour, else 1, as the first image of the series says; no file after it is opened.
+def count_channels(path: Path) -> int:
+    """3 for colour, else 1, as the first image says; no file after it is opened.
 
     Raises:
         UserError: There is no such image.
@@ -156,10 +158,9 @@ def count_channels(path: Path, series: str = "") -> int:
     for file in _dicom_files(path):
         header = read_header(file)
         with reading(file, KIND):
-            fits = series == header.get("SeriesInstanceUID") or finds(series, str(header.get("SeriesDescription", "")))
-            if fits and _is_image(header):
+            if _is_image(header):
                 return components(file, header)
-    return max(components(file, header) for file, header in chosen_series(path, series).files.items())
+    return max(components(file, header) for file, header in chosen_series(path).files.items())
 
 
 def components(path: Path, header: Any) -> int:  # noqa: ANN401 - a pydicom Dataset
@@ -172,7 +173,7 @@ def components(path: Path, header: Any) -> int:  # noqa: ANN401 - a pydicom Data
         return int(header.get("SamplesPerPixel") or 1)
 
 
-def read_values(path: Path, series: str = "") -> np.ndarray:
+def read_values(path: Path) -> np.ndarray:
     """The voxels (C, *shape) after rescaling, frame by frame; C is 3 for colour, else 1.
 
     MONOCHROME1, in which small numbers are bright, is turned round, so that large ones are bright in every image.
@@ -180,7 +181,7 @@ def read_values(path: Path, series: str = "") -> np.ndarray:
     Raises:
         UserError: See `read_stack`; or a file holds no pixels, is truncated, or is compressed in an unknown way.
     """
-    return values_of(read_stack(path, series))
+    return values_of(read_stack(path))
 
 
 def values_of(stack: Stack) -> np.ndarray:
@@ -221,18 +222,6 @@ def read_pixels(path: Path) -> tuple[Any, np.ndarray]:
         pixels = pixel_array(content, allow_excess_frames=False)  # few bits are padded to what looks like frames
         colour = pixels.shape[-1:] if content.get("SamplesPerPixel", 1) > 1 else ()
         return content, pixels.reshape(-1, content.Rows, content.Columns, *colour)
-
-
-def format_for(series: str) -> Format:
-    """The format, for folders in which `series` chooses one of several; see `chosen_series`."""
-    return Format(
-        "DICOM",
-        ENDINGS,
-        partial(read_grid, series=series),
-        partial(read_values, series=series),
-        write_like,
-        count_channels=partial(count_channels, series=series),
-    )
 
 
 def _is_image(header: Any) -> bool:  # noqa: ANN401 - a pydicom Dataset
@@ -313,4 +302,4 @@ def _demand_decoder(content: Any, path: Path) -> None:  # noqa: ANN401 - a pydic
     )
 
 
-FORMAT = format_for("")
+FORMAT = Format("DICOM", ENDINGS, read_grid, read_values, write_like, count_channels=count_channels)

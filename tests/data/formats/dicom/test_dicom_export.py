@@ -13,9 +13,12 @@ from patchcl.data.dataset import read_dataset
 from patchcl.data.formats import dicom, dicom_seg
 from patchcl.data.importer import demand_ours, describe, import_dataset, likely_layout
 from patchcl.data.plan import PlanSettings
-from patchcl.data.scan import read_image, read_mask
+from patchcl.data.scan import read_grid, read_image, read_mask
+from patchcl.data.scan_files import link_series
 from patchcl.data.sources.dicom_export import is_export, read
 from patchcl.errors import UserError
+from patchcl.predict import predict_files
+from patchcl.run_folder import RunFolder
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("highdicom")
@@ -114,6 +117,50 @@ def test_folders_of_many_series_are_listed_in_one_message_and_a_pattern_chooses(
         read(source, "T|s")
     with pytest.raises(UserError, match=r"^'\(' is no regular expression"):
         read(source, "(")
+
+
+def test_a_series_of_every_folder_is_linked_and_the_others_are_told(export: Make, tmp_path: Path) -> None:
+    export("p1_0000", "CT thorax 5mm", labels=("lung",))
+    export("p1_0000", "scout", Modality="MR")
+    export("p2", "CT abdomen")
+    source = export("p3", "CT thorax 2mm")
+    export("p4", "CT thorax 1mm")
+    (source / "p4/study/CT thorax 1mm/slice002.dcm").unlink()
+    scans, failed = link_series(source, "thorax", tmp_path / "links")
+    assert list(scans) == ["p1", "p3"]
+    for paths, name in zip(scans.values(), ("p1_0000CT thorax 5mm", "p3CT thorax 2mm"), strict=True):
+        np.testing.assert_array_equal(read_image(paths).voxels[0], volume(name))
+    (p2, (p4, missing)) = failed
+    listed = f"{source / 'p2'} holds 1 series, and 0 of them fit 'thorax'; one was expected:\n  CT 'CT abdomen'"
+    assert p2[0] == "p2"
+    assert p2[1].startswith(listed)
+    assert (p4, "1 slice is missing" in missing) == ("p4", True)
+
+    alone, _ = link_series(source / "p3/study/CT thorax 2mm", "", tmp_path / "alone")
+    assert list(alone) == ["CT thorax 2mm"]
+    with pytest.raises(UserError, match="no regular expression"):
+        link_series(source, "(", tmp_path / "none")
+    with pytest.raises(UserError, match="holds no folder"):
+        link_series(source / "gone", "", tmp_path / "none")
+
+
+def test_the_series_chosen_of_an_export_is_segmented(export: Make, change: Make, trained: Path, tmp_path: Path) -> None:
+    for name in ("p1", "p2"):
+        export(name, "CT thorax")
+        export(name, "scout")
+    source = export("p3", "scout")
+    damaged = source / "p2/study/CT thorax/slice004.dcm"
+    change(damaged, PixelData=b"\0\0")
+    summary = predict_files(RunFolder(trained), source, tmp_path / "out", series="thorax")
+    assert summary.done == ("p1",)
+    (_, no_series), (_, broken) = sorted(summary.failed, reverse=True)
+    assert f"{source / 'p3'} holds 1 series, and 0 of them fit 'thorax'" in no_series
+    assert str(damaged) in broken
+    assert "patchcl-" not in broken
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["p1.dcm"]
+    grid = read_grid(source / "p1/study/CT thorax")
+    mask = read_mask(tmp_path / "out/p1.dcm", ("background", "RV", "MYO", "LV"), grid)
+    assert mask.shape == SHAPE
 
 
 def test_a_uid_chooses_the_series_and_masks_of_the_others_stay_behind(export: Make) -> None:
