@@ -21,7 +21,7 @@ from patchcl.data.dataset import PATIENT_PATTERN, Case, Dataset, read_dataset
 from patchcl.data.formats import ENDINGS, ending_of, tells_by_name, without_ending
 from patchcl.data.geometry import Grid
 from patchcl.data.ignored import demand_annotated
-from patchcl.data.parallel import Report
+from patchcl.data.many import Report, one_by_one
 from patchcl.data.scan import IGNORED, read_grid, read_mask
 from patchcl.data.splits import Split, cases_of, load_split
 from patchcl.errors import UserError
@@ -312,7 +312,7 @@ def _score(
     spacings: set[float] = set()
     tallies: dict[str, list[ObjectTally]] = {structure: [] for structure in classes[1:]}
     ignored = 0
-    for patient, predicted, reference in triples:
+    for patient, predicted, reference in one_by_one(triples):
         grid = _whole_grid(predicted, reference)
         masks = (read_mask(predicted, classes, grid), read_mask(reference, classes, grid, ignore))
         demand_annotated(masks[1], reference)

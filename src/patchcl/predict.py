@@ -17,7 +17,7 @@ from patchcl.config import read_settings
 from patchcl.data.formats import DICOM, count_channels, ending_of, map_ending, mask_ending
 from patchcl.data.formats.base import Bands
 from patchcl.data.geometry import Grid
-from patchcl.data.parallel import Report
+from patchcl.data.many import Report, one_by_one
 from patchcl.data.plan import Plan, load_plan
 from patchcl.data.prepare import network_bands, to_network_grid, to_scan_grid
 from patchcl.data.scan import Scan, read_image, write_map, write_mask
@@ -210,7 +210,7 @@ def predict_cases(
 ) -> PredictionSummary:
     """Segment scans given by the name of their case, one file per channel, into `out`."""
     done, failed = [], []
-    for count, (name, paths) in enumerate(scans.items(), start=1):
+    for count, (name, paths) in enumerate(one_by_one(scans.items()), start=1):
         try:
             _predict_case(network, plan, name, paths, out, files, device)
             done.append(name)

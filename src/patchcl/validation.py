@@ -10,6 +10,7 @@ from torch import Tensor
 from patchcl.batch import IGNORE
 from patchcl.calibration import Tally, tally, trust
 from patchcl.data.ignored import classes_of
+from patchcl.data.many import one_by_one
 from patchcl.data.plan import Plan
 from patchcl.data.prepare import PreparedCase
 from patchcl.methods.base import Method
@@ -36,7 +37,7 @@ class Validation:
         """Mean Dice over cases, of every structure and of all, and figures of health; also draws a picture."""
         if self.shown is not None:
             self._draw(method, self.shown, step)
-        judged = [self._judge(method, case) for case in self.cases]
+        judged = [self._judge(method, case) for case in one_by_one(self.cases)]
         dice = torch.stack([dice for dice, _ in judged]).nanmean(dim=0).tolist()
         structures = {f"validation_dice_{name}": value for name, value in zip(self.plan.classes[1:], dice, strict=True)}
         health = trust([tallied for _, tallied in judged], self.plan.classes) | method.health()

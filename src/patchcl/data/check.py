@@ -16,7 +16,7 @@ from patchcl.data.duplicates import Duplicates, SignatureFiles, find_duplicates,
 from patchcl.data.formats import tells_by_name
 from patchcl.data.geometry import Grid, demand_same_grid
 from patchcl.data.ignored import demand_annotated
-from patchcl.data.parallel import Report, in_parallel
+from patchcl.data.many import Report, in_parallel
 from patchcl.data.plan import Plan, PlanSettings, fingerprint_for, make_plan
 from patchcl.data.scan import IGNORED, Scan, demand_varied, read_grid, read_image, read_mask
 from patchcl.data.splits import Split, SplitSettings, cases_of, make_split, visible_to_training

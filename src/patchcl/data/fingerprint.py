@@ -13,7 +13,7 @@ from scipy.ndimage import find_objects
 from patchcl.data.dataset import Case, Dataset
 from patchcl.data.formats import tells_by_name
 from patchcl.data.geometry import Grid, demand_same_grid
-from patchcl.data.parallel import Report, in_parallel
+from patchcl.data.many import Report, in_parallel
 from patchcl.data.scan import IGNORED, image_bands, read_grid, read_image, read_mask
 from patchcl.run_folder import write_json
 from patchcl.section import Section

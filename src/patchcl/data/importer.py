@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from patchcl.data.parallel import Report
+from patchcl.data.many import Report
 from patchcl.data.sources import crag, decathlon, dicom_export, kits19, plain, pymic, ssl4mis, table
 from patchcl.data.sources.raw_folder import FoundDataset, Imported, write_raw_folder
 from patchcl.errors import UserError

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from patchcl.data.dataset import Dataset
 from patchcl.data.fingerprint import ClassFacts, Fingerprint, ScanFacts, take_fingerprint
-from patchcl.data.parallel import Report
+from patchcl.data.many import Report
 from patchcl.errors import UserError
 from patchcl.run_folder import write_text
 from patchcl.section import Section

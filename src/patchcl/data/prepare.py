@@ -20,7 +20,7 @@ from patchcl.data.duplicates import BLOCKS, signature
 from patchcl.data.formats.base import Bands, demand_file
 from patchcl.data.geometry import Grid
 from patchcl.data.ignored import demand_annotated
-from patchcl.data.parallel import Report, in_parallel
+from patchcl.data.many import Report, in_parallel
 from patchcl.data.plan import BATCH, Normalise, Plan
 from patchcl.data.scan import (
     Scan,

@@ -13,7 +13,7 @@ import numpy as np
 
 from patchcl.data.dataset import IGNORE_LABEL, PATIENT_PATTERN, some
 from patchcl.data.formats import DICOM, mask_ending
-from patchcl.data.parallel import Report
+from patchcl.data.many import Report
 from patchcl.data.scan import read_mask, write_mask
 from patchcl.errors import UserError
 from patchcl.run_folder import write_json

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from patchcl.data.parallel import give_memory_back, in_parallel
+from patchcl.data.many import give_memory_back, in_parallel
 from patchcl.errors import UserError
 
 

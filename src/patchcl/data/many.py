@@ -1,15 +1,15 @@
-"""Many scans side by side, in memory that does not grow with their number."""
+"""Many scans, side by side or one after the other, in memory that does not grow with their number."""
 
 import ctypes
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 READERS = min(os.cpu_count() or 1, 8)
 """How many scans are read at once."""
 TRIM_EVERY = 32
-"""After so many scans the memory of those before is given back to the system."""
+"""After so many scans, side by side, the memory of those before is given back to the system."""
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -34,6 +34,13 @@ def in_parallel(items: Sequence[Item], look: Callable[[Item], Found], report: Re
         finally:
             pool.shutdown(cancel_futures=True)
     return found
+
+
+def one_by_one(items: Iterable[Item]) -> Iterator[Item]:
+    """`items`, with the memory that each took given back to the system before the next."""
+    for item in items:
+        yield item
+        give_memory_back()
 
 
 def give_memory_back() -> None:
