@@ -92,6 +92,7 @@ WRITERS: dict[str, tuple[str, Callable[..., None], Callable[..., None]]] = {
     ".mha": (".mha", save_itk, save_itk),
     ".nrrd": (".nrrd", save_itk, save_itk),
     ".png": (".png", save_picture, save_picture),
+    ".tif": (".tif", save_picture, save_picture),
     ".dcm": ("", save_series, save_segmentation),
 }
 """Ending of a data set -> that of its images, and who writes images and masks."""
@@ -211,6 +212,23 @@ def colour_map(path: Path) -> None:
     picture.save(path)
 
 
+def transparent(path: Path) -> None:
+    picture = Image.fromarray(image_of("anna")[..., 0].astype(np.uint8))
+    picture.putalpha(Image.fromarray(100 + mask_of("anna")[..., 0]))
+    picture.save(path)
+
+
+def packed_highest_byte_first(path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(path, image_of("anna")[..., 0].astype(np.int32), compression="zlib", byteorder=">")
+
+
+def many_classes(root: Path) -> None:
+    description = json.loads((root / "dataset.json").read_text())
+    labels = {"background": 0} | {f"part{value}": value for value in range(1, 300)}
+    (root / "dataset.json").write_text(json.dumps(description | {"labels": labels}))
+
+
 def to_slice(number: int, **fields: object) -> Callable[[Path], None]:
     def change(root: Path) -> None:
         import pydicom
@@ -229,6 +247,11 @@ def tilted(root: Path) -> None:
         to_slice(number, ImagePositionPatient=[0, 0.5 * number, 2 * number])(root)
 
 
+def second_series(root: Path) -> None:
+    shutil.copy(root / "imagesTr/dora_0000/1.dcm", root / "imagesTr/dora_0000/9.dcm")
+    to_slice(9, SeriesInstanceUID="1.9", SeriesDescription="scout")(root)
+
+
 class Row(NamedTuple):
     """One thing that can be wrong."""
 
@@ -242,6 +265,7 @@ class Row(NamedTuple):
 
 
 GZ, IMAGE, MASK = ".nii.gz", "imagesTr/anna_0000.nii.gz", "labelsTr/anna.nii.gz"
+IMAGE_PNG = "imagesTr/anna_0000.png"
 ROWS = (
     Row("truncated gzip", to_bytes(IMAGE, lambda content: content[:200]), IMAGE, "cannot be read as a NIfTI image"),
     Row(
@@ -368,6 +392,23 @@ ROWS = (
     ),
     Row("mask with a colour map", lambda root: colour_map(root / "labelsTr/anna.png"), "", "", ".png", "nothing"),
     Row("16-bit PNG", lambda root: None, "", "", ".png", "nothing"),
+    Row("transparent pixels", lambda root: transparent(root / IMAGE_PNG), IMAGE_PNG, "has transparent pixels", ".png"),
+    Row(
+        "compressed TIFF, highest byte first",
+        lambda root: packed_highest_byte_first(root / "imagesTr/anna_0000.tif"),
+        "imagesTr/anna_0000.tif",
+        "compressed numbers with their highest byte first",
+        ".tif",
+    ),
+    Row("more than 255 classes", many_classes, "dataset.json", "labels has 300 classes, but at most 255 fit"),
+    Row("several series in a folder", second_series, "dora_0000", "holds 2 series", ".dcm", alone=False),
+    Row(
+        "truncated DICOM file",
+        to_bytes("imagesTr/dora_0000/1.dcm", lambda content: content[:-20]),
+        "dora_0000/1.dcm",
+        "It may be incomplete",
+        ".dcm",
+    ),
     Row(
         "missing slice",
         lambda root: (root / "imagesTr/dora_0000/1.dcm").unlink(),
