@@ -176,7 +176,7 @@ def _cases_in(
 def _wrong_channels(name: str, files: dict[int, Path], ending: str, channels: int) -> list[str]:
     """What keeps the files of one scan from being all the channels that dataset.json names."""
     try:
-        many = ending == DICOM and len(files) == channels  # series, whose every slice is a file to open
+        many = ending == DICOM and len(files) == channels  # as many series, whose files are opened when they are read
         held = len(files) if many else sum(count_channels(path) for path in files.values())
     except UserError as error:
         return [str(error)]
