@@ -378,6 +378,7 @@ def _segmentation(sources: list[Any], planes: np.ndarray, stack: Stack, classes:
         segment_descriptions=[_description(number, classes[number]) for number in range(1, len(classes))],
         series_instance_uid=highdicom.UID(),
         series_number=int(sources[0].get("SeriesNumber") or 0) + 1000,
+        omit_empty_frames=bool(planes.any()),  # a mask that is empty throughout keeps its frames
         sop_instance_uid=highdicom.UID(),
         instance_number=1,
         manufacturer="patchcl",

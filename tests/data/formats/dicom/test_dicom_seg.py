@@ -131,10 +131,11 @@ def test_slices_without_a_frame_are_background(series: Path, tmp_path: Path) -> 
     np.testing.assert_array_equal(dicom_seg.read_classes(tmp_path / "mask.dcm"), mask[:, :, 1:5])
 
 
-def test_an_empty_mask_and_an_absent_class(series: Path, tmp_path: Path) -> None:
+def test_an_empty_mask_and_an_absent_class(series: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for mask in (np.zeros_like(MASK), np.where(MASK == 1, 0, MASK)):
         dicom_seg.write_segmentation(tmp_path / "mask.dcm", mask, series, CLASSES)
         np.testing.assert_array_equal(dicom_seg.read_segmentation(tmp_path / "mask.dcm", series, CLASSES), mask)
+    assert caplog.records == []
 
 
 def test_labels_come_before_numbers(series: Path, write_with_highdicom: Make) -> None:
