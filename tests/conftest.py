@@ -1,6 +1,7 @@
 """What several tests start from."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from rich.console import Console
 
 from patchcl.batch import LabeledBatch, TrainingBatch, UnlabeledBatch
 from patchcl.config import load_settings
+from patchcl.data.many import give_memory_back
 from patchcl.data.sources.synthetic import write_cardiac
 from patchcl.experiment import start
 from patchcl.methods import Task
@@ -19,6 +21,16 @@ from patchcl.networks import NetworkSettings, build_network
 def cardiac(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A generated data set: 4 labeled patients, 5 unlabeled, 3 held out."""
     return write_cardiac(tmp_path_factory.mktemp("cardiac"), labeled=4, unlabeled=5, test=3, side=48, seed=1)
+
+
+@pytest.fixture
+def still_memory() -> Iterator[None]:
+    """Nothing that tests before left behind goes back to the system while this one looks at its memory."""
+    gc.collect()
+    give_memory_back()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture

@@ -166,7 +166,7 @@ def test_the_table_of_a_comparison_names_the_best_method_first(tmp_path, monkeyp
     assert len(document.compare_table("made.json", 7).splitlines()) == 2
 
 
-def test_memory_is_told_by_kind(monkeypatch):
+def test_memory_is_told_by_kind(monkeypatch, still_memory):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     many_cases = importlib.import_module("many_cases")
     if not Path("/proc/self/status").exists():

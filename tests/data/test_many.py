@@ -32,6 +32,7 @@ def test_the_first_failure_ends_it_and_the_rest_is_not_begun() -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells what a process holds, and by kind")
+@pytest.mark.usefixtures("still_memory")
 def test_freed_memory_goes_back_to_the_system() -> None:
     """Small arrays below one that stays: without asking, glibc would keep the room of all of them."""
 
@@ -39,7 +40,6 @@ def test_freed_memory_goes_back_to_the_system() -> None:
         status = Path("/proc/self/status").read_text(encoding="utf-8")
         return int(status.split("RssAnon:")[1].split()[0]) / 2**10
 
-    give_memory_back()
     before = own_mib()
     many = [np.ones(2000) for _ in range(20_000)]  # 16 kB each, 300 MiB in all
     stays = np.ones(2000)
