@@ -128,8 +128,8 @@ def _look_at(case: Case, dataset: Dataset, signatures: Path) -> _Finding:
             _demand_sound(channel, path, found.grid, case.images[0].name)
             sound.append(signature(channel.voxels))
     if len(sound) == len(case.images):
-        found = found._replace(signature=signatures / f"{case.name}.npy")
-        np.save(signatures / f"{case.name}.npy", np.concatenate(sound))
+        found = found._replace(signature=signatures / f"{case.folder}-{case.name}.npy")
+        np.save(signatures / f"{case.folder}-{case.name}.npy", np.concatenate(sound))
     if case.mask is None:
         return found
     by_name = tells_by_name(case.mask)

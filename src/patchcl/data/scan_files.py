@@ -45,8 +45,8 @@ def link_series(source: Path, series: str, links: Path) -> tuple[dict[str, tuple
         links: An empty folder. It gets links to the files of each series, under the whole path of the scan's folder.
 
     Returns:
-        These folders by the name of their case, as `find_scans` gives them; and the names of cases for which there is
-        not exactly one such series, with what was found.
+        These folders by the name of their case, in the order of channels as `find_scans` gives them; and the names of
+        cases with a folder that has not exactly one such series, with what was found.
 
     Raises:
         UserError: There is no folder, or `series` is no regular expression.
@@ -68,9 +68,9 @@ def link_series(source: Path, series: str, links: Path) -> tuple[dict[str, tuple
             continue
         linked = links / folder.absolute().relative_to(folder.absolute().anchor)
         linked.mkdir(parents=True)
-        for file in files:
-            _link(file.absolute(), linked / "_".join(file.relative_to(folder).parts))
-        scans[case_name(folder)] = (linked,)
+        for number, file in enumerate(files):  # files of one name may come from several folders
+            _link(file.absolute(), linked / f"{number:06d}_{file.name}")
+        scans[case_name(folder)] = (*scans.get(case_name(folder), ()), linked)
     return scans, failed
 
 

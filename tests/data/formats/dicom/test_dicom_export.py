@@ -144,6 +144,22 @@ def test_a_series_of_every_folder_is_linked_and_the_others_are_told(export: Make
         link_series(source / "gone", "", tmp_path / "none")
 
 
+def test_linking_writes_over_nothing_and_leaves_nothing_out(export: Make, tmp_path: Path) -> None:
+    source = export("p1_0000", "thorax")
+    study = source / "p1_0000/study"
+    for place, name in (("a_b", "c.dcm"), ("a", "b_c.dcm"), ("d", "c.dcm")):
+        (study / place).mkdir(exist_ok=True)
+        (study / "thorax" / f"slice00{len(list(study.iterdir())) - 2}.dcm").rename(study / place / name)
+    export("p1_0001", "thorax")
+    before = {path: path.read_bytes() for path in source.rglob("*.dcm")}
+    scans, failed = link_series(source, "", tmp_path / "links")
+    assert failed == []
+    assert {name: [path.name for path in paths] for name, paths in scans.items()} == {"p1": ["p1_0000", "p1_0001"]}
+    for path, name in zip(scans["p1"], ("p1_0000", "p1_0001"), strict=True):
+        np.testing.assert_array_equal(read_image([path]).voxels[0], volume(f"{name}thorax"))
+    assert {path: path.read_bytes() for path in source.rglob("*.dcm")} == before
+
+
 def test_the_series_chosen_of_an_export_is_segmented(export: Make, change: Make, trained: Path, tmp_path: Path) -> None:
     for name in ("p1", "p2"):
         export(name, "CT thorax")
