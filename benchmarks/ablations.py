@@ -22,11 +22,11 @@ from rich.console import Console
 from scipy import stats
 
 from patchcl.config import Settings, load_settings
-from patchcl.data.sources.synthetic import write_cardiac
-from patchcl.demo import train_or_continue
-from patchcl.evaluate import MEAN, evaluate_run
-from patchcl.run_folder import RunFolder, write_json, write_text
-from patchcl.run_log import read_rows
+from patchcl.demo.demo import train_or_continue
+from patchcl.demo.phantom import write_cardiac
+from patchcl.evaluation.evaluate import MEAN, evaluate_run
+from patchcl.runs.folder import RunFolder, write_json, write_text
+from patchcl.runs.log import read_rows
 
 RESULTS = Path(__file__).parent / "results"
 SCALE = (

@@ -28,19 +28,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import published
-from patchcl.batch import LabeledBatch, TrainingBatch, UnlabeledBatch
 from patchcl.config import TrainingSettings
-from patchcl.engine import build_optimizer
-from patchcl.hard_negatives import HardNegatives
-from patchcl.memory import ClassMemory
+from patchcl.contrast.hard_negatives import HardNegatives
+from patchcl.contrast.memory_bank import ClassMemory
+from patchcl.contrast.patch_contrast import ContrastSettings, PatchContrast
+from patchcl.contrast.patches import class_attended_patches, flip_at_random, patch_grid
+from patchcl.contrast.samplers import PatchSampler
+from patchcl.core.batch import LabeledBatch, TrainingBatch, UnlabeledBatch
 from patchcl.methods import Task, build_method
 from patchcl.methods.patchcl import PatchCLSettings
 from patchcl.networks import NetworkSettings, build_network
-from patchcl.patch_contrast import ContrastSettings, PatchContrast
-from patchcl.patches import class_attended_patches, flip_at_random, patch_grid
-from patchcl.provenance import provenance
-from patchcl.run_folder import write_json, write_text
-from patchcl.samplers import PatchSampler
+from patchcl.runs.folder import write_json, write_text
+from patchcl.runs.provenance import provenance
+from patchcl.training.loop import build_optimizer
 
 RESULTS = Path(__file__).parent / "results"
 CLASSES, DIMENSIONS, PER_CLASS = 4, 128, 32
@@ -282,7 +282,7 @@ def steps(scale: Scale, device: torch.device) -> dict[str, Call]:
 
 
 def training_step(scale: Scale, settings: ContrastSettings, device: torch.device) -> Call:
-    """A step of the method patchcl as `patchcl.engine.train` does it."""
+    """A step of the method patchcl as `patchcl.training.loop.train` does it."""
     torch.manual_seed(0)
     network = NetworkSettings(features=scale.features)
     task = Task(lambda: build_network(network, 1, CLASSES, (scale.side,) * 2), CLASSES, (scale.side, scale.side), STEPS)

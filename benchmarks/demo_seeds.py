@@ -20,13 +20,13 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from patchcl.comparison import points
-from patchcl.demo import DEMO, METHODS, DemoResult, run_demo
-from patchcl.errors import UserError
-from patchcl.evaluate import MEAN, Metric, summarise
-from patchcl.metrics import EMPTY_POLICY
-from patchcl.run_folder import RunFolder, write_json
-from patchcl.statistics import Interval
+from patchcl.core.errors import UserError
+from patchcl.demo.demo import DEMO, METHODS, DemoResult, run_demo
+from patchcl.evaluation.evaluate import MEAN, Metric, summarise
+from patchcl.evaluation.intervals import Interval
+from patchcl.evaluation.metrics import EMPTY_POLICY
+from patchcl.evaluation.paired import points
+from patchcl.runs.folder import RunFolder, write_json
 
 RESULTS = Path(__file__).parent / "results" / "demo_seeds.json"
 METRICS: tuple[Metric, ...] = ("dice", "hd95_mm")

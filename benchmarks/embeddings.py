@@ -21,22 +21,22 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from patchcl.config import Settings, read_settings
+from patchcl.contrast.hard_negatives import HardNegatives
+from patchcl.contrast.patch_contrast import embedded
+from patchcl.contrast.patches import ChosenPatches, class_attended_features, patch_grid
+from patchcl.contrast.samplers import PatchSampler
+from patchcl.core.seeds import seed_for
 from patchcl.data.dataset import read_dataset
-from patchcl.data.plan import Plan, load_plan
-from patchcl.data.prepare import PreparedCase, prepare
+from patchcl.data.preprocessing.cache import PreparedCase, prepare
+from patchcl.data.preprocessing.plan import Plan, load_plan
 from patchcl.data.splits import cases_of, load_split
-from patchcl.hard_negatives import HardNegatives
+from patchcl.figures.overlays import class_colour, save_png
+from patchcl.inference.predict import read_checkpoint
 from patchcl.losses.supervised import one_hot
 from patchcl.methods import Task, build_method
 from patchcl.methods.base import Method
 from patchcl.networks import build_network
-from patchcl.patch_contrast import embedded
-from patchcl.patches import ChosenPatches, class_attended_features, patch_grid
-from patchcl.pictures import class_colour, save_png
-from patchcl.predict import read_checkpoint
-from patchcl.run_folder import RunFolder, write_json, write_text
-from patchcl.samplers import PatchSampler
-from patchcl.seeds import seed_for
+from patchcl.runs.folder import RunFolder, write_json, write_text
 
 RESULTS = Path(__file__).parent / "results"
 PICTURE = Path(__file__).parents[1] / "docs" / "embeddings.png"

@@ -37,12 +37,13 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
+from patchcl.core.errors import UserError
 from patchcl.data.dataset import Case, read_dataset
-from patchcl.data.formats import dicom, dicom_seg
-from patchcl.data.formats.dicom_frames import read_header
+from patchcl.data.formats.dicom import segmentation as dicom_seg
+from patchcl.data.formats.dicom import series as dicom
+from patchcl.data.formats.dicom.frames import read_header
 from patchcl.data.scan import read_grid, read_image, read_mask, write_mask
-from patchcl.errors import UserError
-from patchcl.run_folder import write_json
+from patchcl.runs.folder import write_json
 
 RESULTS = Path(__file__).parent / "results"
 FORMATS = ("nii", "nii.gz", "mha", "nrrd", "png", "tif", "dicom", "dicom_seg")
@@ -405,7 +406,7 @@ def content(found: dict[str, list[Ending]], seconds: float) -> dict[str, object]
     """What is kept: counts by format and outcome, the failures, and where they come from."""
     import torch
 
-    from patchcl.provenance import origin
+    from patchcl.runs.provenance import origin
 
     versions = {name: _version(name) for name in ("numpy", "nibabel", "pillow", "SimpleITK", "pydicom", "highdicom")}
     return {

@@ -23,8 +23,8 @@ from typing import NamedTuple
 import nibabel as nib
 import numpy as np
 
-from patchcl.provenance import origin
-from patchcl.run_folder import write_json, write_text
+from patchcl.runs.folder import write_json, write_text
+from patchcl.runs.provenance import origin
 
 RESULTS = Path(__file__).parent / "results"
 SHAPE = (128, 128, 10)

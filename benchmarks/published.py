@@ -46,7 +46,7 @@ class Queues:
 
 
 def guided_contrast(embedding: Tensor, label: Tensor, queues: Queues, mine: bool) -> Tensor:
-    """The loss of `patchcl.losses.contrast.pseudo_label_guided_contrast`, one pair of classes after the other."""
+    """The loss of `patchcl.contrast.loss.pseudo_label_guided_contrast`, one pair of classes after the other."""
     classes = [gaussian(torch.stack(rows)) for rows in queues.rows]
     loss = embedding.new_zeros(())
     for k, own_class in enumerate(classes):

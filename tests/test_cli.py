@@ -13,8 +13,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from patchcl import cli, outlook
+from patchcl import cli
 from patchcl.methods import method_names
+from patchcl.training import memory_estimate as outlook
 
 PATCHCL = [sys.executable, "-c", "from patchcl.cli import main; main()"]
 

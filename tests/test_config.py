@@ -7,8 +7,8 @@ import yaml
 from pydantic import ValidationError
 
 from patchcl.config import Settings, load_settings, planned, read_settings, settings_yaml
-from patchcl.data.plan import Plan, save_plan
-from patchcl.errors import UserError
+from patchcl.core.errors import UserError
+from patchcl.data.preprocessing.plan import Plan, save_plan
 from patchcl.methods import MeanTeacherSettings, PatchCLSettings, SupervisedSettings
 
 

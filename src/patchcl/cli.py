@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
-from patchcl.errors import UserError
+from patchcl.core.errors import UserError
 
 if TYPE_CHECKING:
+    from patchcl.comparison.runner import Ending
     from patchcl.config import Settings
-    from patchcl.experiment import Outcome
-    from patchcl.grid.workers import Ending
+    from patchcl.training.experiment import Outcome
 
 app = typer.Typer(
     add_completion=False,
@@ -62,7 +62,7 @@ def demo(
     everything: Annotated[bool, typer.Option("--all", help="Compare all methods in a table, instead of two.")] = False,
 ) -> None:
     """Generate scans, train with and without the unlabeled ones, and say whether they helped."""
-    from patchcl.demo import compare_all, run_demo
+    from patchcl.demo.demo import compare_all, run_demo
 
     if everything:
         _finish_comparison(compare_all(out, seed, console, steps))
@@ -86,9 +86,9 @@ def check(
     """Say what the tool understood of a data folder, how it would train on it, and what is wrong with it."""
     from patchcl.config import planned
     from patchcl.data.check import check_data, render
-    from patchcl.data.importer import demand_ours
-    from patchcl.data.plan import save_plan
-    from patchcl.outlook import foresee, outlook_table, with_batch
+    from patchcl.data.importers.registry import demand_ours
+    from patchcl.data.preprocessing.plan import save_plan
+    from patchcl.training.memory_estimate import foresee, outlook_table, with_batch
 
     demand_ours(data)
     chosen = _settings(config, settings, labeled=labeled, split=split, plan=plan)
@@ -124,8 +124,8 @@ def train(
     precision: Annotated[Literal["32-true", "bf16-mixed"] | None, typer.Option(help="Of the arithmetic.")] = None,
 ) -> None:
     """Train on a data folder. Scans without a mask are learned from as well, unless --method supervised."""
-    from patchcl.data.importer import demand_ours
-    from patchcl.experiment import start
+    from patchcl.data.importers.registry import demand_ours
+    from patchcl.training.experiment import start
 
     demand_ours(data)
     chosen = _settings(config, settings, method, labeled, split, steps, seed, device, precision, plan)
@@ -135,7 +135,7 @@ def train(
 @app.command()
 def resume(run: RunArgument) -> None:
     """Continue a run that was stopped, exactly as if it had not been."""
-    from patchcl.experiment import resume as continue_run
+    from patchcl.training.experiment import resume as continue_run
 
     _finish(continue_run(run, console))
 
@@ -161,8 +161,8 @@ def predict(
     device: DeviceOption = "auto",
 ) -> None:
     """Segment new scans, each on its own grid."""
-    from patchcl.predict import best_device, predict_files
-    from patchcl.run_folder import RunFolder
+    from patchcl.inference.predict import best_device, predict_files
+    from patchcl.runs.folder import RunFolder
 
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("Segmenting", total=None)
@@ -204,9 +204,9 @@ def evaluate(
     device: DeviceOption = "auto",
 ) -> None:
     """Score predictions per patient and structure: Dice, Jaccard, 95HD, ASD, as table, CSV and JSON."""
-    from patchcl.evaluate import evaluate_folders, evaluate_run, render, write_evaluation
-    from patchcl.predict import best_device
-    from patchcl.run_folder import RunFolder
+    from patchcl.evaluation.evaluate import evaluate_folders, evaluate_run, render, write_evaluation
+    from patchcl.inference.predict import best_device
+    from patchcl.runs.folder import RunFolder
 
     if (run is None) == (predictions is None) or (predictions is None) != (masks is None):
         raise UserError("Give either a RUN, or both --predictions DIR and --masks DIR.")
@@ -239,9 +239,9 @@ def compare(
     table: Annotated[Path | None, typer.Option(help="Train nothing; show what this folder holds.")] = None,
 ) -> None:
     """Train many methods with several seeds and amounts of masks, and compare them in a table and on a page."""
-    from patchcl.data.importer import demand_ours
-    from patchcl.grid.compare import compare_methods, show_comparison
-    from patchcl.grid.question import ask
+    from patchcl.comparison.comparison import compare_methods, show_comparison
+    from patchcl.comparison.spec import ask
+    from patchcl.data.importers.registry import demand_ours
 
     if table is not None and data is None:
         show_comparison(table, console, on)
@@ -276,7 +276,7 @@ def import_data(
     ] = None,
 ) -> None:
     """Turn images and masks that are laid out otherwise into a data set that patchcl reads, with its split."""
-    from patchcl.data.importer import describe, import_dataset
+    from patchcl.data.importers.registry import describe, import_dataset
 
     names, kinds = _parts(structures) or None, _parts(channels) or None
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -307,8 +307,8 @@ def report(
     out: Annotated[Path, typer.Option("--out", "-o", help="The HTML file to write.")] = Path("report.html"),
 ) -> None:
     """Write a page with the scores, the differences, learning curves and pictures of one run or several."""
-    from patchcl.report import write_report
-    from patchcl.run_folder import RunFolder
+    from patchcl.reports.run_report import write_report
+    from patchcl.runs.folder import RunFolder
 
     write_report([RunFolder.open(run) for run in runs], out)
     console.print(f"Report: [bold]{escape(str(out))}[/bold]", highlight=False)

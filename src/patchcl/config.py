@@ -10,14 +10,14 @@ from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from patchcl.augment import AugmentSettings
-from patchcl.data.plan import BATCH, Plan, PlanSettings, load_plan
+from patchcl.contrast.patch_contrast import ContrastSettings
+from patchcl.core.errors import UserError
+from patchcl.core.settings import Section
+from patchcl.data.preprocessing.plan import BATCH, Plan, PlanSettings, load_plan
 from patchcl.data.splits import SplitSettings
-from patchcl.errors import UserError
 from patchcl.methods import METHODS, AnyMethodSettings
 from patchcl.methods.patchcl import PatchCLSettings
 from patchcl.networks import NetworkSettings
-from patchcl.patch_contrast import ContrastSettings
-from patchcl.section import Section
 
 
 class TrainingSettings(Section):

@@ -8,7 +8,7 @@ import torch
 
 from patchcl.augment import AugmentSettings
 from patchcl.augment.geometry import draw_transforms, warp
-from patchcl.batch import IGNORE
+from patchcl.core.batch import IGNORE
 
 NOTHING = AugmentSettings(flip=False, quarter_turns=False, rotate_degrees=0, scale=0, shift=0)
 SIZES = pytest.mark.parametrize("size", [(6, 6), (5, 8), (4, 5, 6)], ids=["square", "oblong", "volume"])

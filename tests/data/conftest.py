@@ -1,71 +1,134 @@
-"""Small data sets on disk, written with nibabel itself so that our own writer is not its own witness."""
+"""DICOM files, made up as they are needed."""
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pytest
 
-OBLIQUE = np.array([[-1.2, 0.3, 1.1, 20.5], [0.2, -1.3, 2.0, -31.25], [0.4, 0.5, 7.6, 12.125], [0.0, 0.0, 0.0, 1.0]])
+try:
+    import pydicom
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+except ImportError:  # tests that ask for a fixture of this file ask for pydicom, too
+    pydicom = None
+
+AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+Series = Callable[..., Path]
 
 
-def _save(path: Path, voxels: np.ndarray, affine: np.ndarray) -> Path:
+def write(path: Path, pixels: np.ndarray, **fields: Any) -> Path:
+    """One DICOM file; a field that is None is left out."""
+    content = Dataset()
+    content.file_meta = FileMetaDataset()
+    content.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    stored = {
+        "SOPClassUID": CTImageStorage,
+        "SOPInstanceUID": generate_uid(),
+        "StudyInstanceUID": "1.2.3",
+        "SeriesInstanceUID": "1.2.3.4",
+        "FrameOfReferenceUID": "1.2.3.5",
+        "SeriesDescription": "thorax",
+        "Modality": "CT",
+        "PatientID": "patient7",
+        "PatientName": "Seven^Patient",
+        "Rows": pixels.shape[-2],
+        "Columns": pixels.shape[-1],
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "BitsAllocated": 8 * pixels.itemsize,
+        "BitsStored": 8 * pixels.itemsize,
+        "HighBit": 8 * pixels.itemsize - 1,
+        "PixelRepresentation": int(pixels.dtype.kind == "i"),
+        "PixelData": pixels.tobytes(),
+    }
+    for keyword, value in (stored | fields).items():
+        if value is not None:
+            setattr(content, keyword, value)
+    content["PixelData"].VR = "OW"
+    content.file_meta.MediaStorageSOPClassUID = content.SOPClassUID
+    content.file_meta.MediaStorageSOPInstanceUID = content.SOPInstanceUID
     path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(voxels, affine), path)
+    content.save_as(path, enforce_file_format=True)
     return path
 
 
 @pytest.fixture
-def save(tmp_path: Path) -> Callable[..., Path]:
-    """Save voxels as a file of that name, on an oblique grid unless told otherwise."""
-
-    def save(name: str, voxels: np.ndarray, affine: np.ndarray = OBLIQUE) -> Path:
-        return _save(tmp_path / name, voxels, affine)
-
-    return save
-
-
-@pytest.fixture
-def make_dataset(tmp_path: Path) -> Callable[..., Path]:
-    """Write a data set: `train` and `test` map scan names to whether there is a mask; classes are A and B."""
+def write_series(tmp_path: Path) -> Series:
+    """A folder with one file per slice of `volume` (columns, rows, slices); `name` maps a slice to its file."""
 
     def make(
-        train: Mapping[str, bool],
-        unlabeled: tuple[str, ...] = (),
-        test: Mapping[str, bool] | None = None,
-        shape: tuple[int, ...] = (12, 10, 4),
-        spacing_mm: tuple[float, ...] = (1.5, 1.5, 8.0),
-        channels: tuple[str, ...] = ("MRI",),
-        root: Path = tmp_path / "data",
+        volume: np.ndarray,
+        orientation: tuple[float, ...] = AXIAL,
+        origin: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
+        name: Callable[[int], str] = "slice{:03d}.dcm".format,
+        folder: str = "series",
+        **fields: Any,
     ) -> Path:
-        affine = np.diag([*spacing_mm, *[1.0] * (4 - len(spacing_mm))])
-        kinds = [("imagesTr", "labelsTr", train), ("imagesUn", "", dict.fromkeys(unlabeled, False))]
-        for images, masks, names in [*kinds, ("imagesTs", "labelsTs", test or {})]:
-            for name, masked in names.items():
-                random = np.random.default_rng(list(name.encode()))
-                for channel in range(len(channels)):
-                    voxels = random.integers(0, 1000, shape).astype(np.int16)
-                    _save(root / images / f"{name}_{channel:04d}.nii.gz", voxels, affine)
-                if masked:
-                    _save(root / masks / f"{name}.nii.gz", random.integers(0, 3, shape).astype(np.uint8), affine)
-        description = {
-            "name": "Tiny",
-            "channel_names": {str(index): name for index, name in enumerate(channels)},
-            "labels": {"background": 0, "B": 2, "A": 1},
-            "file_ending": ".nii.gz",
-        }
-        (root / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
-        return root
+        normal = np.cross(orientation[:3], orientation[3:])
+        for index in range(volume.shape[2]):
+            position = np.array(origin) + index * spacing[2] * normal
+            placed = {
+                "ImagePositionPatient": [f"{value:.10g}" for value in position],
+                "ImageOrientationPatient": [f"{value:.10g}" for value in orientation],
+                "PixelSpacing": [spacing[1], spacing[0]],
+            }
+            write(tmp_path / folder / name(index), np.ascontiguousarray(volume[..., index].T), **(placed | fields))
+        return tmp_path / folder
 
     return make
 
 
 @pytest.fixture
-def acdc() -> Path:
-    """The ACDC data set; a test that asks for it is skipped where it is not."""
-    root = Path(__file__).parents[3] / "shared" / "data" / "Dataset027_ACDC"
-    if not root.is_dir():
-        pytest.skip("ACDC is not here")
-    return root
+def write_file() -> Callable[..., Path]:
+    """See `write`."""
+    return write
+
+
+@pytest.fixture
+def change() -> Callable[..., None]:
+    """Change fields of a DICOM file; None removes one."""
+
+    def edit(path: Path, **fields: Any) -> None:
+        content = pydicom.dcmread(path)
+        for keyword, value in fields.items():
+            if value is None:
+                delattr(content, keyword)
+            else:
+                setattr(content, keyword, value)
+        content.save_as(path)
+
+    return edit
+
+
+@pytest.fixture
+def write_enhanced(tmp_path: Path) -> Callable[..., Path]:
+    """One file that holds all slices of `volume` (columns, rows, slices), in the order `order`."""
+
+    def make(volume: np.ndarray, order: tuple[int, ...], step: float = 2.0, **fields: Any) -> Path:
+        frames = [_frame(index, step) for index in order]
+        shared = Dataset()
+        shared.PlaneOrientationSequence = [_item(ImageOrientationPatient=list(AXIAL))]
+        shared.PixelMeasuresSequence = [_item(PixelSpacing=[0.5, 0.25], SliceThickness=9.0)]
+        pixels = np.ascontiguousarray(volume[..., list(order)].transpose(2, 1, 0))
+        groups = {"SharedFunctionalGroupsSequence": [shared], "PerFrameFunctionalGroupsSequence": frames}
+        enhanced = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2.1", "NumberOfFrames": len(order)}
+        return write(tmp_path / "enhanced" / "all.dcm", pixels, **(enhanced | groups | fields))
+
+    return make
+
+
+def _frame(index: int, step: float) -> Dataset:
+    frame = Dataset()
+    frame.PlanePositionSequence = [_item(ImagePositionPatient=[1.0, 2.0, 3.0 + step * index])]
+    frame.PixelValueTransformationSequence = [_item(RescaleSlope=1, RescaleIntercept=index, RescaleType="US")]
+    return frame
+
+
+def _item(**fields: Any) -> Dataset:
+    item = Dataset()
+    for keyword, value in fields.items():
+        setattr(item, keyword, value)
+    return item

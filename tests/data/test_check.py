@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from patchcl.core.errors import UserError
 from patchcl.data.check import CheckReport, check_data, render
-from patchcl.data.plan import PlanSettings
+from patchcl.data.preprocessing.plan import PlanSettings
 from patchcl.data.splits import SplitSettings
-from patchcl.errors import UserError
 
 Make = Callable[..., Path]
 MASKED = {f"p{number}": True for number in range(4)}

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from patchcl.core.errors import UserError
 from patchcl.data.dataset import read_dataset, some
 from patchcl.data.scan import read_image, read_mask
-from patchcl.errors import UserError
 
 Make = Callable[..., Path]
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from patchcl.core.errors import UserError
 from patchcl.data import duplicates as module
 from patchcl.data.dataset import Case, read_dataset
 from patchcl.data.duplicates import ALIKE, demand_no_leak, find_duplicates, signature
 from patchcl.data.scan import read_image
-from patchcl.data.sources.synthetic import write_cardiac
 from patchcl.data.splits import SplitSettings, cases_of, make_split
-from patchcl.errors import UserError
+from patchcl.demo.phantom import write_cardiac
 
 RANDOM = np.random.default_rng(0)
 SHAPE = (40, 36, 9)

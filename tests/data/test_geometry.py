@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from patchcl.core.errors import UserError
 from patchcl.data.geometry import Grid, corner_distance_mm, demand_same_grid, grid_of
-from patchcl.errors import UserError
 
 PATH = Path("a.nii")
 AFFINE = np.array([[0, 3.0, 0, 7], [-4.0, 0, 0, 8], [0, 0, 5.0, 9], [0, 0, 0, 1]])

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from patchcl.batch import IGNORE
+from patchcl.core.batch import IGNORE
+from patchcl.core.errors import UserError
 from patchcl.data.ignored import classes_of, demand_annotated
 from patchcl.data.scan import IGNORED
-from patchcl.errors import UserError
 
 
 def test_classes_keep_their_value_and_the_rest_is_ignored() -> None:

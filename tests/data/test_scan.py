@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from patchcl.core.errors import UserError
 from patchcl.data.scan import IGNORED, read_grid, read_image, read_mask, write_map, write_mask
-from patchcl.errors import UserError
 
 Save = Callable[..., Path]
 SHAPE = (5, 6, 7)

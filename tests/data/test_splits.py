@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from patchcl.core.errors import UserError
 from patchcl.data.dataset import Dataset, read_dataset
 from patchcl.data.scan import read_grid
 from patchcl.data.splits import Split, SplitSettings, cases_of, load_split, make_split, save_split, visible_to_training
-from patchcl.errors import UserError
 
 Make = Callable[..., Path]
 TRAIN = {f"p{number}_frame{frame}": True for number in range(10) for frame in (1, 2)}

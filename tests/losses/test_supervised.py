@@ -9,7 +9,7 @@ from beartype import beartype
 from jaxtyping import TypeCheckError, jaxtyped
 from monai.losses import DiceLoss
 
-from patchcl.batch import IGNORE
+from patchcl.core.batch import IGNORE
 from patchcl.losses import supervised
 
 dice_and_cross_entropy, soft_dice_loss, cross_entropy, one_hot = (

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 
 from patchcl.augment.mix import random_boxes
-from patchcl.batch import IGNORE, LabeledBatch, UnlabeledBatch
+from patchcl.core.batch import IGNORE, LabeledBatch, UnlabeledBatch
 from patchcl.losses.supervised import dice_and_cross_entropy
 from patchcl.methods import build_method
 from patchcl.methods.bcp import BCPSettings, component_roots, largest_components, paste

@@ -3,7 +3,7 @@
 import torch
 
 from patchcl.augment.mix import cut_mix
-from patchcl.batch import IGNORE
+from patchcl.core.batch import IGNORE
 from patchcl.losses.supervised import dice_and_cross_entropy
 from patchcl.methods import build_method
 from patchcl.methods.fixmatch import FixMatchSettings

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from patchcl.batch import IGNORE, LabeledBatch
 from patchcl.config import load_settings
+from patchcl.core.batch import IGNORE, LabeledBatch
+from patchcl.losses.pseudo_labels import PseudoLabels, pseudo_labels
 from patchcl.losses.supervised import dice_and_cross_entropy, one_hot
 from patchcl.methods import build_method
 from patchcl.methods.patchcl import PatchCLSettings
-from patchcl.pseudo_labels import PseudoLabels, pseudo_labels
 
 FAITHFUL = Path(__file__).parents[2] / "experiments" / "patchcl_faithful.yaml"
 SMALL = {"patches_per_class": 4, "embedding_size": 8, "memory_length": 64, "memory_least": 2}

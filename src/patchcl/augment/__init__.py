@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from patchcl.section import Section
+from patchcl.core.settings import Section
 
 
 class AugmentSettings(Section):

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from patchcl.core.errors import UserError
 from patchcl.data.formats import DICOM, ENDINGS, count_channels, ending_of, mask_ending, without_ending
-from patchcl.errors import UserError
 
 Folder = Literal["imagesTr", "imagesUn", "imagesTs"]
 MASKS: dict[Folder, str | None] = {"imagesTr": "labelsTr", "imagesUn": None, "imagesTs": "labelsTs"}

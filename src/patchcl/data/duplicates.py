@@ -8,8 +8,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from patchcl.core.errors import UserError
 from patchcl.data.dataset import Case
-from patchcl.errors import UserError
 
 BLOCKS = 16
 """A signature holds the mean grey value of so many blocks along every axis."""

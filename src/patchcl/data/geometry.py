@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from patchcl.errors import UserError
+from patchcl.core.errors import UserError
 
 GRID_TOLERANCE = 0.1
 """Largest distance, in voxels, by which corners of two grids may differ that still count as the same."""

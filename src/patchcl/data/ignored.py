@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from patchcl.batch import IGNORE
+from patchcl.core.batch import IGNORE
+from patchcl.core.errors import UserError
 from patchcl.data.scan import IGNORED
-from patchcl.errors import UserError
 
 
 def classes_of(prepared: Tensor) -> Tensor:

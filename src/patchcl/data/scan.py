@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from patchcl.data.formats import dicom_seg, format_of, nifti
+from patchcl.core.errors import UserError
+from patchcl.data.formats import format_of, nifti
 from patchcl.data.formats.base import Bands
+from patchcl.data.formats.dicom import segmentation as dicom_seg
 from patchcl.data.geometry import Grid, demand_same_grid
-from patchcl.errors import UserError
 
 IGNORED = 255
 """What a mask holds where nobody knows the class."""

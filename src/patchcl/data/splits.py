@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import Field
 
+from patchcl.core.errors import UserError
+from patchcl.core.settings import Section
 from patchcl.data.dataset import PATIENT_PATTERN, Case, Dataset, some
-from patchcl.errors import UserError
-from patchcl.run_folder import write_json
-from patchcl.section import Section
+from patchcl.runs.folder import write_json
 
 SIDES = {
     "labeled": "labeled",

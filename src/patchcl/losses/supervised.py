@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from patchcl.batch import IGNORE
+from patchcl.core.batch import IGNORE
 
 SMOOTH = 1e-5
 

@@ -8,13 +8,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from patchcl.batch import LabeledBatch, StepResult, TrainingBatch, UnlabeledBatch
+from patchcl.contrast.patch_contrast import ContrastSettings, PatchContrast, Seen
+from patchcl.core.batch import LabeledBatch, StepResult, TrainingBatch, UnlabeledBatch
+from patchcl.core.settings import Section
 from patchcl.losses.supervised import dice_and_cross_entropy, one_hot
-from patchcl.networks.normalisation import running_statistics_untouched
+from patchcl.networks.ema import follow, frozen_copy, warmed_up
+from patchcl.networks.frozen_norm import running_statistics_untouched
 from patchcl.networks.unet import UNet
-from patchcl.patch_contrast import ContrastSettings, PatchContrast, Seen
-from patchcl.section import Section
-from patchcl.teacher import follow, frozen_copy, warmed_up
 
 
 class MethodSettings(Section):

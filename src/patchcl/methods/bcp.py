@@ -11,10 +11,10 @@ from pydantic import Field
 from torch import Tensor
 
 from patchcl.augment.mix import mix, random_boxes
-from patchcl.batch import IGNORE, LabeledBatch, StepResult, TrainingBatch, UnlabeledBatch
+from patchcl.core.batch import IGNORE, LabeledBatch, StepResult, TrainingBatch, UnlabeledBatch
+from patchcl.losses.pseudo_labels import pseudo_labels
 from patchcl.losses.supervised import dice_and_cross_entropy
 from patchcl.methods.base import Method, MethodSettings, Task, total
-from patchcl.pseudo_labels import pseudo_labels
 
 
 class BCPSettings(MethodSettings):

@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from patchcl.batch import StepResult, TrainingBatch
+from patchcl.core.batch import StepResult, TrainingBatch
+from patchcl.losses.pseudo_labels import pseudo_labels
 from patchcl.losses.supervised import cross_entropy, dice_and_cross_entropy
 from patchcl.methods.base import Method, MethodSettings, Task, total
-from patchcl.pseudo_labels import pseudo_labels
-from patchcl.teacher import ramp_up
+from patchcl.networks.ema import ramp_up
 
 
 class CrossPseudoSettings(MethodSettings):

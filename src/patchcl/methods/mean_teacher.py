@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from patchcl.batch import StepResult, TrainingBatch
+from patchcl.core.batch import StepResult, TrainingBatch
 from patchcl.losses.consistency import squared_difference
 from patchcl.losses.supervised import dice_and_cross_entropy
 from patchcl.methods.base import Method, MethodSettings, Task, total
-from patchcl.teacher import ramp_up
+from patchcl.networks.ema import ramp_up
 
 
 class MeanTeacherSettings(MethodSettings):

@@ -11,12 +11,12 @@ from pydantic import Field
 from torch import Tensor
 
 from patchcl.augment.mix import mix, random_boxes
-from patchcl.batch import LabeledBatch, StepResult, TrainingBatch
+from patchcl.contrast.patch_contrast import ContrastSettings, Seen
+from patchcl.core.batch import LabeledBatch, StepResult, TrainingBatch
+from patchcl.losses.pseudo_labels import PseudoLabels, accepted_mask, pseudo_labels
 from patchcl.losses.supervised import cross_entropy, one_hot
 from patchcl.methods.base import Method, MethodSettings, Task, total
-from patchcl.patch_contrast import ContrastSettings, Seen
-from patchcl.pseudo_labels import PseudoLabels, accepted_mask, pseudo_labels
-from patchcl.teacher import ramp_up
+from patchcl.networks.ema import ramp_up
 
 
 class PatchCLSettings(MethodSettings):

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from patchcl.batch import StepResult, TrainingBatch
+from patchcl.core.batch import StepResult, TrainingBatch
 from patchcl.methods.base import Method, MethodSettings
 
 

@@ -10,11 +10,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from patchcl.batch import StepResult, TrainingBatch
+from patchcl.core.batch import StepResult, TrainingBatch
 from patchcl.losses.consistency import squared_difference_where
 from patchcl.losses.supervised import dice_and_cross_entropy
 from patchcl.methods.base import Method, MethodSettings, Task, total
-from patchcl.teacher import ramp_up
+from patchcl.networks.ema import ramp_up
 
 
 class UncertaintyMeanTeacherSettings(MethodSettings):

@@ -9,10 +9,10 @@ import torch
 from pydantic import Field
 
 from patchcl.augment.mix import cut_mix
-from patchcl.batch import StepResult, TrainingBatch
+from patchcl.core.batch import StepResult, TrainingBatch
+from patchcl.losses.pseudo_labels import accepted_mask, pseudo_labels
 from patchcl.losses.supervised import dice_and_cross_entropy, soft_dice_loss
 from patchcl.methods.base import Method, MethodSettings, Task, total
-from patchcl.pseudo_labels import accepted_mask, pseudo_labels
 
 
 class UniMatchSettings(MethodSettings):

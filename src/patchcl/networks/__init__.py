@@ -5,8 +5,8 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
+from patchcl.core.settings import Section
 from patchcl.networks.unet import GROUPS, UNet, halvings
-from patchcl.section import Section
 
 
 class NetworkSettings(Section):

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from patchcl.core.errors import UserError
 from patchcl.data.formats import count_channels, ending_of, format_of, is_scan, map_ending, mask_ending, without_ending
 from patchcl.data.formats.base import demand_content, library, reading
-from patchcl.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from patchcl.core.errors import UserError
 from patchcl.data.formats.itk import FORMAT, read_grid, read_values, write_like
-from patchcl.errors import UserError
 
 sitk = pytest.importorskip("SimpleITK")
 RANDOM = np.random.default_rng(0)

@@ -7,9 +7,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from patchcl.core.errors import UserError
 from patchcl.data.formats.nifti import read_grid, read_values, write_like, write_on
 from patchcl.data.geometry import Grid
-from patchcl.errors import UserError
 
 RANDOM = np.random.default_rng(0)
 SHAPE = (5, 4, 3)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from patchcl.data.formats import pictures
+from patchcl.core.errors import UserError
+from patchcl.data.formats import images as pictures
 from patchcl.data.formats.base import Bands
 from patchcl.data.formats.tiff_parts import _as_file
 from patchcl.data.scan import image_bands, mask_bands, read_grid, read_image, read_mask
-from patchcl.errors import UserError
 
 ROWS, COLUMNS = 75, 53
 COLOUR = np.random.default_rng(0).integers(0, 256, (ROWS, COLUMNS, 3)).astype(np.uint8)

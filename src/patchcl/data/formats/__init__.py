@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
-from patchcl.data.formats import dicom, dicom_seg, itk, nifti, pictures
+from patchcl.core.errors import UserError
+from patchcl.data.formats import images as pictures
+from patchcl.data.formats import itk, nifti
 from patchcl.data.formats.base import Format
-from patchcl.errors import UserError
+from patchcl.data.formats.dicom import segmentation as dicom_seg
+from patchcl.data.formats.dicom import series as dicom
 
 __all__ = [
     *("DICOM", "ENDINGS", "Format", "count_channels", "ending_of", "format_of", "is_scan"),

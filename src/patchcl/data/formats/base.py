@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from patchcl.core.errors import UserError
 from patchcl.data.geometry import Grid
-from patchcl.errors import UserError
 
 DEFLATE_RATIO = 1100
 """More than the 1032 bytes that one byte of gzip, zlib or PNG can stand for."""

@@ -1,0 +1,188 @@
+"""One cell of a comparison in a process of its own: train it or go on with it, score it, note what it cost.
+
+Whoever starts the process writes one line, a `Job` in JSON, to its input and keeps the input open. When that is closed,
+because the starter wants the cell to stop or is gone itself, the cell saves what it has and ends.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+from _thread import interrupt_main
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from patchcl.config import Settings
+from patchcl.core.errors import UserError
+from patchcl.core.lock import claimed
+from patchcl.core.settings import Section
+from patchcl.evaluation.evaluate import Evaluation, Side, evaluate_run, read_evaluation
+from patchcl.inference.predict import best_device, read_checkpoint
+from patchcl.runs.folder import RunFolder, write_json, write_text
+from patchcl.runs.provenance import hardware
+from patchcl.training.experiment import resume, start
+
+CHECKPOINTS = ("best", "last")
+"""Both are scored, the headline last: a cell that has it is finished."""
+BUSY, REPLACED = 75, 76
+"""Exit codes: another worker has the cell, from the start or since this one fell silent."""
+
+
+class Job(Section):
+    """A cell to be worked on."""
+
+    root: Path  # of the run
+    settings: Settings
+    on: Side
+    voxels: bool
+    at_once: int  # cells that share the machine
+    command: tuple[str, ...] = ()  # what the user typed
+
+
+class Session(Section):
+    """What a cell cost from one start to the next stop. A session that was killed leaves none."""
+
+    hardware: str
+    threads: int
+    at_once: int
+    steps: int
+    seconds: float
+    peak_mib: float | None  # of the process on a CPU, of what torch allocated on a card; None where nothing tells
+
+
+def main() -> None:
+    """Work on the cell that the input names; what goes wrong is kept beside its folder."""
+    job = Job.model_validate_json(sys.stdin.readline())
+    sys.argv = list(job.command) or sys.argv  # for the provenance of the run
+    signal.signal(signal.SIGTERM, _leave)
+    with claimed(job.root, give_up=lambda: os._exit(REPLACED)) as ours:
+        if not ours:
+            sys.exit(BUSY)
+        threading.Thread(target=_stop_at_end_of_input, daemon=True).start()  # not before there is a claim to give back
+        try:
+            work(job, Console())
+        except Exception as error:
+            said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            write_text(error_file(job.root), said)
+            raise
+
+
+def work(job: Job, console: Console) -> None:
+    """Do what is missing of a cell: steps, then scores.
+
+    Raises:
+        UserError: Something about the data or the settings must be mended first.
+        SystemExit: Somebody asked to stop; all is saved.
+    """
+    run = RunFolder(job.root)
+    _train(job, run, console)
+    if finished(job.root, job.on, job.settings.training.steps):
+        return
+    device = best_device(job.settings.training.device)
+    for checkpoint in CHECKPOINTS:
+        evaluate_run(run, job.on, checkpoint, device=device, voxels=job.voxels)
+
+
+def finished(root: Path, on: Side, steps: int) -> bool:
+    """Whether the run in `root` has been trained to its end and scored on that side."""
+    last, best = (scores_file(root, on, checkpoint) for checkpoint in ("last", "best"))
+    return best.is_file() and last.is_file() and read_evaluation(last).provenance["step"] == steps
+
+
+def scores_of(root: Path, on: Side, checkpoint: str) -> Evaluation:
+    """The scores of a finished cell."""
+    return read_evaluation(scores_file(root, on, checkpoint))
+
+
+def scores_file(root: Path, on: Side, checkpoint: str) -> Path:
+    """Where `evaluate_run` keeps them."""
+    return RunFolder(root).evaluation / f"{on}_{checkpoint}.json"
+
+
+def error_file(root: Path) -> Path:
+    """Where it stands why a cell failed; there is none if it did not."""
+    return root.with_name(f"{root.name}.error")
+
+
+def sessions_of(root: Path) -> list[Session]:
+    """What the run in `root` has cost so far."""
+    path = _sessions_file(root)
+    return [Session.model_validate(each) for each in json.loads(path.read_text("utf-8"))] if path.is_file() else []
+
+
+def peak_mib(device: torch.device) -> float | None:
+    """The most memory that this process has held at a time: on a card what torch allocated, else its resident set."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    status = Path("/proc/self/status")
+    if status.exists():  # on Linux, ru_maxrss starts at what the starter of the process had
+        peaks = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        return round(int(peaks[0].split()[1]) / 2**10, 1)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
+
+
+def _train(job: Job, run: RunFolder, console: Console) -> None:
+    begun = run.provenance.is_file()
+    if not begun:  # the last file of a start; what was cut short before it is worth nothing
+        shutil.rmtree(run.root, ignore_errors=True)
+    before, spent = _steps_done(run), _seconds(run)
+    if before == job.settings.training.steps:
+        return
+    outcome = resume(run.root, console) if begun else start(_data(job.settings), run.root, job.settings, console)
+    device = best_device(job.settings.training.device)
+    session = Session(
+        hardware=hardware(device),
+        threads=torch.get_num_threads(),
+        at_once=job.at_once,
+        steps=outcome.steps_done - before,
+        seconds=_seconds(run) - spent,
+        peak_mib=peak_mib(device),
+    )
+    write_json(_sessions_file(run.root), [each.model_dump(mode="json") for each in (*sessions_of(run.root), session)])
+    if outcome.stop:
+        raise SystemExit(outcome.stop.exit_code)
+
+
+def _data(settings: Settings) -> Path:
+    if settings.data is None:
+        raise UserError("The settings of this cell do not say where the data are.")
+    return settings.data
+
+
+def _sessions_file(root: Path) -> Path:
+    return root / "sessions.json"
+
+
+def _steps_done(run: RunFolder) -> int:
+    return int(read_checkpoint(run, "last")["step"]) if run.last.is_file() else 0
+
+
+def _seconds(run: RunFolder) -> float:
+    notes: dict[str, Any] = json.loads(run.provenance.read_text("utf-8")) if run.provenance.is_file() else {}
+    return notes.get("seconds") or 0.0
+
+
+def _leave(number: int, _: FrameType | None) -> None:
+    """Outside the training loop, which saves first, a request to stop ends the process where it is."""
+    signal.signal(number, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
+def _stop_at_end_of_input() -> None:
+    sys.stdin.read()
+    interrupt_main(signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main()

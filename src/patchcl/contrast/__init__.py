@@ -1,0 +1,1 @@
+"""PatchCL's contrast: patches, how they are sampled, the memory bank, the loss."""

@@ -1,0 +1,135 @@
+"""Negatives that are easily mistaken for the class they are compared with: three ways to stress them.
+
+Each gives, for every embedding q, the moments of its similarity to every class *as a negative*; the class of q itself
+is left to the caller. Nothing here carries a gradient but q.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from patchcl.contrast.loss import Moments, even_weights, moments
+
+HardNegatives = Literal["none", "reweight", "mix", "slab"]
+
+SHARPNESS = 5.0
+"""`reweight`: the weight of a negative z is proportional to exp(SHARPNESS · q·z)."""
+HARDEST = 32
+"""`mix`: how many negatives of each class, nearest to q, are mixed."""
+DRAWN, KEPT = 512, 64
+"""`slab`: samples of each class, and how many of them stay, with as many mixes of these."""
+SHRINKAGE = 0.1
+"""`slab`: share of the average variance in each class's covariance, which has fewer rows than it needs."""
+
+
+def reweighted(similarity: Float[Tensor, "P K M"], written: Bool[Tensor, "K M"]) -> Moments:
+    """All remembered negatives, the more similar to q the heavier.
+
+    Source: Robinson et al., 2021, https://arxiv.org/abs/2010.04592, eq. 4, without the correction for false negatives.
+    """
+    logit = (SHARPNESS * similarity.detach()).masked_fill(~written, float("-inf"))
+    return moments(similarity, torch.nan_to_num(logit.softmax(dim=2)))
+
+
+def mixed(
+    embedding: Float[Tensor, "P E"],
+    similarity: Float[Tensor, "P K M"],
+    memory: Float[Tensor, "K M E"],
+    written: Bool[Tensor, "K M"],
+) -> Moments:
+    """Convex mixes of the negatives most similar to q, on the unit sphere.
+
+    Source: Kalantidis et al., 2020, https://arxiv.org/abs/2010.01028, section 4.2. They add the mixes to all negatives;
+    here the mixes stand for the class.
+    """
+    ranked = similarity.detach().masked_fill(~written, float("-inf"))
+    top, place = ranked.topk(min(HARDEST, ranked.shape[2]), dim=2)
+    classes = torch.arange(len(memory), device=memory.device).view(1, -1, 1)
+    hard = mixes(memory[classes, place])
+    valid = top > float("-inf")
+    weight = valid / valid.sum(dim=2, keepdim=True).clamp(min=1)
+    return moments(torch.einsum("pe,pkme->pkm", embedding, hard), weight)
+
+
+def slab(
+    embedding: Float[Tensor, "P E"],
+    label: Int[Tensor, "P"],
+    memory: Float[Tensor, "K M E"],
+    written: Bool[Tensor, "K M"],
+) -> Moments:
+    """Samples of each class's Gaussian that lie between it and the class of q, and mixes of them.
+
+    For a class k and another j: the anchors are the remembered member of j nearest to class k and the one of k nearest
+    to j, by Mahalanobis distance. Samples of N(μ_j, Σ_j) in the slab between the two planes through the anchors, across
+    the line that joins them, are ranked by their distance to class k; the nearest stay.
+
+    Source: intent of the PatchCL authors' `utils/hard_neg_mining.py`. There the samples nearest to their *own* mean
+    stay, the disqualified are not removed, an inverse of a singular matrix measures distances, and sampling has no end.
+    Deviations: a fixed number of samples; both anchors come from the memory; the disqualified are all but the nearest,
+    since a sample is hardly ever nearer than the nearest member.
+    """
+    hard = slab_samples(memory, written)
+    known = hard[label.clamp(min=0)]
+    return moments(
+        torch.einsum("pe,pkse->pks", embedding, known), known.new_full((known.shape[2],), 1 / known.shape[2])
+    )
+
+
+@torch.no_grad()
+def slab_samples(memory: Float[Tensor, "K M E"], written: Bool[Tensor, "K M"]) -> Float[Tensor, "K K S E"]:
+    """For class k, first, the hard negatives that class j, second, has for it: S = 2 KEPT, of unit length."""
+    mean, root = gaussians(memory, written)
+    between = distance(memory, mean, root).masked_fill(~written, float("inf"))  # from class k to member m of j
+    nearest = between.argmin(dim=2)  # (K, K): of class j, seen from class k
+    classes = torch.arange(len(memory), device=memory.device)
+    theirs = memory[classes, nearest]  # (k, j, E)
+    ours = theirs.transpose(0, 1)  # of class k, seen from class j
+
+    noise = torch.randn(len(memory), DRAWN, memory.shape[2], device=memory.device, dtype=memory.dtype)
+    samples = mean.unsqueeze(1) + noise @ root.transpose(1, 2)
+    line = theirs - ours
+    along = torch.einsum("kje,jse->kjs", line, samples)
+    low, high = ((line * end).sum(dim=2, keepdim=True) for end in (ours, theirs))
+    outside = (along < low) | (along > high)
+
+    rank = distance(samples, mean, root) + torch.where(outside, 1e6, 0.0)  # those outside come last
+    place = rank.topk(KEPT, dim=2, largest=False).indices
+    kept = F.normalize(samples[classes.view(1, -1, 1), place], dim=3)
+    return torch.cat([kept, mixes(kept)], dim=2)
+
+
+def gaussians(
+    memory: Float[Tensor, "K M E"], written: Bool[Tensor, "K M"]
+) -> tuple[Float[Tensor, "K E"], Float[Tensor, "K E E"]]:
+    """Mean of each class, and the Cholesky factor of its covariance, shrunk towards a multiple of the identity."""
+    share = even_weights(written).unsqueeze(2)
+    mean = (share * memory).sum(dim=1)
+    deviation = (memory - mean.unsqueeze(1)) * share.sqrt()
+    covariance = deviation.transpose(1, 2) @ deviation
+    average = covariance.diagonal(dim1=1, dim2=2).mean(dim=1).clamp(min=1e-6)
+    identity = torch.eye(memory.shape[2], device=memory.device, dtype=memory.dtype)
+    shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * average.view(-1, 1, 1) * identity
+    root: Tensor = torch.linalg.cholesky_ex(shrunk).L
+    return mean, root
+
+
+def distance(
+    points: Float[Tensor, "J S E"], mean: Float[Tensor, "K E"], root: Float[Tensor, "K E E"]
+) -> Float[Tensor, "K J S"]:
+    """Squared Mahalanobis distance from every class to every point."""
+    apart = points.flatten(0, 1).unsqueeze(0) - mean.unsqueeze(1)
+    white: Tensor = torch.linalg.solve_triangular(root, apart.transpose(1, 2), upper=False)
+    return white.square().sum(dim=1).view(len(mean), *points.shape[:2])
+
+
+def mixes(negatives: Float[Tensor, "*A S E"]) -> Float[Tensor, "*A S E"]:
+    """Each negative mixed with a random other of its set, by a share between 0.3 and 0.7, on the unit sphere."""
+    count = negatives.shape[-2]
+    shift = torch.randint(1, max(2, count), (), device=negatives.device)
+    partner = (torch.arange(count, device=negatives.device) + shift) % count
+    share = 0.3 + 0.4 * torch.rand(*negatives.shape[:-1], 1, device=negatives.device)
+    between: Tensor = F.normalize(share * negatives + (1 - share) * negatives.index_select(-2, partner), dim=-1)
+    return between

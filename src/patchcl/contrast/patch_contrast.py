@@ -1,0 +1,222 @@
+"""Patch contrast, whole: choose patches by class, embed them, remember the teacher's, compare the student's.
+
+PatchCL is built on it, and any other method that has pseudo-labels can add it to its own losses.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from patchcl.contrast.hard_negatives import HardNegatives, mixed, reweighted, slab
+from patchcl.contrast.loss import Moments, even_weights, info_nce, moments, pseudo_label_guided_contrast
+from patchcl.contrast.memory_bank import ClassMemory
+from patchcl.contrast.patches import (
+    ChosenPatches,
+    EntropySource,
+    class_attended_features,
+    class_attended_patches,
+    flip_at_random,
+    patch_grid,
+)
+from patchcl.contrast.samplers import PatchSampler, Sampler
+from patchcl.core.settings import Section
+from patchcl.networks.ema import follow, frozen_copy, linear_ramp
+from patchcl.networks.frozen_norm import running_statistics_untouched
+from patchcl.networks.unet import UNet
+
+
+class ContrastSettings(Section):
+    """docs/method.md says which of these constants are those of the authors' code."""
+
+    weight: float = Field(0.1, ge=0, description="Of the contrastive loss; 0 leaves it out.")
+    weight_left: float = Field(0.0, ge=0, le=1, description="Share of that weight at the last step; it falls evenly.")
+    loss: Literal["pseudo_label_guided", "info_nce"] = "pseudo_label_guided"
+    embed: Literal["features", "crops"] = Field(
+        "features", description="Features of the whole image under the class, or crops of the class-attended image."
+    )
+    sampler: Sampler = Field("entropy", description="How patches are chosen among those that show a class.")
+    entropy_source: EntropySource = Field("confidence", description="What the average patch entropy is taken of.")
+    patch_share: float = Field(0.25, gt=0, le=1, description="Side of a patch over that of the image.")
+    patches_per_class: int = Field(16, gt=0, description="Chosen in each step, before a class runs out of them.")
+    coverage: float = Field(0.5, gt=0, le=1, description="Least share of the class, relative to the best patch.")
+    overlap: float = Field(1.0, ge=0, le=1, description="Largest shared part of two patches of one class and image.")
+    embedding_size: int = Field(128, gt=0)
+    memory_length: int = Field(1024, gt=0, description="Teacher embeddings that are kept of every class.")
+    memory_least: int = Field(32, gt=1, description="Embeddings from which a class counts.")
+    temperature: float = Field(0.2, gt=0)
+    spread_weight: float = Field(1.0, ge=0, description="λ, the pull together of a class.")
+    spread_ramp_share: float = Field(0.2, ge=0, le=1, description="Share of all steps until λ is reached.")
+    negatives: float = Field(4096.0, gt=0, description="ψ, how many negatives the other classes stand for.")
+    hard_negatives: HardNegatives = "none"
+
+    @model_validator(mode="after")
+    def _demand_room(self) -> "ContrastSettings":
+        if self.memory_length < max(self.memory_least, self.patches_per_class):
+            raise ValueError(
+                f"memory_length {self.memory_length} must be at least memory_least {self.memory_least} "
+                f"and patches_per_class {self.patches_per_class}"
+            )
+        return self
+
+
+class Seen(NamedTuple):
+    """What the student was shown in a step."""
+
+    image: Tensor  # (B, C, *S) in [0, 1]
+    probs: Tensor  # (B, K, *S) what it shows: one-hot masks of labeled images, the teacher's probabilities of others
+    features: Tensor  # (B, F, *s) the student's deepest, with their gradient; crops need none
+
+
+class PatchContrast(nn.Module):
+    """An embedding head for the student and one for its teacher, a memory of the teacher's embeddings, a sampler."""
+
+    def __init__(
+        self, settings: ContrastSettings, network: UNet, classes: int, size: Sequence[int], steps: int
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.classes = classes
+        self.side = tuple(
+            patch_side(length, settings.patch_share, by) for length, by in zip(size, network.reduction, strict=True)
+        )
+        self.reduction = network.reduction
+        self.steps = steps
+        self.spread_ramp = settings.spread_ramp_share * steps
+        self.student_head = embedding_head(network.encoded_channels, settings.embedding_size)
+        self.teacher_head = frozen_copy(self.student_head)
+        self.memory = ClassMemory(classes, settings.memory_length, settings.embedding_size)
+        self.sampler = PatchSampler(
+            settings.sampler, classes, settings.patches_per_class, settings.coverage, settings.overlap
+        )
+
+    def forward(
+        self, student: UNet, teacher: UNet, weak: Tensor, probs: Tensor, seen: Seen, step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The contrastive loss of the step's patches, and what the log should know of them.
+
+        The teacher's embeddings of the weak views go into the memory; the student's of its own views are compared with
+        the classes in the memory.
+
+        Args:
+            student: Its encoder embeds crops.
+            teacher: Its encoder embeds without a gradient.
+            weak: (B, C, *S) in [0, 1].
+            probs: (B, K, *S) one-hot masks of labeled images, the teacher's probabilities of others.
+            seen: What the student was shown, and what it is taken to show.
+            step: Of the run, from 0.
+        """
+        with torch.no_grad():
+            chosen = self.choose(weak, probs)
+            if self.settings.embed == "crops":
+                features = self.encoded_crops(teacher, weak, probs, chosen)
+            else:
+                features = class_attended_features(teacher.encode(weak), probs, chosen, self.side, self.reduction)
+            self.memory.push(embedded(self.teacher_head(features), chosen.label), chosen.label)
+
+            chosen = self.choose(seen.image, seen.probs)
+        if self.settings.embed == "crops":
+            features = self.encoded_crops(student, seen.image, seen.probs, chosen)
+        else:
+            features = class_attended_features(seen.features, seen.probs, chosen, self.side, self.reduction)
+        loss, collapsed = self.compare(embedded(self.student_head(features), chosen.label), chosen.label, step)
+        return loss, {"contrast_over_collapse": loss.detach() - collapsed} | self.chosen_terms(chosen)
+
+    def weight(self, step: int) -> float:
+        """Of the loss at a step."""
+        return self.settings.weight * (1 - (1 - self.settings.weight_left) * step / self.steps)
+
+    def choose(self, image: Tensor, probs: Tensor) -> ChosenPatches:
+        """The patches of a step."""
+        chosen: ChosenPatches = self.sampler(
+            patch_grid(image, probs, self.side, self.settings.entropy_source), self.side
+        )
+        return chosen
+
+    def encoded_crops(self, network: UNet, image: Tensor, probs: Tensor, chosen: ChosenPatches) -> Tensor:
+        """(P, F) pooled features of crops of the class-attended images, mirrored at random."""
+        crops = flip_at_random(class_attended_patches(image, probs, chosen, self.side))
+        with running_statistics_untouched(network):
+            return network.encode(crops).flatten(2).mean(dim=2)
+
+    def compare(self, embedding: Tensor, label: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """The loss of student embeddings against the memory, and its value if all embeddings coincided."""
+        with torch.autocast(embedding.device.type, enabled=False):  # exponents need the full precision
+            embedding = embedding.float()
+            similarity = torch.einsum("pe,kme->pkm", embedding, self.memory.embedding)
+            if self.settings.loss == "info_nce":
+                return self._info_nce(similarity, label), self._info_nce(torch.zeros_like(similarity), label)
+            seen = self.seen(embedding, similarity, label)
+            nothing = Moments(torch.zeros_like(seen.mean), torch.zeros_like(seen.variance))
+            return self._guided(seen, label, step), self._guided(nothing, label, step)
+
+    def seen(self, embedding: Tensor, similarity: Tensor, label: Tensor) -> Moments:
+        """Every class as each embedding sees it: its own as it is, the others through the hard negatives."""
+        memory, written = self.memory.embedding, self.memory.written
+        plain = moments(similarity, even_weights(written))
+        match self.settings.hard_negatives:
+            case "none":
+                return plain
+            case "reweight":
+                hard = reweighted(similarity, written)
+            case "mix":
+                hard = mixed(embedding, similarity, memory, written)
+            case "slab":
+                hard = slab(embedding, label, memory, written)
+        own = label.unsqueeze(1) == torch.arange(self.classes, device=label.device)
+        return Moments(*(torch.where(own, a, b) for a, b in zip(plain, hard, strict=True)))
+
+    def chosen_terms(self, chosen: ChosenPatches) -> dict[str, Tensor]:
+        """How many patches of every class were chosen, and their mean average patch entropy."""
+        kept = chosen.label >= 0
+        counts = {f"patches_{k}": (chosen.label == k).sum().float() for k in range(self.classes)}
+        return counts | {"patch_entropy": (chosen.entropy * kept).sum() / kept.sum().clamp(min=1)}
+
+    def health(self) -> dict[str, float]:
+        """How well the remembered embeddings tell the classes apart."""
+        return {"separability": self.memory.separability(), "effective_rank": self.memory.effective_rank()}
+
+    def follow(self, decay: float) -> None:
+        """The teacher's head follows the student's."""
+        follow(self.teacher_head, self.student_head, decay)
+
+    def _guided(self, seen: Moments, label: Tensor, step: int) -> Tensor:
+        spread_weight = self.settings.spread_weight * linear_ramp(step, self.spread_ramp)
+        ready = self.memory.ready(self.settings.memory_least)
+        return pseudo_label_guided_contrast(
+            seen, label, ready, self.settings.temperature, spread_weight, self.settings.negatives
+        )
+
+    def _info_nce(self, similarity: Tensor, label: Tensor) -> Tensor:
+        ready = self.memory.ready(self.settings.memory_least)
+        return info_nce(similarity, self.memory.written, label, ready, self.settings.temperature)
+
+
+def patch_side(length: int, share: float, reduction: int) -> int:
+    """Side of a patch in pixels: that share of the image's, as a multiple of two features, and two at the least.
+
+    Where the image is smaller than that, the patch is the image.
+    """
+    step = 2 * reduction
+    return min(length, max(round(length * share / step) * step, step))
+
+
+def embedding_head(channels: int, size: int) -> nn.Module:
+    """From pooled features to an embedding. Layer norm, because it has no quarrel with a batch of one patch."""
+    return nn.Sequential(nn.Linear(channels, channels), nn.LayerNorm(channels), nn.ReLU(), nn.Linear(channels, size))
+
+
+def embedded(projected: Tensor, label: Tensor) -> Tensor:
+    """(P, E) what the head makes of a step's patches, standardised, and of unit length.
+
+    Every dimension has mean 0 and variance 1 over the patches that show a class. Without that the embeddings of a fresh
+    network all point the same way. There the loss has its collapse value and hardly a gradient, and it stays.
+    """
+    projected = projected.float()
+    share = ((label >= 0) / (label >= 0).sum().clamp(min=1)).unsqueeze(1)
+    mean = (share * projected).sum(dim=0)
+    variance = (share * (projected - mean).square()).sum(dim=0)
+    return F.normalize((projected - mean) / (variance + 1e-5).sqrt(), dim=1)

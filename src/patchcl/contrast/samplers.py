@@ -1,0 +1,123 @@
+"""Which patches of a batch are worth contrasting: four ways to choose, the same number for every class."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from patchcl.contrast.patches import ChosenPatches, PatchGrid
+from patchcl.core.batch import IGNORE
+
+Sampler = Literal["entropy", "topk", "uniform", "coverage"]
+
+FAINTEST = 0.01
+"""A patch whose mean confidence in a class is below this does not show the class, whatever the other patches show."""
+TARGET = 0.8
+"""Share of the patches that show a class which the coverage threshold lets through in the long run."""
+GAIN, FADE = 0.5, 0.6
+"""The n-th update of that threshold, from 0, has the step GAIN / (n + 1) ** FADE."""
+
+
+class PatchSampler(nn.Module):
+    """Chooses up to `per_class` patches of every class without replacement.
+
+    A patch is a candidate for class k when its mean confidence c̄ᵏ is at least `least` times that of the batch's best
+    patch of the class, so that thin structures that never fill a patch still have candidates. Among the candidates,
+
+    - `entropy` draws with chances that go with the guidance of the average patch entropy,
+    - `topk` takes those with the most guidance, ties by chance,
+    - `uniform` draws all alike,
+    - `coverage` draws alike among the patches of which the class covers more than its adaptive threshold; the
+      candidates above do not matter then.
+
+    Source: Basak & Yin, CVPR 2023, section 3.1, for the idea; docs/method.md, part 5, says what is ours.
+    """
+
+    def __init__(self, kind: Sampler, classes: int, per_class: int, least: float, overlap: float = 1.0) -> None:
+        """`least` is in (0, 1]; `overlap` is the largest shared part of two patches of one class in one image."""
+        super().__init__()
+        self.kind, self.per_class, self.least, self.overlap = kind, per_class, least, overlap
+        self.threshold = CoverageThreshold(classes)
+
+    def forward(self, grid: PatchGrid, side: Sequence[int]) -> ChosenPatches:
+        """The patches of a step; P = K * min(per_class, N), in the order of their classes."""
+        score = self._score(grid).masked_fill(~self._candidates(grid), float("-inf"))
+        count = min(self.per_class, score.shape[1])
+        top, place = best_apart(score, grid, side, count, self.overlap) if self.overlap < 1 else score.topk(count)
+        classes = torch.arange(len(score), device=score.device).unsqueeze(1).expand_as(place)
+        label = torch.where(top > float("-inf"), classes, IGNORE).flatten()
+        entropy = grid.entropy.gather(1, place).flatten()
+        return ChosenPatches(grid.image[place.flatten()], grid.corner[place.flatten()], label, entropy)
+
+    def _score(self, grid: PatchGrid) -> Tensor:
+        """(K, N) what to rank by. Adding Gumbel noise to log weights makes a ranking a draw (Gumbel top-k)."""
+        chance = torch.rand_like(grid.guidance)
+        if self.kind == "topk":
+            return grid.guidance + 1e-4 * chance
+        gumbel = -torch.log(-torch.log(chance.clamp(1e-9, 1 - 1e-7)))
+        return torch.log(grid.guidance.clamp(min=1e-6)) + gumbel if self.kind == "entropy" else gumbel
+
+    def _candidates(self, grid: PatchGrid) -> Tensor:
+        if self.kind == "coverage":
+            qualified: Tensor = self.threshold(grid.coverage)
+            return qualified
+        best = grid.confidence.amax(dim=1, keepdim=True)
+        return grid.confidence >= (self.least * best).clamp(min=FAINTEST)
+
+
+class CoverageThreshold(nn.Module):
+    """For every class the coverage that `TARGET` of its patches exceed, found by stochastic approximation.
+
+    With r the coverage of the N patches that show the class at all, a step is
+
+        q = (1/N) Σ 1[r > θ]        θ <- clip(θ + a (q - target), 0, 1)
+
+    so θ rises while too many patches pass and falls while too few do: it settles at the (1 - target) quantile of r.
+
+    Source: Robbins & Monro, 1951; intent and target of the PatchCL authors' `utils/stochastic_approx.py`, whose filter
+    and sign are both the wrong way round, and whose step grows with the number of patches.
+    """
+
+    def __init__(self, classes: int, start: float = 0.5) -> None:
+        super().__init__()
+        self.value: Tensor
+        self.updates: Tensor
+        self.register_buffer("value", torch.full((classes,), start))
+        self.register_buffer("updates", torch.zeros(classes))
+
+    @torch.no_grad()
+    def forward(self, coverage: Float[Tensor, "K N"]) -> Bool[Tensor, "K N"]:
+        """Which patches qualify by the threshold as it stands; then the threshold moves. An absent class stays."""
+        shown = coverage > 0
+        qualified = shown & (coverage > self.value.unsqueeze(1))
+        count = shown.sum(dim=1)
+        share = qualified.sum(dim=1) / count.clamp(min=1)
+        step = GAIN / (self.updates + 1) ** FADE
+        self.value.copy_(torch.where(count > 0, self.value + step * (share - TARGET), self.value).clamp(0, 1))
+        self.updates += count > 0
+        return qualified
+
+
+def best_apart(
+    score: Float[Tensor, "K N"], grid: PatchGrid, side: Sequence[int], count: int, overlap: float
+) -> tuple[Float[Tensor, "K n"], Tensor]:
+    """The best `count` scores of every class and their places, where none shares more than `overlap` with a better one.
+
+    Patches of different images, and of different classes, never compete.
+
+    Source: greedy non-maximum suppression, as in the PatchCL authors' `utils/nms_utils.py`, which forgets the images.
+    """
+    tops, places = [], []
+    length = torch.as_tensor(side, device=score.device)
+    for _ in range(count):
+        top, place = score.max(dim=1)
+        tops.append(top)
+        places.append(place)
+        same = grid.image[place].unsqueeze(1) == grid.image
+        apart = (grid.corner[place].unsqueeze(1) - grid.corner).abs()
+        shared = ((length - apart).clamp(min=0) / length).prod(dim=2)
+        taken = torch.zeros_like(same).scatter_(1, place.unsqueeze(1), torch.ones_like(same[:, :1]))
+        score = score.masked_fill(taken | (same & (shared > overlap)), float("-inf"))
+    return torch.stack(tops, dim=1), torch.stack(places, dim=1)

@@ -1,0 +1,100 @@
+"""Which files are one scan, where there is no dataset.json to say so."""
+
+import re
+import shutil
+from pathlib import Path
+
+from patchcl.core.errors import UserError
+from patchcl.data.formats import ENDINGS, is_scan, without_ending
+from patchcl.data.formats.dicom.series import chosen_series, finds, is_series_folder, stack_of
+
+
+def find_scans(source: Path) -> dict[str, tuple[Path, ...]]:
+    """The files of every case in a folder, or of the one case that `source` belongs to, in the order of channels.
+
+    A file here is the folder of the series where a scan is a DICOM series.
+
+    Raises:
+        UserError: There is no scan.
+    """
+    if not source.exists():
+        raise UserError(f"{source} does not exist. Name a scan, or a folder of scans.")
+    source = source.absolute()  # whose parent is known, also of "."
+    alone = source.is_file() or is_series_folder(source)
+    cases: dict[str, tuple[Path, ...]] = {}
+    for path in sorted(source.parent.iterdir() if alone else source.iterdir()):
+        if (not alone or case_name(path) == case_name(source)) and is_scan(path):
+            cases[case_name(path)] = (*cases.get(case_name(path), ()), path)
+    if not cases or (alone and not is_scan(source)):
+        raise UserError(
+            f"{source} holds no scan: expected files such as CASE_0000.nii.gz, or folders of DICOM series. "
+            f"Names of files end in {', '.join(ENDINGS)}. DICOM files may lie deeper in the folder of each scan, or "
+            "several series in it, if you choose one: --series PATTERN."
+        )
+    if alone and not channel_of(source):
+        return {case_name(source): (source,)}
+    return cases
+
+
+def link_series(source: Path, series: str, links: Path) -> tuple[dict[str, tuple[Path, ...]], list[tuple[str, str]]]:
+    """One DICOM series of each folder in `source`, or of the folder `source` itself: what a PACS exports.
+
+    Args:
+        source: Folders with files in them, or in their folders of any depth.
+        series: A regular expression that finds something in the description of the series to take, or its UID.
+        links: An empty folder. It gets links to the files of each series, under the whole path of the scan's folder.
+
+    Returns:
+        These folders by the name of their case, in the order of channels as `find_scans` gives them; and the names of
+        cases with a folder that has not exactly one such series, with what was found.
+
+    Raises:
+        UserError: There is no folder, or `series` is no regular expression.
+    """
+    finds(series, "")
+    alone = is_series_folder(source)
+    inside = source.iterdir() if source.is_dir() else ()
+    folders = [source] if alone else sorted(path for path in inside if path.is_dir() and not path.name.startswith("."))
+    if not folders:
+        raise UserError(f"{source} holds no folder; expected a folder of DICOM files for each scan.")
+    scans: dict[str, tuple[Path, ...]] = {}
+    failed = []
+    for folder in folders:
+        try:
+            files = chosen_series(folder, series, below=True).files
+            stack_of(files, folder)
+        except UserError as error:
+            failed.append((case_name(folder), str(error)))
+            continue
+        linked = links / folder.absolute().relative_to(folder.absolute().anchor)
+        linked.mkdir(parents=True)
+        for number, file in enumerate(files):  # files of one name may come from several folders
+            _link(file.absolute(), linked / f"{number:06d}_{file.name}")
+        scans[case_name(folder)] = (*scans.get(case_name(folder), ()), linked)
+    return scans, failed
+
+
+def without_links(message: str, links: Path) -> str:
+    """`message` with every file that `link_series` linked below `links` under its own name."""
+    for link in links.rglob("*"):
+        if link.is_symlink():
+            message = message.replace(str(link), str(link.readlink()))
+    return message.replace(str(links), "")
+
+
+def case_name(path: Path) -> str:
+    """The case that a scan's file belongs to: its name without the ending and without the channel, such as _0000."""
+    return re.sub(r"_00\d\d$", "", without_ending(path.name))
+
+
+def channel_of(path: Path) -> str:
+    """The four digits that name the channel, such as 0000; nothing where there are none."""
+    found = re.search(r"_(00\d\d)$", without_ending(path.name))
+    return found.group(1) if found else ""
+
+
+def _link(file: Path, link: Path) -> None:
+    try:
+        link.symlink_to(file)
+    except OSError:  # a system that knows no links, or grants them to few
+        shutil.copyfile(file, link)

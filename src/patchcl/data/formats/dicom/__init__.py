@@ -1,0 +1,1 @@
+"""DICOM series, their frames, and DICOM-SEG."""

@@ -1,0 +1,186 @@
+"""What DICOM files say of their frames: where each one lies, and how its numbers are to be read."""
+
+import mmap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from patchcl.core.errors import UserError
+from patchcl.data.formats.base import reading
+
+KIND = "a DICOM file"
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""DICOM counts to the left and the back, grids to the right and the front."""
+
+GROUPS = {
+    "ImagePositionPatient": "PlanePositionSequence",
+    "ImageOrientationPatient": "PlaneOrientationSequence",
+    "PixelSpacing": "PixelMeasuresSequence",
+    "SliceThickness": "PixelMeasuresSequence",
+    "SpacingBetweenSlices": "PixelMeasuresSequence",
+    "RescaleSlope": "PixelValueTransformationSequence",
+    "RescaleIntercept": "PixelValueTransformationSequence",
+    "ReferencedSegmentNumber": "SegmentIdentificationSequence",
+}
+"""The group that holds a field in files of many frames; in files of one frame it stands at the top."""
+
+FIELDS = (
+    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription", "Modality", "FrameOfReferenceUID"),
+    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "ImagerPixelSpacing"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", *GROUPS),
+    *("SegmentSequence", "ReferencedSeriesSequence"),
+)
+"""All that is ever read of a header; the rest is passed over, which is faster."""
+
+SLOPE_OF_DIRECTIONS = 1e-3
+"""How far the two directions of a picture may be from unit length and from a right angle."""
+
+
+class Frame(NamedTuple):
+    """One picture of a file; most files hold one, enhanced ones hold many."""
+
+    path: Path
+    place: int  # in its file, from 0
+    frames: int  # that its file holds
+    instance: str  # UID of the file's content
+    size: tuple[int, int]  # columns, rows
+    position: np.ndarray | None  # (3,) the centre of its first pixel, mm in DICOM's LPS axes
+    directions: np.ndarray | None  # (2, 3) unit vectors from column to column and from row to row
+    spacing_mm: tuple[float, float]  # from column to column and from row to row
+    depth_mm: float  # what the header says of the distance between slices
+    slope: float  # value = slope * stored + intercept
+    intercept: float
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return self.path.name if self.frames == 1 else f"{self.path.name} (frame {self.place + 1})"
+
+
+def need_pydicom(path: Path) -> Any:  # noqa: ANN401 - a module
+    """The library that reads DICOM, loaded because `path` needs it.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    try:
+        import pydicom
+    except ImportError as error:
+        raise UserError(f"{path} is DICOM, which needs pydicom: pip install 'patchcl[dicom]'") from error
+    return pydicom
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether the file at `path` has the mark of DICOM after its first 128 bytes."""
+    with reading(path, KIND), path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def read_header(path: Path) -> Any:  # noqa: ANN401 - a pydicom Dataset
+    """`FIELDS` of the file at `path`.
+
+    Raises:
+        UserError: It is missing or damaged, or no DICOM file.
+    """
+    return read_content(path, stop_before_pixels=True, specific_tags=list(FIELDS))
+
+
+def read_content(path: Path, **options: Any) -> Any:  # noqa: ANN401 - a pydicom Dataset and what its reader takes
+    """The DICOM file at `path`, of which no field is longer than the file, whatever it claims.
+
+    Raises:
+        UserError: It is missing or damaged, or no DICOM file.
+    """
+    pydicom = need_pydicom(path)
+    with (
+        reading(path, KIND),
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        return pydicom.dcmread(content, **options)
+
+
+def frames_of(path: Path, header: Any) -> list[Frame]:  # noqa: ANN401 - a pydicom Dataset
+    """Every frame of the file at `path`.
+
+    Raises:
+        UserError: The file has many frames and does not say where they lie, or what it says makes no sense.
+    """
+    with reading(path, KIND):
+        count = int(header.get("NumberOfFrames") or 1)
+        shared, per_frame = (header.get(f"{kind}FunctionalGroupsSequence") or [] for kind in ("Shared", "PerFrame"))
+        if len(per_frame) != count and (count > 1 or per_frame):
+            raise UserError(
+                f"{path} holds {count} frames, but positions of {len(per_frame)}: a film, or a kind of DICOM that "
+                "patchcl does not read. Export it as one file per slice, or as NIfTI."
+            )
+        return [
+            _frame(path, place, count, header, [*per_frame[place : place + 1], *shared[:1]]) for place in range(count)
+        ]
+
+
+def field(header: Any, groups: Sequence[Any], keyword: str) -> Any:  # noqa: ANN401 - pydicom has values of any type
+    """A field of one frame: from its own groups, else from those of all frames, else from the top of the file."""
+    for group in groups:
+        items = group.get(GROUPS[keyword])
+        if items and items[0].get(keyword) is not None:
+            return items[0].get(keyword)
+    return header.get(keyword)
+
+
+def _frame(path: Path, place: int, count: int, header: Any, groups: Sequence[Any]) -> Frame:  # noqa: ANN401
+    def numbers(keyword: str, length: int) -> np.ndarray | None:
+        """A field as numbers, or nothing where it is missing or empty."""
+        value = field(header, groups, keyword)
+        if value is None or value == "":
+            return None
+        found = np.array(value, dtype=np.float64).reshape(-1)
+        if len(found) != length or not np.isfinite(found).all():
+            raise UserError(f"{path}: {keyword} is {value}; expected {length} numbers. Export the scan again.")
+        return found
+
+    def number(keyword: str, otherwise: float) -> float:
+        found = numbers(keyword, 1)
+        return otherwise if found is None else float(found[0])
+
+    position, orientation = numbers("ImagePositionPatient", 3), numbers("ImageOrientationPatient", 6)
+    return Frame(
+        path,
+        place,
+        count,
+        str(header.get("SOPInstanceUID", "")),
+        (int(header.Columns), int(header.Rows)),
+        position,
+        None if orientation is None else _directions(path, orientation.reshape(2, 3)),
+        _pixel_spacing(path, header, numbers("PixelSpacing", 2), position is None),
+        number("SpacingBetweenSlices", number("SliceThickness", 1.0)) or 1.0,
+        number("RescaleSlope", 1.0),
+        number("RescaleIntercept", 0.0),
+    )
+
+
+def _directions(path: Path, directions: np.ndarray) -> np.ndarray:
+    """The directions of columns and rows, freed of what rounding did to their length."""
+    lengths = np.linalg.norm(directions, axis=1, keepdims=True)
+    if max(np.abs(lengths - 1).max(), abs(directions[0] @ directions[1])) > SLOPE_OF_DIRECTIONS:
+        raise UserError(
+            f"{path}: ImageOrientationPatient is {directions.ravel().tolist()}; expected two directions of length 1 "
+            "at a right angle. Export the scan again."
+        )
+    return np.asarray(directions / lengths)
+
+
+def _pixel_spacing(
+    path: Path,
+    header: Any,  # noqa: ANN401 - a pydicom Dataset
+    spacing: np.ndarray | None,
+    projection: bool,
+) -> tuple[float, float]:
+    """From column to column and from row to row; DICOM writes them the other way round."""
+    if spacing is None and projection:
+        spacing = np.array(header.get("ImagerPixelSpacing") or (1.0, 1.0), dtype=np.float64)
+    if spacing is None or min(spacing) <= 0:
+        raise UserError(f"{path} has no valid PixelSpacing: {spacing}. Export the scan again with its geometry.")
+    return float(spacing[1]), float(spacing[0])

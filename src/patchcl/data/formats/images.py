@@ -1,0 +1,267 @@
+"""PNG, JPEG, BMP and TIFF, as microscopes, cameras and drawing programs write them.
+
+Axes are (rows, columns), and (rows, columns, pages) where a TIFF has several pages. Pictures do not say where they lie
+in a patient, and what they call resolution is that of a printer more often than not: it is ignored, the affine is the
+identity and a pixel counts as 1 mm.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
+
+from patchcl.core.errors import UserError
+from patchcl.data.formats.base import DEFLATE_RATIO, Bands, Format, demand_content, reading
+from patchcl.data.formats.tiff_parts import Decode, parts_of
+from patchcl.data.geometry import Grid, grid_of
+from patchcl.runs.folder import write_whole
+
+KIND = "a picture"
+GREY = ("1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+COLOUR = {"RGB": "RGB", "P": "RGB", "RGBA": "RGB", "PA": "RGB", "LA": "L"}
+"""Other modes that Pillow finds, and what we make of them."""
+SPREAD = {"L;2": 85, "L;4": 17}
+"""Grey values of so few bits are multiplied by Pillow, so that the largest is 255."""
+TIFF_RATIO = 40_000
+"""What one byte can stand for in the densest of the ways that TIFF knows."""
+TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+LARGE = 89_478_485
+"""Pixels above which Pillow warns, and a TIFF is read in bands where that can be.
+
+A picture of twice as many is never read at once.
+"""
+BAND = 2**22
+"""Pixels of a band."""
+SMALLER = (
+    "Cut it into tiles, or save it as a TIFF of one page with strips or tiles, which is read in bands where plan.fit "
+    "is crop, plan.spacing_mm [1, 1] and plan.normalise rgb or ct."
+)
+BITS, COMPRESSION, DESCRIPTION, ORIENTATION = 258, 259, 270, 274  # tags of TIFF
+
+
+def read_grid(path: Path) -> Grid:
+    """The grid of the picture at `path`, from its header alone.
+
+    Raises:
+        UserError: The file is missing, or is no picture that can be read as it is meant.
+    """
+    with _open(path) as picture:
+        pages = _page_count(picture)
+        return grid_of(path, (picture.height, picture.width, *[pages] * (pages > 1)), np.eye(4))
+
+
+def count_channels(path: Path) -> int:
+    """3 for colour and 1 for grey, from the header alone.
+
+    Raises:
+        UserError: As for `read_grid`.
+    """
+    with _open(path) as picture:
+        return len(COLOUR.get(picture.mode, "L"))
+
+
+def read_values(path: Path) -> np.ndarray:
+    """The pixels (C, *shape); red, green and blue for colour, also where the file has a colour map.
+
+    Raises:
+        UserError: The file cannot be read, pixels are transparent, or pages differ.
+    """
+    with _open(path) as picture:
+        _demand_held(picture, path)
+        _demand_intact(picture)
+        return _stacked([_pixels(page, path) for page in _pages(picture)], path)
+
+
+def value_bands(path: Path) -> Bands | None:
+    """What `read_values` gives, some rows at a time, of a TIFF of one page with more than LARGE pixels; else None.
+
+    Raises:
+        UserError: As for `read_values`.
+    """
+    with _open(path) as picture:
+        return _bands(picture, path, lambda page: _pixels(page, path))
+
+
+def class_bands(path: Path) -> Bands | None:
+    """What `read_classes` gives, (1, rows, columns), some rows at a time; see `value_bands`.
+
+    Raises:
+        UserError: As for `read_classes`.
+    """
+    with _open(path) as picture:
+        _demand_classes(picture, path)
+        return _bands(picture, path, lambda page: _stored_values(page)[None])
+
+
+def read_classes(path: Path) -> np.ndarray:
+    """The classes (*shape) of a mask: grey values as they are stored, or the indices of a colour map.
+
+    Raises:
+        UserError: The file cannot be read, is a JPEG, or holds colours without a map.
+    """
+    with _open(path) as picture:
+        _demand_held(picture, path)
+        _demand_intact(picture)
+        _demand_classes(picture, path)
+        return _stacked([_stored_values(page) for page in _pages(picture)], path)
+
+
+def write_like(path: Path, values: np.ndarray, like: Path) -> None:
+    """Write `values` (*shape), uint8 as PNG or TIFF in grey, float32 as TIFF; a page for each slice.
+
+    Raises:
+        UserError: `like` cannot be read.
+    """
+    shape = read_grid(like).shape
+    if values.shape != shape:
+        raise ValueError(f"values of shape {values.shape} do not fit {like} of shape {shape}")
+    slices = np.moveaxis(values, 2, 0) if len(shape) == 3 else values[None]
+    first, *others = (Image.fromarray(np.ascontiguousarray(page)) for page in slices)
+    tiff: dict[str, Any] = {"save_all": True, "append_images": others, "compression": "tiff_adobe_deflate"}
+    options = tiff if path.suffix.lower() in (".tif", ".tiff") else {}
+    write_whole(path, lambda unfinished: first.save(unfinished, **options))
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    """The picture at `path`, its pixels still on disk, after a look at whether they can be read as they are meant."""
+    with reading(path, KIND):
+        try:
+            picture = _opened(path)
+        except Image.DecompressionBombError as error:
+            raise UserError(f"{path} is too large to be read at once ({error}). {SMALLER}") from error
+        with picture:
+            _demand_meant(picture, path)
+            yield picture
+
+
+def _opened(path: Path) -> Any:  # noqa: ANN401
+    """The picture at `path`. Of a TIFF, which can be read by parts, Pillow does not ask whether it is too large."""
+    with path.open("rb") as file:
+        tiff = file.read(4) in TIFF_HEADS
+    return TiffImageFile(path) if tiff else Image.open(path, formats=("PNG", "JPEG", "BMP", "TIFF"))
+
+
+def _bands(picture: Any, path: Path, decode: Decode) -> Bands | None:  # noqa: ANN401
+    if picture.format != "TIFF" or _page_count(picture) > 1 or math.prod(picture.size) <= LARGE:
+        return None
+    parts = parts_of(picture)
+    if parts is None or math.prod(parts.part) > LARGE:
+        return None
+
+    def read(start: int, stop: int) -> np.ndarray:
+        with reading(path, KIND):
+            return parts.read_rows(path, start, stop, decode)
+
+    height = parts.part[0]
+    return Bands(parts.shape, height * max(1, BAND // (height * parts.shape[1])), read)
+
+
+def _demand_held(picture: Any, path: Path) -> None:  # noqa: ANN401
+    """Refuse what is too large to be read whole, as Pillow does."""
+    pixels = math.prod(picture.size)
+    if picture.format == "TIFF" and pixels > 2 * LARGE:
+        raise UserError(f"{path} is too large to be read at once ({pixels} pixels). {SMALLER}")
+
+
+def _demand_classes(picture: Any, path: Path) -> None:  # noqa: ANN401
+    """Refuse a picture that can be no mask."""
+    if picture.format in ("JPEG", "MPO"):
+        raise UserError(f"{path} is a JPEG, which changes values when it is saved. Save the mask as PNG or TIFF.")
+    if picture.mode not in (*GREY, "P"):
+        raise UserError(
+            f"{path} holds colours ({picture.mode}); a mask has one number per pixel, its class. "
+            "Save it as grey values or with a colour map."
+        )
+
+
+def _demand_meant(picture: Any, path: Path) -> None:  # noqa: ANN401 - plug-ins of Pillow have attributes of their own
+    """Refuse what Pillow would read without a word but not as it is meant."""
+    if picture.mode not in (*GREY, *COLOUR):
+        raise UserError(f"{path} has colours of kind {picture.mode}; expected grey or RGB. Convert it.")
+    if picture.mode in COLOUR and ";16" in _stored_as(picture):
+        raise UserError(f"{path} has colours of 16 bits; expected 8. Convert it, or save each colour as a grey file.")
+    tags = picture.tag_v2 if picture.format == "TIFF" else {}
+    if picture.mode in ("I", "F") and tags.get(COMPRESSION, 1) != 1 and re.search(r"\dB[FS]?$", _stored_as(picture)):
+        raise UserError(
+            f"{path} holds compressed numbers with their highest byte first, which Pillow turns into others. "
+            "Save it uncompressed, or with the lowest byte first (little-endian)."
+        )
+    orientation = (picture.getexif() if picture.format in ("JPEG", "MPO") else tags).get(ORIENTATION, 1)
+    if orientation != 1:
+        raise UserError(
+            f"{path} is stored turned or mirrored (orientation {orientation}), and a mask drawn on what viewers show "
+            "would not fit. Save it upright, without this mark."
+        )
+    stack = re.search(r"^ImageJ=(?s:.)*^images=(\d+)", str(tags.get(DESCRIPTION, "")), re.MULTILINE)
+    if stack is not None and int(stack[1]) > _page_count(picture):
+        raise UserError(f"{path} is an ImageJ stack whose {stack[1]} pages have one header. Save it with one for each.")
+    bits = sum(tags.get(BITS, (1,))) if tags else 8 * len(picture.getbands())
+    ratio = (1 if tags.get(COMPRESSION, 1) == 1 else TIFF_RATIO) if tags else DEFLATE_RATIO
+    demand_content(path, math.prod(picture.size) * _page_count(picture) * bits // 8, ratio)
+
+
+def _demand_intact(picture: Any) -> None:  # noqa: ANN401
+    """Check the sums of a PNG, which Pillow passes over when it reads pixels."""
+    if picture.format == "PNG":
+        with Image.open(picture.filename, formats=("PNG",)) as again:
+            again.verify()
+
+
+def _page_count(picture: Any) -> int:  # noqa: ANN401
+    return int(picture.n_frames) if picture.format == "TIFF" else 1
+
+
+def _pages(picture: Any) -> Iterator[Any]:  # noqa: ANN401
+    for number in range(_page_count(picture)):
+        picture.seek(number)
+        yield picture
+
+
+def _stored_as(picture: Any) -> str:  # noqa: ANN401
+    """How pixels lie in the file, as Pillow calls it: "RGB;16B". Known until they are read."""
+    stored = picture.tile[0][3]
+    return stored if isinstance(stored, str) else str(stored[0])
+
+
+def _stored_values(page: Any) -> np.ndarray:  # noqa: ANN401
+    factor = SPREAD.get(_stored_as(page), 1)
+    values = np.asarray(page)
+    return np.asarray(values // factor) if factor > 1 else values
+
+
+def _pixels(page: Any, path: Path) -> np.ndarray:  # noqa: ANN401
+    """The pixels (C, rows, columns) of one page."""
+    if page.mode in ("RGBA", "LA", "PA") and page.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+        raise UserError(f"{path} has transparent pixels, whose colour nobody can know. Save it without transparency.")
+    values = np.asarray(page.convert(COLOUR[page.mode]) if page.mode in COLOUR else page)
+    return values[None] if values.ndim == 2 else np.moveaxis(values, 2, 0)
+
+
+def _stacked(pages: Sequence[np.ndarray], path: Path) -> np.ndarray:
+    """The pages along one more axis, if there are several."""
+    shapes = {page.shape for page in pages}
+    if len(shapes) > 1:
+        raise UserError(f"{path} has pages that differ in size or colour; a volume has equal slices. Split the file.")
+    return np.stack(pages, axis=-1) if len(pages) > 1 else pages[0]
+
+
+FORMAT = Format(
+    "picture",
+    (".tiff", ".jpeg", ".tif", ".jpg", ".png", ".bmp"),
+    read_grid,
+    read_values,
+    write_like,
+    read_classes=read_classes,
+    count_channels=count_channels,
+    value_bands=value_bands,
+    class_bands=class_bands,
+    masks_as={".jpeg": ".png", ".jpg": ".png", ".bmp": ".png"},
+    maps_as=dict.fromkeys((".jpeg", ".jpg", ".png", ".bmp"), ".tif"),
+)

@@ -1,0 +1,101 @@
+"""Tasks of the Medical Segmentation Decathlon: NIfTI volumes that dataset.json lists.
+
+Source: http://medicaldecathlon.com and the dataset.json of its tasks: `modality` and `labels` map "0", "1", ... to
+names, `training` lists pairs of image and label, `test` images alone. Images of several modalities have four axes.
+"""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from patchcl.core.errors import UserError
+from patchcl.data.dataset import some
+from patchcl.data.formats import without_ending
+from patchcl.data.formats.base import reading
+from patchcl.data.geometry import demand_same_grid, grid_of
+from patchcl.data.importers.transfer import found_scan, place_mask
+from patchcl.data.importers.writer import FoundDataset, FoundScan, Side
+from patchcl.data.scan import read_grid
+
+
+def read(source: Path) -> FoundDataset:
+    """The task in the folder `source`. Its test images, which have no masks, are kept for the final test.
+
+    Raises:
+        UserError: dataset.json is missing or not that of a task, or lists a file that is not there.
+    """
+    task = task_of(source)
+    if task is None:
+        raise UserError(
+            f"{source / 'dataset.json'} is not that of a Decathlon task; expected modality, labels, and a list "
+            "training of image and label. Name the folder of one task, such as Task04_Hippocampus."
+        )
+    channels = tuple(name for _, name in sorted(_numbered(task["modality"]).items()))
+    structures = {name: value for value, name in sorted(_numbered(task["labels"]).items()) if value > 0}
+    training = [(str(pair["image"]), str(pair["label"])) for pair in task["training"]]
+    test = [str(image) for image in task.get("test", ())]
+    missing = [file for file in [*sum(training, ()), *test] if not (source / file).is_file()]
+    if missing:
+        raise UserError(f"{source / 'dataset.json'} lists files that are not there: {some(missing)}. Restore them.")
+    scans = [_scan(source / image, source / label, "train", len(channels)) for image, label in training]
+    scans += [_scan(source / image, None, "test", len(channels)) for image in test]
+    return FoundDataset(str(task.get("name", source.name)), channels, tuple(scans), structures=structures)
+
+
+def task_of(source: Path) -> dict[str, Any] | None:
+    """What dataset.json says of a task, None if it is missing or is something else."""
+    try:
+        task = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
+        _numbered(task["modality"]), _numbered(task["labels"])
+        return task if task["training"] and all({"image", "label"} <= set(pair) for pair in task["training"]) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _numbered(names: dict[str, str]) -> dict[int, str]:
+    """Number -> name, where JSON has numbers as text."""
+    return {int(number): name.strip() for number, name in names.items()}
+
+
+def _scan(image: Path, label: Path | None, side: Side, channels: int) -> FoundScan:
+    name = without_ending(image.name)
+    if channels == 1:
+        return found_scan(name, side, [image], label, 1)
+    images = tuple(partial(_write_channel, image, channel, channels) for channel in range(channels))
+    return FoundScan(name, side, images, None if label is None else partial(_place_label, label, image))
+
+
+def _open(path: Path) -> Any:  # noqa: ANN401 - nibabel has no types
+    with reading(path, "a NIfTI image"):
+        return nib.load(path)
+
+
+def _write_channel(source: Path, channel: int, channels: int, target: Path) -> None:
+    """One channel of an image with four axes, its numbers and its header as they are."""
+    image = _open(source)
+    if image.ndim != 4 or image.shape[3] != channels:
+        raise UserError(
+            f"{source} has shape {image.shape}; expected four axes, the last with the {channels} channels that "
+            "dataset.json names. Download it again."
+        )
+    with reading(source, "a NIfTI image"):
+        values = np.asarray(image.dataobj[..., channel])
+    header = image.header.copy()
+    header.set_data_dtype(np.float32 if values.dtype == np.float64 else values.dtype)
+    nib.save(nib.Nifti1Image(values, image.affine, header), target)
+
+
+def _place_label(source: Path, image: Path, target: Path) -> set[int]:
+    volume = _open(image)
+    demand_same_grid(read_grid(source), grid_of(image, volume.shape[:3], volume.affine), source, image.name)
+    return place_mask(source, source, target)
+
+
+def is_task(source: Path) -> bool:
+    """Whether dataset.json is that of a task whose files are there under the names in its list."""
+    task = task_of(source)
+    return task is not None and (source / task["training"][0]["image"]).is_file()

@@ -1,0 +1,151 @@
+"""Folders of the SSL4MIS benchmark: slices and volumes in HDF5, and lists of who is on which side.
+
+Source: https://github.com/HiLab-git/SSL4MIS, `dataloaders/dataset.py` and `data/ACDC`.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from patchcl.core.errors import UserError
+from patchcl.data.dataset import some
+from patchcl.data.importers.writer import FoundDataset, FoundScan, Side
+
+Files = tuple[Path, ...]
+"""One volume, or all slices of one in their order."""
+
+
+def read(source: Path) -> FoundDataset:
+    """The data set in the folder `source`: train_slices.list or train.list, val.list, test.list and data.
+
+    Patients keep the order of the lists, so that the first N are the labeled ones of the published tables. Training
+    scans are put together from the slices in data/slices that training there uses; without train_slices.list they
+    are, like all others, the volumes in data. The benchmark has lost the spacing: all voxels are 1 mm wide.
+
+    Raises:
+        UserError: h5py is not installed, or a list or a file it names is missing.
+    """
+    _h5py()
+    training = _slices(source) if (source / "train_slices.list").is_file() else _volumes(source, "train")
+    files: dict[Side, dict[str, Files]] = {"train": training, "validation": _volumes(source, "val")}
+    if (source / "test.list").is_file():
+        files["test"] = _volumes(source, "test")
+    missing = [str(path) for side in files.values() for paths in side.values() for path in paths if not path.is_file()]
+    if missing:
+        raise UserError(f"{source} lists files that are not there: {some(missing)}. Download the data set again.")
+    scans = [
+        FoundScan(name, side, (partial(_write_image, paths),), partial(_write_mask, paths))
+        for side, named in files.items()
+        for name, paths in named.items()
+    ]
+    return FoundDataset(source.resolve().name, ("image",), tuple(scans))
+
+
+def _names(source: Path, list_name: str) -> list[str]:
+    """The entries of a list, without endings and empty lines."""
+    path = source / f"{list_name}.list"
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path} cannot be read. A folder of SSL4MIS has data, train_slices.list, val.list and test.list."
+        ) from error
+    names = [line.strip().removesuffix(".h5") for line in lines if line.strip()]
+    strange = [name for name in names if re.search(r"[/\\]", name)]
+    if strange or not names:
+        raise UserError(f"{path} holds {some(strange) or 'nothing'}; expected one name of a scan in each line.")
+    return names
+
+
+def _volumes(source: Path, list_name: str) -> dict[str, Files]:
+    names = _names(source, list_name)
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"{source / list_name}.list names scans more than once: {some(twice)}. Name each once.")
+    return {name: (source / "data" / f"{name}.h5",) for name in names}
+
+
+def _slices(source: Path) -> dict[str, Files]:
+    """Scan -> its slices in the order of their numbers; scans in the order of the list."""
+    numbers: dict[str, list[int]] = {}
+    for entry in _names(source, "train_slices"):
+        match = re.fullmatch(r"(.+)_slice_([0-9]+)", entry)
+        if match is None:
+            raise UserError(
+                f"{source / 'train_slices.list'} holds {entry}; expected names like patient001_frame01_slice_3."
+            )
+        numbers.setdefault(match[1], []).append(int(match[2]))
+    broken = [name for name, found in numbers.items() if not _is_whole(found)]
+    if broken:
+        raise UserError(
+            f"{source / 'train_slices.list'} lacks slices of {some(broken)}, or names some twice; expected "
+            "all from the first, 0 or 1, to the last. Download the list again."
+        )
+    folder = source / "data" / "slices"
+    return {name: tuple(folder / f"{name}_slice_{n}.h5" for n in sorted(found)) for name, found in numbers.items()}
+
+
+def _is_whole(numbers: Sequence[int]) -> bool:
+    first = min(numbers)
+    return first <= 1 and sorted(numbers) == list(range(first, first + len(numbers)))
+
+
+def _h5py() -> Any:  # noqa: ANN401 - h5py has no types
+    try:
+        import h5py
+    except ImportError as error:
+        raise UserError("Files of SSL4MIS need h5py. Install it with: pip install 'patchcl[ssl4mis]'") from error
+    return h5py
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file `path`; whatever goes wrong with it becomes one message that names it."""
+    try:
+        with _h5py().File(path, "r") as file:
+            yield file
+    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}); expected HDF5 with the arrays image and label. Download it again."
+        ) from error
+
+
+def _array(files: Files, key: str) -> np.ndarray:
+    """One array of a scan, (x, y, z) as NIfTI has it; the benchmark has (z, y, x)."""
+    layers = []
+    for path in files:
+        with _opened(path) as file:
+            array = np.asarray(file[key])
+            axes = 2 if len(files) > 1 or array.ndim == 2 else 3
+            if array.ndim != axes or file["image"].shape != file["label"].shape or not array.size:
+                shapes = f"image {file['image'].shape} and label {file['label'].shape}"
+                raise ValueError(f"it holds {shapes}, not two arrays of one size with {axes} axes")
+            layers.append(array[None] if array.ndim == 2 else array)
+    if len({layer.shape[1:] for layer in layers}) > 1:
+        raise UserError(f"{files[0]} and the slices after it differ in size. Download them again.")
+    return np.concatenate(layers).transpose(2, 1, 0)
+
+
+def _write_image(files: Files, target: Path) -> None:
+    _save(_array(files, "image").astype(np.float32), target)
+
+
+def _write_mask(files: Files, target: Path) -> set[int]:
+    mask = _array(files, "label")
+    values = np.unique(mask)
+    if not np.isin(values, np.arange(256)).all():
+        raise UserError(
+            f"{files[0]}: label holds {some([f'{v:g}' for v in values])}; expected whole numbers from 0 to 255."
+        )
+    _save(mask.astype(np.uint8), target)
+    return set(values.astype(int).tolist())
+
+
+def _save(voxels: np.ndarray, target: Path) -> None:
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), target)

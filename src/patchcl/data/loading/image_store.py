@@ -1,0 +1,131 @@
+"""Where prepared images live during training: on the device when they fit, else on disk and read as needed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import EllipsisType
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from patchcl.core.errors import UserError
+from patchcl.data.ignored import classes_of
+from patchcl.data.preprocessing.cache import PreparedCase
+from patchcl.data.preprocessing.plan import Plan
+from patchcl.data.scan import IGNORED
+
+NOTHING_ANNOTATED = (
+    "No labeled scan has an annotated pixel left at the size that the network sees. Annotate more, or raise plan.size "
+    "or lower plan.spacing_mm."
+)
+NOTHING_UNLABELED = (
+    "There is nothing unlabeled to learn from: no scan without a mask, and no pixel in a labeled one that nobody "
+    "annotated. Add scans to imagesUn, hide masks with --labeled N, or use --method supervised."
+)
+Window = tuple[EllipsisType | slice, ...]
+
+
+class _Item(NamedTuple):
+    """One slice or volume of a prepared case."""
+
+    case: PreparedCase
+    place: int  # along the first axis of its files
+    shape: tuple[int, ...]  # spatial
+
+
+class _OnDisk:
+    """Items that stay in their files. Files are opened anew for each item, as thousands cannot stay open."""
+
+    def __init__(self, places: Sequence[tuple[Path, int]]) -> None:
+        self._places = places
+
+    def __getitem__(self, item: int) -> Tensor:
+        file, place = self._places[item]
+        return torch.from_numpy(np.load(file, mmap_mode="c")[place])
+
+
+class Bank:
+    """All items (slices or volumes) of some prepared cases, ready to be gathered into batches.
+
+    It is `resident` when images and masks fit `budget_bytes`: they then lie on `device`, and a batch is one gather.
+    Masks are handed out only if every case has one. A bank of `unlabeled` items hands out none.
+
+    Of a case with a mask only those items are there of which something is annotated, or, in a bank of `unlabeled`
+    items, of which something is not.
+
+    Raises:
+        UserError: There are cases, but no such item.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[PreparedCase],
+        plan: Plan,
+        device: torch.device,
+        budget_bytes: int,
+        unlabeled: bool = False,
+    ) -> None:
+        self.device = device
+        self._size = plan.size
+        masked = not unlabeled and all(case.mask is not None for case in cases)
+        self._items = [item for case in cases for item in _items_of(case, plan, unlabeled)]
+        if cases and not self._items:
+            raise UserError(NOTHING_UNLABELED if unlabeled else NOTHING_ANNOTATED)
+        voxels = sum(int(np.prod(item.shape)) for item in self._items)
+        self.resident = voxels * (4 * len(plan.channels) + masked) <= budget_bytes
+        self._images = self._store([item.case.image for item in self._items])
+        self._masks = self._store([cast(Path, item.case.mask) for item in self._items]) if masked else None
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def item_case(self, item: int) -> str:
+        """The name of the case that `item` belongs to."""
+        return self._items[item].case.name
+
+    def load(self, indices: Sequence[int], generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """The batch of items `indices`: image (B, C, *size) float32 and mask (B, *size) int64 or None, on the device.
+
+        Of items larger than the network input a piece is taken, at a corner drawn from the CPU `generator`.
+        """
+        windows = [_window(self._items[index].shape, self._size, generator) for index in indices]
+        images = self._gather(self._images, indices, windows)
+        return images, None if self._masks is None else classes_of(self._gather(self._masks, indices, windows))
+
+    def _store(self, files: Sequence[Path]) -> Tensor | list[Tensor] | _OnDisk:
+        """One file per item -> all items as one tensor if they have the network's size, else one each, or on disk."""
+        if not self.resident:
+            return _OnDisk([(file, item.place) for file, item in zip(files, self._items, strict=True)])
+        places: dict[Path, list[int]] = {}
+        for file, item in zip(files, self._items, strict=True):
+            places.setdefault(file, []).append(item.place)
+        arrays = [torch.from_numpy(np.load(file)[kept]).to(self.device) for file, kept in places.items()]
+        if arrays and all(item.shape == self._size for item in self._items):
+            return torch.cat(arrays)
+        return [item for array in arrays for item in array]
+
+    def _gather(
+        self, store: Tensor | list[Tensor] | _OnDisk, indices: Sequence[int], windows: Sequence[Window]
+    ) -> Tensor:
+        if isinstance(store, Tensor):
+            return store.index_select(0, torch.tensor(indices, device=self.device))
+        pieces = [store[index][window] for index, window in zip(indices, windows, strict=True)]
+        return torch.stack(pieces).to(self.device)
+
+
+def _items_of(case: PreparedCase, plan: Plan, unlabeled: bool) -> list[_Item]:
+    shape = np.load(case.image, mmap_mode="r").shape
+    places: Sequence[int] = range(shape[0])
+    if case.mask is not None and (unlabeled or plan.ignore is not None):
+        ignored = (np.load(case.mask) == IGNORED).reshape(shape[0], -1)
+        places = np.flatnonzero(ignored.any(axis=1) if unlabeled else ~ignored.all(axis=1)).tolist()
+    spatial = shape[-plan.dimensions :]  # one tuple for all
+    return [_Item(case, place, spatial) for place in places]
+
+
+def _window(shape: tuple[int, ...], size: tuple[int, ...], generator: torch.Generator) -> Window:
+    """Where a piece of `size` lies within `shape`; only axes with room to choose draw a number."""
+    spare = [length - wanted for length, wanted in zip(shape, size, strict=True)]
+    corner = [int(torch.randint(extra + 1, (), generator=generator)) if extra > 0 else 0 for extra in spare]
+    return (..., *(slice(start, start + wanted) for start, wanted in zip(corner, size, strict=True)))

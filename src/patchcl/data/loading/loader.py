@@ -1,0 +1,91 @@
+"""The batch of every step, as a pure function of (seed, step, rank): a resumed run needs no saved loader state."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+from torch import Generator, Tensor
+
+from patchcl.augment import AugmentSettings
+from patchcl.augment.geometry import draw_transforms, warp
+from patchcl.augment.intensity import change_intensity
+from patchcl.core.batch import LabeledBatch, TrainingBatch, UnlabeledBatch
+from patchcl.core.seeds import seed_for
+from patchcl.data.loading.image_store import Bank
+from patchcl.data.loading.sampling import items_at
+
+Loaded = tuple[Tensor, Tensor | None]
+
+
+class Stream:
+    """One endless sequence of images from a bank; the next step's are fetched while this one's are used."""
+
+    def __init__(self, bank: Bank, batch_size: int, name: str, seed: int, rank: int = 0, ranks: int = 1) -> None:
+        self.bank, self.batch_size, self.name = bank, batch_size, name
+        self.seed, self.rank, self.ranks = seed, rank, ranks
+        self._fetcher = None if bank.resident else ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._ahead: dict[int, Future[Loaded]] = {}
+
+    def images_at(self, step: int) -> Loaded:
+        """Image (B, C, *S) and mask (B, *S) or None, not yet augmented, on the training device."""
+        if self._fetcher is None:
+            return self._load(step)
+        current = self._ahead.pop(step, None) or self._fetcher.submit(self._load, step)
+        self._ahead = {step + 1: self._fetcher.submit(self._load, step + 1)}
+        return current.result()
+
+    def generator(self, step: int, device: torch.device) -> Generator:
+        """What the augmentation of `step` draws from."""
+        return Generator(device).manual_seed(seed_for(self.seed, step, self.rank, self.name, "augment"))
+
+    def close(self) -> None:
+        """Stops fetching ahead."""
+        if self._fetcher is not None:
+            self._fetcher.shutdown(cancel_futures=True)
+
+    def _load(self, step: int) -> Loaded:
+        items = items_at(step, len(self.bank), self.batch_size, seed_for(self.seed, self.name), self.rank, self.ranks)
+        corners = Generator().manual_seed(seed_for(self.seed, step, self.rank, self.name, "crop"))
+        return self.bank.load(items, corners)
+
+
+class Batches:
+    """Labeled and unlabeled images, augmented on the device, a whole batch at once."""
+
+    def __init__(
+        self,
+        labeled: Stream,
+        unlabeled: Stream | None,
+        augment: AugmentSettings,
+        strong_views: int = 1,
+        spacing_mm: tuple[float, ...] | None = None,
+    ) -> None:
+        self.labeled, self.unlabeled, self.augment = labeled, unlabeled, augment
+        self.strong_views, self.spacing_mm = strong_views, spacing_mm
+
+    def at(self, step: int) -> TrainingBatch:
+        """The batch of `step`."""
+        return TrainingBatch(self._labeled_at(step), self._unlabeled_at(step) if self.unlabeled else None)
+
+    def close(self) -> None:
+        """Stops fetching ahead."""
+        for stream in (self.labeled, self.unlabeled):
+            if stream is not None:
+                stream.close()
+
+    def _labeled_at(self, step: int) -> LabeledBatch:
+        image, mask = self.labeled.images_at(step)
+        assert mask is not None  # the bank of labeled images was opened with masks
+        generator = self.labeled.generator(step, image.device)
+        transforms = draw_transforms(len(image), tuple(image.shape[2:]), self.augment, generator, self.spacing_mm)
+        image, warped_mask = warp(image, mask, transforms)
+        assert warped_mask is not None
+        return LabeledBatch(change_intensity(image, self.augment.labeled_intensity, generator), warped_mask)
+
+    def _unlabeled_at(self, step: int) -> UnlabeledBatch:
+        assert self.unlabeled is not None
+        image, _ = self.unlabeled.images_at(step)
+        generator = self.unlabeled.generator(step, image.device)
+        transforms = draw_transforms(len(image), tuple(image.shape[2:]), self.augment, generator, self.spacing_mm)
+        weak, _ = warp(image, None, transforms)
+        strength = self.augment.strong_intensity
+        return UnlabeledBatch(weak, *(change_intensity(weak, strength, generator) for _ in range(self.strong_views)))

@@ -1,0 +1,275 @@
+"""What the scans that training may open have in common: sizes and spacings, sizes of classes; where asked, grey values.
+
+Source: the idea is nnU-Net's data fingerprint, Isensee et al., 2021, https://doi.org/10.1038/s41592-020-01008-z.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy.ndimage import find_objects
+
+from patchcl.core.parallel import Report, in_parallel
+from patchcl.core.settings import Section
+from patchcl.data.dataset import Case, Dataset
+from patchcl.data.formats import tells_by_name
+from patchcl.data.geometry import Grid, demand_same_grid
+from patchcl.data.scan import IGNORED, image_bands, read_grid, read_image, read_mask
+from patchcl.runs.folder import write_json
+
+SAMPLE = 10_000
+"""Voxels that are kept of every scan and channel, nnU-Net's number: enough for percentiles."""
+SAMPLES = 5_000_000
+"""And of all scans together; of more than 500 fewer are kept of each, so that memory stays flat."""
+PICTURES = 16
+"""Colour pictures in which the largest value is looked for."""
+COLOURS = ({"r", "g", "b"}, {"red", "green", "blue"}, {"rgb_to_0_1"})
+"""Names of channels that are colours; the last is how data sets for nnU-Net say so."""
+
+
+class ScanFacts(Section):
+    """The header of one scan."""
+
+    name: str
+    shape: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+
+
+class Spread(Section):
+    """Of one quantity along every axis, over all scans."""
+
+    min: tuple[float, ...]
+    median: tuple[float, ...]
+    max: tuple[float, ...]
+
+
+class Intensities(Section):
+    """Of one channel, over a sample of the voxels of all labeled scans."""
+
+    channel: str
+    foreground: bool
+    """Only voxels of a class other than the background were looked at."""
+    min: float
+    percentile_0_5: float
+    percentile_5: float
+    median: float
+    percentile_95: float
+    percentile_99_5: float
+    max: float
+    mean: float
+    std: float
+
+
+class ClassFacts(Section):
+    """One class in the labeled masks."""
+
+    name: str
+    share: float
+    """Of all annotated voxels, in [0, 1]."""
+    scans: int
+    """In which it is found."""
+    median_voxels: float
+    """In those."""
+    side_share: tuple[float, ...] = ()
+    """Sides of the box around it over those of the image that the network sees, a slice or a volume; the median.
+
+    Empty if it is in no labeled image, or only in such as are annotated in part.
+    """
+    side_mm: tuple[float, ...] = ()
+    """The same sides in mm."""
+
+
+class Fingerprint(Section):
+    """What a plan is made from."""
+
+    scans: tuple[ScanFacts, ...]
+    shape: Spread | None
+    """None where some scans are slices and others volumes."""
+    spacing_mm: Spread | None
+    anisotropy: float
+    """How many times the coarsest spacing of a scan is its finest; the median over all scans."""
+    colours: bool
+    """The channels are the colours of a picture."""
+    full_scale: float | None
+    """The value of full colour: 1, 255 or 65535."""
+    intensities: tuple[Intensities, ...] = ()
+    """Of every channel whose voxels were looked at and hold anything."""
+    classes: tuple[ClassFacts, ...] = ()
+    """Empty where no mask was looked at."""
+
+
+class _Sample(NamedTuple):
+    """What is kept of one scan."""
+
+    values: list[np.ndarray]  # one for every channel, at most SAMPLE long
+    voxels: np.ndarray  # (K,) of each class
+    sides: dict[int, np.ndarray]  # by class (2, dimensions) the sides of the box around it: shares of the image, and mm
+
+
+def take_fingerprint(
+    dataset: Dataset,
+    foreground: Collection[int] = (),
+    labeled: Collection[str] | None = None,
+    report: Report | None = None,
+    slice_axis: Callable[[Fingerprint], int | None] = lambda headers: None,
+) -> Fingerprint:
+    """Look at the headers of all scans in `dataset`, test scans aside, and into the masks of the labeled ones.
+
+    Args:
+        dataset: As training may see it.
+        foreground: Channels whose intensities matter where there is a class, as those of CT do. If there are any, the
+            images of labeled scans are read as well.
+        labeled: The patients who teach with their masks; None is everybody who has one.
+        report: Told how many scans of all are done.
+        slice_axis: Told what headers say, along which axis the network sees slices of volumes; None if it sees volumes.
+
+    Raises:
+        UserError: A file cannot be read.
+    """
+    cases = [case for case in dataset.cases if case.folder != "imagesTs"]
+    taught = [case for case in cases if case.mask is not None and (labeled is None or case.patient in labeled)]
+    scans = in_parallel(cases, _facts_of, report)
+    colours = _are_colours(dataset, cases)
+    volumes = [scan.spacing_mm for scan in scans]
+    headers = Fingerprint(
+        scans=tuple(scans),
+        shape=_spread([scan.shape for scan in scans]),
+        spacing_mm=_spread(volumes),
+        anisotropy=float(np.median([max(spacing) / min(spacing) for spacing in volumes])),
+        colours=colours,
+        full_scale=_full_scale(taught or cases) if colours else None,
+    )
+    axis = slice_axis(headers)
+    kept = min(SAMPLE, SAMPLES // max(len(taught), 1))
+    samples = in_parallel(taught, lambda case: _look_into(case, dataset, foreground, axis, kept), report)
+    intensities = _intensities(dataset, samples, foreground) if foreground else ()
+    return headers.model_copy(update={"intensities": intensities, "classes": _classes(dataset, samples)})
+
+
+def save_fingerprint(path: Path, fingerprint: Fingerprint) -> None:
+    """Write `fingerprint` as JSON."""
+    write_json(path, fingerprint.model_dump(mode="json"))
+
+
+def _facts_of(case: Case) -> ScanFacts:
+    grid = read_grid(case.images[0])
+    return ScanFacts(name=case.name, shape=grid.shape, spacing_mm=grid.spacing_mm)
+
+
+def _spread(rows: Sequence[Sequence[float]]) -> Spread | None:
+    if len({len(row) for row in rows}) != 1:
+        return None
+    values = np.array(rows, dtype=np.float64)
+    least, middle, most = (tuple(row.tolist()) for row in (values.min(0), np.median(values, axis=0), values.max(0)))
+    return Spread(min=least, median=middle, max=most)
+
+
+def _are_colours(dataset: Dataset, cases: Sequence[Case]) -> bool:
+    """By the names of the channels, or because one file fills several."""
+    names = {channel.casefold() for channel in dataset.channels}
+    return names in COLOURS or any(len(case.images) < len(dataset.channels) for case in cases)
+
+
+def _full_scale(cases: Sequence[Case]) -> float:
+    largest = max(_largest(case.images) for case in cases[:PICTURES])
+    return next((full for full in (1.0, 255.0) if largest <= full), 65535.0)
+
+
+def _largest(paths: Sequence[Path]) -> float:
+    bands = image_bands(paths)
+    return float(read_image(paths).voxels.max()) if bands is None else max(float(band.max()) for _, band in bands.all())
+
+
+def _look_into(case: Case, dataset: Dataset, foreground: Collection[int], slice_axis: int | None, kept: int) -> _Sample:
+    """The mask of one scan; the image only where some of its intensities matter."""
+    image = read_image(case.images) if foreground else None
+    grid = image.grid if image else read_grid(case.images[0])
+    mask = _mask_of(case, dataset, grid)
+    known = mask != IGNORED
+    inside = known & (mask > 0)
+    values = [
+        _sampled(channel[inside] if index in foreground else channel.ravel(), kept)
+        for index, channel in enumerate(image.voxels if image else ())
+    ]
+    sides = _sides(mask, grid, slice_axis, len(dataset.classes))
+    return _Sample(values, np.bincount(mask[known], minlength=len(dataset.classes)), sides)
+
+
+def _mask_of(case: Case, dataset: Dataset, grid: Grid) -> np.ndarray:
+    assert case.mask is not None  # only labeled scans are looked into
+    by_name = tells_by_name(case.mask)
+    if not by_name:
+        demand_same_grid(read_grid(case.mask), grid, case.mask, case.images[0].name)
+    return read_mask(case.mask, dataset.classes, grid if by_name else None, dataset.ignore)
+
+
+def _sides(mask: np.ndarray, grid: Grid, slice_axis: int | None, classes: int) -> dict[int, np.ndarray]:
+    """The box around each class: the median over the images in `mask` that show it and are annotated throughout."""
+    sliced = slice_axis is not None and mask.ndim == 3
+    axes = [axis for axis in range(mask.ndim) if not (sliced and axis == slice_axis)]
+    units = np.array([[1 / grid.shape[axis] for axis in axes], [grid.spacing_mm[axis] for axis in axes]])
+    found: dict[int, list[list[int]]] = {}
+    for image in np.moveaxis(mask, slice_axis, 0) if sliced and slice_axis is not None else mask[None]:
+        for label, box in enumerate(find_objects(image, classes - 1) if (image != IGNORED).all() else (), start=1):
+            if box is not None:
+                found.setdefault(label, []).append([side.stop - side.start for side in box])
+    return {label: units * np.median(sides, axis=0) for label, sides in found.items()}
+
+
+def _sampled(values: np.ndarray, kept: int) -> np.ndarray:
+    """At most `kept` of `values`, evenly spread over them."""
+    if len(values) <= kept:
+        return values.copy()  # and not a view, which would keep the whole scan
+    return np.asarray(values[np.linspace(0, len(values) - 1, kept).astype(np.int64)])
+
+
+def _intensities(dataset: Dataset, samples: Sequence[_Sample], foreground: Collection[int]) -> tuple[Intensities, ...]:
+    pooled = [
+        np.concatenate([sample.values[index] for sample in samples])
+        for index in range(len(dataset.channels))
+        if samples
+    ]
+    return tuple(
+        _statistics(values, dataset.channels[index], index in foreground)
+        for index, values in enumerate(pooled)
+        if len(values)
+    )
+
+
+def _statistics(values: np.ndarray, channel: str, foreground: bool) -> Intensities:
+    quantiles = np.percentile(values, [0.5, 5, 50, 95, 99.5]).tolist()
+    names = ("percentile_0_5", "percentile_5", "median", "percentile_95", "percentile_99_5")
+    return Intensities(
+        channel=channel,
+        foreground=foreground,
+        min=float(values.min()),
+        max=float(values.max()),
+        mean=float(values.mean(dtype=np.float64)),
+        std=float(values.std(dtype=np.float64)),
+        **dict(zip(names, quantiles, strict=True)),
+    )
+
+
+def _classes(dataset: Dataset, samples: Sequence[_Sample]) -> tuple[ClassFacts, ...]:
+    if not samples:
+        return ()
+    counts = np.array([sample.voxels for sample in samples])  # (scans, K)
+    shares = counts.sum(axis=0) / max(counts.sum(), 1)
+    return tuple(
+        ClassFacts(
+            name=name,
+            share=float(share),
+            scans=int((column > 0).sum()),
+            median_voxels=float(np.median(column[column > 0])) if column.any() else 0.0,
+            **_typical_sides([sample.sides[label] for sample in samples if label in sample.sides]),
+        )
+        for label, (name, share, column) in enumerate(zip(dataset.classes, shares, counts.T, strict=True))
+    )
+
+
+def _typical_sides(sides: Sequence[np.ndarray]) -> dict[str, tuple[float, ...]]:
+    if not sides:
+        return {}
+    share, mm = np.median(sides, axis=0).tolist()
+    return {"side_share": tuple(share), "side_mm": tuple(mm)}

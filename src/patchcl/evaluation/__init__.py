@@ -1,0 +1,1 @@
+"""Scores of predictions, and what a difference between two runs is worth."""

@@ -1,0 +1,429 @@
+"""Score predictions against reference masks, patient by patient."""
+
+import csv
+import hashlib
+import io
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field
+from rich.console import Console
+from rich.table import Table
+
+from patchcl.config import Settings, read_settings
+from patchcl.core.errors import UserError
+from patchcl.core.parallel import Report, one_by_one
+from patchcl.core.settings import Section
+from patchcl.data.dataset import PATIENT_PATTERN, Case, Dataset, read_dataset
+from patchcl.data.formats import ENDINGS, ending_of, tells_by_name, without_ending
+from patchcl.data.geometry import Grid
+from patchcl.data.ignored import demand_annotated
+from patchcl.data.scan import IGNORED, read_grid, read_mask
+from patchcl.data.splits import Split, cases_of, load_split
+from patchcl.evaluation.instances import instances_beside
+from patchcl.evaluation.intervals import patient_means
+from patchcl.evaluation.metrics import EMPTY_POLICY, IGNORE_POLICY, score_case
+from patchcl.evaluation.object_metrics import OBJECT_POLICY, ObjectTally, pooled, score_objects, tally_structures
+from patchcl.inference.predict import CPU, Files, Weights, load_network, predict_cases, read_checkpoint, weights_used
+from patchcl.runs.folder import RunFolder, write_json, write_text
+from patchcl.runs.provenance import origin
+
+Metric = Literal["dice", "jaccard", "hd95_mm", "asd_mm", "object_f1", "object_dice", "object_hausdorff_mm"]
+METRICS: tuple[Metric, ...] = ("dice", "jaccard", "hd95_mm", "asd_mm")
+OBJECT_METRICS: tuple[Metric, ...] = ("object_f1", "object_dice", "object_hausdorff_mm")
+"""What is known besides of an evaluation that was asked for single objects."""
+SHARES: tuple[Metric, ...] = ("dice", "jaccard", "object_f1", "object_dice")
+"""Metrics from 0 to 1, of which more is better; all others are distances."""
+HEADINGS: dict[Metric, str] = {
+    "dice": "Dice %",
+    "jaccard": "Jaccard %",
+    "hd95_mm": "95HD {unit}",
+    "asd_mm": "ASD {unit}",
+    "object_f1": "object F1 %",
+    "object_dice": "object Dice %",
+    "object_hausdorff_mm": "Hausdorff {unit}",
+}
+Side = Literal["test", "validation"]
+IGNORED_VOXELS = "ignored_voxels"
+"""How many voxels of all masks nobody annotated, in the provenance of scores that leave some out."""
+MEAN = "mean"
+"""The row of a table that averages all structures."""
+
+
+class Score(Section):
+    """How well one structure was found in one scan. Distances are in voxels where the evaluation says so."""
+
+    patient: str
+    case: str
+    structure: str
+    dice: float
+    jaccard: float
+    hd95_mm: float
+    asd_mm: float
+    object_f1: float | None = None
+    object_dice: float | None = None
+    object_hausdorff_mm: float | None = None
+
+
+class PooledObjects(Section):
+    """How well the objects of one structure were found in all scans together, as the GlaS challenge counts."""
+
+    object_f1: float
+    object_dice: float
+    object_hausdorff_mm: float
+
+
+class Evaluation(Section):
+    """Every score of a set of predictions, and where the predictions came from."""
+
+    name: str
+    structures: tuple[str, ...]
+    unit: Literal["mm", "voxels"]  # of distances; voxels where every spacing is exactly 1, which means it was lost
+    scores: tuple[Score, ...]
+    provenance: dict[str, str | int | None]
+    pooled: dict[str, PooledObjects] = Field(default_factory=dict)  # by structure; nothing unless it was asked for
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """All that was measured."""
+        return METRICS + OBJECT_METRICS * bool(self.pooled)
+
+    @property
+    def patients(self) -> tuple[str, ...]:
+        """Every patient once."""
+        return tuple(dict.fromkeys(score.patient for score in self.scores))
+
+    def by_patient(self, metric: Metric, structure: str = MEAN) -> dict[str, float]:
+        """One figure per patient: the mean of the scans, and of all structures unless one is named."""
+        rows = [score for score in self.scores if structure in (MEAN, score.structure)]
+        return patient_means([getattr(row, metric) for row in rows], [row.patient for row in rows])
+
+
+class Spread(NamedTuple):
+    """Mean and standard deviation over patients; the latter is NaN for a single one."""
+
+    mean: float
+    std: float
+
+
+def summarise(evaluation: Evaluation, metric: Metric, structure: str = MEAN) -> Spread:
+    """The figure of the table: the mean over patients, and how much they differ."""
+    values = list(evaluation.by_patient(metric, structure).values())
+    return Spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else math.nan)
+
+
+def evaluate_folders(
+    predictions: Path,
+    masks: Path,
+    classes: Sequence[str] | None = None,
+    patient_pattern: str = PATIENT_PATTERN,
+    voxels: bool = False,
+    ignore: int | None = None,
+    objects: bool = False,
+) -> Evaluation:
+    """Score every mask file in `predictions` against the one of the same name in `masks`.
+
+    Args:
+        predictions: Folder of masks named by their case, of any format; maps that `patchcl predict` writes beside
+            them are left aside.
+        masks: Folder of the reference masks, one for each prediction.
+        classes: Names of all classes, background first; the index is the value in the files. By default those of the
+            dataset.json beside `masks`.
+        patient_pattern: Matches the name of a case; its first group is the patient.
+        voxels: Measure distances in voxels, for data whose spacing was lost.
+        ignore: Value in `masks` of voxels that nobody annotated; where `classes` is None, that of the dataset.json.
+        objects: Score single objects too, see `OBJECT_POLICY`.
+
+    Raises:
+        UserError: A prediction or a mask has no partner, a file cannot be read, or nothing names the classes.
+    """
+    if not classes:
+        classes, ignore = _labels_beside(masks)
+    found, wanted = _mask_files(predictions, classes), _mask_files(masks, classes)
+    _demand_partners(found, wanted, predictions, masks)
+    triples = [(_patient(name, patient_pattern), found[name], wanted[name]) for name in wanted]
+    return _score(predictions.name, triples, classes, ignore, origin(CPU), voxels, objects)
+
+
+def evaluate_run(
+    run: RunFolder,
+    on: Literal["test", "validation", "auto"] = "auto",
+    checkpoint: str = "last",
+    weights: Weights = "teacher",
+    report: Report | None = None,
+    device: torch.device = CPU,
+    voxels: bool = False,
+    objects: bool = False,
+) -> Evaluation:
+    """Predict the held-out scans of a run anew, score them, and keep the scores in the run folder.
+
+    Args:
+        run: A trained run; its data set must still be where it was.
+        on: `test` takes the test patients that have masks, `validation` the validation patients, `auto` the former
+            where there are any.
+        checkpoint: `last` or `best`.
+        weights: `teacher` or `student`.
+        report: Called with the number of scans predicted and of all.
+        device: Where to compute.
+        voxels: Measure distances in voxels, for data whose spacing was lost.
+        objects: Score single objects too, see `OBJECT_POLICY`.
+
+    Raises:
+        UserError: The data set has moved, no held-out scan has a mask, or a scan cannot be predicted.
+    """
+    settings = read_settings(run.settings)
+    split = load_split(run.split)
+    if settings.data is None:
+        raise UserError(f"{run.settings} does not say where the data are: add `data: FOLDER`.")
+    side, cases = _held_out(read_dataset(settings.data, settings.split.patient_pattern), split, on)
+    network, plan = load_network(run, checkpoint, weights, device)
+    name = "_".join([side, checkpoint] + (["student"] if weights == "student" else []))
+    folder = run.predictions / name
+    summary = predict_cases(
+        network, plan, {case.name: case.images for case in cases}, folder, Files(output="nifti"), device, report
+    )
+    if summary.failed:
+        raise UserError("\n".join(f"{case}: {message}" for case, message in summary.failed))
+    triples = [(case.patient, folder / f"{case.name}.nii.gz", case.mask) for case in cases if case.mask is not None]
+    facts = _provenance(run, settings, split, side, checkpoint, weights) | origin(device)
+    evaluation = _score(settings.method.name, triples, plan.classes, plan.ignore, facts, voxels, objects)
+    write_evaluation(evaluation, run.evaluation / name)
+    return evaluation
+
+
+def settings_fingerprint(settings: Settings) -> str:
+    """The sha256, in hex, of all that decides a result, wherever data, cache and split file lie.
+
+    Who is on which side is told by the fingerprint of the split.
+    """
+    tree = settings.model_dump(mode="json", exclude={"data": True, "cache": True, "split": {"file", "fold"}})
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+
+
+def write_evaluation(evaluation: Evaluation, stem: Path) -> None:
+    """Keep the scores as STEM.csv, one line per scan and structure, and with their summary as STEM.json."""
+    table = io.StringIO()
+    fields = [field for field in Score.model_fields if evaluation.pooled or field not in OBJECT_METRICS]
+    writer = csv.DictWriter(table, fields, lineterminator="\n")
+    writer.writerow({field: field.replace("_mm", f"_{evaluation.unit}") for field in fields})
+    scores = [score.model_dump(mode="json", include=set(fields)) for score in evaluation.scores]
+    writer.writerows(scores)
+    write_text(stem.with_name(f"{stem.name}.csv"), table.getvalue())
+    unused = set() if evaluation.pooled else {"pooled"}
+    content = evaluation.model_dump(mode="json", exclude={"scores"} | unused)
+    write_json(stem.with_name(f"{stem.name}.json"), {"summary": _summary(evaluation), **content, "scores": scores})
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """The scores that `write_evaluation` kept in the .json file `path`.
+
+    Raises:
+        UserError: The file is missing or holds something else.
+    """
+    try:
+        return Evaluation.model_validate(_without_summary(path))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as scores. Make it anew with: patchcl evaluate") from error
+
+
+def render(evaluation: Evaluation, console: Console) -> None:
+    """Print the scores and what they rest on."""
+    console.print(score_table(evaluation))
+    if evaluation.pooled:
+        console.print(object_table(evaluation))
+
+
+def score_table(evaluation: Evaluation) -> Table:
+    """The scores of every structure, for the terminal: mean and standard deviation over patients."""
+    title = f"{evaluation.name}: {counted(len(evaluation.patients))}, mean ± standard deviation"
+    caption = " ".join([EMPTY_POLICY, *([IGNORE_POLICY] if IGNORED_VOXELS in evaluation.provenance else [])])
+    table = _empty_table(title, caption, METRICS, evaluation.unit)
+    for structure in (*evaluation.structures, MEAN):
+        cells = [shown(summarise(evaluation, metric, structure), metric) for metric in METRICS]
+        table.add_row(structure, *cells, style="bold" if structure == MEAN else None)
+    return table
+
+
+def object_table(evaluation: Evaluation) -> Table:
+    """The scores of single objects, for the terminal: over patients, and of all objects in one pool."""
+    title = f"{evaluation.name}: single objects, mean ± standard deviation over patients"
+    table = _empty_table(title, OBJECT_POLICY, OBJECT_METRICS, evaluation.unit)
+    for structure, together in evaluation.pooled.items():
+        cells = [shown(summarise(evaluation, metric, structure), metric) for metric in OBJECT_METRICS]
+        table.add_row(structure, *cells)
+        figures = together.model_dump()
+        table.add_row(
+            f"{structure}, all in one pool",
+            *(shown(Spread(figures[metric], math.nan), metric) for metric in OBJECT_METRICS),
+        )
+    return table
+
+
+def shown(spread: Spread, metric: Metric) -> str:
+    """A figure as tables print it: overlap in percent with one digit, distances with two."""
+    scale, digits = (100, 1) if metric in SHARES else (1, 2)
+    deviation = "" if math.isnan(spread.std) else f" ± {scale * spread.std:.{digits}f}"
+    return f"{scale * spread.mean:.{digits}f}{deviation}"
+
+
+def counted(patients: int) -> str:
+    """So many patients, in words."""
+    return f"{patients} patient" + "s" * (patients != 1)
+
+
+def _held_out(dataset: Dataset, split: Split, on: str) -> tuple[Side, tuple[Case, ...]]:
+    """The side of the split to score, and its cases, all of which have masks."""
+    test = cases_of(dataset, split.test, masked=True)
+    if on == "validation" or (on == "auto" and not test):
+        return "validation", cases_of(dataset, split.validation, masked=True)
+    if not test:
+        raise UserError(
+            f"No test patient has a mask in {dataset.root / 'labelsTs'}. Put the masks there, "
+            "or evaluate on the validation patients with: --on validation"
+        )
+    return "test", test
+
+
+def _labels_beside(masks: Path) -> tuple[tuple[str, ...], int | None]:
+    """The classes that the data set of a folder of masks names, and the value of voxels that nobody annotated."""
+    if not (masks.resolve().parent / "dataset.json").is_file():
+        raise UserError(f"{masks} has no dataset.json beside it that names the classes. Copy it there.")
+    dataset = read_dataset(masks.resolve().parent)
+    return dataset.classes, dataset.ignore
+
+
+def _score(
+    name: str,
+    triples: Sequence[tuple[str, Path, Path]],
+    classes: Sequence[str],
+    ignore: int | None,
+    provenance: Mapping[str, str | int | None],
+    voxels: bool,
+    objects: bool,
+) -> Evaluation:
+    """Scores of (patient, prediction, mask) triples."""
+    scores: list[Score] = []
+    spacings: set[float] = set()
+    tallies: dict[str, list[ObjectTally]] = {structure: [] for structure in classes[1:]}
+    ignored = 0
+    for patient, predicted, reference in one_by_one(triples):
+        grid = _whole_grid(predicted, reference)
+        masks = (read_mask(predicted, classes, grid), read_mask(reference, classes, grid, ignore))
+        demand_annotated(masks[1], reference)
+        known = masks[1] != IGNORED
+        ignored += int(known.size - np.count_nonzero(known))
+        spacing = (1.0,) * len(grid.shape) if voxels else grid.spacing_mm
+        spacings.update(spacing)
+        of_case = _tally(*masks, reference, grid, classes, spacing) if objects else {}
+        for score in score_case(*masks, classes, spacing, None if known.all() else known):
+            extra = _object_scores(of_case.get(score.structure))
+            scores.append(Score(patient=patient, case=without_ending(reference.name), **score._asdict(), **extra))
+        for structure, tally in of_case.items():
+            tallies[structure].append(tally)
+    unit: Literal["mm", "voxels"] = "voxels" if spacings == {1.0} else "mm"
+    facts = {**provenance, **({IGNORED_VOXELS: ignored} if ignored else {})}
+    return Evaluation(
+        name=name,
+        structures=tuple(classes[1:]),
+        unit=unit,
+        scores=tuple(scores),
+        provenance=facts,
+        pooled={each: PooledObjects(**_object_scores(pooled(some))) for each, some in tallies.items() if some},
+    )
+
+
+def _tally(
+    predicted: np.ndarray,
+    mask: np.ndarray,
+    mask_file: Path,
+    grid: Grid,
+    classes: Sequence[str],
+    spacing: tuple[float, ...],
+) -> dict[str, ObjectTally]:
+    return tally_structures(predicted, mask, classes, spacing, instances_beside(mask_file, mask, grid))
+
+
+def _object_scores(tally: ObjectTally | None) -> dict[str, float]:
+    """The scores of a tally by their names here; none without a tally."""
+    return {} if tally is None else {f"object_{key}": value for key, value in score_objects(tally)._asdict().items()}
+
+
+def _empty_table(title: str, caption: str, metrics: Sequence[Metric], unit: str) -> Table:
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    table.add_column("structure")
+    for metric in metrics:
+        table.add_column(HEADINGS[metric].format(unit=unit), justify="right")
+    return table
+
+
+def _provenance(
+    run: RunFolder, settings: Settings, split: Split, side: Side, checkpoint: str, weights: Weights
+) -> dict[str, str | int | None]:
+    """What was scored, and where it was trained."""
+    content = read_checkpoint(run, checkpoint)
+    trained = json.loads(run.provenance.read_text(encoding="utf-8")) if run.provenance.exists() else {}
+    return {
+        "on": side,
+        "checkpoint": checkpoint,
+        "step": content.get("step"),
+        "weights": weights_used(content["method"], weights),
+        "settings_fingerprint": settings_fingerprint(settings),
+        "split_fingerprint": split.fingerprint,
+        **{f"trained_{key}": trained.get(key) for key in ("commit", "torch", "hardware")},
+    }
+
+
+def _summary(evaluation: Evaluation) -> dict[str, Any]:
+    rows: dict[str, Any] = {
+        structure: {metric: _plain(summarise(evaluation, metric, structure)) for metric in evaluation.metrics}
+        for structure in (*evaluation.structures, MEAN)
+    }
+    return {"patients": len(evaluation.patients), "structures": rows, "empty_policy": EMPTY_POLICY}
+
+
+def _plain(spread: Spread) -> dict[str, float | None]:
+    """For JSON, which knows no NaN."""
+    return {"mean": spread.mean, "std": None if math.isnan(spread.std) else spread.std}
+
+
+def _without_summary(path: Path) -> Any:  # noqa: ANN401 - checked by the caller
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return {key: value for key, value in content.items() if key != "summary"}
+
+
+def _mask_files(folder: Path, classes: Sequence[str]) -> dict[str, Path]:
+    """Mask files by the name of their case, without the maps that prediction may have put beside them."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder. Name a folder of masks.")
+    maps = ("_uncertainty", *(f"_probabilities_{structure}" for structure in classes))
+    files = {without_ending(path.name): path for path in sorted(folder.iterdir()) if ending_of(path.name)}
+    return {name: path for name, path in files.items() if not name.endswith(maps) and not name.startswith(".")}
+
+
+def _whole_grid(predicted: Path, reference: Path) -> Grid:
+    """The grid of a whole scan: that of the reference, unless it leaves slices without structures out."""
+    return read_grid(predicted if tells_by_name(reference) else reference)
+
+
+def _demand_partners(found: dict[str, Path], wanted: dict[str, Path], predictions: Path, masks: Path) -> None:
+    problems = [f"  {predictions} holds no mask called {name}" for name in wanted if name not in found]
+    problems += [f"  {masks} holds no mask called {name}" for name in found if name not in wanted]
+    if problems:
+        raise UserError(
+            "\n".join(["Each prediction needs a mask of the same name and the other way round:", *problems])
+        )
+    if not wanted:
+        raise UserError(f"{masks} holds no masks; expected files that end in {', '.join(ENDINGS)}.")
+
+
+def _patient(case: str, pattern: str) -> str:
+    found = re.fullmatch(pattern, case)
+    if found is None:
+        raise UserError(f"{case}: the patient pattern {pattern!r} does not match this name. Change the pattern.")
+    return found[1]

@@ -1,0 +1,336 @@
+"""A trained network meets new scans: files in, masks on the very same voxel grid out."""
+
+import os
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from monai.inferers import sliding_window_inference
+from scipy.special import entr
+from torch import Tensor, nn
+
+from patchcl.config import read_settings
+from patchcl.core.errors import UserError
+from patchcl.core.parallel import Report, one_by_one
+from patchcl.data.discovery import channel_of, find_scans, link_series, without_links
+from patchcl.data.formats import DICOM, count_channels, ending_of, map_ending, mask_ending
+from patchcl.data.formats.base import Bands
+from patchcl.data.geometry import Grid
+from patchcl.data.preprocessing.cache import network_bands, to_network_grid, to_scan_grid
+from patchcl.data.preprocessing.plan import Plan, load_plan
+from patchcl.data.scan import Scan, read_image, write_map, write_mask
+from patchcl.networks import build_network
+from patchcl.runs.folder import RunFolder
+
+Weights = Literal["teacher", "student"]
+Output = Literal["same", "nifti", "dicom-seg"]
+"""The format of masks: that of the scan, which is DICOM-SEG for a DICOM series, or one for all."""
+CPU = torch.device("cpu")
+BATCH_SIZE = 16
+"""Slices that pass through the network at once; volumes, being larger, an eighth as many."""
+CPU_SHARE = 4
+"""So many times fewer on a CPU, which they spare half of the memory and a third of the time."""
+OVERLAP = 0.5
+"""Share of a window that its neighbour covers too, for scans larger than what the network takes."""
+WINDOWS = 4
+"""So many steps of the window make a band of a picture that is too large to be held."""
+DATA_SET_FOLDERS = ("imagesTr", "imagesUn", "imagesTs", "labelsTr", "labelsTs")
+
+
+class PredictionSummary(NamedTuple):
+    """What became of every scan."""
+
+    done: tuple[str, ...]  # case names
+    failed: tuple[tuple[str, str], ...]  # case name, and what to do about it
+
+
+class Files(NamedTuple):
+    """What to write of every scan."""
+
+    probabilities: bool = False  # beside the mask, one file per structure
+    uncertainty: bool = False
+    output: Output = "same"
+
+
+def best_device(name: Literal["auto", "cpu", "cuda", "mps"] = "auto") -> torch.device:
+    """The device called `name`; the fastest one here for `auto`.
+
+    Raises:
+        UserError: There is no such device here.
+    """
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(device for device, available in here.items() if available))
+    if not here[name]:
+        raise UserError(f"torch finds no {name} device here. Use --device auto or cpu.")
+    return torch.device(name)
+
+
+def load_network(
+    run: RunFolder, checkpoint: str = "last", weights: Weights = "teacher", device: torch.device = CPU
+) -> tuple[nn.Module, Plan]:
+    """The trained network of a run, ready to predict, and the plan its images were prepared by.
+
+    Args:
+        run: The run.
+        checkpoint: `last` or `best`.
+        weights: `teacher`, the moving average, which falls back to the student where there is none; or `student`.
+        device: Where the network shall live.
+
+    Raises:
+        UserError: The checkpoint is missing, damaged, or was made with other settings.
+    """
+    plan = load_plan(run.plan)
+    settings = read_settings(run.settings)
+    network = build_network(settings.network, len(plan.channels), len(plan.classes), plan.size, plan.spacing_mm)
+    state = read_checkpoint(run, checkpoint)["method"]
+    try:
+        network.load_state_dict(_part(state, weights_used(state, weights)))
+    except RuntimeError as error:
+        raise UserError(
+            f"{run.checkpoint(checkpoint)} does not fit the network that {run.settings} and {run.plan} describe. "
+            "Put these files back as training wrote them, or train anew."
+        ) from error
+    return network.to(device).eval(), plan
+
+
+def read_checkpoint(run: RunFolder, checkpoint: str) -> dict[str, Any]:
+    """Everything in a checkpoint: `method` holds the weights, `step` how long they were trained.
+
+    Raises:
+        UserError: There is no such checkpoint, or the file is damaged.
+    """
+    path = run.checkpoint(checkpoint)
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"{path} cannot be read: the file is damaged. Take another checkpoint or train anew."
+        ) from error
+    return content
+
+
+def weights_used(state: Mapping[str, Tensor], wanted: Weights) -> Weights:
+    """`wanted`, or the student where a teacher is wanted but the method has none."""
+    return wanted if any(key.startswith(f"{wanted}.") for key in state) else "student"
+
+
+def predict_scan(
+    network: nn.Module, scan: Scan, plan: Plan, device: torch.device = CPU, batch_size: int = BATCH_SIZE
+) -> np.ndarray:
+    """The probability of every class in every voxel of a scan.
+
+    Args:
+        network: From images (B, C, *S) to logits (B, K, *S), in evaluation mode, on `device`.
+        scan: Of any size and spacing.
+        plan: The plan the network was trained by.
+        device: Where to compute.
+        batch_size: Slices that pass through the network at once; of volumes or their windows, an eighth as many.
+
+    Returns:
+        (K, *scan.grid.shape) float32 on the grid of the scan as it was read, summing to one over K; where
+        `plan.restore` is nearest, 1 for the winning class and 0 for the others.
+    """
+    image = torch.from_numpy(to_network_grid(scan, plan))
+    return to_scan_grid(network_probs(network, image, plan, device, batch_size).numpy(), scan.grid, plan)
+
+
+@torch.inference_mode()
+def network_probs(
+    network: nn.Module, image: Tensor, plan: Plan, device: torch.device = CPU, batch_size: int = BATCH_SIZE
+) -> Tensor:
+    """Probabilities (N, K, *S), on the CPU, of prepared slices or volumes (N, C, *S)."""
+    share = (1 if plan.dimensions == 2 else 8) * (CPU_SHARE if device.type == "cpu" else 1)
+    at_once = max(1, batch_size // share)
+    if plan.fit == "crop":
+        return _by_windows(network, image, plan.size, device, at_once)
+    return torch.cat([network(some.to(device)).float().softmax(dim=1).cpu() for some in torch.split(image, at_once)])
+
+
+def uncertainty_of(probs: np.ndarray) -> np.ndarray:
+    """The entropy of probabilities (K, *S) over that of a blind guess: 0 is certain, 1 knows nothing."""
+    return np.asarray(np.clip(entr(probs).sum(axis=0) / np.log(len(probs)), 0, 1), np.float32)
+
+
+def predict_files(
+    run: RunFolder,
+    source: Path,
+    out: Path,
+    *,
+    checkpoint: str = "last",
+    weights: Weights = "teacher",
+    probabilities: bool = False,
+    uncertainty: bool = False,
+    output: Output = "same",
+    series: str | None = None,
+    device: torch.device = CPU,
+    report: Report | None = None,
+) -> PredictionSummary:
+    """Segment one scan or a folder of them; those that cannot be read do not hold up the others.
+
+    Args:
+        run: The run whose network to use.
+        source: A scan, or a folder of them, named CASE_0000.nii.gz with one file per channel; where one file holds all
+            channels, also CASE.nii.gz. Any format does, and a DICOM series is a folder.
+        out: Folder for the masks, CASE.nii.gz, on the very grid of the scan.
+        checkpoint: `last` or `best`.
+        weights: `teacher` or `student`.
+        probabilities: Write CASE_probabilities_<structure>.nii.gz too, restored linearly whatever the plan says.
+        uncertainty: Write CASE_uncertainty.nii.gz too, see `uncertainty_of`.
+        output: The format of the masks. Maps have that of the scan, or TIFF for pictures and NIfTI for DICOM.
+        series: Of each folder with DICOM files in it, or below, the series to segment; see `link_series`.
+        device: Where to compute.
+        report: Called with the number of scans done and of all.
+
+    Raises:
+        UserError: There is no scan, or `out` cannot or must not be written to.
+    """
+    files = Files(probabilities, uncertainty, output)
+    with TemporaryDirectory(prefix="patchcl-") as links:
+        scans, failed = (find_scans(source), []) if series is None else link_series(source, series, Path(links))
+        _check_out(out, source)
+        network, plan = load_network(run, checkpoint, weights, device)
+        summary = predict_cases(network, plan, scans, out, files, device, report)
+        told = [(name, without_links(message, Path(links))) for name, message in summary.failed]
+    return PredictionSummary(summary.done, (*failed, *told))
+
+
+def predict_cases(
+    network: nn.Module,
+    plan: Plan,
+    scans: Mapping[str, tuple[Path, ...]],
+    out: Path,
+    files: Files = Files(),  # noqa: B008 - immutable
+    device: torch.device = CPU,
+    report: Report | None = None,
+) -> PredictionSummary:
+    """Segment scans given by the name of their case, one file per channel, into `out`."""
+    done, failed = [], []
+    for count, (name, paths) in enumerate(one_by_one(scans.items()), start=1):
+        try:
+            _predict_case(network, plan, name, paths, out, files, device)
+            done.append(name)
+        except UserError as error:
+            failed.append((name, str(error)))
+        except OSError as error:
+            failed.append((name, f"{name} cannot be written to {out}: {error.strerror}. Make room, or clear the way."))
+        if report:
+            report(count, len(scans))
+    return PredictionSummary(tuple(done), tuple(failed))
+
+
+def _part(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The weights of the sub-module `name`."""
+    return {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
+
+
+def _by_windows(network: nn.Module, image: Tensor, size: tuple[int, ...], device: torch.device, at_once: int) -> Tensor:
+    """Windows of the size the network was trained on, overlapping, whose middle counts most."""
+    probs = sliding_window_inference(
+        image,
+        roi_size=size,
+        sw_batch_size=at_once,
+        predictor=lambda window: network(window).float().softmax(dim=1),
+        overlap=OVERLAP,
+        mode="gaussian",
+        sw_device=device,
+        device=CPU,
+    )
+    assert isinstance(probs, Tensor)  # as it is for a predictor that returns one
+    return probs
+
+
+def _predict_case(
+    network: nn.Module, plan: Plan, name: str, paths: tuple[Path, ...], out: Path, files: Files, device: torch.device
+) -> None:
+    _check_channels(paths, plan)
+    of_masks, of_maps = _endings(paths[0], files.output)
+    bands = None if files.probabilities or files.uncertainty else network_bands(paths, plan)
+    if bands is not None:
+        write_mask(out / f"{name}{of_masks}", _mask_by_bands(network, plan, bands, device), paths[0], plan.classes)
+        return
+    probs, grid = _probs_of(network, plan, paths, device)
+    mask = to_scan_grid(probs, grid, plan).argmax(axis=0)
+    write_mask(out / f"{name}{of_masks}", mask.astype(np.uint8), paths[0], plan.classes)
+    if files.probabilities or files.uncertainty:
+        smooth = to_scan_grid(probs, grid, plan.model_copy(update={"restore": "linear"}))
+        _write_maps(smooth, plan.classes, out / name, of_maps, files, paths[0])
+
+
+def _probs_of(network: nn.Module, plan: Plan, paths: tuple[Path, ...], device: torch.device) -> tuple[np.ndarray, Grid]:
+    """Probabilities (N, K, *S) where the network sees the scan, and the scan's grid; its voxels, often large, go."""
+    scan = read_image(paths)
+    image, grid = torch.from_numpy(to_network_grid(scan, plan)), scan.grid
+    del scan
+    return network_probs(network, image, plan, device).numpy(), grid
+
+
+def _mask_by_bands(network: nn.Module, plan: Plan, bands: Bands, device: torch.device) -> np.ndarray:
+    """The likeliest classes (rows, columns) uint8, from the very windows that would be laid over the whole picture.
+
+    Neighbouring bands share windows, and a row is taken from the band that holds all windows over it.
+    """
+    height, window = bands.shape[0], plan.size[0]
+    interval = max(1, int(window * (1 - OVERLAP)))
+    shared = 0 if window <= 2 * interval else 1
+    mask = np.empty(bands.shape, np.uint8)
+    start = stop = 0
+    while stop < height:
+        stop = min(start + window + WINDOWS * interval, height)
+        image = torch.from_numpy(bands.read(start, stop)[None])
+        classes = network_probs(network, image, plan, device)[0].argmax(dim=0)
+        complete = window - interval if start else 0  # rows above lie under windows of the band before, too
+        mask[start + complete : stop] = classes[complete:].numpy()
+        start += (WINDOWS - shared) * interval
+    return mask
+
+
+def _write_maps(probs: np.ndarray, classes: Sequence[str], stem: Path, ending: str, files: Files, like: Path) -> None:
+    if files.probabilities:
+        for structure, prob in zip(classes[1:], probs[1:], strict=True):
+            write_map(stem.with_name(f"{stem.name}_probabilities_{structure}{ending}"), prob, like)
+    if files.uncertainty:
+        write_map(stem.with_name(f"{stem.name}_uncertainty{ending}"), uncertainty_of(probs), like)
+
+
+def _endings(scan: Path, output: Output) -> tuple[str, str]:
+    """What the names of masks and of maps for a scan end in."""
+    same = mask_ending(ending_of(scan.name))
+    if output == "dicom-seg" and same != DICOM:
+        raise UserError(f"{scan} is no DICOM series, and DICOM-SEG has to refer to one. Take --format same or nifti.")
+    if output == "same":
+        return same, map_ending(ending_of(scan.name))
+    return DICOM if output == "dicom-seg" else ".nii.gz", ".nii.gz"
+
+
+def _check_channels(paths: tuple[Path, ...], plan: Plan) -> None:
+    found = [channel_of(path) for path in paths]
+    held = sum(count_channels(path) for path in paths)
+    if held == len(plan.channels) and found in ([""], [f"{index:04d}" for index in range(len(paths))]):
+        return
+    ending = ending_of(paths[0].name)
+    names = ", ".join(f"_{number:04d}{ending} ({name})" for number, name in enumerate(plan.channels))
+    raise UserError(
+        f"{' and '.join(path.name for path in paths)}: the network takes {len(plan.channels)} channel(s), and {held} "
+        f"are here; expected files that end in {names}, or pictures in colour, which hold three each. "
+        "Rename or add files so that each case has exactly these."
+    )
+
+
+def _check_out(out: Path, source: Path) -> None:
+    """Predictions go to a folder of their own, where they can be neither taken for scans nor replace masks."""
+    scans = source if source.is_dir() else source.parent
+    place = Path(os.path.realpath(out))  # where resolve() would stumble over a link to itself
+    of_data_set = out.name in DATA_SET_FOLDERS and (place.parent / "dataset.json").exists()
+    if place == Path(os.path.realpath(scans)) or of_data_set:
+        raise UserError(f"{out} holds scans or masks of yours, which are never written over. Choose another folder.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"Cannot make the folder {out}: {error.strerror}. Choose another one.") from error
+    if not os.access(out, os.W_OK):
+        raise UserError(f"{out} cannot be written to. Choose another folder, or ask for the right to write there.")

@@ -1,0 +1,32 @@
+"""What a teacher believes: its probabilities, the class it would choose, and how sure it is."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from patchcl.core.batch import IGNORE
+
+
+class PseudoLabels(NamedTuple):
+    """A teacher's view of a batch of images."""
+
+    probs: Tensor  # (B, K, *S) sums to one over K
+    mask: Tensor  # (B, *S) int64, the most probable class
+    confidence: Tensor  # (B, *S) its probability, in [1 / K, 1]
+    entropy: Tensor  # (B, *S) of the probabilities over the log of K, in [0, 1]
+
+
+def pseudo_labels(logits: Float[Tensor, "B K *S"]) -> PseudoLabels:
+    """The pseudo-labels that a teacher's logits stand for."""
+    probs = logits.float().softmax(dim=1)
+    confidence, mask = probs.max(dim=1)
+    entropy = -torch.xlogy(probs, probs).sum(dim=1) / math.log(probs.shape[1])
+    return PseudoLabels(probs, mask, confidence, entropy)
+
+
+def accepted_mask(pseudo: PseudoLabels, threshold: float) -> Int[Tensor, "B *S"]:
+    """The pseudo-mask where the teacher's confidence reaches `threshold`, IGNORE elsewhere."""
+    return pseudo.mask.masked_fill(pseudo.confidence < threshold, IGNORE)

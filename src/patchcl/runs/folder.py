@@ -1,0 +1,107 @@
+"""Every file of a run has its name here, and every write either happens whole or not at all."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from threading import get_ident
+from typing import Any
+
+from patchcl.core.errors import UserError
+
+
+class RunFolder:
+    """The folder that holds one run: what was asked, what happened, what came out."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.settings = root / "settings.yaml"
+        self.plan = root / "plan.yaml"
+        self.fingerprint = root / "fingerprint.json"
+        self.split = root / "split.json"
+        self.provenance = root / "provenance.json"
+        self.log_jsonl = root / "log.jsonl"
+        self.log_csv = root / "log.csv"
+        self.tensorboard = root / "tensorboard"
+        self.last = root / "checkpoints" / "last.ckpt"
+        self.best = root / "checkpoints" / "best.ckpt"
+        self.pictures = root / "pictures"
+        self.predictions = root / "predictions"
+        self.evaluation = root / "evaluation"
+        self.report = root / "report.html"
+
+    @classmethod
+    def create(cls, root: Path) -> "RunFolder":
+        """A new, empty run folder.
+
+        Raises:
+            UserError: `root` already holds something: two runs are never mixed.
+        """
+        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+            raise UserError(
+                f"{root} is not empty, and a run never writes over another one. "
+                f"Choose a new folder with -o, or continue that run with: patchcl resume {root}"
+            )
+        try:
+            (root / "checkpoints").mkdir(parents=True, exist_ok=True)
+            (root / "pictures").mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"Cannot create the run folder {root}: {error.strerror}. Choose another with -o."
+            ) from error
+        return cls(root)
+
+    @classmethod
+    def open(cls, root: Path) -> "RunFolder":
+        """The run that was made in `root`.
+
+        Raises:
+            UserError: There is no run in `root`.
+        """
+        run = cls(root)
+        if not run.settings.is_file():
+            raise UserError(
+                f"{root} holds no run: {run.settings.name} is missing. Name a folder made by patchcl train."
+            )
+        return run
+
+    def remove_if_never_begun(self) -> None:
+        """Make room for the next attempt, unless a first step was done."""
+        if not self.log_jsonl.exists():
+            shutil.rmtree(self.root, ignore_errors=True)
+
+    def checkpoint(self, name: str) -> Path:
+        """The file of checkpoint `name`, which is `last` or `best`.
+
+        Raises:
+            UserError: That checkpoint was never written.
+        """
+        path = {"last": self.last, "best": self.best}[name]
+        if not path.is_file():
+            raise UserError(f"{path} does not exist. Train first, or finish the run with: patchcl resume {self.root}")
+        return path
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary neighbour of `path`, then put it in place in one step.
+
+    A reader sees the old file or the new one, never half of one; a failed write leaves the old one alone.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".unfinished-{os.getpid()}-{get_ident()}-{path.name}")
+    try:
+        write(unfinished)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path`, whole or not at all."""
+    write_whole(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, content: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
+    """Write `content` to `path` as indented JSON, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

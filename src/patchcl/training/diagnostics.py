@@ -1,0 +1,185 @@
+"""What a run's log says is going wrong, in sentences that name the setting to change.
+
+Everything is read from log rows alone, so a resumed run, a finished one and one that goes on are judged alike.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from patchcl.core.settings import Section
+from patchcl.runs.log import Row
+
+ROWS = 20
+"""Log rows with a contrast term before the contrast is judged, by the later half of them."""
+MARGIN = 0.05
+"""How far below its collapse value a contrast that learns must have been.
+
+Runs that had collapsed stayed within 0.04 of it on generated scans and on ACDC; others were 0.17 to 3.4 below.
+"""
+LEAST_SEPARABILITY = 0.1
+"""Fisher's ratio of the remembered embeddings above which a contrast learns though its loss is high.
+
+Large λ lifts the loss over its collapse value while classes are still wide. Collapsed runs had 0.001 to 0.074.
+"""
+LEAST_RANK = 2.0
+"""Effective rank of the embeddings below which they all but lie on one line; half the classes where these are few.
+
+Classes that keep away from one another need a rank of one less than their number. Two classes are never judged.
+"""
+VALIDATIONS = 3
+"""In how many validations, one after the other, pseudo-labels must look ill: early ones often do, and recover."""
+LEAST_FOUND = 0.01
+"""Share of a class's pixels that must have a right pseudo-label, or the class has next to none."""
+LEAST_AGREEMENT = 0.5
+"""Share of a class's pseudo-labels that must be right; below it, they are wrong more often than right."""
+LARGEST_ERROR = 0.3
+"""Calibration error on structures from which confidence says next to nothing.
+
+Teachers of 0.70 to 0.89 Dice had 0.05 to 0.22, one that was mostly wrong about a structure 0.35.
+"""
+LATER = ("raise warm_up_share", "raise pretrain_share")
+"""Remedies that let pseudo-labels begin later, under the names that methods have for it."""
+ENDS = (("lower", 0.0), ("raise", 1.0))
+"""Values of shares and thresholds beyond which a remedy cannot go."""
+
+
+def alarms(rows: Sequence[Row], settings: Section | None = None) -> list[str]:
+    """What is going wrong in a run, and what to do about it; nothing if all is well or it is too early to say.
+
+    Args:
+        rows: The run's log, as far as it goes.
+        settings: Of the method. Remedies that it has no setting for are not offered.
+    """
+    return list(_standing(rows, settings).values())
+
+
+def new_alarms(rows: Sequence[Row], settings: Section | None = None) -> list[str]:
+    """Those of `alarms` that were not there at the validation before the last."""
+    places = [place for place, row in enumerate(rows) if "validation_dice" in row]
+    before = _standing(rows[: places[-2] + 1], settings) if len(places) > 1 else {}
+    return [alarm for about, alarm in _standing(rows, settings).items() if about not in before]
+
+
+def class_names(rows: Sequence[Row]) -> list[str]:
+    """The classes whose pseudo-labels were judged in any of `rows`."""
+    keys = dict.fromkeys(key for row in rows for key in row if key.startswith("accepted_"))
+    return [key.removeprefix("accepted_") for key in keys]
+
+
+def _standing(rows: Sequence[Row], settings: Section | None) -> dict[str, str]:
+    """Every alarm by what it is about: the contrast, certain classes, or the calibration."""
+    values = dict(_flat("method", settings.model_dump())) if settings else {}
+    recent = [row for row in rows if "validation_dice" in row][-VALIDATIONS:]
+    found = {"contrast": _contrast_alarm(rows, values) or _rank_alarm(recent, values)}
+    if len(recent) == VALIDATIONS and _learns_from_pseudo_labels(rows):
+        wrong = _always_below(LEAST_AGREEMENT, "agreement", recent)
+        rare = _always_below(LEAST_FOUND, "found", recent)
+        missing = {name: rare[name] for name in rare if name not in wrong}
+        found["wrong " + ", ".join(wrong)] = _wrong_alarm(wrong, values)
+        found["missing " + ", ".join(missing)] = _missing_alarm(missing, values)
+        found["calibration"] = _calibration_alarm(recent, values)
+    return {about: alarm for about, alarm in found.items() if alarm}
+
+
+def _contrast_alarm(rows: Sequence[Row], values: Mapping[str, float]) -> str:
+    judged = [row for row in rows if "contrast_over_collapse" in row]
+    later = judged[len(judged) // 2 :]
+    if len(judged) < ROWS:
+        return ""
+    over = [row["contrast_over_collapse"] for row in later if row.get("contrast") != 0]
+    if not over:
+        return (
+            f"There was nothing to contrast in the last {len(later)} log rows, for want of embeddings of two classes: "
+            f"lower {_now('method.contrast.memory_least', values)} or {_now('method.contrast.coverage', values)}."
+        )
+    apart = [row["separability"] for row in rows if "separability" in row][-1:]
+    wide = max(over) > MARGIN and apart and apart[0] >= LEAST_SEPARABILITY
+    if min(over) <= -MARGIN or wide:
+        return ""
+    return (
+        f"The contrast has not moved from its collapse value in the last {len(later)} log rows (it was never more than "
+        f"{max(0.0, -min(over)):.3f} below): {_contrast_remedies(values)}."
+    )
+
+
+def _rank_alarm(recent: Sequence[Row], values: Mapping[str, float]) -> str:
+    ranks = [row["effective_rank"] for row in recent if row.get("effective_rank", 0) > 0]
+    classes = len(class_names(recent))
+    if classes < 3 or len(ranks) < VALIDATIONS or max(ranks) >= min(LEAST_RANK, classes / 2):
+        return ""
+    return (
+        f"The embeddings of all {classes} classes all but lie on one line (effective rank {ranks[-1]:.1f}): "
+        f"{_contrast_remedies(values)}."
+    )
+
+
+def _always_below(limit: float, figure: str, recent: Sequence[Row]) -> dict[str, float]:
+    """The last figure of every class for which all the recent ones are below `limit`."""
+    figures = {name: [row.get(f"{figure}_{name}", limit) for row in recent] for name in class_names(recent)}
+    return {name: values[-1] for name, values in figures.items() if max(values) < limit}
+
+
+def _wrong_alarm(agreement: Mapping[str, float], values: Mapping[str, float]) -> str:
+    if not agreement:
+        return ""
+    return (
+        f"Pseudo-labels are wrong more often than right: of those accepted, the masks confirm {_percent(agreement)}. "
+        f"{_remedies(values, 'raise confidence_threshold', *LATER, 'lower consistency_weight')}."
+    )
+
+
+def _missing_alarm(found: Mapping[str, float], values: Mapping[str, float]) -> str:
+    if not found:
+        return ""
+    return (
+        f"Next to no pixel of some classes gets a right pseudo-label: {_percent(found)}. "
+        f"{_remedies(values, 'lower confidence_threshold', *LATER)}."
+    )
+
+
+def _percent(shares: Mapping[str, float]) -> str:
+    return ", ".join(f"{100 * share:.1f} % of {name}" for name, share in shares.items())
+
+
+def _calibration_alarm(recent: Sequence[Row], values: Mapping[str, float]) -> str:
+    errors = [row["ece_structures"] for row in recent if "ece_structures" in row]
+    if len(errors) < VALIDATIONS or min(errors) <= LARGEST_ERROR:
+        return ""
+    return (
+        f"The teacher's confidence says little about structures: it is off by {errors[-1]:.2f} on average. "
+        f"{_remedies(values, *LATER, 'lower consistency_weight')}."
+    )
+
+
+def _learns_from_pseudo_labels(rows: Sequence[Row]) -> bool:
+    """Whether the last step that was logged did; a warm-up does not, nor does a supervised run."""
+    last: Row = next((row for row in reversed(rows) if "loss" in row), {})
+    return "consistency" in last or "accepted" in last
+
+
+def _contrast_remedies(values: Mapping[str, float]) -> str:
+    weight, temperature = (_now(f"method.contrast.{name}", values) for name in ("weight", "temperature"))
+    return f"raise {weight}, or lower {temperature}"
+
+
+def _remedies(values: Mapping[str, float], *moves: str) -> str:
+    """Those of `moves` that the method has a setting for, and one that always helps, as the start of a sentence."""
+    named = [(move, f"method.{name}") for move, name in (each.split() for each in moves)]
+    there = [(move, name) for move, name in named if name in values and (move, values[name]) not in ENDS]
+    able = [f"{move} {_now(name, values)}" for move, name in there]
+    words = ", ".join(able) + " or annotate more scans" if able else "annotate more scans"
+    return words[0].upper() + words[1:]
+
+
+def _now(name: str, values: Mapping[str, float]) -> str:
+    """The setting, and its value where that is known."""
+    return f"{name} (now {values[name]:g})" if name in values else name
+
+
+def _flat(prefix: str, tree: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Every setting that is a number, under its dotted name."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(f"{prefix}.{key}", value)
+        elif isinstance(value, int | float):
+            yield f"{prefix}.{key}", value

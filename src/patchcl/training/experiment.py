@@ -1,0 +1,219 @@
+"""From a data folder and settings to a finished run; and from a stopped run to a finished one."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from lightning.fabric import Fabric
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from patchcl.config import Settings, planned, read_settings, settings_yaml
+from patchcl.core.errors import UserError
+from patchcl.core.seeds import seed_for
+from patchcl.data.dataset import Case, Dataset, read_dataset
+from patchcl.data.duplicates import demand_no_leak
+from patchcl.data.loading.image_store import Bank
+from patchcl.data.loading.loader import Batches, Stream
+from patchcl.data.preprocessing.cache import PreparedCase, prepare
+from patchcl.data.preprocessing.fingerprint import save_fingerprint
+from patchcl.data.preprocessing.plan import Plan, fingerprint_for, load_plan, make_plan, save_plan
+from patchcl.data.splits import Split, cases_of, load_split, make_split, save_split, visible_to_training
+from patchcl.methods import build_method
+from patchcl.methods.base import Method, Task
+from patchcl.networks import build_network
+from patchcl.networks.unet import UNet
+from patchcl.runs.folder import RunFolder, write_json, write_text
+from patchcl.runs.provenance import provenance
+from patchcl.training.loop import train
+from patchcl.training.progress import TrainingProgress
+from patchcl.training.signals import StopRequest, stop_on_signals
+from patchcl.training.validation import Validation
+
+
+class Outcome(NamedTuple):
+    """How a run ended."""
+
+    run: RunFolder
+    steps_done: int
+    stop: StopRequest  # true if somebody asked it to stop before its end
+
+
+class _Prepared(NamedTuple):
+    labeled: tuple[PreparedCase, ...]
+    unlabeled: tuple[PreparedCase, ...]
+    validation: tuple[PreparedCase, ...]
+
+
+def start(data: Path, root: Path, settings: Settings, console: Console) -> Outcome:
+    """Train on the scans in `data` as `settings` say, into the new folder `root`.
+
+    Raises:
+        UserError: Something about the data, the settings or the folder must be mended first.
+    """
+    dataset = read_dataset(data, settings.split.patient_pattern)
+    split = make_split(dataset, settings.split)
+    visible = visible_to_training(dataset, split)
+    fingerprint = fingerprint_for(visible, settings.plan, split.labeled)
+    plan = make_plan(visible, settings.plan, fingerprint)
+    device = _fabric(settings).device
+    cache = settings.cache or Path(os.path.realpath(root)).parent / "prepared"  # resolve() refuses rings
+    settings = planned(settings, plan).model_copy(
+        update={"data": data.resolve(), "cache": Path(os.path.realpath(cache))}
+    )
+
+    run = RunFolder.create(root)
+    write_text(run.settings, settings_yaml(settings))
+    save_plan(run.plan, plan)
+    save_fingerprint(run.fingerprint, fingerprint)
+    save_split(run.split, split)
+    write_json(run.provenance, provenance(device))
+    try:
+        return _train(run, settings, visible, split, plan, console)
+    except UserError:
+        run.remove_if_never_begun()
+        raise
+
+
+def resume(root: Path, console: Console) -> Outcome:
+    """Continue the run in `root` where it stopped, exactly as if it had not.
+
+    Raises:
+        UserError: There is no run, or its data are gone.
+    """
+    run = RunFolder.open(root)
+    settings, split, plan = read_settings(run.settings), load_split(run.split), load_plan(run.plan)
+    if settings.data is None:
+        raise UserError(f"{run.settings} does not say where the data are: add `data: FOLDER`.")
+    dataset = read_dataset(settings.data, settings.split.patient_pattern)
+    return _train(run, settings, visible_to_training(dataset, split), split, plan, console)
+
+
+def _train(run: RunFolder, settings: Settings, dataset: Dataset, split: Split, plan: Plan, console: Console) -> Outcome:
+    fabric = _fabric(settings)
+    method = _build(settings, plan)
+    prepared = _prepare(settings, dataset, split, plan, method.needs_unlabeled, console)
+    batches, shown = _batches(settings, prepared, plan, fabric.device, method.strong_views)
+    validation = Validation(prepared.validation, shown, plan, run, fabric.device)
+    started = time.perf_counter()
+    with (
+        _room_on(fabric.device),
+        stop_on_signals() as stop,
+        TrainingProgress(console, settings.method.name, settings.training.steps) as progress,
+    ):
+        done = train(method, batches.at, validation, settings.training, run, fabric, progress, stop)
+    batches.close()
+    _note_time(run, time.perf_counter() - started, done)
+    return Outcome(run, done, stop)
+
+
+@contextmanager
+def _room_on(device: torch.device) -> Iterator[None]:
+    """Turn a lack of memory into a message that says what to do."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise UserError(
+            f"The memory of {device} is full. Make training.labeled_per_batch, training.unlabeled_per_batch or "
+            "plan.size smaller; patchcl check DATA says what fits."
+        ) from error
+
+
+def _fabric(settings: Settings) -> Fabric:
+    training = settings.training
+    if training.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("training.device is cuda, but torch finds no CUDA device here. Use --device auto or cpu.")
+    if training.device == "mps" and not torch.backends.mps.is_available():
+        raise UserError("training.device is mps, but torch finds none here. Use --device auto or cpu.")
+    return Fabric(accelerator=training.device, devices=1, precision=training.precision)
+
+
+def _build(settings: Settings, plan: Plan) -> Method:
+    torch.manual_seed(seed_for(settings.training.seed, "weights"))
+    task = Task(
+        build_network=lambda: build_network(
+            settings.network, len(plan.channels), len(plan.classes), plan.size, plan.spacing_mm
+        ),
+        classes=len(plan.classes),
+        size=plan.size,
+        steps=settings.training.steps,
+    )
+    method = build_method(settings.method, task)
+    if settings.training.compile:
+        for network in (child for child in method.children() if isinstance(child, UNet)):
+            network.segment = torch.compile(network.segment)  # type: ignore[method-assign]
+    return method
+
+
+def _prepare(
+    settings: Settings, dataset: Dataset, split: Split, plan: Plan, needs_unlabeled: bool, console: Console
+) -> _Prepared:
+    """The labeled, unlabeled and validation scans, ready for the network; nothing of the test scans.
+
+    Labeled scans are unlabeled ones as well where nobody annotated them.
+    """
+    groups = _Groups(
+        labeled=cases_of(dataset, split.labeled, masked=True),
+        unlabeled=cases_of(dataset, (*split.unlabeled, *split.labeled), masked=False) if needs_unlabeled else (),
+        validation=cases_of(dataset, split.validation, masked=True),
+    )
+    partly = needs_unlabeled and plan.ignore is not None
+    if needs_unlabeled and not (groups.unlabeled or partly):
+        raise UserError(
+            f"{dataset.root} has no unlabeled scan, and {settings.method.name} learns from such. "
+            "Add scans to imagesUn, hide masks with --labeled N, or use --method supervised."
+        )
+    if settings.cache is None:
+        raise UserError("The settings of this run do not say where prepared images are: add `cache: FOLDER`.")
+    cases = [case for group in groups for case in group]
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("Preparing scans", total=len(cases))
+        done = iter(prepare(cases, plan, settings.cache, lambda ready, _: bar.update(task, completed=ready)))
+    prepared = _Prepared(*(tuple(next(done) for _ in group) for group in groups))
+    demand_no_leak(groups._asdict(), {case.name: case.signature for group in prepared for case in group})
+    return prepared._replace(unlabeled=prepared.unlabeled + prepared.labeled) if partly else prepared
+
+
+class _Groups(NamedTuple):
+    labeled: tuple[Case, ...]
+    unlabeled: tuple[Case, ...]
+    validation: tuple[Case, ...]
+
+
+def _batches(
+    settings: Settings, prepared: _Prepared, plan: Plan, device: torch.device, strong_views: int
+) -> tuple[Batches, Tensor | None]:
+    """The batches of every step, and a few unlabeled images to draw pseudo-masks of."""
+    training = settings.training
+    budget = int(training.memory_gib * 2**30)
+    bank = Bank(prepared.labeled, plan, device, budget)
+    labeled = Stream(bank, training.labeled_per_batch, "labeled", training.seed)
+    if not prepared.unlabeled:
+        return Batches(labeled, None, settings.augment, spacing_mm=plan.spacing_mm), None
+    bank = Bank(prepared.unlabeled, plan, device, budget, unlabeled=True)
+    unlabeled = Stream(bank, training.unlabeled_per_batch, "unlabeled", training.seed)
+    return Batches(labeled, unlabeled, settings.augment, strong_views, plan.spacing_mm), _shown(bank)
+
+
+def _shown(bank: Bank) -> Tensor:
+    """The middle item of up to four cases, spread over all."""
+    cases: dict[str, list[int]] = {}
+    for item in range(len(bank)):
+        cases.setdefault(bank.item_case(item), []).append(item)
+    middles = [items[len(items) // 2] for items in cases.values()]
+    spread = [middles[place * len(middles) // 4] for place in range(4)] if len(middles) > 4 else middles
+    image, _ = bank.load(spread, torch.Generator().manual_seed(0))
+    return image
+
+
+def _note_time(run: RunFolder, seconds: float, steps: int) -> None:
+    notes = json.loads(run.provenance.read_text(encoding="utf-8"))
+    notes["seconds"] = round((notes["seconds"] or 0.0) + seconds, 1)
+    notes["steps_per_second"] = round(steps / notes["seconds"], 3)
+    write_json(run.provenance, notes)

@@ -1,0 +1,68 @@
+"""From the question to the answer, with a stand-in for training."""
+
+import io
+import sys
+
+import pytest
+from rich.console import Console
+
+from patchcl.comparison import runner as workers
+from patchcl.comparison.comparison import compare_methods, show_comparison
+from patchcl.comparison.folder import read_question
+from patchcl.comparison.spec import cell_root
+from patchcl.core.errors import UserError
+
+FAILS = """
+import json, pathlib, sys
+job = json.loads(sys.stdin.readline())
+root = pathlib.Path(job["root"])
+root.with_name(root.name + ".error").write_text("no memory")
+sys.exit(1)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _blank_charts(monkeypatch):
+    monkeypatch.setattr("patchcl.comparison.page.themed", lambda draw: {"light": "blank", "dark": "blank"})
+
+
+def test_only_what_is_missing_is_run_and_all_is_shown(question, folder, monkeypatch):
+    monkeypatch.setattr(workers, "WORKER", (sys.executable, "-c", FAILS))
+    asked, said = question(seeds=(0, 1)), io.StringIO()
+    out = folder(asked, lambda cell: [0.25, 0.5] if cell.seed == 0 else None)
+    done = [cell_root(out, cell) for cell in asked.cells if cell.seed == 0]
+    before = {path: path.stat().st_mtime_ns for root in done for path in root.rglob("*")}
+    ending = compare_methods(asked, out, 2, Console(file=said, width=120))
+    assert ending.failed == dict.fromkeys(("labeled_2/supervised/seed_1", "labeled_2/patchcl/seed_1"), "no memory")
+    assert before == {path: path.stat().st_mtime_ns for root in done for path in root.rglob("*")}
+    text = said.getvalue()
+    assert "4 cells, 2 of them finished already." in text
+    assert "Empty: labeled_2/patchcl/seed_1: failed: no memory" in text
+    assert {"compare.json", "compare.csv", "results.json", "compare.html", "cells"} == {
+        path.name for path in out.iterdir()
+    }
+
+
+def test_a_part_of_the_question_runs_alone_but_all_is_shown(question, folder):
+    asked = question(seeds=(0, 1))
+    out = folder(asked, lambda cell: [0.25, 0.5])
+    said = io.StringIO()
+    compare_methods(question(("patchcl",), seeds=(1,)), out, 1, Console(file=said, width=120))
+    assert "1 cells, 1 of them finished already." in said.getvalue()
+    assert read_question(out).cells == asked.cells
+    assert "supervised" in (out / "compare.csv").read_text()
+
+
+def test_the_other_side_can_be_shown(question, folder):
+    asked = question(on="validation")
+    out = folder(asked, lambda cell: [0.25, 0.5])
+    said = io.StringIO()
+    show_comparison(out, Console(file=said), on="test")
+    assert "Nothing to compare yet" in said.getvalue()
+    show_comparison(out, Console(file=said))
+    assert "highest Dice, 37.5 %" in said.getvalue()
+
+
+def test_a_folder_without_a_comparison_is_explained(tmp_path):
+    with pytest.raises(UserError, match="holds no comparison"):
+        show_comparison(tmp_path, Console(quiet=True))

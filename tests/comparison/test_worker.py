@@ -1,0 +1,135 @@
+"""One cell: trained and scored once, whatever was there before, and measured."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from patchcl.comparison.spec import job_of
+from patchcl.comparison.worker import Job, finished, peak_mib, scores_of, sessions_of, work
+from patchcl.config import load_settings
+from patchcl.core.errors import UserError
+from patchcl.evaluation.evaluate import evaluate_run
+from patchcl.runs.folder import RunFolder
+from patchcl.training import loop as engine
+from patchcl.training.experiment import start
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def done(cardiac, tmp_path_factory) -> Job:
+    """A cell that was worked on."""
+    tiny = ("plan.size=[32, 32]", "plan.fit=resize", "network.features=[8, 16]", "training.device=cpu")
+    few = ("training.steps=4", "training.validate_every=2", "training.labeled_per_batch=2", "method.name=supervised")
+    settings = load_settings(None, [*tiny, *few, "training.log_every=1"])
+    root = tmp_path_factory.mktemp("done") / "cells" / "seed_0"
+    settings = settings.model_copy(update={"data": cardiac, "cache": root.parent / "prepared"})
+    job = Job(root=root, settings=settings, on="test", voxels=True, at_once=1)
+    work(job, QUIET)
+    return job
+
+
+def test_it_is_trained_and_scored_with_both_checkpoints(done):
+    assert finished(done.root, "test", 4)
+    assert not finished(done.root, "validation", 4)
+    for checkpoint in ("last", "best"):
+        scores = scores_of(done.root, "test", checkpoint)
+        assert scores.unit == "voxels"
+        assert scores.provenance["checkpoint"] == checkpoint
+        assert len(scores.patients) == 3
+
+
+def test_what_it_cost_is_kept(done):
+    (session,) = sessions_of(done.root)
+    notes = json.loads(RunFolder(done.root).provenance.read_text())
+    assert (session.steps, session.at_once, session.threads) == (4, 1, torch.get_num_threads())
+    assert session.hardware == notes["hardware"]
+    assert session.seconds == notes["seconds"] > 0
+    assert 50 < session.peak_mib < 100_000
+
+
+def test_what_is_done_is_not_done_again(done):
+    before = {path: path.stat().st_mtime_ns for path in done.root.rglob("*") if path.is_file()}
+    work(done, QUIET)
+    assert before == {path: path.stat().st_mtime_ns for path in done.root.rglob("*") if path.is_file()}
+
+
+def test_another_side_is_scored_without_training(done, tmp_path):
+    job = done.model_copy(update={"root": shutil.copytree(done.root, tmp_path / "seed_0"), "on": "validation"})
+    before = RunFolder(job.root).last.stat().st_mtime_ns
+    work(job, QUIET)
+    assert finished(job.root, "validation", 4)
+    assert RunFolder(job.root).last.stat().st_mtime_ns == before
+    assert len(sessions_of(job.root)) == 1
+
+
+def test_a_start_that_was_cut_short_is_made_anew(done, tmp_path):
+    job = done.model_copy(update={"root": shutil.copytree(done.root, tmp_path / "seed_0")})
+    RunFolder(job.root).provenance.unlink()
+    shutil.rmtree(job.root / "evaluation")
+    work(job, QUIET)
+    assert finished(job.root, "test", 4)
+    assert [session.steps for session in sessions_of(job.root)] == [4]
+
+
+def test_a_stopped_run_goes_on_and_half_a_run_is_not_finished(done, tmp_path, monkeypatch):
+    """Asked to while it saves step 2, it stops after step 3 of 4; scores of that do not pass for those of its end."""
+    job = done.model_copy(update={"root": tmp_path / "seed_0"})
+    save = engine.save
+
+    def save_and_ask_to_stop(fabric, path, state):
+        save(fabric, path, state)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(engine, "save", save_and_ask_to_stop)
+    with pytest.raises(SystemExit) as stop:
+        work(job, QUIET)
+    assert stop.value.code == 128 + signal.SIGTERM
+    monkeypatch.undo()
+    assert [session.steps for session in sessions_of(job.root)] == [3]
+    for checkpoint in ("best", "last"):
+        evaluate_run(RunFolder(job.root), "test", checkpoint)
+    assert not finished(job.root, "test", 4)
+
+    work(job, QUIET)
+    assert finished(job.root, "test", 4)
+    assert [session.steps for session in sessions_of(job.root)] == [3, 1]
+    straight, stopped = (torch.load(RunFolder(root).last)["method"] for root in (done.root, job.root))
+    assert all(torch.equal(straight[name], stopped[name]) for name in straight)
+
+
+def test_a_run_without_data_is_explained(done, tmp_path):
+    settings = done.settings.model_copy(update={"data": None})
+    with pytest.raises(UserError, match="where the data are"):
+        work(done.model_copy(update={"root": tmp_path / "seed_0", "settings": settings}), QUIET)
+
+
+def test_a_job_survives_the_pipe(done, question, tmp_path):
+    asked = question(("mean_teacher+contrast",))
+    for job in (done, job_of(asked, asked.cells[0], tmp_path, 2)):
+        assert Job.model_validate_json(job.model_dump_json()) == job
+
+
+def test_the_peak_is_that_of_the_resident_set():
+    before = peak_mib(torch.device("cpu"))
+    assert before == pytest.approx(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, rel=0.02)
+    held = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+    block = np.ones(int(before - held + 100) * 2**17)
+    assert peak_mib(torch.device("cpu")) > before + 50
+    del block
+    assert peak_mib(torch.device("cpu")) > before + 50
+
+
+def test_start_is_the_one_of_any_run(done, cardiac, tmp_path):
+    """A cell is an ordinary run: the same settings without the grid give the same weights."""
+    start(cardiac, tmp_path / "run", done.settings, QUIET)
+    one, other = (torch.load(RunFolder(root).last)["method"] for root in (done.root, tmp_path / "run"))
+    assert all(torch.equal(one[name], other[name]) for name in one)

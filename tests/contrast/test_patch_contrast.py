@@ -1,0 +1,243 @@
+"""Patch contrast as a whole: what it remembers, what it compares, and what it must leave alone."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pydantic import ValidationError
+
+from patchcl.contrast.loss import Moments, pseudo_label_guided_contrast
+from patchcl.contrast.memory_bank import ClassMemory
+from patchcl.contrast.patch_contrast import ContrastSettings, PatchContrast, Seen, embedded, patch_side
+from patchcl.contrast.patches import class_attended_features, class_attended_patches, flip_at_random
+from patchcl.core.batch import IGNORE
+from patchcl.losses.supervised import one_hot
+from patchcl.networks.ema import frozen_copy
+
+SMALL = {"patches_per_class": 4, "embedding_size": 8, "memory_length": 64, "memory_least": 2}
+
+
+def build(make_task, dimensions=2, norm="batch", **changes):
+    torch.manual_seed(0)
+    task = make_task(dimensions, norm=norm)
+    student = task.build_network().train()
+    contrast = PatchContrast(ContrastSettings(**(SMALL | changes)), student, task.classes, task.size, task.steps)
+    return contrast, student, frozen_copy(student)
+
+
+def step(contrast, student, teacher, batch, number=0, seed=0):
+    torch.manual_seed(seed)
+    image, probs = batch.labeled.image, one_hot(batch.labeled.mask, 3)
+    seen = Seen(image, probs, student.encode(image))
+    return contrast(student, teacher, image, probs, seen, number)
+
+
+def test_the_memory_holds_teacher_embeddings_under_the_classes_they_show(make_task, make_batch):
+    contrast, student, teacher = build(make_task)
+    _, terms = step(contrast, student, teacher, make_batch())
+    drawn = torch.stack([terms[f"patches_{k}"] for k in range(3)]).long()
+    assert drawn.sum() > 0
+    assert torch.equal(contrast.memory.filled, drawn)
+    lengths = contrast.memory.rows[:-1].norm(dim=1)
+    assert ((lengths - 1).abs() < 1e-5).sum() == drawn.sum()
+
+
+def test_the_loss_is_the_guided_one_with_explicit_means_and_covariances(make_task):
+    contrast, *_ = build(make_task, spread_ramp_share=0.0)
+    generator = torch.Generator().manual_seed(0)
+    rows = F.normalize(torch.randn(3, 20, 8, generator=generator), dim=2)
+    contrast.memory.push(rows.flatten(0, 1), torch.arange(3).repeat_interleave(20))
+    embedding = F.normalize(torch.randn(5, 8, generator=generator), dim=1)
+    label = torch.tensor([0, 1, IGNORE, 2, 2])
+    loss, collapsed = contrast.compare(embedding, label, 0)
+    mean = rows.mean(dim=1)
+    covariance = torch.stack([torch.cov(members.T, correction=0) for members in rows])
+    seen = Moments(embedding @ mean.T, torch.einsum("pe,kef,pf->pk", embedding, covariance, embedding))
+    expected = pseudo_label_guided_contrast(seen, label, torch.tensor([True] * 3), 0.2, 1.0, 4096.0)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(collapsed, torch.log(torch.tensor(1 + 4096 * 2 / 3)))
+
+
+@pytest.mark.parametrize("sampler", ["entropy", "topk", "uniform", "coverage"])
+@pytest.mark.parametrize("hard_negatives", ["none", "reweight", "mix", "slab"])
+def test_every_sampler_goes_with_every_kind_of_negative(sampler, hard_negatives, make_task, make_batch):
+    contrast, *networks = build(make_task, sampler=sampler, hard_negatives=hard_negatives)
+    for number in range(3):
+        loss, _ = step(contrast, *networks, make_batch(seed=number), number)
+    loss.backward()
+    assert loss > 0
+    assert all(p.grad.isfinite().all() for p in contrast.student_head.parameters())
+    assert all(p.grad is None for p in (*contrast.teacher_head.parameters(), *networks[1].parameters()))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"embed": "crops"}, {"loss": "info_nce"}, {"entropy_source": "attended"}, {"overlap": 0.2}]
+)
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_every_other_switch_works_on_slices_and_volumes(changes, dimensions, make_task, make_batch):
+    contrast, *networks = build(make_task, dimensions, **changes)
+    for number in range(2):
+        loss, terms = step(contrast, *networks, make_batch(dimensions, seed=number), number)
+    loss.backward()
+    assert loss > 0
+    assert terms["contrast_over_collapse"].isfinite()
+
+
+@pytest.mark.parametrize("loss", ["pseudo_label_guided", "info_nce"])
+def test_the_excess_over_collapse_is_zero_when_all_embeddings_coincide(loss, make_task, make_batch):
+    contrast, *networks = build(make_task, loss=loss)
+    for head in (contrast.student_head, contrast.teacher_head):
+        torch.nn.init.zeros_(head[-1].weight)
+        torch.nn.init.ones_(head[-1].bias)
+    for number in range(2):
+        value, terms = step(contrast, *networks, make_batch(), number)
+    assert value > 1
+    assert terms["contrast_over_collapse"].abs() < 1e-4
+    assert contrast.health()["separability"] < 1e-6
+
+
+@pytest.mark.parametrize("hard_negatives", ["none", "reweight", "mix", "slab"])
+def test_hard_negatives_change_other_classes_and_never_the_own(hard_negatives, make_task):
+    contrast, *_ = build(make_task, hard_negatives=hard_negatives)
+    generator = torch.Generator().manual_seed(0)
+    rows = F.normalize(torch.randn(3, 64, 8, generator=generator), dim=2)
+    contrast.memory.push(rows.flatten(0, 1), torch.arange(3).repeat_interleave(64))
+    embedding, label = F.normalize(torch.randn(6, 8, generator=generator), dim=1), torch.arange(6) % 3
+    similarity = torch.einsum("pe,kme->pkm", embedding, contrast.memory.embedding)
+    found = contrast.seen(embedding, similarity, label).mean
+    own = F.one_hot(label, 3).bool()
+    torch.testing.assert_close(found[own], similarity.mean(dim=2)[own])
+    assert torch.allclose(found[~own], similarity.mean(dim=2)[~own]) == (hard_negatives == "none")
+
+
+def test_it_is_the_same_under_bf16_autocast_once_embedded(make_task):
+    contrast, *_ = build(make_task, temperature=0.05)
+    generator = torch.Generator().manual_seed(0)
+    rows = F.normalize(torch.randn(3, 64, 8, generator=generator), dim=2)
+    contrast.memory.push(rows.flatten(0, 1), torch.arange(3).repeat_interleave(64))
+    embedding, label = F.normalize(torch.randn(6, 8, generator=generator), dim=1), torch.arange(6) % 3
+    exact, _ = contrast.compare(embedding, label, 9)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, _ = contrast.compare(embedding, label, 9)
+    assert torch.equal(found, exact)
+
+
+def test_one_class_in_the_batch_contrasts_nothing_and_stays_in_the_graph(make_task, make_batch):
+    contrast, *networks = build(make_task)
+    batch = make_batch()
+    batch = batch._replace(labeled=batch.labeled._replace(mask=torch.zeros_like(batch.labeled.mask)))
+    loss, terms = step(contrast, *networks, batch)
+    loss.backward()
+    assert loss == terms["contrast_over_collapse"] == 0
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in contrast.student_head.parameters())
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance", "group"])
+@pytest.mark.parametrize("way", ["features", "crops"])
+def test_patches_leave_every_running_statistic_alone(norm, way, make_task, make_batch):
+    """The trap: class-attended patches are mostly zeros, and would drag the statistics away from whole images."""
+    contrast, student, teacher = build(make_task, norm=norm, embed=way)
+    batch = make_batch()
+    image, probs = batch.labeled.image, one_hot(batch.labeled.mask, 3)
+    seen = Seen(image, probs, student.encode(image))
+    before = {name: value.clone() for name, value in student.named_buffers()}
+    after_teacher = {name: value.clone() for name, value in teacher.named_buffers()}
+    contrast(student, teacher, image, probs, seen, 0)
+    assert (len(before) > 5) == (norm == "batch")
+    assert all(torch.equal(value, before[name]) for name, value in student.named_buffers())
+    assert all(torch.equal(value, after_teacher[name]) for name, value in teacher.named_buffers())
+
+
+@pytest.mark.parametrize(
+    ("length", "share", "reduction", "side"),
+    [(256, 0.25, 16, 64), (256, 0.3, 16, 64), (128, 0.5, 8, 64), (64, 0.25, 16, 32), (16, 0.25, 16, 16)],
+)
+def test_a_patch_is_a_share_of_the_image_in_whole_features_but_never_less_than_two(length, share, reduction, side):
+    assert patch_side(length, share, reduction) == side
+
+
+def test_embeddings_are_standardised_over_the_patches_that_show_a_class():
+    projected = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)) * 3 + 7
+    label = torch.where(torch.arange(50) < 40, 1, IGNORE)
+    known = projected[:40]
+    expected = F.normalize((known - known.mean(dim=0)) / known.std(dim=0, correction=0), dim=1)
+    torch.testing.assert_close(embedded(projected, label)[:40], expected, atol=1e-4, rtol=0)
+    projected[40:] = 1e4
+    torch.testing.assert_close(embedded(projected, label)[:40], expected, atol=1e-4, rtol=0)
+
+
+def test_one_patch_alone_has_no_direction_and_is_no_error():
+    assert torch.equal(embedded(torch.ones(1, 6), torch.zeros(1)), torch.zeros(1, 6))
+
+
+def test_embeddings_of_a_fresh_network_do_not_all_point_the_same_way(make_task, make_batch):
+    """Else the contrast starts at its collapse value, where its gradient vanishes, and stays there."""
+    contrast, *networks = build(make_task)
+    step(contrast, *networks, make_batch())
+    members = contrast.memory.embedding[contrast.memory.written]
+    assert members.mean(dim=0).norm() < 0.2
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"memory_length": 8, "memory_least": 32}, {"memory_length": 32, "patches_per_class": 64}]
+)
+def test_a_memory_too_short_for_its_settings_is_refused(wrong):
+    with pytest.raises(ValidationError, match="memory_length"):
+        ContrastSettings(**wrong)
+
+
+@pytest.mark.parametrize("way", ["features", "crops"])
+def test_the_teacher_of_weak_views_is_remembered_and_the_student_of_its_own_is_compared(way, make_task, make_batch):
+    """Teacher, views and what they show all differ, so that none can stand in for another."""
+    contrast, student, teacher = build(make_task, embed=way)
+    for weight in (*teacher.parameters(), *contrast.teacher_head.parameters()):
+        weight.add_(0.1 * torch.randn_like(weight))
+    (_, mask), (weak, strong, _) = make_batch()
+    probs = one_hot(mask, 3)
+    seen = Seen(strong, probs.flip(2), student.encode(strong))
+    torch.manual_seed(1)
+    loss, _ = contrast(student, teacher, weak, probs, seen, 0)
+    found = contrast.memory.rows.clone()
+
+    def embed(network, head, image, probs, features):
+        chosen = contrast.choose(image, probs)
+        if way == "crops":
+            pooled = contrast.encoded_crops(network, image, probs, chosen)
+        else:
+            pooled = class_attended_features(features, probs, chosen, contrast.side, contrast.reduction)
+        return embedded(head(pooled), chosen.label), chosen.label
+
+    torch.manual_seed(1)
+    expected = ClassMemory(3, SMALL["memory_length"], SMALL["embedding_size"])
+    expected.push(*embed(teacher, contrast.teacher_head, weak, probs, teacher.encode(weak)))
+    assert torch.equal(found, expected.rows)
+    torch.testing.assert_close(loss, contrast.compare(*embed(student, contrast.student_head, *seen), 0)[0])
+
+
+def test_crops_are_mirrored_before_they_are_encoded(make_task, make_batch, monkeypatch):
+    contrast, student, _ = build(make_task, embed="crops")
+    image, mask = make_batch().labeled
+    probs, encoded, encode = one_hot(mask, 3), [], student.encode
+    chosen = contrast.choose(image, probs)
+    monkeypatch.setattr(student, "encode", lambda crops: [encoded.append(crops), encode(crops)][1])
+    torch.manual_seed(1)
+    contrast.encoded_crops(student, image, probs, chosen)
+    plain = class_attended_patches(image, probs, chosen, contrast.side)
+    torch.manual_seed(1)
+    assert torch.equal(encoded[0], flip_at_random(plain))
+    assert not torch.equal(encoded[0], plain)
+
+
+def test_the_spread_weight_rises_from_nothing_over_its_ramp(make_task):
+    generator = torch.Generator().manual_seed(0)
+    rows = F.normalize(torch.randn(3, 20, 8, generator=generator), dim=2)
+    embedding, label = F.normalize(torch.randn(6, 8, generator=generator), dim=1), torch.arange(6) % 3
+
+    def loss(step, **changes):
+        contrast, *_ = build(make_task, **changes)  # of 10 steps
+        contrast.memory.push(rows.flatten(0, 1), torch.arange(3).repeat_interleave(20))
+        return contrast.compare(embedding, label, step)[0]
+
+    for step, spread_weight in ((0, 0.0), (2, 2.0), (4, 4.0), (9, 4.0)):
+        ramped = loss(step, spread_ramp_share=0.4, spread_weight=4.0)
+        fixed = loss(0, spread_ramp_share=0.0, spread_weight=spread_weight)
+        torch.testing.assert_close(ramped, fixed)

@@ -1,0 +1,52 @@
+"""Many scans side by side: in order, the first failure ends it, and what was freed does not stay."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from patchcl.core.errors import UserError
+from patchcl.core.parallel import give_memory_back, in_parallel
+
+
+def test_what_is_found_keeps_its_order_and_progress_is_told() -> None:
+    told: list[tuple[int, int]] = []
+    assert in_parallel(range(40), lambda n: n * n, lambda *done: told.append(done)) == [n * n for n in range(40)]
+    assert told == [(n, 40) for n in range(1, 41)]
+    assert in_parallel([], lambda n: n) == []
+
+
+def test_the_first_failure_ends_it_and_the_rest_is_not_begun() -> None:
+    begun: list[int] = []
+
+    def look(number: int) -> int:
+        begun.append(number)
+        if number == 1:
+            raise UserError("the second file is broken")
+        return number
+
+    with pytest.raises(UserError, match="second file"):
+        in_parallel(range(10_000), look)
+    assert len(begun) < 10_000
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells what a process holds, and by kind")
+@pytest.mark.usefixtures("still_memory")
+def test_freed_memory_goes_back_to_the_system() -> None:
+    """Small arrays below one that stays: without asking, glibc would keep the room of all of them."""
+
+    def own_mib() -> float:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return int(status.split("RssAnon:")[1].split()[0]) / 2**10
+
+    before = own_mib()
+    many = [np.ones(2000) for _ in range(20_000)]  # 16 kB each, 300 MiB in all
+    stays = np.ones(2000)
+    held = own_mib()
+    del many
+    kept = own_mib()
+    give_memory_back()
+    assert held - before > 250
+    assert own_mib() - before < 0.5 * max(kept - before, 60)
+    assert stays.sum() == 2000

@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import pytest
+
+from patchcl.core.errors import UserError
+from patchcl.data.discovery import case_name, channel_of, find_scans
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+
+
+def dicom(path: Path) -> Path:
+    """What is told from a picture by its mark alone."""
+    touch(path)
+    path.write_bytes(bytes(128) + b"DICM")
+    return path
+
+
+def test_scans_of_every_format_are_found_by_case(tmp_path: Path) -> None:
+    names = ["a_0000.nii.gz", "a_0001.nii.gz", "b.PNG", "c_0000.tif", "d.mha", "e.nrrd", "f.jpg"]
+    touch(*(tmp_path / name for name in (*names, "notes.txt", ".hidden.png", "empty/readme")))
+    dicom(tmp_path / "g_0000" / "IM1")
+    found = find_scans(tmp_path)
+    assert list(found) == ["a", "b", "c", "d", "e", "f", "g"]
+    assert found["a"] == (tmp_path / "a_0000.nii.gz", tmp_path / "a_0001.nii.gz")
+    assert found["g"] == (tmp_path / "g_0000",)
+
+
+def test_a_single_scan_is_found_alone(tmp_path: Path) -> None:
+    touch(*(tmp_path / f"{name}.nii.gz" for name in ("anna_0000", "bert_0000", "bert_0001", "carl", "carl_0000")))
+    assert find_scans(tmp_path / "anna_0000.nii.gz") == {"anna": (tmp_path / "anna_0000.nii.gz",)}
+    both = tuple(tmp_path / f"bert_000{channel}.nii.gz" for channel in (0, 1))
+    assert find_scans(both[1]) == {"bert": both}
+    assert find_scans(tmp_path / "carl.nii.gz") == {"carl": (tmp_path / "carl.nii.gz",)}
+
+
+def test_a_dicom_series_is_a_scan_wherever_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dicom(tmp_path / "patient.7" / "IM1")
+    (tmp_path / "patient.7" / "sub").mkdir()
+    assert find_scans(tmp_path / "patient.7") == {"patient.7": (tmp_path / "patient.7",)}
+    monkeypatch.chdir(tmp_path / "patient.7")
+    assert find_scans(Path()) == {"patient.7": (tmp_path / "patient.7",)}
+
+
+@pytest.mark.parametrize(
+    ("file", "case", "channel"),
+    [
+        ("anna_0001.nii.gz", "anna", "0001"),
+        ("anna.nii", "anna", ""),
+        ("anna_2019.nii.gz", "anna_2019", ""),
+        ("a.b_0000.nii", "a.b", "0000"),
+        ("a_0000.TIFF", "a", "0000"),
+        ("series_0000", "series", "0000"),
+    ],
+)
+def test_names_tell_case_and_channel(file: str, case: str, channel: str) -> None:
+    assert (case_name(Path(file)), channel_of(Path(file))) == (case, channel)
+
+
+@pytest.mark.parametrize("source", ["nowhere", "empty", "empty/notes.txt"])
+def test_no_scans_is_explained(tmp_path: Path, source: str) -> None:
+    touch(tmp_path / "empty" / "notes.txt")
+    with pytest.raises(UserError, match=r"does not exist|holds no scan"):
+        find_scans(tmp_path / source)

@@ -1,0 +1,44 @@
+"""The demo from end to end, with a few steps: all of its parts are real, only its answer is worth nothing."""
+
+import io
+
+from rich.console import Console
+
+from patchcl.demo.demo import METHODS, demo_settings, run_demo, table_question
+from patchcl.demo.phantom import write_cardiac
+from patchcl.methods import method_names
+from patchcl.runs.folder import RunFolder
+
+
+def test_it_ends_with_a_table_an_answer_and_a_report_and_does_nothing_twice(tmp_path):
+    said = io.StringIO()
+    result = run_demo(tmp_path, 0, Console(file=said, width=140), steps=2)
+    text = " ".join(said.getvalue().split())
+    for expected in ("RV", "MYO", "LV", "95HD", "supervised", "patchcl", "Dice points"):
+        assert expected in text
+    assert set(result.evaluations) == set(METHODS)
+    assert len(result.evaluations["patchcl"].patients) == 12
+    assert "data:image/png;base64" in result.report.read_text()
+
+    before = {method: RunFolder(tmp_path / method).last.stat().st_mtime_ns for method in METHODS}
+    again = run_demo(tmp_path, 0, Console(quiet=True), steps=2)
+    assert again.evaluations == result.evaluations
+    assert before == {method: RunFolder(tmp_path / method).last.stat().st_mtime_ns for method in METHODS}
+
+
+def test_both_methods_get_the_same_but_for_the_method():
+    supervised, patchcl = (demo_settings(method, seed=3).model_dump() for method in METHODS)
+    assert supervised.pop("method")["name"] == "supervised"
+    assert patchcl.pop("method")["name"] == "patchcl"
+    assert supervised == patchcl
+    assert supervised["training"]["seed"] == 3
+
+
+def test_the_table_asks_for_every_method_under_the_same_settings(tmp_path):
+    write_cardiac(tmp_path, labeled=5, unlabeled=2, test=1, seed=0)
+    question = table_question(tmp_path, seed=4, steps=5)
+    assert set(question.methods) == {*method_names(), "unimatch+contrast", "bcp+contrast"}
+    assert {(cell.labeled, cell.seed) for cell in question.cells} == {(3, 4)}
+    assert question.on == "test"
+    ours, theirs = question.settings["training"], demo_settings("patchcl", seed=4, steps=5).model_dump()["training"]
+    assert ours | {"seed": 4} == theirs

@@ -1,0 +1,252 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.image import imread
+
+from patchcl.evaluation.intervals import Interval
+from patchcl.figures.overlays import (
+    DARK,
+    LIGHT,
+    PALETTE,
+    MethodMarks,
+    Panel,
+    class_colour,
+    efficiency_chart,
+    learning_curves,
+    loss_terms,
+    mask_over_image,
+    methods_chart,
+    overlay_grid,
+    patient_chart,
+    png,
+    pseudo_mask_strip,
+    save_png,
+    smooth,
+)
+
+CLASSES = ("background", "left", "right")
+LOGS = {
+    "supervised": [
+        {"step": 10, "loss": 1.0, "supervised": 1.0, "learning_rate": 0.01, "seconds_per_step": 0.2},
+        {"step": 10, "validation_dice": 0.25, "validation_dice_left": 0.5},
+        {"step": 20, "loss": 0.5, "supervised": 0.5, "learning_rate": 0.01, "seconds_per_step": 0.2},
+        {"step": 20, "validation_dice": 0.75, "validation_dice_left": 0.5},
+    ],
+    "patchcl": [{"step": 10, "loss": 2.0, "supervised": 1.5, "contrast": 0.5, "patches_1": 16.0}],
+}
+
+
+def test_x_runs_to_the_right_and_y_downwards():
+    image = np.zeros((4, 6))
+    image[3, 1] = 1
+    shown = mask_over_image(image, None)
+    assert shown.shape == (6, 4, 3)
+    assert shown[1, 3].tolist() == [1, 1, 1]
+    assert shown.sum() == 3
+
+
+def test_a_class_is_tinted_by_its_own_colour_whatever_else_is_there():
+    image, mask = np.zeros((3, 3)), np.zeros((3, 3), np.uint8)
+    mask[2, 0] = 2
+    alone = mask_over_image(image, mask)
+    mask[0, 0] = 1
+    together = mask_over_image(image, mask)
+    assert alone[0, 2] == pytest.approx(0.35 * np.array(to_rgb(PALETTE[1])))
+    assert together[0, 2].tolist() == alone[0, 2].tolist()
+    assert not together[1:].any()
+
+
+def test_every_intensity_range_becomes_black_to_white():
+    ramp = np.linspace(-1000, 3000, 100).reshape(10, 10)
+    shown = mask_over_image(ramp, None)
+    assert (shown.min(), shown.max()) == (0, 1)
+    assert np.isfinite(mask_over_image(np.full((3, 3), 7.0), None)).all()
+
+
+def test_colours_repeat_only_when_used_up():
+    assert len({class_colour(value) for value in range(1, 9)}) == 8
+    assert class_colour(9) == class_colour(1)
+
+
+def test_the_grid_has_a_panel_for_every_image_and_an_outline_for_every_class():
+    image, mask = np.random.default_rng(0).random((20, 12)), np.zeros((20, 12), int)
+    mask[2:8, 2:8], mask[10:14, 3:9] = 1, 2
+    rows = [[Panel(image), Panel(image, mask, "Dice 0.5")], [Panel(image), Panel(image, np.zeros_like(mask))]]
+    figure = overlay_grid(rows, ("image", "reference"), CLASSES, "A title", aspect=2.0)
+    first, second, third, fourth = figure.axes
+    assert [axis.get_title() for axis in figure.axes] == ["image", "reference", "", ""]
+    assert [len(axis.collections) for axis in figure.axes] == [0, 2, 0, 0]
+    assert second.get_xlabel() == "Dice 0.5"
+    assert first.get_aspect() == third.get_aspect() == fourth.get_aspect() == 2.0
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["left", "right"]
+    assert png(figure).startswith(b"\x89PNG")
+
+
+def test_a_mask_that_fills_the_slice_has_no_outline():
+    figure = overlay_grid([[Panel(np.eye(5), np.ones((5, 5), int))]], ("image",), CLASSES)
+    assert not figure.axes[0].collections
+
+
+@pytest.mark.parametrize("count", [1, 4, 6])
+def test_the_strip_shows_up_to_four_images(tmp_path, count):
+    draws = np.random.default_rng(0)
+    path = tmp_path / "pictures" / "pseudo_masks_step_001000.png"
+    pseudo_mask_strip(
+        path,
+        draws.random((count, 16, 16)),
+        draws.integers(0, 3, (count, 16, 16)),
+        draws.random((count, 16, 16)),
+        CLASSES,
+        "step 1000",
+    )
+    height, width, _ = imread(path).shape
+    assert (height > width) == (count >= 4)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    if count == 6:
+        assert height < 4.8 * 2.3 * 110
+
+
+def test_uncertainty_is_shown_on_one_scale_whatever_the_step(tmp_path):
+    """The uncertain half of an image is bright, the certain half dark, and a certain image is dark all over."""
+    image, mask = np.zeros((1, 16, 16)), np.zeros((1, 16, 16), int)
+    half = np.zeros((1, 16, 16))
+    half[:, :8] = 1
+    for name, uncertainty in {"half": half, "none": np.zeros_like(half)}.items():
+        pseudo_mask_strip(tmp_path / f"{name}.png", image, mask, uncertainty, CLASSES)
+    half_shown, none_shown = (imread(tmp_path / f"{name}.png")[..., :3].mean(axis=-1) for name in ("half", "none"))
+    third = half_shown.shape[1] // 3
+    middle = half_shown.shape[0] // 2
+    panel = slice(2 * third + 10, 3 * third - 60)
+    assert half_shown[middle, panel][:20].min() > 0.8
+    assert half_shown[middle, panel][-20:].max() < 0.2
+    assert none_shown[middle, panel].max() < 0.2
+
+
+def test_learning_curves_draw_what_was_logged():
+    figure = learning_curves(LOGS)
+    by_title = {axis.get_title(loc="left"): axis for axis in figure.axes}
+    assert list(by_title) == ["Validation Dice, %", "loss", "supervised", "contrast"]
+    (dice,) = by_title["Validation Dice, %"].lines
+    assert dice.get_xydata().tolist() == [[10, 25], [20, 75]]
+    assert by_title["loss"].lines[0].get_xydata().tolist() == [[10, 1], [20, 0.5]]
+    assert {line.get_color() for line in by_title["loss"].lines} == set(LIGHT.runs[:2])
+    assert {line.get_color() for line in by_title["contrast"].lines} == {LIGHT.runs[1]}
+
+
+def test_learning_curves_draw_runs_that_have_not_begun():
+    assert png(learning_curves({"supervised": []}, DARK)).startswith(b"\x89PNG")
+
+
+def test_loss_terms_leave_bookkeeping_out():
+    assert loss_terms(LOGS) == ["loss", "supervised", "contrast"]
+
+
+def test_smooth_by_hand():
+    assert smooth([3.0, 0.0, 3.0, 6.0], 3).tolist() == [1.5, 2.0, 3.0, 4.5]
+    assert smooth([1.0, 5.0], 1).tolist() == [1.0, 5.0]
+    assert smooth([4.0], 3).tolist() == [4.0]
+
+
+def test_patients_stand_in_the_order_of_the_first_run():
+    figure = patient_chart({"supervised": {"a": 0.9, "b": 0.5}, "patchcl": {"b": 0.75, "a": 0.8}})
+    (axis,) = figure.axes
+    _, first, second = axis.collections
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["b", "a"]
+    assert first.get_offsets().tolist() == [[0, 50], [1, 90]]
+    assert second.get_offsets().tolist() == [[0, 75], [1, 80]]
+
+
+def test_label_efficiency_draws_every_method_with_its_deviation():
+    """Names that share a stem share a colour; the legend ranks the ends, whatever the order of the lines."""
+    nothing = float("nan")
+    curves = {
+        "supervised": [(3, 0.5, 0.1), (7, 0.75, 0.02)],
+        "unimatch": [(3, 0.625, nothing), (7, 0.875, nothing)],
+        "unimatch+contrast": [(7, 0.8, 0.01)],
+        "bcp": [],
+    }
+    figure = efficiency_chart(curves, "supervised", LIGHT)
+    (axis,) = figure.axes
+    lines = {container.get_label(): container for container in axis.containers}
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "unimatch",
+        "unimatch+contrast",
+        "supervised",
+    ]
+    data, _, (bars,) = lines["supervised"]
+    assert data.get_xydata().tolist() == [[3, 50], [7, 75]]
+    assert [segment[:, 1].tolist() for segment in bars.get_segments()] == [
+        pytest.approx([40, 60]),
+        pytest.approx([73, 77]),
+    ]
+    colours = {name: line[0].get_color() for name, line in lines.items()}
+    assert colours["supervised"] == LIGHT.ink
+    assert colours["unimatch"] == colours["unimatch+contrast"] == LIGHT.runs[0]
+    assert lines["unimatch"][0].get_linestyle() != lines["unimatch+contrast"][0].get_linestyle()
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["3", "7"]
+    assert png(figure).startswith(b"\x89PNG")
+
+
+def test_many_methods_can_still_be_told_apart():
+    names = [f"method {number}" for number in range(2 * len(LIGHT.runs))]
+    (axis,) = efficiency_chart({name: [(1, 0.5, 0.1)] for name in names}, "method 0").axes
+    looks = {(line[0].get_color(), line[0].get_marker()) for line in axis.containers}
+    assert len(looks) == len(names)
+
+
+def test_the_chart_of_methods_has_a_line_for_each():
+    unknown = float("nan")
+    methods = {
+        "new": MethodMarks([0.5, 0.75], 0.625, Interval(0.1, 0.05, 0.15), "helped", 2.0, 1.5),
+        "old": MethodMarks([0.25, 0.5], 0.375, Interval(unknown, unknown, unknown), "", 1.0, unknown),
+        "bad": MethodMarks([0.25], 0.25, Interval(-0.1, -0.2, -0.05), "hurt", 1.0, 0.5),
+        "odd": MethodMarks([0.25], 0.25, Interval(0.1, 0.05, 0.2), "no clear difference", 1.0, 0.5),
+    }
+    figure = methods_chart(methods, DARK)
+    patients, difference, minutes, memory = figure.axes
+    assert [label.get_text() for label in patients.get_yticklabels()] == list(methods)
+    assert patients.yaxis_inverted()
+    assert patients.collections[0].get_offsets()[:, 0].tolist() == [50, 75]
+    assert np.abs(patients.collections[0].get_offsets()[:, 1]).max() < 0.5
+    assert patients.lines[0].get_xdata().tolist() == [62.5, 62.5]
+    zero, *lines = difference.lines
+    assert zero.get_xdata() == [0, 0]
+    assert lines[0].get_xdata().tolist() == pytest.approx([5, 15])
+    assert [line.get_color() for line in lines[::2]] == [DARK.runs[0], DARK.ink, DARK.runs[1], DARK.ink]
+    assert [bar.get_width() for bar in minutes.patches] == [2, 1, 1, 1]
+    assert [bar.get_width() for bar in memory.patches][::2] == [1.5, 0.5]
+    assert png(figure).startswith(b"\x89PNG")
+
+
+def test_a_row_of_pictures_may_be_shorter():
+    image = np.eye(6)
+    figure = overlay_grid([[Panel(image), Panel(image)], [Panel(image)]], ("one", "two"), CLASSES)
+    assert [len(axis.images) for axis in figure.axes] == [1, 1, 1, 0]
+    assert png(figure).startswith(b"\x89PNG")
+
+
+def test_a_picture_is_written_whole(tmp_path):
+    figure = learning_curves(LOGS)
+    save_png(figure, tmp_path / "new" / "curves.png")
+    assert (tmp_path / "new" / "curves.png").read_bytes() == png(figure)
+
+
+def test_the_global_state_of_matplotlib_is_never_loaded():
+    program = (
+        "import sys, numpy; from patchcl.figures.overlays import *;"
+        "png(overlay_grid([[Panel(numpy.eye(4))]], ['image'], ['background', 'left']));"
+        "sys.exit('matplotlib.pyplot' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_colours_keep_their_hue():
+    image = np.zeros((4, 6, 3))
+    image[3, 1] = (200, 100, 50)
+    shown = mask_over_image(image, None)
+    assert shown.shape == (6, 4, 3)
+    assert shown[1, 3, 0] == 1
+    assert shown[1, 3].argsort().tolist() == [2, 1, 0]

@@ -1,0 +1,351 @@
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.stats import entropy
+from torch import nn
+
+from patchcl.config import Settings, settings_yaml
+from patchcl.core.errors import UserError
+from patchcl.data.formats import images as pictures
+from patchcl.data.geometry import Grid
+from patchcl.data.preprocessing.plan import Plan, save_plan
+from patchcl.data.scan import Scan, read_image
+from patchcl.inference import predict
+from patchcl.inference.predict import (
+    BATCH_SIZE,
+    CPU_SHARE,
+    Files,
+    load_network,
+    network_probs,
+    predict_cases,
+    predict_files,
+    predict_scan,
+    uncertainty_of,
+)
+from patchcl.networks import NetworkSettings, build_network
+from patchcl.runs.folder import RunFolder
+
+TINY = NetworkSettings(features=(4, 8))
+AFFINE = np.array([[-0.8, 0.1, 0, 30], [0.05, 1.1, 0, -12], [0, 0, 5, 7], [0, 0, 0, 1.0]])
+
+
+def plan_of(**changes) -> Plan:
+    slices = {"dimensions": 2, "fit": "resize", "size": (16, 16), "normalise": "min_max"}
+    names = {"channels": ("MRI",), "classes": ("background", "left", "right")}
+    return Plan.model_validate(slices | names | changes)
+
+
+def make_run(root: Path, plan: Plan, teacher: bool = True) -> RunFolder:
+    run = RunFolder.create(root)
+    run.settings.write_text(settings_yaml(Settings(network=TINY)))
+    save_plan(run.plan, plan)
+    torch.manual_seed(0)
+    parts = {name: network_for(plan) for name in ("student", "teacher")[: 1 + teacher]}
+    torch.save({"method": nn.ModuleDict(parts).state_dict(), "step": 7}, run.last)
+    return run
+
+
+def network_for(plan: Plan) -> nn.Module:
+    return build_network(TINY, len(plan.channels), len(plan.classes), plan.size).eval()
+
+
+def write_scan(path: Path, seed: int = 0, shape=(20, 18, 3)) -> np.ndarray:
+    voxels = np.random.default_rng(seed).normal(100, 20, shape).astype(np.float32)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nib.Nifti1Image(voxels, AFFINE)
+    image.set_sform(AFFINE, 1)
+    image.set_qform(AFFINE, 2)
+    nib.save(image, path)
+    return voxels
+
+
+def parameters(network: nn.Module) -> torch.Tensor:
+    return torch.cat([weight.flatten() for weight in network.parameters()])
+
+
+class Threshold(nn.Module):
+    """Bright voxels are class 1, and very nearly certainly so."""
+
+    def forward(self, image):
+        return torch.cat([torch.zeros_like(image), 40 * (image - 0.5)], dim=1)
+
+
+def test_teacher_and_student_are_different_networks(tmp_path):
+    run = make_run(tmp_path / "run", plan_of())
+    teacher, plan = load_network(run)
+    student, _ = load_network(run, weights="student")
+    state = torch.load(run.last)["method"]
+    assert plan == plan_of()
+    assert not teacher.training
+    assert torch.equal(parameters(teacher)[-3:], state["teacher.classify.bias"])
+    assert torch.equal(parameters(student)[-3:], state["student.classify.bias"])
+    assert not torch.equal(parameters(teacher), parameters(student))
+
+
+def test_a_method_without_a_teacher_predicts_with_its_student(tmp_path):
+    run = make_run(tmp_path / "run", plan_of(), teacher=False)
+    teacher, student = (load_network(run, weights=weights)[0] for weights in ("teacher", "student"))
+    assert torch.equal(parameters(teacher), parameters(student))
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    run = make_run(tmp_path / "run", plan_of())
+    save_plan(run.plan, plan_of(classes=("background", "left")))
+    with pytest.raises(UserError, match="does not fit the network"):
+        load_network(run)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    run = make_run(tmp_path / "run", plan_of())
+    run.last.write_bytes(run.last.read_bytes()[:200])
+    with pytest.raises(UserError, match=r"last\.ckpt cannot be read"):
+        load_network(run)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"slice_axis": 0},
+        {"fit": "crop", "size": (16, 16), "spacing_mm": (0.9, 0.7)},
+        {"dimensions": 3, "size": (16, 16, 16)},
+        {"dimensions": 3, "fit": "crop", "size": (16, 16, 16), "spacing_mm": (0.8, 1.0, 1.5)},
+    ],
+    ids=["slices", "slices along x", "windows of slices", "volumes", "windows of volumes"],
+)
+def test_probabilities_lie_on_the_grid_of_the_scan(changes):
+    plan = plan_of(**changes)
+    scan = Scan(np.random.default_rng(0).random((1, 30, 22, 18), np.float32), Grid((30, 22, 18), np.eye(4), (1, 1, 1)))
+    torch.manual_seed(0)
+    probs = predict_scan(network_for(plan), scan, plan, batch_size=8)
+    assert probs.shape == (3, 30, 22, 18)
+    assert probs.dtype == np.float32
+    np.testing.assert_allclose(probs.sum(axis=0), 1, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"size": (32, 24)},
+        {"fit": "crop", "size": (16, 16), "spacing_mm": (1.0, 1.0)},
+        {"dimensions": 3, "size": (32, 24, 3)},
+        {"dimensions": 3, "fit": "crop", "size": (16, 16, 2), "spacing_mm": (1.0, 1.0, 4.0)},
+        {"dimensions": 3, "fit": "crop", "size": (16, 16, 8), "spacing_mm": (1.0, 1.0, 4.0)},
+    ],
+    ids=["slices", "windows of slices", "volumes", "windows of volumes", "windows beyond the volume"],
+)
+def test_what_the_network_sees_comes_back_in_place(changes):
+    """A network that marks bright voxels marks exactly the bright box, wherever the plan cuts or scales."""
+    plan = plan_of(classes=("background", "box"), **changes)
+    voxels = np.zeros((1, 32, 24, 3), np.float32)
+    voxels[0, 4:19, 9:14, 1] = 1
+    probs = predict_scan(Threshold(), Scan(voxels, Grid((32, 24, 3), np.eye(4), (1, 1, 4))), plan)
+    # Each slice passes alone but is normalised by the whole scan.
+    np.testing.assert_array_equal(probs.argmax(axis=0), voxels[0])
+
+
+def test_windows_of_one_size_agree_with_the_whole():
+    """A single window that covers the scan is the plain forward pass."""
+    plan = plan_of(fit="crop", size=(32, 24), spacing_mm=(1.0, 1.0))
+    scan = Scan(np.random.default_rng(0).random((1, 32, 24, 2), np.float32), Grid((32, 24, 2), np.eye(4), (1, 1, 4)))
+    network = network_for(plan)
+    whole = plan_of(size=(32, 24))
+    np.testing.assert_allclose(predict_scan(network, scan, plan), predict_scan(network, scan, whole), atol=1e-5)
+
+
+def test_the_batch_size_changes_nothing():
+    plan = plan_of()
+    scan = Scan(np.random.default_rng(0).random((1, 16, 16, 5), np.float32), Grid((16, 16, 5), np.eye(4), (1, 1, 1)))
+    network = network_for(plan)
+    one, five = (predict_scan(network, scan, plan, batch_size=size) for size in (1, 5))
+    np.testing.assert_allclose(one, five, atol=1e-6)
+
+
+def test_uncertainty_agrees_with_scipy_and_its_bounds():
+    probs = np.random.default_rng(0).dirichlet(np.ones(4), (3, 2)).transpose(2, 0, 1)
+    np.testing.assert_allclose(uncertainty_of(probs), entropy(probs, base=4, axis=0), rtol=1e-6)
+    assert uncertainty_of(np.full((3, 1), 1 / 3)) == pytest.approx(1)
+    assert uncertainty_of(np.array([[1.0], [0.0]])) == 0
+
+
+def test_a_folder_is_predicted_with_the_geometry_of_its_scans(tmp_path):
+    run = make_run(tmp_path / "run", plan_of())
+    write_scan(tmp_path / "scans" / "anna_0000.nii.gz", 1)
+    write_scan(tmp_path / "scans" / "bert.nii.gz", 2, (17, 21, 2))
+    seen = []
+    summary = predict_files(
+        run,
+        tmp_path / "scans",
+        tmp_path / "out",
+        probabilities=True,
+        uncertainty=True,
+        report=lambda *at: seen.append(at),
+    )
+    assert summary == (("anna", "bert"), ())
+    assert seen == [(1, 2), (2, 2)]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        f"{name}{what}.nii.gz"
+        for name in ("anna", "bert")
+        for what in ("", "_probabilities_left", "_probabilities_right", "_uncertainty")
+    }
+    scan, mask = nib.load(tmp_path / "scans" / "anna_0000.nii.gz"), nib.load(tmp_path / "out" / "anna.nii.gz")
+    assert scan.affine.tobytes() == mask.affine.tobytes()
+    assert (mask.header["sform_code"], mask.header["qform_code"]) == (1, 2)
+    assert mask.get_data_dtype() == np.uint8
+
+
+def test_the_files_hold_what_the_network_says(tmp_path):
+    run = make_run(tmp_path / "run", plan_of())
+    voxels = write_scan(tmp_path / "anna.nii.gz")
+    predict_files(run, tmp_path / "anna.nii.gz", tmp_path / "out", probabilities=True, uncertainty=True)
+    network, plan = load_network(run)
+    probs = predict_scan(network, Scan(voxels[None], Grid(voxels.shape, AFFINE, (1, 1, 5))), plan)
+
+    def content(name):
+        return np.asarray(nib.load(tmp_path / "out" / f"anna{name}.nii.gz").dataobj)
+
+    np.testing.assert_array_equal(content(""), probs.argmax(axis=0))
+    np.testing.assert_allclose(content("_probabilities_right"), probs[2], atol=1e-6)
+    np.testing.assert_allclose(content("_uncertainty"), uncertainty_of(probs), atol=1e-6)
+
+
+def test_maps_stay_smooth_where_masks_return_by_nearest_neighbour(tmp_path):
+    run = make_run(tmp_path / "run", plan_of(restore="nearest"))
+    write_scan(tmp_path / "anna.nii.gz")
+    predict_files(run, tmp_path / "anna.nii.gz", tmp_path / "out", uncertainty=True)
+    uncertainty = np.asarray(nib.load(tmp_path / "out" / "anna_uncertainty.nii.gz").dataobj)
+    assert uncertainty.min() > 0
+
+
+def test_channels_of_a_case_come_together(tmp_path):
+    run = make_run(tmp_path / "run", plan_of(channels=("T1", "T2")))
+    for name in ("anna_0000", "anna_0001", "bert_0000", "carl"):
+        write_scan(tmp_path / "scans" / f"{name}.nii.gz")
+    summary = predict_files(run, tmp_path / "scans", tmp_path / "out")
+    assert summary.done == ("anna",)
+    (bert, bert_says), (carl, carl_says) = summary.failed
+    assert (bert, carl) == ("bert", "carl")
+    assert "bert_0000.nii.gz: the network takes 2 channel(s)" in bert_says
+    assert "_0001.nii.gz (T2)" in bert_says
+    assert "carl.nii.gz" in carl_says
+    alone = predict_files(run, tmp_path / "scans" / "anna_0001.nii.gz", tmp_path / "alone")
+    assert alone.done == ("anna",)
+
+
+def test_a_bad_scan_does_not_hold_up_the_good_ones(tmp_path):
+    run = make_run(tmp_path / "run", plan_of())
+    write_scan(tmp_path / "scans" / "a_good_0000.nii.gz")
+    (tmp_path / "scans" / "bad_0000.nii.gz").write_bytes(b"no image")
+    write_scan(tmp_path / "scans" / "good_0000.nii.gz")
+    summary = predict_files(run, tmp_path / "scans", tmp_path / "out")
+    assert summary.done == ("a_good", "good")
+    ((name, message),) = summary.failed
+    assert name == "bad"
+    assert "bad_0000.nii.gz" in message
+
+
+@pytest.mark.parametrize(
+    ("scan", "mask", "smooth"),
+    [
+        ("anna.png", "anna.png", "anna_uncertainty.tif"),
+        ("anna_0000.jpg", "anna.png", "anna_uncertainty.tif"),
+        ("anna_0000.tiff", "anna.tiff", "anna_uncertainty.tiff"),
+    ],
+)
+def test_pictures_in_colour_give_pictures(tmp_path, scan, mask, smooth):
+    run = make_run(tmp_path / "run", plan_of(channels=("R", "G", "B")))
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 26, 3)).astype(np.uint8)
+    (tmp_path / "scans").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "scans" / scan)
+    summary = predict_files(run, tmp_path / "scans", tmp_path / "out", uncertainty=True)
+    assert summary == (("anna",), ())
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {mask, smooth}
+    network, plan = load_network(run)
+    probs = predict_scan(network, read_image([tmp_path / "scans" / scan]), plan)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / mask)), probs.argmax(axis=0))
+    np.testing.assert_allclose(np.asarray(Image.open(tmp_path / "out" / smooth)), uncertainty_of(probs), atol=1e-6)
+
+
+def test_the_format_of_masks_can_be_chosen(tmp_path):
+    run = make_run(tmp_path / "run", plan_of())
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 26)).astype(np.uint8)).save(tmp_path / "anna.png")
+    predict_files(run, tmp_path / "anna.png", tmp_path / "out", output="nifti", uncertainty=True)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"anna.nii.gz", "anna_uncertainty.nii.gz"}
+    assert nib.load(tmp_path / "out" / "anna.nii.gz").shape == (20, 26)
+    ((_, message),) = predict_files(run, tmp_path / "anna.png", tmp_path / "out", output="dicom-seg").failed
+    assert "anna.png is no DICOM series" in message
+
+
+def test_a_grey_picture_does_not_fill_three_channels(tmp_path):
+    run = make_run(tmp_path / "run", plan_of(channels=("R", "G", "B")))
+    Image.fromarray(np.zeros((20, 26), np.uint8)).save(tmp_path / "anna.png")
+    ((_, message),) = predict_files(run, tmp_path / "anna.png", tmp_path / "out").failed
+    assert "anna.png: the network takes 3 channel(s), and 1 are here" in message
+
+
+@pytest.mark.parametrize("out", ["imagesTs", "imagesTs/../imagesTs", "labelsTs"])
+def test_scans_and_masks_are_never_written_over(tmp_path, out):
+    run = make_run(tmp_path / "run", plan_of())
+    (tmp_path / "data" / "labelsTs").mkdir(parents=True)
+    (tmp_path / "data" / "dataset.json").write_text("{}")
+    scan = tmp_path / "data" / "imagesTs" / "anna.nii.gz"
+    write_scan(scan)
+    before = scan.read_bytes()
+    with pytest.raises(UserError, match="never written over"):
+        predict_files(run, scan.parent, tmp_path / "data" / out)
+    assert scan.read_bytes() == before
+
+
+def test_an_out_folder_that_cannot_be_made_is_explained(tmp_path):
+    run = make_run(tmp_path / "run", plan_of())
+    write_scan(tmp_path / "anna.nii.gz")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="Cannot make the folder"):
+        predict_files(run, tmp_path / "anna.nii.gz", tmp_path / "file" / "out")
+
+
+@pytest.mark.parametrize("fit", ["resize", "crop"])
+def test_a_cpu_is_given_few_windows_at_once(fit):
+    """As many as it is as fast with: memory grows with each, and a large picture has hundreds."""
+    plan = Plan(
+        dimensions=2, fit=fit, size=(8, 8), spacing_mm=(1, 1), normalise="min_max", channels=("MRI",),
+        classes=("background", "gland"),
+    )  # fmt: skip
+    seen = []
+    network = nn.Conv2d(1, 2, 1)
+    network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    image = torch.zeros(37, 1, 8, 8) if fit == "resize" else torch.zeros(1, 1, 40, 40)
+    network_probs(network, image, plan)
+    assert max(seen) == BATCH_SIZE // CPU_SHARE == 4
+
+
+@pytest.mark.parametrize("side", [8, 9])
+def test_a_large_picture_is_segmented_in_bands_as_if_whole(tmp_path, monkeypatch, side):
+    known = {"channels": ("R", "G", "B"), "normalise": "rgb", "window": (0, 255), "spacing_mm": (1, 1)}
+    plan = plan_of(fit="crop", size=(side, side), **known)
+    torch.manual_seed(0)
+    network = nn.Conv2d(3, 3, 5, padding=2, bias=False).eval()  # so that windows differ where they overlap
+    drawn = np.random.default_rng(0).integers(0, 256, (23, 11, 3)).astype(np.uint8).repeat(5, axis=0).repeat(3, axis=1)
+    path = tmp_path / "in" / "a_0000.tif"
+    path.parent.mkdir()
+    Image.fromarray(drawn).save(path, compression="tiff_lzw", strip_size=16 * drawn[0].nbytes)
+
+    def segment(out, **maps):
+        return predict_cases(network, plan, {"a": (path,)}, tmp_path / out, Files(**maps)).failed
+
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "bands").mkdir()
+    assert segment("whole") == ()
+    monkeypatch.setattr(pictures, "LARGE", 1000)
+    monkeypatch.setattr(predict, "WINDOWS", 4)
+    assert segment("bands") == ()
+    whole, bands = (np.asarray(Image.open(tmp_path / name / "a.tif")) for name in ("whole", "bands"))
+    assert np.bincount(whole.ravel()).min() > 100
+    assert whole.shape == bands.shape == (115, 33)
+    assert (whole != bands).mean() < 1e-3  # but for the last bit of a float
+    ((_, message),) = segment("bands", uncertainty=True)
+    assert "too large to be read at once" in message

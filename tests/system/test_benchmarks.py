@@ -1,0 +1,190 @@
+"""The benchmark of contrast compares two ways to one result, its ratios are what they claim; documents are current."""
+
+import importlib
+import itertools
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def contrast() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        yield importlib.import_module("contrast")
+
+
+@pytest.fixture(scope="module")
+def published(contrast) -> ModuleType:
+    return contrast.published
+
+
+def test_both_ways_give_the_same_gradient(contrast):
+    calls = contrast.losses(64, CPU)
+    theirs, ours = calls[contrast.UNMINED](), calls["patchcl, none"]()
+    assert theirs.abs().max() > 1e-4
+    assert torch.allclose(theirs, ours, atol=1e-6)
+
+
+def test_both_memories_keep_the_same_embeddings(contrast):
+    queues, memory = contrast.filled(8, CPU)
+    new, label = torch.randn(6, contrast.DIMENSIONS), torch.tensor([0, 3, 0, 1, 1, 1])
+    queues.push(new, label)
+    memory.push(new, label)
+    for rows, remembered in zip(queues.rows, memory.embedding, strict=True):
+        assert torch.equal(torch.stack(rows).sort(dim=0).values, remembered.sort(dim=0).values)
+    assert torch.equal(torch.stack(queues.rows[0][-2:]), new[[0, 2]])  # the newest come last
+
+
+def test_mining_moves_a_class_to_samples_between_the_two(contrast, published):
+    np.random.seed(0)
+    ours, theirs = np.array([1.0, 0.0]), np.array([0.0, 0.0])
+    found = published.between(ours, theirs, np.zeros(2), np.eye(2), wanted=500)
+    assert len(found) >= 500
+    assert found[:, 0].min() >= 0
+    assert found[:, 0].max() <= 1
+
+    rows = contrast.unit_vectors(64)
+    own, other = (published.gaussian(rows[k]) for k in (0, 1))
+    mined = published.mined(rows[0, :8], own, rows[1], other)
+    assert mined.covariance.trace() < other.covariance.trace()  # what that code does: it keeps the easy ones
+    assert torch.nn.functional.cosine_similarity(mined.mean, other.mean, dim=0) > 0.95
+
+
+def test_squared_distances_are_those_of_mahalanobis(published):
+    points, mean, inverse = np.array([[1.0, 2.0], [3.0, 1.0]]), np.array([1.0, 1.0]), np.diag([0.5, 3.0])
+    assert published.squared_distance(points, mean, inverse).tolist() == [3.0, 2.0]
+
+
+def test_boxes_cover_components_and_stay_inside(published):
+    shown = np.zeros((20, 40), dtype=bool)
+    shown[1:5, 0:6] = True  # smaller than a patch, at the corner
+    shown[8:19, 15:38] = True  # 11 x 23: two rows and three columns, the last ones flush
+    shown[0, 39] = True  # too small
+    tiles = [(8, 15), (8, 23), (8, 30), (11, 15), (11, 23), (11, 30)]
+    assert published.corners(shown, side=8, by_component=True) == [(0, 0), *tiles]
+    assert published.corners(shown, side=10, by_component=False) == [(y, x) for y in (0, 10) for x in (0, 10, 20, 30)]
+
+
+def test_of_two_boxes_that_share_over_four_fifths_the_first_stays(published):
+    assert published.apart([(0, 0), (0, 1), (0, 2), (5, 5)], side=8) == [(0, 0), (0, 2), (5, 5)]
+
+
+def test_a_published_patch_shows_its_class_alone(contrast, published):
+    _, mask = contrast.hearts(3, 32)
+    brightness = torch.tensor([0.2, 0.7, 0.4, 0.8])[mask].unsqueeze(1)
+    drawn = published.draw_patches(brightness.numpy(), mask.numpy(), 4, side=8, per_class=5)
+    for patches, value in zip(drawn, (0.2, 0.7, 0.4, 0.8), strict=True):
+        assert patches.shape == (5, 1, 8, 8)
+        assert np.allclose(np.unique(patches[patches > 0]), value)
+
+
+def test_a_figure_is_the_time_of_one_call_of_a_block_that_takes_long_enough(contrast, monkeypatch):
+    passed = []
+    monkeypatch.setattr(contrast, "clock_of", lambda _: lambda: sum(passed))
+    assert contrast.milliseconds(lambda: passed.append(0.03), CPU, least=0.1) == pytest.approx(30)
+    assert len(passed) == 1 + 2 + 4
+
+
+def test_ways_take_turns_after_a_warm_up_until_the_time_is_over(contrast, monkeypatch):
+    turns = []
+    monkeypatch.setattr(contrast, "milliseconds", lambda call, _: call() or 1.0)
+    monkeypatch.setattr(contrast, "clock_of", lambda _: iter(range(10)).__next__)
+    ways = {"a": lambda: turns.append("a"), "b": lambda: turns.append("b")}
+    rounds = contrast.alternate(ways, CPU, seconds=3, warm_up=True)
+    assert "".join(turns) == "ab" + "ababab"
+    assert [way["ms"] for way in rounds.values()] == [[1.0] * 3] * 2
+
+
+def test_a_ratio_is_the_median_within_rounds(contrast):
+    slow, fast = {"ms": [200.0, 900.0, 330.0]}, {"ms": [1.0, 3.0, 1.0]}
+    assert contrast.ratio(slow, fast) == "300 (200 to 330)"
+    assert contrast.share({"ms": [75.0, 90.0]}, {"ms": [100.0, 100.0]}) == "17.5% (10.0% to 25.0%)"
+    assert contrast.ratio(slow, slow) == ""
+
+
+def test_the_whole_benchmark_runs_and_keeps_what_other_devices_found(contrast, monkeypatch, tmp_path, capsys):
+    def called(call, _) -> float:
+        call()
+        return 1.0
+
+    scale = contrast.Scale("tiny", 32, 1, (8, 16), 0, False)
+    small = {"SIDE": 32, "IMAGES": 4, "LENGTHS": (64,), "SCALES": (scale,)}
+    impatient = {"milliseconds": called, "clock_of": lambda _: itertools.count(step=60).__next__}
+    for name, value in (small | impatient).items():
+        monkeypatch.setattr(contrast, name, value)
+    monkeypatch.setattr(sys, "argv", ["contrast.py", "--results", str(tmp_path)])
+    origin = {"hardware": "a card", "threads": 1, "torch": "2", "commit": "c"}
+    before = {"cuda": {"provenance": origin, "sampling": {}, "memory": {}, "loss": {}, "steps": {}}}
+    results = tmp_path / "contrast_speed.json"
+    results.write_text(json.dumps(before), encoding="utf-8")
+    contrast.main()
+    known = json.loads(results.read_text(encoding="utf-8"))
+    assert known["cuda"] == before["cuda"]
+    assert known["cpu"]["provenance"]["threads"] == torch.get_num_threads()
+    text = (tmp_path / "contrast_speed.md").read_text(encoding="utf-8")
+    assert text.strip() == capsys.readouterr().out.strip()
+    assert "a card, 1 CPU thread(s), torch 2, c" in text
+    assert text.count("\n| 64 | p") == 6
+    assert text.count("| tiny: 32², 1 labeled + 1 unlabeled |") == 3
+
+
+def test_the_results_document_is_what_the_json_files_say():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        document = importlib.import_module("document")
+        assert document.DOCUMENT.read_text(encoding="utf-8") == document.document()  # else: benchmarks/document.py
+
+
+def test_the_table_of_a_comparison_names_the_best_method_first(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    document = importlib.import_module("document")
+    monkeypatch.setattr(document, "RESULTS", tmp_path)
+    common = {"labeled_patients": 3, "seeds": 2, "structure": "mean", "dice_std": 0.01, "minutes": 1.5}
+    none = {"dice_difference": None, "dice_difference_low": None, "dice_difference_high": None}
+    gain = {"dice_difference": 0.05, "dice_difference_low": -0.01, "dice_difference_high": 0.11}
+    rows = [
+        common | line | {"checkpoint": checkpoint}
+        for checkpoint in ("last", "best")
+        for line in ({"method": "supervised", "dice_mean": 0.8} | none, {"method": "bcp", "dice_mean": 0.85} | gain)
+    ]
+    (tmp_path / "made.json").write_text(json.dumps({"rows": rows}))
+    assert document.compare_table("made.json", 3).splitlines()[2:] == [
+        "| bcp | 2 | 85.0 ± 1.0 | +5.0 (−1.0 to +11.0) | 85.0 ± 1.0 | 1.5 |",
+        "| supervised | 2 | 80.0 ± 1.0 |  | 80.0 ± 1.0 | 1.5 |",
+    ]
+    assert len(document.compare_table("made.json", 7).splitlines()) == 2
+
+
+def test_memory_is_told_by_kind(monkeypatch, still_memory):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    many_cases = importlib.import_module("many_cases")
+    if not Path("/proc/self/status").exists():
+        pytest.skip("only Linux tells")
+    before = many_cases.resident(os.getpid())
+    assert before["RssFile"] > 0
+    held = np.ones(2**25, np.uint8)  # 32 MiB
+    grown = many_cases.resident(os.getpid())["RssAnon"] - before["RssAnon"]
+    assert grown == pytest.approx(len(held) / 2**10, rel=0.1)
+    found = {"3": {"check": many_cases.Measured(1.5, 20.0, None, 4.0)}}
+    assert many_cases.markdown(found).splitlines()[-1] == "| check | 1.5 | 20.0 |  | 4.0 |"
+
+
+def test_the_table_of_damaged_files_is_of_made_up_or_of_real_ones(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    document = importlib.import_module("document")
+    monkeypatch.setattr(document, "RESULTS", tmp_path)
+    found = {"outcomes": {"png": {"read": 1, "refused": 2}}, "real": {"outcomes": {"A": {"read": 3, "refused": 4}}}}
+    (tmp_path / "fuzz.json").write_text(json.dumps(found))
+    assert document.fuzz_table().splitlines()[2:] == ["| png | 1 | 2 |"]
+    assert document.fuzz_table(real=True).splitlines()[2:] == ["| A | 3 | 4 |"]

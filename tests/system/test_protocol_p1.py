@@ -1,0 +1,111 @@
+"""The presets of protocol P1 say what the published ACDC tables were made with, and they run."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from patchcl.config import Settings, load_settings
+from patchcl.data.dataset import read_dataset
+from patchcl.data.preprocessing.cache import to_network_grid
+from patchcl.data.preprocessing.plan import make_plan
+from patchcl.data.scan import read_image
+from patchcl.data.splits import cases_of, make_split
+from patchcl.methods import build_method
+from patchcl.methods.base import Task
+from patchcl.networks import build_network
+from patchcl.runs.folder import RunFolder
+from patchcl.runs.log import read_rows
+from patchcl.training.experiment import start
+from patchcl.training.loop import build_optimizer
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+SLICES = {3: 68, 7: 136, 14: 256}
+PATIENTS = pytest.mark.parametrize("patients", sorted(SLICES))
+
+
+def preset(patients: int, *overrides: str) -> Settings:
+    return load_settings(EXPERIMENTS / f"acdc_p1_{patients}.yaml", overrides)
+
+
+@PATIENTS
+def test_every_constant_is_that_of_the_protocol(patients):
+    settings = preset(patients)
+    tree = settings.model_dump()
+    expected = {
+        "split": {"labeled": patients},
+        "plan": {
+            "dimensions": 2, "fit": "resize", "size": (256, 256), "normalise": "min_max",
+            "resample": "nearest", "restore": "nearest",
+        },
+        "network": {"features": (16, 32, 64, 128, 256), "norm": "batch", "dropout": 0.0},
+        "augment": {
+            "one_at_a_time": True, "flip": True, "quarter_turns": True, "rotate_degrees": 20.0, "scale": 0.0,
+            "shift": 0.0, "labeled_intensity": 0.0,
+        },
+        "training": {
+            "steps": 30000, "labeled_per_batch": 12, "unlabeled_per_batch": 12, "optimizer": "sgd",
+            "learning_rate": 0.01, "power": 0.9, "momentum": 0.9, "weight_decay": 1e-4, "validate_every": 200,
+            "precision": "32-true", "seed": 0,
+        },
+        "method": {"teacher_decay": 0.99},
+    }  # fmt: skip
+    assert {section: {key: tree[section][key] for key in keys} for section, keys in expected.items()} == expected
+    assert settings.data is settings.split.file is None
+
+
+def test_the_presets_differ_in_the_labeled_patients_alone():
+    three, seven, fourteen = (preset(patients).model_dump() for patients in SLICES)
+    for other in (seven, fourteen):
+        assert {key for key in three if three[key] != other[key]} == {"split"}
+
+
+@PATIENTS
+def test_the_first_lines_name_the_command_the_hardware_and_the_score(patients):
+    lines = (EXPERIMENTS / f"acdc_p1_{patients}.yaml").read_text().splitlines()
+    text = "\n".join(line for line in lines if line.startswith("#"))
+    for fact in ("patchcl train", f"-c experiments/acdc_p1_{patients}.yaml", f"{SLICES[patients]} slices", "Hardware:"):
+        assert fact in text
+    assert "Expected score, mean test Dice in %" in text
+    assert "Ours is not measured yet" in " ".join(text.replace("#", "").split())
+
+
+def test_the_optimizer_is_sgd_as_published():
+    settings = preset(7, "method=supervised")
+    network = settings.network
+    task = Task(lambda: build_network(network, 1, 4, (256, 256)), classes=4, size=(256, 256), steps=30000)
+    (group,) = build_optimizer(build_method(settings.method, task), settings.training).param_groups
+    found = {key: group[key] for key in ("lr", "momentum", "weight_decay", "nesterov")}
+    assert found == {"lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4, "nesterov": False}
+
+
+@pytest.mark.parametrize(("patients", "method"), [(3, "supervised"), (7, "patchcl"), (14, "supervised")])
+def test_a_step_of_a_preset_runs(patients, method, cardiac, tmp_path):
+    reduced = ("plan.size=[32, 32]", "split.labeled=2", "training.steps=2", "training.log_every=1")
+    small = ("training.labeled_per_batch=2", "training.unlabeled_per_batch=2", "training.device=cpu")
+    settings = preset(patients, f"method.name={method}", *reduced, *small)
+    outcome = start(cardiac, tmp_path / "run", settings, Console(quiet=True))
+    rates = [row["learning_rate"] for row in read_rows(outcome.run) if "learning_rate" in row]
+    assert rates == pytest.approx([0.01 * 0.5**0.9, 0])
+    assert all(
+        torch.isfinite(weight).all() for weight in torch.load(RunFolder(outcome.run.root).last)["method"].values()
+    )
+
+
+@pytest.mark.realdata
+@PATIENTS
+def test_a_preset_teaches_with_the_published_slices(patients, acdc):
+    settings = preset(patients, f"split.file={acdc / 'ssl4mis_split.json'}")
+    dataset = read_dataset(acdc)
+    split = make_split(dataset, settings.split)
+    plan = make_plan(dataset, settings.plan)
+    cases = cases_of(dataset, split.labeled, masked=True)
+    assert len(split.labeled) == patients
+    assert len(split.labeled) + len(split.unlabeled) == 70
+    prepared = [to_network_grid(read_image(case.images), plan) for case in cases]
+    assert sum(len(each) for each in prepared) == SLICES[patients]
+    for each in prepared:
+        assert each.shape[1:] == (1, 256, 256)
+        assert 0 <= each.min() < 0.01
+        assert 0.9 < each.max() <= 1

@@ -1,0 +1,249 @@
+"""From a folder of scans to a finished run: what is kept, what is never opened, and what a stop costs."""
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from patchcl.config import load_settings, read_settings
+from patchcl.core.errors import UserError
+from patchcl.data.preprocessing.plan import load_plan
+from patchcl.data.splits import load_split
+from patchcl.methods import method_names
+from patchcl.runs.folder import RunFolder
+from patchcl.runs.log import read_rows
+from patchcl.training.experiment import resume, start
+
+QUIET = Console(quiet=True)
+VOLUMES = ("plan.dimensions=3", "plan.size=[32, 32, 8]")
+
+
+def run(data, root, tiny, *more):
+    return start(data, root, load_settings(None, [*tiny, *more]), QUIET)
+
+
+def weights(root):
+    return torch.load(RunFolder(root).last)["method"]
+
+
+def same(one, other) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_leaves_everything_one_would_look_for(trained):
+    run = RunFolder.open(trained)
+    for path in (run.plan, run.split, run.log_jsonl, run.log_csv, run.tensorboard, run.last, run.best):
+        assert path.exists(), path
+    assert len(json.loads(run.fingerprint.read_text())["scans"]) == 4 + 5  # test scans are left alone
+    assert [path.name for path in sorted(run.pictures.iterdir())] == [
+        "pseudo_masks_step_000003.png",
+        "pseudo_masks_step_000006.png",
+    ]
+    facts = json.loads(run.provenance.read_text())
+    assert facts["steps_per_second"] > 0
+    assert {"commit", "torch", "hardware", "command"} <= facts.keys()
+    validations = [row for row in read_rows(run) if "validation_dice" in row]
+    assert [row["step"] for row in validations] == [3, 6]
+    assert {"step", "validation_dice", *(f"validation_dice_{s}" for s in ("RV", "MYO", "LV"))} <= set(validations[0])
+
+
+def test_the_settings_beside_a_run_are_those_it_was_made_with(cardiac, trained, tiny):
+    settings = read_settings(RunFolder(trained).settings)
+    assert settings.data == cardiac.resolve()
+    assert settings.model_copy(update={"data": None, "cache": None}) == load_settings(None, tiny)
+
+
+def test_a_run_compares_the_patches_of_its_plan_and_tells_so(cardiac, tmp_path, tiny):
+    """A side of a half is 16 of 32 pixels here, one of a quarter 8."""
+    for name, share in (("plan.patch_share", 0.5), ("method.contrast.patch_share", 0.25)):
+        outcome = run(cardiac, tmp_path / name, tiny, f"{name}={share}")
+        settings, plan = read_settings(outcome.run.settings), load_plan(outcome.run.plan)
+        assert settings.method.contrast.patch_share == plan.patch_share == share
+        assert plan.reasons["patch_share"] == "set by the user."
+    assert not same(*(weights(tmp_path / name) for name in ("plan.patch_share", "method.contrast.patch_share")))
+
+
+def test_small_structures_make_small_patches(cardiac, tmp_path, tiny):
+    data = shutil.copytree(cardiac, tmp_path / "data")
+    for path in (data / "labelsTr").iterdir():
+        image = nibabel.load(path)
+        mask = np.zeros(image.shape, dtype=np.uint8)
+        mask[10:40, 10:40], mask[5:9, 5:9], mask[41:48, 5:9] = 1, 2, 3
+        nibabel.save(nibabel.Nifti1Image(mask, image.affine), path)
+    outcome = run(data, tmp_path / "run", tiny)
+    contrast = read_settings(outcome.run.settings).method.contrast
+    assert contrast.patch_share == 0.1875  # twice 4 of about 48 pixels, up to the next sixteenth
+    smallest = json.loads(outcome.run.fingerprint.read_text())["classes"][2]
+    assert smallest["side_share"] == pytest.approx([4 / 48] * 2, rel=0.1)
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_the_same_command_twice_gives_the_same_weights(method, cardiac, tmp_path, tiny):
+    for name in ("one", "other"):
+        run(cardiac, tmp_path / name, tiny, f"method.name={method}")
+    assert same(weights(tmp_path / "one"), weights(tmp_path / "other"))
+    run(cardiac, tmp_path / "third", tiny, f"method.name={method}", "training.seed=1")
+    assert not same(weights(tmp_path / "one"), weights(tmp_path / "third"))
+
+
+@pytest.mark.parametrize(("method", "plan"), [*((method, ()) for method in method_names()), ("patchcl", VOLUMES)])
+def test_hidden_and_test_masks_are_never_opened(method, plan, cardiac, tmp_path, tiny):
+    """Every mask that training has no right to is replaced by bytes that no reader survives."""
+    poisoned = shutil.copytree(cardiac, tmp_path / "poisoned")
+    limited = ("split.labeled=1", f"method.name={method}", *plan)
+    run(cardiac, tmp_path / "clean", tiny, *limited, f"cache={tmp_path / 'cache_clean'}")
+    split = load_split(RunFolder(tmp_path / "clean").split)
+    hidden = [
+        path
+        for folder in ("labelsTr", "labelsTs")
+        for path in (poisoned / folder).iterdir()
+        if path.name.split("_")[0] not in (*split.labeled, *split.validation)
+    ]
+    assert len(hidden) == 2 + 3
+    for path in hidden:
+        path.write_bytes(b"\x00 no mask at all")
+    for path in (poisoned / "imagesTs").iterdir():
+        path.write_bytes(b"\x00 no scan at all")
+
+    with pytest.raises(UserError):  # the poison works on whoever may open the masks
+        run(poisoned, tmp_path / "greedy", tiny, f"cache={tmp_path / 'cache_greedy'}")
+    run(poisoned, tmp_path / "blind", tiny, *limited, f"cache={tmp_path / 'cache_blind'}")
+    assert same(weights(tmp_path / "clean"), weights(tmp_path / "blind"))
+
+
+def test_whatever_training_has_no_right_to_is_not_even_opened(cardiac, tmp_path, tiny):
+    """Files that can be listed but not opened, in every folder: hidden masks, and all of the test patients.
+
+    The split names two test patients whose scans and masks lie among those for training.
+    """
+    data = shutil.copytree(cardiac, tmp_path / "data")
+    masked = sorted({path.name.split("_")[0] for path in (data / "labelsTr").iterdir()})
+    held_out = sorted({path.name.split("_")[0] for path in (data / "imagesTs").iterdir()})
+    unlabeled = sorted({path.name.split("_")[0] for path in (data / "imagesUn").iterdir()})
+    sides = {"train": [*masked[:2], *unlabeled[:-1]], "validation": [masked[2]]}
+    (tmp_path / "split.json").write_text(json.dumps(sides | {"test": [masked[3], unlabeled[-1], *held_out]}))
+    settings = (*tiny, f"split.file={tmp_path / 'split.json'}", "split.labeled=1")
+    run(data, tmp_path / "clean", settings, f"cache={tmp_path / 'cache_clean'}")
+
+    tested = [path for path in data.glob("*/*") if path.name.split("_")[0] in (masked[3], unlabeled[-1], *held_out)]
+    hidden = list((data / "labelsTr").glob(f"{masked[1]}_*"))
+    assert (len(tested), len(hidden)) == (2 + 1 + 2 * len(held_out), 1)
+    for path in (*tested, *hidden):
+        path.unlink()
+        path.symlink_to(tmp_path / "nowhere")
+    run(data, tmp_path / "blind", settings, f"cache={tmp_path / 'cache_blind'}")
+    assert same(weights(tmp_path / "clean"), weights(tmp_path / "blind"))
+    with pytest.raises(UserError, match="where no file is"):  # the one mask alone would be seen
+        run(data, tmp_path / "greedy", tiny, *settings[len(tiny) : -1], f"cache={tmp_path / 'cache_greedy'}")
+
+
+@pytest.mark.parametrize("folder", ["imagesTr", "imagesUn"], ids=["labeled", "unlabeled"])
+def test_an_image_that_also_validates_stops_training_before_it_starts(folder, cardiac, trained, tmp_path, tiny):
+    split = load_split(RunFolder(trained).split)
+    data = shutil.copytree(cardiac, tmp_path / "data")
+    (chosen,), taught = split.validation, {"imagesTr": split.labeled, "imagesUn": split.unlabeled}[folder][0]
+    source, target = (
+        data / "imagesTr" / f"{chosen}_frame01_0000.nii.gz",
+        data / folder / f"{taught}_frame01_0000.nii.gz",
+    )
+    shutil.copy(source, target)
+    if folder == "imagesTr":
+        shutil.copy(data / "labelsTr" / f"{chosen}_frame01.nii.gz", data / "labelsTr" / f"{taught}_frame01.nii.gz")
+    with pytest.raises(UserError) as error:
+        run(data, tmp_path / "run", tiny)
+    side = {"imagesTr": "labeled", "imagesUn": "unlabeled"}[folder]
+    assert f"{target} ({side}) and {source} (validation)" in str(error.value)
+    assert not RunFolder(tmp_path / "run").last.exists()
+
+
+def test_an_image_among_the_test_scans_is_not_for_training_to_find(cardiac, trained, tmp_path, tiny):
+    """It would have to open them; `patchcl check` does that."""
+    data = shutil.copytree(cardiac, tmp_path / "data")
+    taught = load_split(RunFolder(trained).split).labeled[0]
+    shutil.copy(next((data / "imagesTr").glob(f"{taught}_*")), next((data / "imagesTs").iterdir()))
+    run(data, tmp_path / "run", tiny)
+    assert same(weights(tmp_path / "run"), weights(trained))
+
+
+def test_a_signal_leaves_a_run_that_resumes_to_the_same_weights(cardiac, tmp_path, tiny):
+    more = ("training.steps=40", "training.validate_every=40")
+    run(cardiac, tmp_path / "straight", tiny, *more)
+
+    def interrupt():
+        log = RunFolder(tmp_path / "stopped").log_jsonl
+        while not (log.exists() and log.stat().st_size):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=interrupt).start()
+    outcome = run(cardiac, tmp_path / "stopped", tiny, *more)
+    assert outcome.stop
+    assert outcome.stop.exit_code == 128 + signal.SIGTERM
+    assert 2 <= outcome.steps_done < 40
+    outcome = resume(tmp_path / "stopped", QUIET)
+    assert (bool(outcome.stop), outcome.steps_done) == (False, 40)
+    assert same(weights(tmp_path / "straight"), weights(tmp_path / "stopped"))
+
+
+def test_images_streamed_from_disk_train_as_those_on_the_device(cardiac, trained, tmp_path, tiny):
+    run(cardiac, tmp_path / "streamed", tiny, "training.memory_gib=0")
+    assert same(weights(tmp_path / "streamed"), weights(trained))
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        ("plan.fit=crop", "plan.spacing_mm=[2.0, 2.0]"),
+        VOLUMES,
+        ("plan.dimensions=3", "plan.size=[16, 16, 8]", "plan.fit=crop", "plan.spacing_mm=[2.0, 2.0, 8.0]"),
+    ],
+    ids=["crops", "volumes", "crops of volumes"],
+)
+def test_crops_and_volumes_train_too(plan, cardiac, tmp_path, tiny):
+    outcome = run(cardiac, tmp_path / "run", tiny, *plan)
+    assert outcome.steps_done == 6
+    assert all(0 <= row["validation_dice"] <= 1 for row in read_rows(outcome.run) if "validation_dice" in row)
+
+
+def test_two_runs_are_never_mixed(cardiac, trained, tiny):
+    before = RunFolder(trained).settings.read_bytes()
+    with pytest.raises(UserError, match="not empty"):
+        run(cardiac, trained, tiny)
+    assert RunFolder(trained).settings.read_bytes() == before
+
+
+def test_a_mistake_leaves_no_run_behind(cardiac, tmp_path, tiny):
+    with pytest.raises(UserError, match=r"split\.labeled"):
+        run(cardiac, tmp_path / "run", tiny, "split.labeled=50")
+    assert not (tmp_path / "run").exists()
+
+
+def test_learning_from_unlabeled_scans_needs_some(cardiac, tmp_path, tiny):
+    data = shutil.copytree(cardiac, tmp_path / "data", ignore=shutil.ignore_patterns("imagesUn"))
+    with pytest.raises(UserError, match=r"no unlabeled scan.*--method supervised"):
+        run(data, tmp_path / "run", tiny)
+    run(data, tmp_path / "supervised", tiny, "method.name=supervised")
+
+
+def test_half_precision_learns_the_same_within_tolerance(cardiac, trained, tmp_path, tiny):
+    losses = [row["supervised"] for row in read_rows(RunFolder(trained)) if "loss" in row]
+    outcome = run(cardiac, tmp_path / "half", tiny, "training.precision=bf16-mixed")
+    assert [row["supervised"] for row in read_rows(outcome.run) if "loss" in row] == pytest.approx(losses, rel=0.03)
+
+
+def test_a_lack_of_memory_is_told_with_what_to_do(cardiac, tmp_path, tiny, monkeypatch):
+    def lacking(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr("patchcl.training.experiment.train", lacking)  # no machine can be relied on to be too small
+    with pytest.raises(UserError, match=r"memory of cpu is full.*labeled_per_batch"):
+        run(cardiac, tmp_path / "run", tiny)
+    assert not (tmp_path / "run").exists()

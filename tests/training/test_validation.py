@@ -1,0 +1,122 @@
+"""Validation while training: Dice and trust in pseudo-labels by hand, and a picture that is there."""
+
+import numpy as np
+import pytest
+import torch
+
+from patchcl.data.preprocessing.cache import PreparedCase
+from patchcl.data.preprocessing.plan import Plan
+from patchcl.data.scan import IGNORED
+from patchcl.methods import METHODS, build_method
+from patchcl.methods.fixmatch import FixMatchSettings
+from patchcl.methods.supervised import SupervisedSettings
+from patchcl.runs.folder import RunFolder
+from patchcl.training.validation import Validation
+
+CPU = torch.device("cpu")
+PLAN = Plan(
+    dimensions=2, fit="resize", size=(16, 16), normalise="min_max", channels=("MR",), classes=("background", "a", "b")
+)
+
+
+class Thresholds(torch.nn.Module):
+    """Says class 1 from 0.25 on and class 2 from 0.75 on: a network whose answers are known."""
+
+    def forward(self, image):
+        return torch.cat([0.25 - image, 0.5 - (image - 0.5).abs() * 2, image - 0.75], dim=1) * 100
+
+
+def prepared(folder, name, image, mask):
+    np.save(folder / f"{name}.npy", image.astype(np.float32))
+    np.save(folder / f"{name}_mask.npy", mask.astype(np.uint8))
+    return PreparedCase(name, name, folder / f"{name}.npy", folder / f"{name}_mask.npy")
+
+
+def test_dice_is_that_of_whole_scans_and_absent_structures_count_as_found(tmp_path, make_task):
+    image, mask = np.zeros((2, 1, 16, 16)), np.zeros((2, 16, 16))
+    image[0, 0, :4], mask[0, 2:6] = 0.5, 1  # 64 found and 64 true, 32 of them both
+    image[1, 0, :2], mask[1, :4] = 1.0, 2  # 32 found, 64 true, all found ones right
+    both = prepared(tmp_path, "both", image, mask)
+    nothing = prepared(tmp_path, "nothing", np.zeros((1, 1, 16, 16)), np.zeros((1, 16, 16)))
+    method = build_method(SupervisedSettings(), make_task())
+    method.teacher = Thresholds()
+    row = Validation([both, nothing], None, PLAN, RunFolder(tmp_path), CPU)(method, 1)
+    assert row["validation_dice_a"] == pytest.approx((0.5 + 1) / 2)
+    assert row["validation_dice_b"] == pytest.approx((64 / 96 + 1) / 2)
+    assert row["validation_dice"] == pytest.approx((row["validation_dice_a"] + row["validation_dice_b"]) / 2)
+
+
+def test_what_nobody_annotated_is_not_judged(tmp_path, make_task):
+    image, mask = np.zeros((2, 1, 16, 16)), np.zeros((2, 16, 16))
+    image[0, 0, :4], mask[0, 2:6] = 0.5, 1  # 64 found and 64 true, 32 of them both
+    mask[0, :1], mask[0, 5:] = IGNORED, IGNORED  # 16 of those found are not judged, and 16 of the true ones
+    mask[1] = IGNORED
+    partly = prepared(tmp_path, "partly", image, mask)
+    nothing = prepared(tmp_path, "nothing", image[:1], np.full((1, 16, 16), IGNORED))
+    method = build_method(SupervisedSettings(), make_task())
+    method.teacher = Thresholds()
+    row = Validation([partly, nothing], None, PLAN, RunFolder(tmp_path), CPU)(method, 1)
+    assert row["validation_dice_a"] == pytest.approx(2 * 32 / (48 + 48))
+    assert row["validation_dice_b"] == 1
+    assert row["found_a"] == pytest.approx(32 / 48)
+    assert row["found_background"] == pytest.approx(0)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_pseudo_masks_are_drawn_for_the_images_that_are_shown(dimensions, tmp_path, make_task):
+    run = RunFolder(tmp_path / "run")
+    shown = torch.rand(3, 1, *(16,) * dimensions)
+    Validation([], shown, PLAN, run, CPU)._draw(build_method(SupervisedSettings(), make_task(dimensions)), shown, 20)
+    assert (run.pictures / "pseudo_masks_step_000020.png").stat().st_size > 1000
+
+
+def test_a_case_without_a_mask_is_refused(tmp_path, make_task):
+    case = prepared(tmp_path, "x", np.zeros((1, 1, 16, 16)), np.zeros((1, 16, 16)))._replace(mask=None)
+    with pytest.raises(ValueError, match="x has no mask"):
+        Validation([case], None, PLAN, RunFolder(tmp_path), CPU)(build_method(SupervisedSettings(), make_task()), 1)
+
+
+def test_pseudo_labels_are_held_against_the_masks_at_the_methods_threshold(tmp_path, make_task):
+    image, mask = np.zeros((2, 1, 16, 16)), np.zeros((2, 16, 16))
+    image[0, 0, :4], mask[0, 2:6] = 0.5, 1  # 64 found and 64 true, 32 of them both
+    image[1, 0, :2], mask[1, :4] = 1.0, 2  # 32 found, 64 true, all found ones right
+    both = prepared(tmp_path, "both", image, mask)
+    nothing = prepared(tmp_path, "nothing", np.zeros((1, 1, 16, 16)), np.zeros((1, 16, 16)))
+    method = build_method(FixMatchSettings(confidence_threshold=0.9), make_task())
+    method.teacher = Thresholds()
+    validation = Validation([both, nothing], None, PLAN, RunFolder(tmp_path), CPU)
+    row = {name: value for name, value in validation(method, 1).items() if "dice" not in name}
+    assert row == pytest.approx(
+        {
+            **{f"accepted_{name}": 1.0 for name in PLAN.classes},
+            "agreement_background": 608 / 672,
+            "agreement_a": 32 / 64,
+            "agreement_b": 1.0,
+            "found_background": 608 / 640,
+            "found_a": 32 / 64,
+            "found_b": 32 / 64,
+            "ece": 96 / 768,
+            "ece_structures": 96 / 160,
+        }
+    )
+    method.confidence_threshold = 1.1
+    assert validation(method, 1)["accepted_a"] == validation(method, 1)["found_a"] == 0
+
+
+def test_what_a_method_knows_about_itself_is_in_the_row_if_it_is_a_number(tmp_path, make_task, monkeypatch):
+    case = prepared(tmp_path, "x", np.zeros((1, 1, 16, 16)), np.zeros((1, 16, 16)))
+    method = build_method(SupervisedSettings(contrast={"memory_least": 2}), make_task())
+    validation = Validation([case], None, PLAN, RunFolder(tmp_path), CPU)
+    assert {"separability", "effective_rank"} <= set(validation(method, 1))
+    monkeypatch.setattr(method, "health", lambda: {"rank": 3.0, "ratio": float("nan"), "size": float("inf")})
+    row = validation(method, 1)
+    assert row["rank"] == 3.0
+    assert not {"ratio", "size", "separability"} & set(row)
+
+
+@pytest.mark.parametrize("kind", list(METHODS), ids=lambda kind: kind.model_fields["name"].default)
+def test_the_threshold_of_a_method_is_that_of_its_settings(kind, make_task):
+    settings = kind(**({"confidence_threshold": 0.625} if "confidence_threshold" in kind.model_fields else {}))
+    method = build_method(settings, make_task())
+    assert method.confidence_threshold == getattr(settings, "confidence_threshold", 0.0)
+    assert settings.contrast is not None or method.health() == {}
