@@ -22,10 +22,12 @@ from rich.console import Console
 from scipy import stats
 
 from patchcl.config import Settings, load_settings
+from patchcl.core.files import write_json, write_text
 from patchcl.demo.demo import train_or_continue
 from patchcl.demo.phantom import write_cardiac
-from patchcl.evaluation.evaluate import MEAN, evaluate_run
-from patchcl.runs.folder import RunFolder, write_json, write_text
+from patchcl.evaluation.evaluate import evaluate_run
+from patchcl.evaluation.scores import MEAN
+from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import read_rows
 
 RESULTS = Path(__file__).parent / "results"

@@ -35,10 +35,10 @@ from patchcl.contrast.patch_contrast import ContrastSettings, PatchContrast
 from patchcl.contrast.patches import class_attended_patches, flip_at_random, patch_grid
 from patchcl.contrast.samplers import PatchSampler
 from patchcl.core.batch import LabeledBatch, TrainingBatch, UnlabeledBatch
+from patchcl.core.files import write_json, write_text
 from patchcl.methods import Task, build_method
 from patchcl.methods.patchcl import PatchCLSettings
 from patchcl.networks import NetworkSettings, build_network
-from patchcl.runs.folder import write_json, write_text
 from patchcl.runs.provenance import provenance
 from patchcl.training.loop import build_optimizer
 

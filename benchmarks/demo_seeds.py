@@ -21,12 +21,13 @@ from rich.table import Table
 from scipy import stats
 
 from patchcl.core.errors import UserError
+from patchcl.core.files import write_json
 from patchcl.demo.demo import DEMO, METHODS, DemoResult, run_demo
-from patchcl.evaluation.evaluate import MEAN, Metric, summarise
 from patchcl.evaluation.intervals import Interval
 from patchcl.evaluation.metrics import EMPTY_POLICY
 from patchcl.evaluation.paired import points
-from patchcl.runs.folder import RunFolder, write_json
+from patchcl.evaluation.scores import MEAN, Metric, summarise
+from patchcl.runs.folder import RunFolder
 
 RESULTS = Path(__file__).parent / "results" / "demo_seeds.json"
 METRICS: tuple[Metric, ...] = ("dice", "hd95_mm")

@@ -14,7 +14,7 @@ import jinja2
 import numpy as np
 from scipy import stats
 
-from patchcl.runs.folder import write_text
+from patchcl.core.files import write_text
 
 HERE = Path(__file__).parent
 RESULTS, WORDS, DOCUMENT = HERE / "results", HERE / "results.md.j2", HERE.parent / "docs" / "results.md"

@@ -25,18 +25,19 @@ from patchcl.contrast.hard_negatives import HardNegatives
 from patchcl.contrast.patch_contrast import embedded
 from patchcl.contrast.patches import ChosenPatches, class_attended_features, patch_grid
 from patchcl.contrast.samplers import PatchSampler
+from patchcl.core.files import write_json, write_text
 from patchcl.core.seeds import seed_for
 from patchcl.data.dataset import read_dataset
 from patchcl.data.preprocessing.cache import PreparedCase, prepare
 from patchcl.data.preprocessing.plan import Plan, load_plan
 from patchcl.data.splits import cases_of, load_split
 from patchcl.figures.overlays import class_colour, save_png
-from patchcl.inference.predict import read_checkpoint
 from patchcl.losses.supervised import one_hot
 from patchcl.methods import Task, build_method
 from patchcl.methods.base import Method
 from patchcl.networks import build_network
-from patchcl.runs.folder import RunFolder, write_json, write_text
+from patchcl.runs.checkpoint import read_checkpoint
+from patchcl.runs.folder import RunFolder
 
 RESULTS = Path(__file__).parent / "results"
 PICTURE = Path(__file__).parents[1] / "docs" / "embeddings.png"

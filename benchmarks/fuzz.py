@@ -38,12 +38,12 @@ import numpy as np
 from PIL import Image
 
 from patchcl.core.errors import UserError
+from patchcl.core.files import write_json
 from patchcl.data.dataset import Case, read_dataset
 from patchcl.data.formats.dicom import segmentation as dicom_seg
 from patchcl.data.formats.dicom import series as dicom
 from patchcl.data.formats.dicom.frames import read_header
 from patchcl.data.scan import read_grid, read_image, read_mask, write_mask
-from patchcl.runs.folder import write_json
 
 RESULTS = Path(__file__).parent / "results"
 FORMATS = ("nii", "nii.gz", "mha", "nrrd", "png", "tif", "dicom", "dicom_seg")

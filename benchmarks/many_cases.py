@@ -23,7 +23,7 @@ from typing import NamedTuple
 import nibabel as nib
 import numpy as np
 
-from patchcl.runs.folder import write_json, write_text
+from patchcl.core.files import write_json, write_text
 from patchcl.runs.provenance import origin
 
 RESULTS = Path(__file__).parent / "results"

@@ -161,7 +161,8 @@ def predict(
     device: DeviceOption = "auto",
 ) -> None:
     """Segment new scans, each on its own grid."""
-    from patchcl.inference.predict import best_device, predict_files
+    from patchcl.core.devices import best_device
+    from patchcl.inference.predict import predict_files
     from patchcl.runs.folder import RunFolder
 
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -204,8 +205,10 @@ def evaluate(
     device: DeviceOption = "auto",
 ) -> None:
     """Score predictions per patient and structure: Dice, Jaccard, 95HD, ASD, as table, CSV and JSON."""
-    from patchcl.evaluation.evaluate import evaluate_folders, evaluate_run, render, write_evaluation
-    from patchcl.inference.predict import best_device
+    from patchcl.core.devices import best_device
+    from patchcl.evaluation.evaluate import evaluate_folders, evaluate_run
+    from patchcl.evaluation.scores import write_evaluation
+    from patchcl.evaluation.tables import render
     from patchcl.runs.folder import RunFolder
 
     if (run is None) == (predictions is None) or (predictions is None) != (masks is None):

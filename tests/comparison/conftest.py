@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from patchcl.comparison.folder import join
-from patchcl.comparison.spec import Cell, Question, ask, cell_root, job_of
+from patchcl.comparison.spec import Cell, Question, ask, cell_root, job_of, join
 from patchcl.comparison.worker import Session, scores_file
 from patchcl.config import settings_yaml
+from patchcl.core.files import write_json, write_text
 from patchcl.data.dataset import read_dataset
 from patchcl.data.preprocessing.plan import make_plan, save_plan
 from patchcl.data.splits import make_split, save_split
-from patchcl.evaluation.evaluate import Evaluation, Score, write_evaluation
-from patchcl.runs.folder import RunFolder, write_json, write_text
+from patchcl.evaluation.scores import Evaluation, Score, write_evaluation
+from patchcl.runs.folder import RunFolder
 
 QUIET = Console(quiet=True)
 STRUCTURES = ("left", "right")

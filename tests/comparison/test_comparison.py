@@ -8,8 +8,7 @@ from rich.console import Console
 
 from patchcl.comparison import runner as workers
 from patchcl.comparison.comparison import compare_methods, show_comparison
-from patchcl.comparison.folder import read_question
-from patchcl.comparison.spec import cell_root
+from patchcl.comparison.spec import cell_root, read_question
 from patchcl.core.errors import UserError
 
 FAILS = """

@@ -5,8 +5,7 @@ import shutil
 
 import pytest
 
-from patchcl.comparison.folder import join, read_question
-from patchcl.comparison.spec import ask
+from patchcl.comparison.spec import ask, join, read_question
 from patchcl.core.errors import UserError
 
 

@@ -13,8 +13,8 @@ from patchcl.comparison.results import read_levels
 from patchcl.comparison.spec import cell_root
 from patchcl.comparison.worker import scores_file
 from patchcl.data.dataset import read_dataset
-from patchcl.evaluation.evaluate import read_evaluation, write_evaluation
 from patchcl.evaluation.metrics import EMPTY_POLICY
+from patchcl.evaluation.scores import read_evaluation, write_evaluation
 from patchcl.runs.folder import RunFolder
 
 BASE = [0.25, 0.5, 0.5, 0.25, 0.5, 0.5]

@@ -9,7 +9,8 @@ from scipy import stats
 from patchcl.comparison.results import CellResult, Figure, labeled_words, over_seeds, read_cell, read_levels, remarks
 from patchcl.comparison.spec import Cell, cell_root
 from patchcl.comparison.worker import Session
-from patchcl.runs.folder import RunFolder, write_json
+from patchcl.core.files import write_json
+from patchcl.runs.folder import RunFolder
 
 DICE = {
     ("supervised", 0): [0.25, 0.5, 0.5],

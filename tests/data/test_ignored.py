@@ -8,8 +8,7 @@ import torch
 
 from patchcl.core.batch import IGNORE
 from patchcl.core.errors import UserError
-from patchcl.data.ignored import classes_of, demand_annotated
-from patchcl.data.scan import IGNORED
+from patchcl.data.scan import IGNORED, classes_of, demand_annotated
 
 
 def test_classes_keep_their_value_and_the_rest_is_ignored() -> None:

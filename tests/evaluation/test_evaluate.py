@@ -15,28 +15,25 @@ from torch import nn
 
 from patchcl.config import Settings, load_settings, read_settings, settings_yaml
 from patchcl.core.errors import UserError
+from patchcl.core.files import write_json
 from patchcl.data.dataset import read_dataset
 from patchcl.data.preprocessing.plan import PlanSettings, make_plan, save_plan
 from patchcl.data.splits import SplitSettings, make_split
-from patchcl.evaluation.evaluate import (
+from patchcl.evaluation.evaluate import evaluate_folders, evaluate_run, settings_fingerprint
+from patchcl.evaluation.metrics import EMPTY_POLICY, IGNORE_POLICY
+from patchcl.evaluation.object_metrics import OBJECT_POLICY
+from patchcl.evaluation.scores import (
     METRICS,
     OBJECT_METRICS,
     Evaluation,
     Score,
-    evaluate_folders,
-    evaluate_run,
     read_evaluation,
-    render,
-    score_table,
-    settings_fingerprint,
-    shown,
     summarise,
     write_evaluation,
 )
-from patchcl.evaluation.metrics import EMPTY_POLICY, IGNORE_POLICY
-from patchcl.evaluation.object_metrics import OBJECT_POLICY
+from patchcl.evaluation.tables import render, score_table, shown
 from patchcl.networks import NetworkSettings, build_network
-from patchcl.runs.folder import RunFolder, write_json
+from patchcl.runs.folder import RunFolder
 from patchcl.runs.provenance import origin
 
 CLASSES = ("background", "left", "right")

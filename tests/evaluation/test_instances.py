@@ -6,7 +6,7 @@ import pytest
 
 from patchcl.core.errors import UserError
 from patchcl.data.scan import IGNORED, read_grid
-from patchcl.evaluation.instances import instances_beside
+from patchcl.evaluation.object_metrics import instances_beside
 
 MASK = np.zeros((6, 5, 2), np.uint8)
 MASK[1:3, 1:4], MASK[3:5, 1:4] = 1, 2

@@ -9,9 +9,9 @@ from rich.console import Console
 from scipy import stats
 
 from patchcl.core.errors import UserError
-from patchcl.evaluation.evaluate import Evaluation, Score
 from patchcl.evaluation.metrics import EMPTY_POLICY
 from patchcl.evaluation.paired import compare, compare_seeds, in_words, points, render_comparison
+from patchcl.evaluation.scores import Evaluation, Score
 
 
 def evaluation_of(name: str, dice: dict[str, float], structures=("left",)) -> Evaluation:

@@ -7,24 +7,26 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from patchcl.evaluation.intervals import Interval
-from patchcl.figures.overlays import (
+from patchcl.figures.charts import (
     DARK,
     LIGHT,
-    PALETTE,
     MethodMarks,
-    Panel,
-    class_colour,
     efficiency_chart,
     learning_curves,
     loss_terms,
-    mask_over_image,
     methods_chart,
-    overlay_grid,
     patient_chart,
+    smooth,
+)
+from patchcl.figures.overlays import (
+    PALETTE,
+    Panel,
+    class_colour,
+    mask_over_image,
+    overlay_grid,
     png,
     pseudo_mask_strip,
     save_png,
-    smooth,
 )
 
 CLASSES = ("background", "left", "right")

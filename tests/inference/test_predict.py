@@ -15,18 +15,10 @@ from patchcl.data.geometry import Grid
 from patchcl.data.preprocessing.plan import Plan, save_plan
 from patchcl.data.scan import Scan, read_image
 from patchcl.inference import predict
-from patchcl.inference.predict import (
-    BATCH_SIZE,
-    CPU_SHARE,
-    Files,
-    load_network,
-    network_probs,
-    predict_cases,
-    predict_files,
-    predict_scan,
-    uncertainty_of,
-)
+from patchcl.inference.predict import Files, predict_cases, predict_files, predict_scan, uncertainty_of
+from patchcl.inference.sliding_window import BATCH_SIZE, CPU_SHARE, network_probs
 from patchcl.networks import NetworkSettings, build_network
+from patchcl.runs.checkpoint import load_network
 from patchcl.runs.folder import RunFolder
 
 TINY = NetworkSettings(features=(4, 8))

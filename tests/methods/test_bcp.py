@@ -8,9 +8,10 @@ from scipy import ndimage
 
 from patchcl.augment.mix import random_boxes
 from patchcl.core.batch import IGNORE, LabeledBatch, UnlabeledBatch
+from patchcl.core.components import component_roots, largest_components
 from patchcl.losses.supervised import dice_and_cross_entropy
 from patchcl.methods import build_method
-from patchcl.methods.bcp import BCPSettings, component_roots, largest_components, paste
+from patchcl.methods.bcp import BCPSettings, paste
 
 
 def build(task, **changes):

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from patchcl.networks.ema import follow, frozen_copy, linear_ramp, ramp_up, warmed_up
+from patchcl.losses.schedules import linear_ramp, ramp_up
+from patchcl.networks.ema import follow, frozen_copy, warmed_up
 
 
 def network() -> nn.Module:

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from patchcl.core.errors import UserError
-from patchcl.figures.overlays import DARK, LIGHT
+from patchcl.figures.charts import DARK, LIGHT
 from patchcl.reports.page import picture_uri, themed, write_page
 
 

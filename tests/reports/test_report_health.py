@@ -2,10 +2,11 @@
 
 import pytest
 
-from patchcl.figures.overlays import DARK, LIGHT, health_curves, health_terms, png
+from patchcl.figures.charts import DARK, LIGHT, health_curves, health_terms
+from patchcl.figures.overlays import png
 from patchcl.methods.patchcl import PatchCLSettings
 from patchcl.methods.supervised import SupervisedSettings
-from patchcl.reports.report_health import health
+from patchcl.reports.run_report import health
 
 FIRST = {
     "step": 20,

@@ -11,16 +11,18 @@ from torch import nn
 
 from patchcl.config import load_settings, settings_yaml
 from patchcl.core.errors import UserError
+from patchcl.core.files import write_json
 from patchcl.data.dataset import read_dataset
 from patchcl.data.preprocessing.plan import PlanSettings, make_plan, save_plan
 from patchcl.data.splits import make_split
-from patchcl.evaluation.evaluate import Evaluation, PooledObjects, Score, evaluate_run, write_evaluation
+from patchcl.evaluation.evaluate import evaluate_run
 from patchcl.evaluation.metrics import EMPTY_POLICY
 from patchcl.evaluation.object_metrics import OBJECT_POLICY
+from patchcl.evaluation.scores import Evaluation, PooledObjects, Score, write_evaluation
 from patchcl.figures.overlays import pseudo_mask_strip
 from patchcl.networks import build_network
 from patchcl.reports.run_report import write_report
-from patchcl.runs.folder import RunFolder, write_json
+from patchcl.runs.folder import RunFolder
 
 
 class Page(HTMLParser):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from patchcl.core.errors import UserError
-from patchcl.runs.folder import RunFolder, write_json, write_text, write_whole
+from patchcl.core.files import write_json, write_text, write_whole
+from patchcl.runs.folder import RunFolder
 
 
 def test_every_file_has_a_place_of_its_own_inside_the_folder(tmp_path):

@@ -5,14 +5,13 @@ from pathlib import Path
 from rich.console import Console
 
 from patchcl.comparison.export import write_csv, write_results
-from patchcl.comparison.folder import join, read_question
 from patchcl.comparison.page import write_grid_page
 from patchcl.comparison.results import read_levels
 from patchcl.comparison.runner import Ending, run_cells
-from patchcl.comparison.spec import Question, job_of
+from patchcl.comparison.spec import Question, job_of, join, read_question
 from patchcl.comparison.summary import render_levels
 from patchcl.comparison.worker import finished
-from patchcl.evaluation.evaluate import Side
+from patchcl.evaluation.scores import Side
 
 
 def compare_methods(question: Question, out: Path, at_once: int, console: Console) -> Ending:

@@ -13,9 +13,9 @@ from patchcl.comparison.results import CellResult, Figure, Level, Row
 from patchcl.comparison.spec import Question, counted_labeled
 from patchcl.comparison.summary import headline, sentences
 from patchcl.comparison.worker import CHECKPOINTS
-from patchcl.evaluation.evaluate import MEAN, METRICS
+from patchcl.core.files import write_json, write_text
 from patchcl.evaluation.metrics import EMPTY_POLICY
-from patchcl.runs.folder import write_json, write_text
+from patchcl.evaluation.scores import MEAN, METRICS
 
 
 def write_csv(levels: Sequence[Level], path: Path) -> None:

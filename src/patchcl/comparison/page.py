@@ -23,11 +23,12 @@ from patchcl.comparison.summary import (
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import read_dataset
 from patchcl.data.preprocessing.plan import load_plan
-from patchcl.evaluation.evaluate import counted
 from patchcl.evaluation.intervals import Interval
 from patchcl.evaluation.metrics import EMPTY_POLICY
 from patchcl.evaluation.paired import points
-from patchcl.figures.overlays import MethodMarks, Panel, efficiency_chart, methods_chart, overlay_grid, png
+from patchcl.evaluation.tables import counted
+from patchcl.figures.charts import MethodMarks, efficiency_chart, methods_chart
+from patchcl.figures.overlays import Panel, overlay_grid, png
 from patchcl.figures.representative_slice import TellingSlice, telling_slice
 from patchcl.reports.page import picture_uri, themed, write_page
 from patchcl.runs.folder import RunFolder

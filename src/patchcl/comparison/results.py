@@ -11,8 +11,8 @@ import numpy as np
 from patchcl.comparison.spec import Cell, Question, cell_root
 from patchcl.comparison.worker import CHECKPOINTS, Session, error_file, finished, scores_of, sessions_of
 from patchcl.data.splits import load_split
-from patchcl.evaluation.evaluate import MEAN, METRICS, Evaluation, Metric, Spread, summarise
 from patchcl.evaluation.paired import Comparison, compare_seeds
+from patchcl.evaluation.scores import MEAN, METRICS, Evaluation, Metric, Spread, summarise
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import read_rows
 

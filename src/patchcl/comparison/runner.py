@@ -19,9 +19,9 @@ from rich.console import Console
 
 from patchcl.comparison.progress import Board
 from patchcl.comparison.worker import BUSY, REPLACED, Job, error_file, finished, scores_of
+from patchcl.core.files import write_text
 from patchcl.core.lock import claims_on
-from patchcl.evaluation.evaluate import summarise
-from patchcl.runs.folder import write_text
+from patchcl.evaluation.scores import summarise
 from patchcl.training.signals import StopRequest, stop_on_signals
 
 POLL_SECONDS = 0.5

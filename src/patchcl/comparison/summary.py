@@ -8,10 +8,11 @@ from rich.console import Console
 from rich.table import Table
 
 from patchcl.comparison.results import BASELINE, DICE, Figure, Level, Row, labeled_words, remarks
-from patchcl.evaluation.evaluate import Metric, Spread, counted, shown
 from patchcl.evaluation.intervals import FEWEST_PATIENTS
 from patchcl.evaluation.metrics import EMPTY_POLICY
 from patchcl.evaluation.paired import Comparison, compare_seeds, points
+from patchcl.evaluation.scores import Metric, Spread
+from patchcl.evaluation.tables import counted, shown
 
 NOTHING = "Nothing to compare yet"
 INTERVALS = (

@@ -19,12 +19,15 @@ import torch
 from rich.console import Console
 
 from patchcl.config import Settings
+from patchcl.core.devices import best_device
 from patchcl.core.errors import UserError
+from patchcl.core.files import write_json, write_text
 from patchcl.core.lock import claimed
 from patchcl.core.settings import Section
-from patchcl.evaluation.evaluate import Evaluation, Side, evaluate_run, read_evaluation
-from patchcl.inference.predict import best_device, read_checkpoint
-from patchcl.runs.folder import RunFolder, write_json, write_text
+from patchcl.evaluation.evaluate import evaluate_run
+from patchcl.evaluation.scores import Evaluation, Side, read_evaluation
+from patchcl.runs.checkpoint import read_checkpoint
+from patchcl.runs.folder import RunFolder
 from patchcl.runs.provenance import hardware
 from patchcl.training.experiment import resume, start
 

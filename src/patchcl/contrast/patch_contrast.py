@@ -24,7 +24,8 @@ from patchcl.contrast.patches import (
 )
 from patchcl.contrast.samplers import PatchSampler, Sampler
 from patchcl.core.settings import Section
-from patchcl.networks.ema import follow, frozen_copy, linear_ramp
+from patchcl.losses.schedules import linear_ramp
+from patchcl.networks.ema import follow, frozen_copy
 from patchcl.networks.frozen_norm import running_statistics_untouched
 from patchcl.networks.unet import UNet
 

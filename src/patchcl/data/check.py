@@ -17,9 +17,8 @@ from patchcl.data.dataset import Case, Dataset, some, survey_dataset
 from patchcl.data.duplicates import Duplicates, SignatureFiles, find_duplicates, signature
 from patchcl.data.formats import tells_by_name
 from patchcl.data.geometry import Grid, demand_same_grid
-from patchcl.data.ignored import demand_annotated
 from patchcl.data.preprocessing.plan import Plan, PlanSettings, fingerprint_for, make_plan
-from patchcl.data.scan import IGNORED, Scan, demand_varied, read_grid, read_image, read_mask
+from patchcl.data.scan import IGNORED, Scan, demand_annotated, demand_varied, read_grid, read_image, read_mask
 from patchcl.data.splits import Split, SplitSettings, cases_of, make_split, visible_to_training
 
 

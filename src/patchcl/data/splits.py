@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import Field
 
 from patchcl.core.errors import UserError
+from patchcl.core.files import write_json
 from patchcl.core.settings import Section
 from patchcl.data.dataset import PATIENT_PATTERN, Case, Dataset, some
-from patchcl.runs.folder import write_json
 
 SIDES = {
     "labeled": "labeled",

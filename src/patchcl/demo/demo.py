@@ -12,8 +12,9 @@ from patchcl.comparison.spec import Question, ask
 from patchcl.config import Settings, load_settings
 from patchcl.data.check import check_data, render
 from patchcl.demo.phantom import write_cardiac
-from patchcl.evaluation.evaluate import Evaluation, evaluate_run
+from patchcl.evaluation.evaluate import evaluate_run
 from patchcl.evaluation.paired import Comparison, compare, render_comparison
+from patchcl.evaluation.scores import Evaluation
 from patchcl.methods import method_names
 from patchcl.reports.run_report import write_report
 from patchcl.runs.folder import RunFolder

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import nibabel as nib
 import numpy as np
 
-from patchcl.runs.folder import write_json, write_whole
+from patchcl.core.files import write_json, write_whole
 
 CLASSES = ("background", "RV", "MYO", "LV")
 RV, MYO, LV = 1, 2, 3

@@ -1,121 +1,38 @@
 """Score predictions against reference masks, patient by patient."""
 
-import csv
 import hashlib
-import io
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
-from rich.console import Console
-from rich.table import Table
 
 from patchcl.config import Settings, read_settings
+from patchcl.core.devices import CPU
 from patchcl.core.errors import UserError
 from patchcl.core.parallel import Report, one_by_one
-from patchcl.core.settings import Section
 from patchcl.data.dataset import PATIENT_PATTERN, Case, Dataset, read_dataset
 from patchcl.data.formats import ENDINGS, ending_of, tells_by_name, without_ending
 from patchcl.data.geometry import Grid
-from patchcl.data.ignored import demand_annotated
-from patchcl.data.scan import IGNORED, read_grid, read_mask
+from patchcl.data.scan import IGNORED, demand_annotated, read_grid, read_mask
 from patchcl.data.splits import Split, cases_of, load_split
-from patchcl.evaluation.instances import instances_beside
-from patchcl.evaluation.intervals import patient_means
-from patchcl.evaluation.metrics import EMPTY_POLICY, IGNORE_POLICY, score_case
-from patchcl.evaluation.object_metrics import OBJECT_POLICY, ObjectTally, pooled, score_objects, tally_structures
-from patchcl.inference.predict import CPU, Files, Weights, load_network, predict_cases, read_checkpoint, weights_used
-from patchcl.runs.folder import RunFolder, write_json, write_text
+from patchcl.evaluation.metrics import score_case
+from patchcl.evaluation.object_metrics import ObjectTally, instances_beside, pooled, score_objects, tally_structures
+from patchcl.evaluation.scores import (
+    IGNORED_VOXELS,
+    Evaluation,
+    PooledObjects,
+    Score,
+    Side,
+    write_evaluation,
+)
+from patchcl.inference.predict import Files, predict_cases
+from patchcl.runs.checkpoint import Weights, load_network, read_checkpoint, weights_used
+from patchcl.runs.folder import RunFolder
 from patchcl.runs.provenance import origin
-
-Metric = Literal["dice", "jaccard", "hd95_mm", "asd_mm", "object_f1", "object_dice", "object_hausdorff_mm"]
-METRICS: tuple[Metric, ...] = ("dice", "jaccard", "hd95_mm", "asd_mm")
-OBJECT_METRICS: tuple[Metric, ...] = ("object_f1", "object_dice", "object_hausdorff_mm")
-"""What is known besides of an evaluation that was asked for single objects."""
-SHARES: tuple[Metric, ...] = ("dice", "jaccard", "object_f1", "object_dice")
-"""Metrics from 0 to 1, of which more is better; all others are distances."""
-HEADINGS: dict[Metric, str] = {
-    "dice": "Dice %",
-    "jaccard": "Jaccard %",
-    "hd95_mm": "95HD {unit}",
-    "asd_mm": "ASD {unit}",
-    "object_f1": "object F1 %",
-    "object_dice": "object Dice %",
-    "object_hausdorff_mm": "Hausdorff {unit}",
-}
-Side = Literal["test", "validation"]
-IGNORED_VOXELS = "ignored_voxels"
-"""How many voxels of all masks nobody annotated, in the provenance of scores that leave some out."""
-MEAN = "mean"
-"""The row of a table that averages all structures."""
-
-
-class Score(Section):
-    """How well one structure was found in one scan. Distances are in voxels where the evaluation says so."""
-
-    patient: str
-    case: str
-    structure: str
-    dice: float
-    jaccard: float
-    hd95_mm: float
-    asd_mm: float
-    object_f1: float | None = None
-    object_dice: float | None = None
-    object_hausdorff_mm: float | None = None
-
-
-class PooledObjects(Section):
-    """How well the objects of one structure were found in all scans together, as the GlaS challenge counts."""
-
-    object_f1: float
-    object_dice: float
-    object_hausdorff_mm: float
-
-
-class Evaluation(Section):
-    """Every score of a set of predictions, and where the predictions came from."""
-
-    name: str
-    structures: tuple[str, ...]
-    unit: Literal["mm", "voxels"]  # of distances; voxels where every spacing is exactly 1, which means it was lost
-    scores: tuple[Score, ...]
-    provenance: dict[str, str | int | None]
-    pooled: dict[str, PooledObjects] = Field(default_factory=dict)  # by structure; nothing unless it was asked for
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        """All that was measured."""
-        return METRICS + OBJECT_METRICS * bool(self.pooled)
-
-    @property
-    def patients(self) -> tuple[str, ...]:
-        """Every patient once."""
-        return tuple(dict.fromkeys(score.patient for score in self.scores))
-
-    def by_patient(self, metric: Metric, structure: str = MEAN) -> dict[str, float]:
-        """One figure per patient: the mean of the scans, and of all structures unless one is named."""
-        rows = [score for score in self.scores if structure in (MEAN, score.structure)]
-        return patient_means([getattr(row, metric) for row in rows], [row.patient for row in rows])
-
-
-class Spread(NamedTuple):
-    """Mean and standard deviation over patients; the latter is NaN for a single one."""
-
-    mean: float
-    std: float
-
-
-def summarise(evaluation: Evaluation, metric: Metric, structure: str = MEAN) -> Spread:
-    """The figure of the table: the mean over patients, and how much they differ."""
-    values = list(evaluation.by_patient(metric, structure).values())
-    return Spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else math.nan)
 
 
 def evaluate_folders(
@@ -206,77 +123,6 @@ def settings_fingerprint(settings: Settings) -> str:
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
-def write_evaluation(evaluation: Evaluation, stem: Path) -> None:
-    """Keep the scores as STEM.csv, one line per scan and structure, and with their summary as STEM.json."""
-    table = io.StringIO()
-    fields = [field for field in Score.model_fields if evaluation.pooled or field not in OBJECT_METRICS]
-    writer = csv.DictWriter(table, fields, lineterminator="\n")
-    writer.writerow({field: field.replace("_mm", f"_{evaluation.unit}") for field in fields})
-    scores = [score.model_dump(mode="json", include=set(fields)) for score in evaluation.scores]
-    writer.writerows(scores)
-    write_text(stem.with_name(f"{stem.name}.csv"), table.getvalue())
-    unused = set() if evaluation.pooled else {"pooled"}
-    content = evaluation.model_dump(mode="json", exclude={"scores"} | unused)
-    write_json(stem.with_name(f"{stem.name}.json"), {"summary": _summary(evaluation), **content, "scores": scores})
-
-
-def read_evaluation(path: Path) -> Evaluation:
-    """The scores that `write_evaluation` kept in the .json file `path`.
-
-    Raises:
-        UserError: The file is missing or holds something else.
-    """
-    try:
-        return Evaluation.model_validate(_without_summary(path))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as scores. Make it anew with: patchcl evaluate") from error
-
-
-def render(evaluation: Evaluation, console: Console) -> None:
-    """Print the scores and what they rest on."""
-    console.print(score_table(evaluation))
-    if evaluation.pooled:
-        console.print(object_table(evaluation))
-
-
-def score_table(evaluation: Evaluation) -> Table:
-    """The scores of every structure, for the terminal: mean and standard deviation over patients."""
-    title = f"{evaluation.name}: {counted(len(evaluation.patients))}, mean ± standard deviation"
-    caption = " ".join([EMPTY_POLICY, *([IGNORE_POLICY] if IGNORED_VOXELS in evaluation.provenance else [])])
-    table = _empty_table(title, caption, METRICS, evaluation.unit)
-    for structure in (*evaluation.structures, MEAN):
-        cells = [shown(summarise(evaluation, metric, structure), metric) for metric in METRICS]
-        table.add_row(structure, *cells, style="bold" if structure == MEAN else None)
-    return table
-
-
-def object_table(evaluation: Evaluation) -> Table:
-    """The scores of single objects, for the terminal: over patients, and of all objects in one pool."""
-    title = f"{evaluation.name}: single objects, mean ± standard deviation over patients"
-    table = _empty_table(title, OBJECT_POLICY, OBJECT_METRICS, evaluation.unit)
-    for structure, together in evaluation.pooled.items():
-        cells = [shown(summarise(evaluation, metric, structure), metric) for metric in OBJECT_METRICS]
-        table.add_row(structure, *cells)
-        figures = together.model_dump()
-        table.add_row(
-            f"{structure}, all in one pool",
-            *(shown(Spread(figures[metric], math.nan), metric) for metric in OBJECT_METRICS),
-        )
-    return table
-
-
-def shown(spread: Spread, metric: Metric) -> str:
-    """A figure as tables print it: overlap in percent with one digit, distances with two."""
-    scale, digits = (100, 1) if metric in SHARES else (1, 2)
-    deviation = "" if math.isnan(spread.std) else f" ± {scale * spread.std:.{digits}f}"
-    return f"{scale * spread.mean:.{digits}f}{deviation}"
-
-
-def counted(patients: int) -> str:
-    """So many patients, in words."""
-    return f"{patients} patient" + "s" * (patients != 1)
-
-
 def _held_out(dataset: Dataset, split: Split, on: str) -> tuple[Side, tuple[Case, ...]]:
     """The side of the split to score, and its cases, all of which have masks."""
     test = cases_of(dataset, split.test, masked=True)
@@ -354,14 +200,6 @@ def _object_scores(tally: ObjectTally | None) -> dict[str, float]:
     return {} if tally is None else {f"object_{key}": value for key, value in score_objects(tally)._asdict().items()}
 
 
-def _empty_table(title: str, caption: str, metrics: Sequence[Metric], unit: str) -> Table:
-    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
-    table.add_column("structure")
-    for metric in metrics:
-        table.add_column(HEADINGS[metric].format(unit=unit), justify="right")
-    return table
-
-
 def _provenance(
     run: RunFolder, settings: Settings, split: Split, side: Side, checkpoint: str, weights: Weights
 ) -> dict[str, str | int | None]:
@@ -377,24 +215,6 @@ def _provenance(
         "split_fingerprint": split.fingerprint,
         **{f"trained_{key}": trained.get(key) for key in ("commit", "torch", "hardware")},
     }
-
-
-def _summary(evaluation: Evaluation) -> dict[str, Any]:
-    rows: dict[str, Any] = {
-        structure: {metric: _plain(summarise(evaluation, metric, structure)) for metric in evaluation.metrics}
-        for structure in (*evaluation.structures, MEAN)
-    }
-    return {"patients": len(evaluation.patients), "structures": rows, "empty_policy": EMPTY_POLICY}
-
-
-def _plain(spread: Spread) -> dict[str, float | None]:
-    """For JSON, which knows no NaN."""
-    return {"mean": spread.mean, "std": None if math.isnan(spread.std) else spread.std}
-
-
-def _without_summary(path: Path) -> Any:  # noqa: ANN401 - checked by the caller
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return {key: value for key, value in content.items() if key != "summary"}
 
 
 def _mask_files(folder: Path, classes: Sequence[str]) -> dict[str, Path]:

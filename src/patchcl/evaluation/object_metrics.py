@@ -8,12 +8,16 @@ infinite; here it is the image diagonal, see `OBJECT_POLICY`.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int, Integer
 from scipy.ndimage import distance_transform_edt, find_objects, generate_binary_structure, label
 
+from patchcl.core.errors import UserError
+from patchcl.data.geometry import Grid
+from patchcl.data.scan import IGNORED, read_ids
 from patchcl.evaluation.metrics import image_diagonal
 
 OBJECT_POLICY = (
@@ -191,3 +195,25 @@ def _hausdorff_mm(own: _Objects, each: int, other: _Objects, place: int, spacing
 def _added(sides: Sequence[Side]) -> Side:
     objects, area, dice, hausdorff_mm = (sum(values) for values in zip(*sides, strict=True))
     return Side(int(objects), area, dice, hausdorff_mm)
+
+
+def instances_beside(mask_file: Path, mask: np.ndarray, grid: Grid) -> np.ndarray | None:
+    """The ids (*shape) of the objects in `mask`, from instancesTr for a mask in labelsTr; None without that folder.
+
+    Raises:
+        UserError: The folder lacks the file, which cannot be read or marks other voxels than the mask.
+    """
+    folder = mask_file.parent.with_name(mask_file.parent.name.replace("labels", "instances"))
+    if folder == mask_file.parent or not folder.is_dir():
+        return None
+    path = folder / mask_file.name
+    if not path.exists():
+        raise UserError(f"{path} is missing: with --objects each mask needs its ids there, or none has any.")
+    ids = read_ids(path, grid)
+    differing = int(np.count_nonzero(((ids > 0) != (mask > 0)) & (mask != IGNORED)))
+    if differing:
+        raise UserError(
+            f"{path} and {mask_file} disagree at {differing} voxels on what is an object and what is background. "
+            "Correct one of them."
+        )
+    return ids

@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 from patchcl.core.errors import UserError
-from patchcl.evaluation.evaluate import MEAN, Evaluation, Metric, Spread, counted, shown, summarise
 from patchcl.evaluation.intervals import FEWEST_PATIENTS, Interval, paired_interval, patient_means
 from patchcl.evaluation.metrics import EMPTY_POLICY
+from patchcl.evaluation.scores import MEAN, Evaluation, Metric, Spread, summarise
+from patchcl.evaluation.tables import counted, shown
 
 COMPARED: tuple[Metric, Metric] = ("dice", "hd95_mm")
 """What a comparison shows of every structure; the difference is that of the first."""

@@ -4,7 +4,7 @@ Arrays come in file order, x first, and are shown with x to the right and y down
 same in every picture. Nothing here touches matplotlib's global state, so a training loop may draw at any time.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
-from patchcl.evaluation.intervals import Interval
-from patchcl.runs.folder import write_whole
+from patchcl.core.files import write_whole
 
 PALETTE = ("#56B4E9", "#E69F00", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2", "#BBBBBB")
 """Colours of classes 1, 2, ... that colour-blind readers can tell apart (Okabe and Ito 2008), repeated when used up."""
@@ -35,29 +34,6 @@ class Panel(NamedTuple):
     image: np.ndarray  # (X, Y), or (X, Y, 3) in colour, any range
     mask: np.ndarray | None = None  # (X, Y) classes
     caption: str = ""  # written below
-
-
-class Theme(NamedTuple):
-    """The colours of a chart, so that it suits the page it stands on."""
-
-    ink: str
-    grid: str
-    runs: tuple[str, ...]  # one per line; of the same set as PALETTE, dark enough or light enough to stand out
-
-
-class MethodMarks(NamedTuple):
-    """What a chart of methods draws in the line of each; NaN is left out."""
-
-    patients: Sequence[float]  # Dice of each, 0 .. 1
-    dice: float  # 0 .. 1
-    difference: Interval  # in Dice
-    verdict: str  # helped or hurt stand out
-    minutes: float
-    peak_gib: float
-
-
-LIGHT = Theme("#24292F", "#D8DEE4", ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"))
-DARK = Theme("#D5D8DE", "#363B44", ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00"))
 
 
 def class_colour(value: int) -> str:
@@ -144,140 +120,6 @@ def pseudo_mask_strip(
     save_png(figure, path)
 
 
-def learning_curves(logs: Mapping[str, Sequence[Mapping[str, float]]], theme: Theme = LIGHT) -> Figure:
-    """Validation Dice over the steps, then every term of the loss, one line per run.
-
-    Args:
-        logs: By the name of each run its log rows, as they stand in log.jsonl.
-        theme: Suits the figure to a light or a dark page; its background is transparent.
-    """
-    terms = loss_terms(logs)
-    rows = 1 + -(-len(terms) // 3)
-    figure = _transparent_figure(9.2, 2.7 + 1.9 * (rows - 1))
-    cells = figure.add_gridspec(rows, 3, height_ratios=[1.5] + [1] * (rows - 1))
-    dice_axis = figure.add_subplot(cells[0, :])
-    _curves(dice_axis, logs, "validation_dice", "Validation Dice, %", theme)
-    for index, term in enumerate(terms):
-        axis = figure.add_subplot(cells[1 + index // 3, index % 3])
-        _curves(axis, logs, term, term.replace("_", " "), theme)
-    _run_legend(dice_axis, theme)
-    return figure
-
-
-def patient_chart(scores: Mapping[str, Mapping[str, float]], theme: Theme = LIGHT) -> Figure:
-    """The Dice of every patient, one dot per run, patients in the order of the first run's Dice.
-
-    Args:
-        scores: By the name of each run the Dice of every patient; the runs share their patients.
-        theme: Suits the figure to a light or a dark page; its background is transparent.
-    """
-    first = next(iter(scores.values()))
-    patients = sorted(first, key=lambda patient: first[patient])
-    figure = _transparent_figure(9.2, 2.8)
-    axis = figure.add_subplot()
-    lowest, highest = (
-        [100 * pick(of[patient] for of in scores.values()) for patient in patients] for pick in (min, max)
-    )
-    axis.vlines(range(len(patients)), lowest, highest, color=theme.grid, linewidth=4, zorder=1)
-    for run, (name, of) in enumerate(scores.items()):
-        dice = [100 * of[patient] for patient in patients]
-        axis.scatter(range(len(patients)), dice, color=theme.runs[run % len(theme.runs)], s=28, label=name, zorder=2)
-    _plain_axis(axis, "Dice of every patient, %", theme)
-    axis.set_xticks(range(len(patients)), patients, rotation=90, fontsize=7)
-    _run_legend(axis, theme)
-    return figure
-
-
-def efficiency_chart(
-    curves: Mapping[str, Sequence[tuple[int, float, float]]], baseline: str, theme: Theme = LIGHT
-) -> Figure:
-    """Dice over the number of labeled patients, one line per method with its deviation; the legend ranks their ends.
-
-    Args:
-        curves: By method its points: labeled patients, mean Dice and standard deviation (NaN for none), 0 .. 1. Names
-            that share what stands before a + share a colour, and those with a + have dotted lines.
-        baseline: The method whose line is dashed and in the colour of text.
-        theme: Suits the figure to a light or a dark page; its background is transparent.
-    """
-    figure = _transparent_figure(9.2, 4.2)
-    axis = figure.add_subplot()
-    families = list(dict.fromkeys(name.partition("+")[0] for name in curves if name != baseline))
-    for name in sorted((name for name in curves if curves[name]), key=lambda name: -curves[name][-1][1]):
-        labeled, dice, deviation = (np.array(values, float) for values in zip(*curves[name], strict=True))
-        family, plus, _ = name.partition("+")
-        turn, place = divmod(families.index(family), len(theme.runs)) if name != baseline else (0, 0)
-        colour = theme.ink if name == baseline else theme.runs[place]
-        style = "--" if name == baseline else ":" if plus else "-"
-        error = 100 * np.nan_to_num(deviation)
-        axis.errorbar(
-            labeled,
-            100 * dice,
-            error,
-            label=name,
-            color=colour,
-            linestyle=style,
-            marker="o^D"[turn % 3],
-            linewidth=1.6,
-            markersize=4.5,
-            capsize=2,
-        )
-    _plain_axis(axis, "Dice, %; bars are one standard deviation over seeds", theme)
-    counts = sorted({labeled for points in curves.values() for labeled, _, _ in points})
-    axis.set_xscale("log")
-    axis.set_xticks(counts, [str(count) for count in counts])
-    axis.set_xticks([], minor=True)
-    axis.set_xlabel("labeled patients", fontsize=9, color=theme.ink)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=9, labelcolor=theme.ink)
-    return figure
-
-
-def methods_chart(methods: Mapping[str, MethodMarks], theme: Theme = LIGHT) -> Figure:
-    """A line per method: the Dice of every patient, the difference from the baseline, time and memory.
-
-    Args:
-        methods: By name, from top to bottom.
-        theme: Suits the figure to a light or a dark page; its background is transparent.
-    """
-    figure = _transparent_figure(9.2, 0.75 + 0.3 * len(methods))
-    patients, difference, minutes, memory = figure.subplots(1, 4, sharey=True, width_ratios=(4, 3, 1.3, 1.3))
-    colours = {"helped": theme.runs[0], "hurt": theme.runs[1]}
-    difference.axvline(0, color=theme.ink, linewidth=0.8)
-    for line, marks in enumerate(methods.values()):
-        jitter = 0.22 * (2 * (np.arange(len(marks.patients)) * 0.618 % 1) - 1)
-        patients.scatter(
-            100 * np.array(marks.patients), line + jitter, color=theme.runs[0], alpha=0.45, s=12, linewidths=0
-        )
-        patients.plot([100 * marks.dice] * 2, [line - 0.36, line + 0.36], color=theme.ink, linewidth=2)
-        mean, low, high = (100 * value for value in marks.difference)
-        colour = colours.get(marks.verdict, theme.ink)
-        difference.plot([low, high], [line, line], color=colour, linewidth=2)
-        difference.plot([mean], [line], color=colour, marker="o", markersize=5)
-    for axis, name in ((minutes, "minutes"), (memory, "peak_gib")):
-        axis.barh(
-            range(len(methods)), [getattr(marks, name) for marks in methods.values()], color=theme.grid, height=0.6
-        )
-    titles = ("Dice of every patient and mean, %", "Dice points gained, 95 % interval", "Minutes", "GiB")
-    for axis, title in zip((patients, difference, minutes, memory), titles, strict=True):
-        _plain_axis(axis, title, theme)
-    patients.set_yticks(range(len(methods)), list(methods), fontsize=9)
-    patients.set_ylim(len(methods) - 0.5, -0.5)
-    return figure
-
-
-def loss_terms(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[str]:
-    """What any of the runs logged of its loss, `loss` first; bookkeeping such as patch counts is left out."""
-    aside = {"step", "learning_rate", "seconds_per_step", "loss"}
-    named = {key: None for rows in logs.values() for row in rows if "loss" in row for key in row}
-    terms = [key for key in named if key not in aside and not key.startswith(("validation", "patches_"))]
-    return ["loss", *terms] if "loss" in named else terms
-
-
-def smooth(values: Sequence[float], window: int) -> np.ndarray:
-    """The mean of the `window` values around each, fewer at the ends: the trend without the jitter."""
-    kernel = np.ones(min(window, len(values)))
-    return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
-
-
 def save_png(figure: Figure, path: Path) -> None:
     """Write the figure to `path`, whole or not at all."""
     write_whole(path, lambda unfinished: unfinished.write_bytes(png(figure)))
@@ -339,81 +181,3 @@ def _class_legend(figure: Figure, classes: Sequence[str]) -> None:
         fontsize=8,
         handlelength=1,
     )
-
-
-def _transparent_figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), facecolor="none", layout="constrained")
-
-
-def _curves(axis: Axes, logs: Mapping[str, Sequence[Mapping[str, float]]], key: str, title: str, theme: Theme) -> None:
-    validation = key.startswith("validation")
-    for run, (name, rows) in enumerate(logs.items()):
-        steps = [row["step"] for row in rows if key in row]
-        values = [row[key] * (100 if validation else 1) for row in rows if key in row]
-        if steps:
-            _curve(axis, steps, values, name, theme.runs[run % len(theme.runs)], smoothed=not validation)
-    _plain_axis(axis, title, theme)
-
-
-def _run_legend(axis: Axes, theme: Theme) -> None:
-    """The names of the runs in one line above the right end of the axis."""
-    handles, names = axis.get_legend_handles_labels()
-    if handles:
-        legend = axis.legend(
-            handles, names, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.1, ncols=len(names), fontsize=9
-        )
-        legend.set(frame_on=False)
-        for text in legend.get_texts():
-            text.set_color(theme.ink)
-
-
-def _plain_axis(axis: Axes, title: str, theme: Theme) -> None:
-    axis.set_title(title, fontsize=9, color=theme.ink, loc="left")
-    axis.set_facecolor("none")
-    axis.tick_params(labelsize=8, colors=theme.ink, length=0)
-    axis.grid(color=theme.grid, linewidth=0.6)
-    axis.set_axisbelow(True)
-    axis.spines[:].set_visible(False)
-
-
-def _curve(axis: Axes, steps: Sequence[float], values: Sequence[float], name: str, colour: str, smoothed: bool) -> None:
-    if not smoothed:
-        axis.plot(steps, values, color=colour, linewidth=1.6, marker="o", markersize=3, label=name)
-        return
-    axis.plot(steps, values, color=colour, linewidth=0.6, alpha=0.35)
-    axis.plot(steps, smooth(values, max(1, len(values) // 15)), color=colour, linewidth=1.4, label=name)
-
-
-def health_curves(logs: Mapping[str, Sequence[Mapping[str, float]]], theme: Theme = LIGHT) -> Figure:
-    """What each validation found out about pseudo-labels, and what the methods know about themselves; a line per run.
-
-    Args:
-        logs: By the name of each run its log rows, as they stand in log.jsonl.
-        theme: Suits the figure to a light or a dark page; its background is transparent.
-    """
-    terms = health_terms(logs)
-    rows = -(-len(terms) // 3)
-    figure = _transparent_figure(9.2, 0.4 + 1.7 * rows)
-    for place, term in enumerate(terms, start=1):
-        axis = figure.add_subplot(rows, 3, place)
-        for run, (name, of) in enumerate(logs.items()):
-            steps, values = ([row[key] for row in of if term in row] for key in ("step", term))
-            if steps:
-                _curve(axis, steps, values, name, theme.runs[run % len(theme.runs)], smoothed=False)
-        _plain_axis(axis, term.replace("_", " "), theme)
-    keys = {name: line for axis in figure.axes for line, name in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(
-        keys.values(), keys, loc="outside upper right", ncols=len(logs), fontsize=9, frameon=False, labelcolor=theme.ink
-    )
-    return figure
-
-
-def health_terms(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[str]:
-    """What any validation logged beside Dice and is worth a curve; acceptance is, unless it was all or nothing."""
-    found: dict[str, set[float]] = {}
-    for row in (row for rows in logs.values() for row in rows if "validation_dice" in row):
-        for key, value in row.items():
-            found.setdefault(key, set()).add(value)
-    aside = ("step", "alarms", "validation", "found_")
-    shown = {key: values for key, values in found.items() if not key.startswith(aside)}
-    return [key for key, values in shown.items() if not key.startswith("accepted_") or values - {0, 1}]

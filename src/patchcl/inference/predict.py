@@ -1,41 +1,33 @@
 """A trained network meets new scans: files in, masks on the very same voxel grid out."""
 
 import os
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from monai.inferers import sliding_window_inference
 from scipy.special import entr
-from torch import Tensor, nn
+from torch import nn
 
-from patchcl.config import read_settings
+from patchcl.core.devices import CPU
 from patchcl.core.errors import UserError
 from patchcl.core.parallel import Report, one_by_one
 from patchcl.data.discovery import channel_of, find_scans, link_series, without_links
 from patchcl.data.formats import DICOM, count_channels, ending_of, map_ending, mask_ending
 from patchcl.data.formats.base import Bands
 from patchcl.data.geometry import Grid
-from patchcl.data.preprocessing.cache import network_bands, to_network_grid, to_scan_grid
-from patchcl.data.preprocessing.plan import Plan, load_plan
+from patchcl.data.preprocessing.plan import Plan
+from patchcl.data.preprocessing.row_blocks import network_bands
+from patchcl.data.preprocessing.transforms import to_network_grid, to_scan_grid
 from patchcl.data.scan import Scan, read_image, write_map, write_mask
-from patchcl.networks import build_network
+from patchcl.inference.sliding_window import BATCH_SIZE, OVERLAP, network_probs
+from patchcl.runs.checkpoint import Weights, load_network
 from patchcl.runs.folder import RunFolder
 
-Weights = Literal["teacher", "student"]
 Output = Literal["same", "nifti", "dicom-seg"]
 """The format of masks: that of the scan, which is DICOM-SEG for a DICOM series, or one for all."""
-CPU = torch.device("cpu")
-BATCH_SIZE = 16
-"""Slices that pass through the network at once; volumes, being larger, an eighth as many."""
-CPU_SHARE = 4
-"""So many times fewer on a CPU, which they spare half of the memory and a third of the time."""
-OVERLAP = 0.5
-"""Share of a window that its neighbour covers too, for scans larger than what the network takes."""
 WINDOWS = 4
 """So many steps of the window make a band of a picture that is too large to be held."""
 DATA_SET_FOLDERS = ("imagesTr", "imagesUn", "imagesTs", "labelsTr", "labelsTs")
@@ -56,69 +48,6 @@ class Files(NamedTuple):
     output: Output = "same"
 
 
-def best_device(name: Literal["auto", "cpu", "cuda", "mps"] = "auto") -> torch.device:
-    """The device called `name`; the fastest one here for `auto`.
-
-    Raises:
-        UserError: There is no such device here.
-    """
-    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(device for device, available in here.items() if available))
-    if not here[name]:
-        raise UserError(f"torch finds no {name} device here. Use --device auto or cpu.")
-    return torch.device(name)
-
-
-def load_network(
-    run: RunFolder, checkpoint: str = "last", weights: Weights = "teacher", device: torch.device = CPU
-) -> tuple[nn.Module, Plan]:
-    """The trained network of a run, ready to predict, and the plan its images were prepared by.
-
-    Args:
-        run: The run.
-        checkpoint: `last` or `best`.
-        weights: `teacher`, the moving average, which falls back to the student where there is none; or `student`.
-        device: Where the network shall live.
-
-    Raises:
-        UserError: The checkpoint is missing, damaged, or was made with other settings.
-    """
-    plan = load_plan(run.plan)
-    settings = read_settings(run.settings)
-    network = build_network(settings.network, len(plan.channels), len(plan.classes), plan.size, plan.spacing_mm)
-    state = read_checkpoint(run, checkpoint)["method"]
-    try:
-        network.load_state_dict(_part(state, weights_used(state, weights)))
-    except RuntimeError as error:
-        raise UserError(
-            f"{run.checkpoint(checkpoint)} does not fit the network that {run.settings} and {run.plan} describe. "
-            "Put these files back as training wrote them, or train anew."
-        ) from error
-    return network.to(device).eval(), plan
-
-
-def read_checkpoint(run: RunFolder, checkpoint: str) -> dict[str, Any]:
-    """Everything in a checkpoint: `method` holds the weights, `step` how long they were trained.
-
-    Raises:
-        UserError: There is no such checkpoint, or the file is damaged.
-    """
-    path = run.checkpoint(checkpoint)
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise UserError(
-            f"{path} cannot be read: the file is damaged. Take another checkpoint or train anew."
-        ) from error
-    return content
-
-
-def weights_used(state: Mapping[str, Tensor], wanted: Weights) -> Weights:
-    """`wanted`, or the student where a teacher is wanted but the method has none."""
-    return wanted if any(key.startswith(f"{wanted}.") for key in state) else "student"
-
-
 def predict_scan(
     network: nn.Module, scan: Scan, plan: Plan, device: torch.device = CPU, batch_size: int = BATCH_SIZE
 ) -> np.ndarray:
@@ -137,18 +66,6 @@ def predict_scan(
     """
     image = torch.from_numpy(to_network_grid(scan, plan))
     return to_scan_grid(network_probs(network, image, plan, device, batch_size).numpy(), scan.grid, plan)
-
-
-@torch.inference_mode()
-def network_probs(
-    network: nn.Module, image: Tensor, plan: Plan, device: torch.device = CPU, batch_size: int = BATCH_SIZE
-) -> Tensor:
-    """Probabilities (N, K, *S), on the CPU, of prepared slices or volumes (N, C, *S)."""
-    share = (1 if plan.dimensions == 2 else 8) * (CPU_SHARE if device.type == "cpu" else 1)
-    at_once = max(1, batch_size // share)
-    if plan.fit == "crop":
-        return _by_windows(network, image, plan.size, device, at_once)
-    return torch.cat([network(some.to(device)).float().softmax(dim=1).cpu() for some in torch.split(image, at_once)])
 
 
 def uncertainty_of(probs: np.ndarray) -> np.ndarray:
@@ -221,27 +138,6 @@ def predict_cases(
         if report:
             report(count, len(scans))
     return PredictionSummary(tuple(done), tuple(failed))
-
-
-def _part(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The weights of the sub-module `name`."""
-    return {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
-
-
-def _by_windows(network: nn.Module, image: Tensor, size: tuple[int, ...], device: torch.device, at_once: int) -> Tensor:
-    """Windows of the size the network was trained on, overlapping, whose middle counts most."""
-    probs = sliding_window_inference(
-        image,
-        roi_size=size,
-        sw_batch_size=at_once,
-        predictor=lambda window: network(window).float().softmax(dim=1),
-        overlap=OVERLAP,
-        mode="gaussian",
-        sw_device=device,
-        device=CPU,
-    )
-    assert isinstance(probs, Tensor)  # as it is for a predictor that returns one
-    return probs
 
 
 def _predict_case(

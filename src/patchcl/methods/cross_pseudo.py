@@ -10,9 +10,9 @@ from pydantic import Field
 
 from patchcl.core.batch import StepResult, TrainingBatch
 from patchcl.losses.pseudo_labels import pseudo_labels
+from patchcl.losses.schedules import ramp_up
 from patchcl.losses.supervised import cross_entropy, dice_and_cross_entropy
 from patchcl.methods.base import Method, MethodSettings, Task, total
-from patchcl.networks.ema import ramp_up
 
 
 class CrossPseudoSettings(MethodSettings):

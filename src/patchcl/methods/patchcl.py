@@ -14,9 +14,9 @@ from patchcl.augment.mix import mix, random_boxes
 from patchcl.contrast.patch_contrast import ContrastSettings, Seen
 from patchcl.core.batch import LabeledBatch, StepResult, TrainingBatch
 from patchcl.losses.pseudo_labels import PseudoLabels, accepted_mask, pseudo_labels
+from patchcl.losses.schedules import ramp_up
 from patchcl.losses.supervised import cross_entropy, one_hot
 from patchcl.methods.base import Method, MethodSettings, Task, total
-from patchcl.networks.ema import ramp_up
 
 
 class PatchCLSettings(MethodSettings):

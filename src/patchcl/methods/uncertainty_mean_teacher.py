@@ -12,9 +12,9 @@ from torch import Tensor
 
 from patchcl.core.batch import StepResult, TrainingBatch
 from patchcl.losses.consistency import squared_difference_where
+from patchcl.losses.schedules import ramp_up
 from patchcl.losses.supervised import dice_and_cross_entropy
 from patchcl.methods.base import Method, MethodSettings, Task, total
-from patchcl.networks.ema import ramp_up
 
 
 class UncertaintyMeanTeacherSettings(MethodSettings):

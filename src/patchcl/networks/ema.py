@@ -1,7 +1,6 @@
 """A teacher: a frozen copy of the student that follows it slowly; and the ramps that go with it."""
 
 import copy
-import math
 from typing import TypeVar
 
 import torch
@@ -39,14 +38,3 @@ def warmed_up(decay: float, step: int) -> float:
     SSL4MIS, keeps the first random weights for hundreds of steps.
     """
     return min(decay, (1 + step) / (10 + step))
-
-
-def ramp_up(step: int, length: float) -> float:
-    """Rises from exp(-5) at step 0 to 1 at step `length`. Source: Laine & Aila, https://arxiv.org/abs/1610.02242."""
-    remaining = 1 - min(step / length, 1.0) if length > 0 else 0.0
-    return math.exp(-5 * remaining**2)
-
-
-def linear_ramp(step: int, length: float) -> float:
-    """Rises from 0 at step 0 to 1 at step `length`."""
-    return min(step / length, 1.0) if length > 0 else 1.0

@@ -8,8 +8,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from patchcl.core.errors import UserError
-from patchcl.figures.overlays import DARK, LIGHT, Theme, png
-from patchcl.runs.folder import write_text
+from patchcl.core.files import write_text
+from patchcl.figures.charts import DARK, LIGHT, Theme
+from patchcl.figures.overlays import png
 
 
 def write_page(template: str, content: Mapping[str, object], out: Path) -> None:

@@ -10,34 +10,31 @@ from typing import Any, NamedTuple
 
 from patchcl.config import Settings, read_settings
 from patchcl.core.errors import UserError
+from patchcl.core.settings import Section
 from patchcl.data.dataset import read_dataset
 from patchcl.data.preprocessing.plan import Plan, load_plan
 from patchcl.data.splits import Split, load_split
-from patchcl.evaluation.evaluate import (
-    HEADINGS,
-    MEAN,
-    SHARES,
-    Evaluation,
-    Metric,
-    counted,
-    read_evaluation,
-    shown,
-    summarise,
-)
 from patchcl.evaluation.metrics import EMPTY_POLICY
 from patchcl.evaluation.object_metrics import OBJECT_POLICY
 from patchcl.evaluation.paired import Comparison, compare, in_words, points
-from patchcl.figures.overlays import Panel, health_curves, learning_curves, overlay_grid, patient_chart, png
+from patchcl.evaluation.scores import HEADINGS, MEAN, SHARES, Evaluation, Metric, read_evaluation, summarise
+from patchcl.evaluation.tables import counted, shown
+from patchcl.figures.charts import health_curves, health_terms, learning_curves, patient_chart
+from patchcl.figures.overlays import Panel, overlay_grid, png
 from patchcl.figures.representative_slice import telling_slice
 from patchcl.reports.page import picture_uri, themed, write_page
-from patchcl.reports.report_health import health
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import Row, read_rows
+from patchcl.training.diagnostics import alarms, class_names
 
 HEADLINES = ("test_last", "validation_last", "test_best", "validation_best")
 """Evaluations in the order in which a report prefers them; the last checkpoint is chosen by nobody."""
 ASIDE = ("method", "cache", "training.device", "training.memory_gib")
 """Settings that two runs may differ in and still be compared as methods."""
+
+
+FIGURES = ("accepted", "agreement", "found")
+CALIBRATION = {"ece": "all pixels", "ece_structures": "structures"}
 
 
 class RunFacts(NamedTuple):
@@ -307,3 +304,44 @@ def _facts(of: RunFacts) -> dict[str, str]:
 def _read_json(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return content
+
+
+def health(logs: Mapping[str, Sequence[Row]], settings: Mapping[str, Section]) -> dict[str, Any] | None:
+    """What stands under Health: alarms, and tables of the last validation; None if no run has logged any of it.
+
+    Args:
+        logs: By the name of each run its log.
+        settings: By the name of each run those of its method.
+    """
+    raised = [(name, alarm) for name, rows in logs.items() for alarm in alarms(rows, settings[name])]
+    last = {name: _last(rows) for name, rows in logs.items() if health_terms({name: rows})}
+    if not raised and not last:
+        return None
+    return {"alarms": raised, "classes": _classes(last), "whole": _whole(last)}
+
+
+def _last(rows: Sequence[Row]) -> Row:
+    return next(row for row in reversed(rows) if "validation_dice" in row)
+
+
+def _classes(last: Mapping[str, Row]) -> list[tuple[str, list[tuple[str, list[str]]]]]:
+    """Of every class and run the shares, in per cent."""
+    return [
+        (
+            name,
+            [(run, [_shown(row, f"{figure}_{name}", 100, ".1f") for figure in FIGURES]) for run, row in last.items()],
+        )
+        for name in class_names(list(last.values()))
+    ]
+
+
+def _whole(last: Mapping[str, Row]) -> dict[str, Any]:
+    """Of every run the calibration error, and what its method knows about itself."""
+    own = [name for name in health_terms({"": list(last.values())}) if not name.startswith(("accepted_", "agreement_"))]
+    names = [*CALIBRATION, *(name for name in own if name not in CALIBRATION)]
+    rows = [(run, f"{row['step']:.0f}", [_shown(row, name, 1, ".3g") for name in names]) for run, row in last.items()]
+    return {"columns": [CALIBRATION.get(name, name.replace("_", " ")) for name in names], "rows": rows}
+
+
+def _shown(row: Row, key: str, factor: int, form: str) -> str:
+    return format(factor * row[key], form) if key in row else "–"

@@ -1,12 +1,7 @@
 """Every file of a run has its name here, and every write either happens whole or not at all."""
 
-import json
-import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from threading import get_ident
-from typing import Any
 
 from patchcl.core.errors import UserError
 
@@ -81,27 +76,3 @@ class RunFolder:
         if not path.is_file():
             raise UserError(f"{path} does not exist. Train first, or finish the run with: patchcl resume {self.root}")
         return path
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary neighbour of `path`, then put it in place in one step.
-
-    A reader sees the old file or the new one, never half of one; a failed write leaves the old one alone.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".unfinished-{os.getpid()}-{get_ident()}-{path.name}")
-    try:
-        write(unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path`, whole or not at all."""
-    write_whole(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
-
-
-def write_json(path: Path, content: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
-    """Write `content` to `path` as indented JSON, whole or not at all."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

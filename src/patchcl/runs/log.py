@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from patchcl.core.batch import StepResult
-from patchcl.runs.folder import RunFolder, write_text
+from patchcl.core.files import write_text
+from patchcl.runs.folder import RunFolder
 
 Row = dict[str, float]
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from patchcl.config import Settings, planned, read_settings, settings_yaml
 from patchcl.core.errors import UserError
+from patchcl.core.files import write_json, write_text
 from patchcl.core.seeds import seed_for
 from patchcl.data.dataset import Case, Dataset, read_dataset
 from patchcl.data.duplicates import demand_no_leak
@@ -29,7 +30,7 @@ from patchcl.methods import build_method
 from patchcl.methods.base import Method, Task
 from patchcl.networks import build_network
 from patchcl.networks.unet import UNet
-from patchcl.runs.folder import RunFolder, write_json, write_text
+from patchcl.runs.folder import RunFolder
 from patchcl.runs.provenance import provenance
 from patchcl.training.loop import train
 from patchcl.training.progress import TrainingProgress

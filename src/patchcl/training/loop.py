@@ -12,9 +12,10 @@ from torch.optim.lr_scheduler import PolynomialLR
 
 from patchcl.config import TrainingSettings
 from patchcl.core.batch import TrainingBatch
+from patchcl.core.files import write_whole
 from patchcl.core.seeds import seed_for
 from patchcl.methods.base import Method
-from patchcl.runs.folder import RunFolder, write_whole
+from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import Row, RunLog
 from patchcl.training.diagnostics import alarms, new_alarms
 from patchcl.training.signals import StopRequest

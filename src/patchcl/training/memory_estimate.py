@@ -17,8 +17,8 @@ from patchcl.config import Settings, TrainingSettings
 from patchcl.contrast.patch_contrast import PatchContrast
 from patchcl.core.batch import LabeledBatch, TrainingBatch, UnlabeledBatch
 from patchcl.data.geometry import Grid
-from patchcl.data.preprocessing.cache import prepared_bytes
 from patchcl.data.preprocessing.plan import BATCH, Plan
+from patchcl.data.preprocessing.transforms import prepared_bytes
 from patchcl.methods import build_method
 from patchcl.methods.base import Method, Task
 from patchcl.networks import build_network

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from patchcl.core.batch import IGNORE
 from patchcl.core.parallel import one_by_one
-from patchcl.data.ignored import classes_of
 from patchcl.data.preprocessing.cache import PreparedCase
 from patchcl.data.preprocessing.plan import Plan
+from patchcl.data.scan import classes_of
 from patchcl.figures.overlays import pseudo_mask_strip
-from patchcl.inference.predict import network_probs
+from patchcl.inference.sliding_window import network_probs
 from patchcl.losses.pseudo_labels import pseudo_labels
 from patchcl.methods.base import Method
 from patchcl.runs.folder import RunFolder

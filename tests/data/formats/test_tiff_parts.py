@@ -10,7 +10,7 @@ from PIL import Image
 from patchcl.core.errors import UserError
 from patchcl.data.formats import images as pictures
 from patchcl.data.formats.base import Bands
-from patchcl.data.formats.tiff_parts import _as_file
+from patchcl.data.formats.images import _as_file
 from patchcl.data.scan import image_bands, mask_bands, read_grid, read_image, read_mask
 
 ROWS, COLUMNS = 75, 53

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from patchcl.data.loading.sampling import items_at
+from patchcl.data.loading.loader import items_at
 
 
 @pytest.mark.parametrize(("size", "batch"), [(12, 4), (10, 3), (3, 7), (1, 2)])

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from patchcl.core.errors import UserError
+from patchcl.core.files import write_whole
 from patchcl.data.formats.base import DEFLATE_RATIO, Format, demand_content, library, reading
 from patchcl.data.geometry import Grid, grid_of
-from patchcl.runs.folder import write_whole
 
 KIND = "an NRRD or MetaImage file"
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])

@@ -9,9 +9,9 @@ import nibabel as nib
 import numpy as np
 
 from patchcl.core.errors import UserError
+from patchcl.core.files import write_whole
 from patchcl.data.formats.base import DEFLATE_RATIO, Format, demand_content, reading
 from patchcl.data.geometry import Grid, grid_of
-from patchcl.runs.folder import write_whole
 
 KIND = "a NIfTI image"
 

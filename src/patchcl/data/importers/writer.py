@@ -12,11 +12,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from patchcl.core.errors import UserError
+from patchcl.core.files import write_json
 from patchcl.core.parallel import Report
 from patchcl.data.dataset import IGNORE_LABEL, PATIENT_PATTERN, some
 from patchcl.data.formats import DICOM, mask_ending
 from patchcl.data.scan import read_mask, write_mask
-from patchcl.runs.folder import write_json
 
 Side = Literal["train", "validation", "test"]
 SIDES: tuple[Side, ...] = ("train", "validation", "test")

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from patchcl.core.errors import UserError
-from patchcl.data.ignored import classes_of
 from patchcl.data.preprocessing.cache import PreparedCase
 from patchcl.data.preprocessing.plan import Plan
-from patchcl.data.scan import IGNORED
+from patchcl.data.scan import IGNORED, classes_of
 
 NOTHING_ANNOTATED = (
     "No labeled scan has an annotated pixel left at the size that the network sees. Annotate more, or raise plan.size "

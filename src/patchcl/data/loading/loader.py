@@ -1,7 +1,9 @@
 """The batch of every step, as a pure function of (seed, step, rank): a resumed run needs no saved loader state."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
@@ -11,7 +13,6 @@ from patchcl.augment.intensity import change_intensity
 from patchcl.core.batch import LabeledBatch, TrainingBatch, UnlabeledBatch
 from patchcl.core.seeds import seed_for
 from patchcl.data.loading.image_store import Bank
-from patchcl.data.loading.sampling import items_at
 
 Loaded = tuple[Tensor, Tensor | None]
 
@@ -89,3 +90,22 @@ class Batches:
         weak, _ = warp(image, None, transforms)
         strength = self.augment.strong_intensity
         return UnlabeledBatch(weak, *(change_intensity(weak, strength, generator) for _ in range(self.strong_views)))
+
+
+def items_at(step: int, size: int, batch: int, seed: int, rank: int = 0, ranks: int = 1) -> list[int]:
+    """The `batch` items, out of `size`, that process `rank` of `ranks` sees at `step`.
+
+    All steps and ranks together walk through endless passes over the items, each pass in a fresh order.
+    """
+    start = (step * ranks + rank) * batch
+    return [_item_at(position, size, seed) for position in range(start, start + batch)]
+
+
+def _item_at(position: int, size: int, seed: int) -> int:
+    lap, place = divmod(position, size)
+    return int(_order(size, seed, lap)[place])
+
+
+@lru_cache(maxsize=16)
+def _order(size: int, seed: int, lap: int) -> np.ndarray:
+    return np.random.default_rng([seed, lap]).permutation(size)

@@ -10,13 +10,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy.ndimage import find_objects
 
+from patchcl.core.files import write_json
 from patchcl.core.parallel import Report, in_parallel
 from patchcl.core.settings import Section
 from patchcl.data.dataset import Case, Dataset
 from patchcl.data.formats import tells_by_name
 from patchcl.data.geometry import Grid, demand_same_grid
 from patchcl.data.scan import IGNORED, image_bands, read_grid, read_image, read_mask
-from patchcl.runs.folder import write_json
 
 SAMPLE = 10_000
 """Voxels that are kept of every scan and channel, nnU-Net's number: enough for percentiles."""

@@ -15,11 +15,11 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from patchcl.core.errors import UserError
+from patchcl.core.files import write_text
 from patchcl.core.parallel import Report
 from patchcl.core.settings import Section
 from patchcl.data.dataset import Dataset
 from patchcl.data.preprocessing.fingerprint import ClassFacts, Fingerprint, ScanFacts, take_fingerprint
-from patchcl.runs.folder import write_text
 
 THICK = 3.0
 """Slices this many times thicker than pixels are wide are looked at one by one."""

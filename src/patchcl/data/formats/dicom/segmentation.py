@@ -13,13 +13,24 @@ import numpy as np
 
 from patchcl import __version__
 from patchcl.core.errors import UserError
+from patchcl.core.files import write_whole
 from patchcl.data.formats.base import Format, reading
 from patchcl.data.formats.dicom.frames import KIND, LPS_TO_RAS, Frame, field, frames_of, need_pydicom, read_header
-from patchcl.data.formats.dicom.series import ENDINGS, SEGMENTATIONS, Series, chosen_series, read_pixels, read_stack
+from patchcl.data.formats.dicom.series import (
+    ENDINGS,
+    SAME_MM,
+    SEGMENTATIONS,
+    Series,
+    Stack,
+    chosen_series,
+    demand_one_plane,
+    depth,
+    grid_between,
+    read_pixels,
+    read_stack,
+)
 from patchcl.data.formats.dicom.series import read_grid as read_image_grid
-from patchcl.data.formats.dicom.stack import SAME_MM, Stack, demand_one_plane, depth, grid_between
 from patchcl.data.geometry import GRID_TOLERANCE, Grid
-from patchcl.runs.folder import write_whole
 
 IDENTITY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),

@@ -5,7 +5,9 @@ their plane, whatever files are called. The distance between slices is that betw
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,14 +15,37 @@ import numpy as np
 
 from patchcl.core.errors import UserError
 from patchcl.data.formats.base import Format, reading
-from patchcl.data.formats.dicom.frames import KIND, Frame, frames_of, is_dicom, need_pydicom, read_content, read_header
-from patchcl.data.formats.dicom.stack import Stack, stacked
-from patchcl.data.geometry import Grid
+from patchcl.data.formats.dicom.frames import (
+    KIND,
+    LPS_TO_RAS,
+    Frame,
+    frames_of,
+    is_dicom,
+    need_pydicom,
+    read_content,
+    read_header,
+)
+from patchcl.data.geometry import GRID_TOLERANCE, Grid, grid_of
 
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 """UIDs of DICOM-SEG: segments one by one, and a map of labels."""
 ENDINGS = (".dcm",)
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+
+
+SAME_MM = 1e-3
+"""Frames that lie closer than this are at one position."""
+SAME_DIRECTION = 1e-3
+"""Largest difference between the components of two directions that still count as one."""
+TILT_DEGREES = 0.1
+"""A stack that leans less than this is upright; positions are rounded in many files."""
+
+
+class Stack(NamedTuple):
+    """Frames that make one image, the lowest along the normal of the slices first."""
+
+    frames: tuple[Frame, ...]
+    grid: Grid  # (columns, rows, slices); (columns, rows) for a projection
 
 
 class Series(NamedTuple):
@@ -300,6 +325,152 @@ def _demand_decoder(content: Any, path: Path) -> None:  # noqa: ANN401 - a pydic
     raise UserError(
         f"{path} is compressed as {syntax.name}, and nothing that reads it is installed: pip install {plugin}"
     )
+
+
+def stacked(frames: Sequence[Frame], where: Path) -> Stack:
+    """The image that `frames` make; `where` is the series, for messages.
+
+    A single frame without a position, such as an X-ray, is a picture of two axes.
+
+    Raises:
+        UserError: Slices are missing, repeated, uneven, tilted, or of several sizes or directions.
+    """
+    if len(frames) == 1 and (frames[0].position is None or frames[0].directions is None):
+        return Stack(tuple(frames), _flat_grid(frames[0]))
+    demand_one_plane(frames, where)
+    ordered = sorted(frames, key=depth)
+    _demand_single(ordered, where)
+    grid = grid_between(ordered[0], ordered[-1], len(ordered), where)
+    if len(ordered) > 1:
+        _demand_even(ordered, grid, where)
+        _demand_upright(ordered, where)
+    return Stack(tuple(ordered), grid)
+
+
+def depth(frame: Frame) -> float:
+    """How far along the normal of its plane a frame lies, mm."""
+    _, position, normal = _plane(frame)
+    return float(position @ normal)
+
+
+def grid_between(first: Frame, last: Frame, count: int, where: Path) -> Grid:
+    """The grid of `count` slices from the frame `first` to the frame `last`."""
+    directions, position, normal = _plane(first)
+    step = (_plane(last)[1] - position) / (count - 1) if count > 1 else normal * first.depth_mm
+    affine = np.eye(4)
+    affine[:3] = np.column_stack([*directions * np.array([first.spacing_mm]).T, step, position])
+    return grid_of(where, (*first.size, count), LPS_TO_RAS @ affine)
+
+
+def demand_one_plane(frames: Sequence[Frame], where: Path) -> None:
+    """Refuse frames that do not say where they lie, or differ in size, direction or spacing.
+
+    Raises:
+        UserError: Names a frame of each kind.
+    """
+    first = frames[0]
+    for frame in frames:
+        if frame.position is None or frame.directions is None:
+            raise UserError(
+                f"{where}: {frame.name} has no ImagePositionPatient or no ImageOrientationPatient, so its place among "
+                f"{len(frames)} slices is unknown. Export the series again with its geometry, or put every picture "
+                "into a folder of its own."
+            )
+        if frame.size != first.size:
+            raise _differ(where, first, frame, "size", *(f"{f.size[0]} × {f.size[1]}" for f in (first, frame)))
+        if np.abs(frame.directions - _plane(first)[0]).max() > SAME_DIRECTION:
+            raise _differ(
+                where, first, frame, "direction", *(np.round(_plane(f)[0], 3).tolist() for f in (first, frame))
+            )
+        if not np.allclose(frame.spacing_mm, first.spacing_mm, rtol=SAME_DIRECTION):
+            raise _differ(where, first, frame, "pixel spacing", first.spacing_mm, frame.spacing_mm)
+
+
+def _plane(frame: Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Directions (2, 3), position (3,) and normal (3,) of a frame that has them."""
+    if frame.directions is None or frame.position is None:
+        raise ValueError(f"{frame.name} has no position")
+    return frame.directions, frame.position, np.cross(*frame.directions)
+
+
+def _flat_grid(frame: Frame) -> Grid:
+    affine = LPS_TO_RAS @ np.diag([*frame.spacing_mm, 1.0, 1.0])
+    return grid_of(frame.path, frame.size, affine)
+
+
+def _differ(where: Path, first: Frame, other: Frame, what: str, *values: object) -> UserError:
+    return UserError(
+        f"{where} holds slices of more than one {what}: {first.name} has {values[0]}, {other.name} has {values[1]}. "
+        "One image has one. Move those that do not belong to it, such as a localiser, to a folder of their own."
+    )
+
+
+def _demand_single(ordered: Sequence[Frame], where: Path) -> None:
+    """Refuse two frames at one position."""
+    twins = [(low, high) for low, high in pairwise(ordered) if depth(high) - depth(low) < SAME_MM]
+    if not twins:
+        return
+    low, high = twins[0]
+    if (low.instance, low.place) == (high.instance, high.place):
+        raise UserError(f"{where}: {low.name} and {high.name} are copies of one image. Remove one of them.")
+    repeats = _repeats(ordered)
+    if len(set(repeats)) == 1:
+        raise UserError(
+            f"{where} holds {repeats[0]} images at each of {len(repeats)} positions (time points, echoes or "
+            "b-values?), and one was expected. Move the images of one of them to a folder of their own."
+        )
+    more = f" ({len(twins) - 1} more do so too)" if len(twins) > 1 else ""
+    raise UserError(
+        f"{where}: {low.name} and {high.name} lie at the same position{more}, and one slice was expected there. "
+        "Move what does not belong to the image to a folder of its own."
+    )
+
+
+def _repeats(ordered: Sequence[Frame]) -> list[int]:
+    """How many frames lie at each position."""
+    places = np.cumsum([0.0, *(depth(high) - depth(low) >= SAME_MM for low, high in pairwise(ordered))])
+    return list(Counter(places.tolist()).values())
+
+
+def _demand_even(ordered: Sequence[Frame], grid: Grid, where: Path) -> None:
+    """Refuse slices that are missing or lie at uneven distances."""
+    depths = np.array([depth(frame) for frame in ordered])
+    even = np.linspace(depths[0], depths[-1], len(depths))
+    gaps = np.diff(depths)
+    if np.abs(depths - even).max() <= GRID_TOLERANCE * gaps.mean():
+        return
+    usual, widest = float(np.median(gaps)), int(gaps.argmax())
+    missing = sum(int(np.rint(gap / usual)) - 1 for gap in gaps if gap > 1.5 * usual)
+    place = f"{gaps[widest]:.4g} mm from {ordered[widest].name} to {ordered[widest + 1].name}"
+    if missing and np.allclose(gaps / usual, np.rint(gaps / usual), atol=2 * GRID_TOLERANCE):
+        raise UserError(
+            f"{where}: {missing} slice{'s are' if missing > 1 else ' is'} missing: it is {place}, and {usual:.4g} mm "
+            "elsewhere. Copy or export the series again, with all its files."
+        )
+    raise UserError(
+        f"{where} has slices at uneven distances: {gaps.min():.4g} mm at the least, and {place}. "
+        "patchcl needs even ones: resample the series, or keep the part that is even."
+    )
+
+
+def _demand_upright(ordered: Sequence[Frame], where: Path) -> None:
+    """Refuse a stack whose slices move sideways from one to the next, as under a tilted gantry."""
+    positions = np.stack([_plane(frame)[1] for frame in ordered]) - _plane(ordered[0])[1]
+    normal = _plane(ordered[0])[2]
+    sideways = positions - np.outer(positions @ normal, normal)
+    limit = GRID_TOLERANCE * min(ordered[0].spacing_mm)
+    angle = float(np.degrees(np.arctan2(np.linalg.norm(sideways[-1]), positions[-1] @ normal)))
+    if angle > TILT_DEGREES and np.linalg.norm(sideways[-1]) > limit:
+        raise UserError(
+            f"{where} is tilted: its slices lean by {angle:.2f}° (a tilted gantry), so its voxels are no boxes. "
+            "Resample it to an upright grid first, for example with dcm2niix."
+        )
+    stray = np.linalg.norm(sideways - np.outer(np.linspace(0, 1, len(ordered)), sideways[-1]), axis=1)
+    if stray.max() > limit:
+        raise UserError(
+            f"{where}: {ordered[int(stray.argmax())].name} lies {stray.max():.3g} mm beside the line of the other "
+            "slices. Resample the series to an upright grid, or keep the part that is straight."
+        )
 
 
 FORMAT = Format("DICOM", ENDINGS, read_grid, read_values, write_like, count_channels=count_channels)

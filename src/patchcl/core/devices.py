@@ -1,0 +1,23 @@
+"""Where to compute."""
+
+from typing import Literal
+
+import torch
+
+from patchcl.core.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+def best_device(name: Literal["auto", "cpu", "cuda", "mps"] = "auto") -> torch.device:
+    """The device called `name`; the fastest one here for `auto`.
+
+    Raises:
+        UserError: There is no such device here.
+    """
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(device for device, available in here.items() if available))
+    if not here[name]:
+        raise UserError(f"torch finds no {name} device here. Use --device auto or cpu.")
+    return torch.device(name)

@@ -1,0 +1,158 @@
+"""What an evaluation is: scores of patients and structures, their means, and the files that hold them."""
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from patchcl.core.errors import UserError
+from patchcl.core.files import write_json, write_text
+from patchcl.core.settings import Section
+from patchcl.evaluation.intervals import patient_means
+from patchcl.evaluation.metrics import EMPTY_POLICY
+
+Metric = Literal["dice", "jaccard", "hd95_mm", "asd_mm", "object_f1", "object_dice", "object_hausdorff_mm"]
+
+
+METRICS: tuple[Metric, ...] = ("dice", "jaccard", "hd95_mm", "asd_mm")
+
+
+OBJECT_METRICS: tuple[Metric, ...] = ("object_f1", "object_dice", "object_hausdorff_mm")
+"""What is known besides of an evaluation that was asked for single objects."""
+
+
+SHARES: tuple[Metric, ...] = ("dice", "jaccard", "object_f1", "object_dice")
+"""Metrics from 0 to 1, of which more is better; all others are distances."""
+
+
+HEADINGS: dict[Metric, str] = {
+    "dice": "Dice %",
+    "jaccard": "Jaccard %",
+    "hd95_mm": "95HD {unit}",
+    "asd_mm": "ASD {unit}",
+    "object_f1": "object F1 %",
+    "object_dice": "object Dice %",
+    "object_hausdorff_mm": "Hausdorff {unit}",
+}
+
+
+Side = Literal["test", "validation"]
+
+
+IGNORED_VOXELS = "ignored_voxels"
+"""How many voxels of all masks nobody annotated, in the provenance of scores that leave some out."""
+
+
+MEAN = "mean"
+"""The row of a table that averages all structures."""
+
+
+class Score(Section):
+    """How well one structure was found in one scan. Distances are in voxels where the evaluation says so."""
+
+    patient: str
+    case: str
+    structure: str
+    dice: float
+    jaccard: float
+    hd95_mm: float
+    asd_mm: float
+    object_f1: float | None = None
+    object_dice: float | None = None
+    object_hausdorff_mm: float | None = None
+
+
+class PooledObjects(Section):
+    """How well the objects of one structure were found in all scans together, as the GlaS challenge counts."""
+
+    object_f1: float
+    object_dice: float
+    object_hausdorff_mm: float
+
+
+class Evaluation(Section):
+    """Every score of a set of predictions, and where the predictions came from."""
+
+    name: str
+    structures: tuple[str, ...]
+    unit: Literal["mm", "voxels"]  # of distances; voxels where every spacing is exactly 1, which means it was lost
+    scores: tuple[Score, ...]
+    provenance: dict[str, str | int | None]
+    pooled: dict[str, PooledObjects] = Field(default_factory=dict)  # by structure; nothing unless it was asked for
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """All that was measured."""
+        return METRICS + OBJECT_METRICS * bool(self.pooled)
+
+    @property
+    def patients(self) -> tuple[str, ...]:
+        """Every patient once."""
+        return tuple(dict.fromkeys(score.patient for score in self.scores))
+
+    def by_patient(self, metric: Metric, structure: str = MEAN) -> dict[str, float]:
+        """One figure per patient: the mean of the scans, and of all structures unless one is named."""
+        rows = [score for score in self.scores if structure in (MEAN, score.structure)]
+        return patient_means([getattr(row, metric) for row in rows], [row.patient for row in rows])
+
+
+class Spread(NamedTuple):
+    """Mean and standard deviation over patients; the latter is NaN for a single one."""
+
+    mean: float
+    std: float
+
+
+def summarise(evaluation: Evaluation, metric: Metric, structure: str = MEAN) -> Spread:
+    """The figure of the table: the mean over patients, and how much they differ."""
+    values = list(evaluation.by_patient(metric, structure).values())
+    return Spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else math.nan)
+
+
+def write_evaluation(evaluation: Evaluation, stem: Path) -> None:
+    """Keep the scores as STEM.csv, one line per scan and structure, and with their summary as STEM.json."""
+    table = io.StringIO()
+    fields = [field for field in Score.model_fields if evaluation.pooled or field not in OBJECT_METRICS]
+    writer = csv.DictWriter(table, fields, lineterminator="\n")
+    writer.writerow({field: field.replace("_mm", f"_{evaluation.unit}") for field in fields})
+    scores = [score.model_dump(mode="json", include=set(fields)) for score in evaluation.scores]
+    writer.writerows(scores)
+    write_text(stem.with_name(f"{stem.name}.csv"), table.getvalue())
+    unused = set() if evaluation.pooled else {"pooled"}
+    content = evaluation.model_dump(mode="json", exclude={"scores"} | unused)
+    write_json(stem.with_name(f"{stem.name}.json"), {"summary": _summary(evaluation), **content, "scores": scores})
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """The scores that `write_evaluation` kept in the .json file `path`.
+
+    Raises:
+        UserError: The file is missing or holds something else.
+    """
+    try:
+        return Evaluation.model_validate(_without_summary(path))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as scores. Make it anew with: patchcl evaluate") from error
+
+
+def _summary(evaluation: Evaluation) -> dict[str, Any]:
+    rows: dict[str, Any] = {
+        structure: {metric: _plain(summarise(evaluation, metric, structure)) for metric in evaluation.metrics}
+        for structure in (*evaluation.structures, MEAN)
+    }
+    return {"patients": len(evaluation.patients), "structures": rows, "empty_policy": EMPTY_POLICY}
+
+
+def _plain(spread: Spread) -> dict[str, float | None]:
+    """For JSON, which knows no NaN."""
+    return {"mean": spread.mean, "std": None if math.isnan(spread.std) else spread.std}
+
+
+def _without_summary(path: Path) -> Any:  # noqa: ANN401 - checked by the caller
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return {key: value for key, value in content.items() if key != "summary"}
