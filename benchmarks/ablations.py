@@ -75,7 +75,7 @@ PARTS = {
     "ψ 256": ("method.contrast.negatives=256",),
     "τ 0.1": ("method.contrast.temperature=0.1",),
     "τ 0.5": ("method.contrast.temperature=0.5",),
-    "patch side 1/2": ("method.contrast.patch_share=0.5",),
+    "patch side 1/2": ("method.contrast.patch_fraction=0.5",),
     "instance norm": ("network.norm=instance",),
     "group norm": ("network.norm=group",),
     "supervised, instance norm": ("method.name=supervised", "network.norm=instance"),
@@ -89,15 +89,15 @@ RECIPE = {
     "λ 4": ("method.contrast.spread_weight=4",),
     "sampler uniform": ("method.contrast.sampler=uniform",),
     "no consistency": ("method.consistency_weight=0",),
-    "boxes of unlabeled images": ("method.paste_chance=0",),
-    "a box in every other image": ("method.mix_chance=0.5",),
+    "boxes of unlabeled images": ("method.labeled_mix_probability=0",),
+    "a box in every other image": ("method.mix_probability=0.5",),
 }
 ABLATIONS = {
     "parts": Ablation(
         reference="+ PLG",
         base=(
             *("method.contrast.weight=0.1", "method.contrast.weight_left=1", "method.contrast.spread_weight=4"),
-            *("method.mix_chance=0.5", "method.paste_chance=0"),
+            *("method.mix_probability=0.5", "method.labeled_mix_probability=0"),
         ),
         labeled=7,
         steps=500,
@@ -144,7 +144,7 @@ def generated(runs: Path, seed: int) -> tuple[str, Path, tuple[str, ...]]:
     data = runs / "data" / f"seed_{seed}"
     if not (data / "dataset.json").is_file():
         write_cardiac(data, labeled=15, unlabeled=24, test=1, seed=1000 + seed)
-    return "generated", data, ("split.labeled=3", "split.validation_share=0.8", f"split.seed={seed}")
+    return "generated", data, ("split.labeled=3", "split.validation_fraction=0.8", f"split.seed={seed}")
 
 
 def acdc(data: Path, ablation: Ablation) -> tuple[str, Path, tuple[str, ...]]:

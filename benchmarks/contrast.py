@@ -139,10 +139,10 @@ def alternate(ways: Mapping[str, Call], device: torch.device, seconds: float, wa
     return rounds
 
 
-def milliseconds(call: Call, device: torch.device, least: float = 0.1) -> float:
+def milliseconds(call: Call, device: torch.device, minimum: float = 0.1) -> float:
     """One call, from as many without a pause as take `least` seconds."""
     clock, count, seconds = clock_of(device), 1, 0.0
-    while seconds < least:
+    while seconds < minimum:
         count = 2 * count if seconds else 1
         wait_for(device)
         started = clock()
@@ -197,7 +197,7 @@ def sampling(device: torch.device) -> dict[str, Call]:
     weak, strong = image.to(device), (image + 0.05).to(device)
     probs = torch.softmax(4 * F.one_hot(mask, CLASSES) + torch.rand(*mask.shape, CLASSES), dim=3).movedim(3, 1)
     probs = probs.contiguous().to(device)
-    sampler = PatchSampler("entropy", CLASSES, PER_CLASS, least=0.5).to(device)
+    sampler = PatchSampler("entropy", CLASSES, PER_CLASS, minimum=0.5).to(device)
 
     def ours() -> tuple[Tensor, Tensor]:
         chosen = sampler(patch_grid(weak, probs, (side, side), "confidence"), (side, side))
@@ -286,7 +286,7 @@ def training_step(scale: Scale, settings: ContrastSettings, device: torch.device
     torch.manual_seed(0)
     network = NetworkSettings(features=scale.features)
     task = Task(lambda: build_network(network, 1, CLASSES, (scale.side,) * 2), CLASSES, (scale.side, scale.side), STEPS)
-    method = build_method(PatchCLSettings(warm_up_share=0, contrast=settings), task).to(device).train()
+    method = build_method(PatchCLSettings(warm_up_fraction=0, contrast=settings), task).to(device).train()
     optimizer = build_optimizer(method, TrainingSettings())
     image, mask = (part.to(device) for part in hearts(2 * scale.images, scale.side))
     weak, strong = image[scale.images :], (image[scale.images :] + 0.05).clamp(0, 1)
@@ -366,7 +366,7 @@ def loss_table(lengths: Mapping[str, Rounds]) -> str:
 def steps_table(scales: Mapping[str, Rounds]) -> str:
     """The share of contrast by scale."""
     rows = [
-        [scale, way, shown(times), f"{times['peak_mb']:.0f}", share(ways[OFF], times)]
+        [scale, way, shown(times), f"{times['peak_mb']:.0f}", fraction(ways[OFF], times)]
         for scale, ways in scales.items()
         for way, times in ways.items()
     ]
@@ -389,7 +389,7 @@ def ratio(slow: Mapping[str, Any], fast: Mapping[str, Any]) -> str:
     return "" if slow is fast else spread([a / b for a, b in zip(slow["ms"], fast["ms"], strict=True)], figure)
 
 
-def share(without: Mapping[str, Any], whole: Mapping[str, Any]) -> str:
+def fraction(without: Mapping[str, Any], whole: Mapping[str, Any]) -> str:
     """How much of the second is not in the first."""
     parts = [1 - a / b for a, b in zip(without["ms"], whole["ms"], strict=True)]
     return "" if without is whole else spread(parts, "{:.1%}".format)

@@ -130,7 +130,7 @@ def patches_of(case: PreparedCase, classes: int, side: tuple[int, ...]) -> Shown
     """Patches of one scan."""
     image, mask = (torch.from_numpy(np.load(str(path))) for path in (case.image, case.mask))
     probs = one_hot(mask.long(), classes)
-    sampler = PatchSampler("uniform", classes, PER_CASE, least=0.5)
+    sampler = PatchSampler("uniform", classes, PER_CASE, minimum=0.5)
     return Shown(image.float(), probs, sampler(patch_grid(image.float(), probs, side, "confidence"), side), side)
 
 

@@ -177,14 +177,14 @@ def read(files: Sound) -> None:
     """
     if files.image is not None:
         grid, scan = read_grid(files.image), read_image([files.image])
-        _demand(np.isfinite(grid.affine).all() and np.isfinite(grid.spacing_mm).all(), "the grid is not finite")
-        _demand(scan.voxels.shape[1:] == grid.shape == scan.grid.shape, "the shape is not what the header claims")
-        _demand(bool(np.isfinite(scan.voxels).all()), "voxels are not finite")
+        _require(np.isfinite(grid.affine).all() and np.isfinite(grid.spacing_mm).all(), "the grid is not finite")
+        _require(scan.voxels.shape[1:] == grid.shape == scan.grid.shape, "the shape is not what the header claims")
+        _require(bool(np.isfinite(scan.voxels).all()), "voxels are not finite")
     if files.mask is not None:
         grid = read_grid(files.scan or files.mask)
         mask = read_mask(files.mask, files.classes, grid if files.scan else None)
-        _demand(mask.shape == grid.shape, "the shape is not what the header claims")
-        _demand(int(mask.max()) < len(files.classes), "the mask holds what is no class")
+        _require(mask.shape == grid.shape, "the shape is not what the header claims")
+        _require(int(mask.max()) < len(files.classes), "the mask holds what is no class")
 
 
 def checksums_hold(path: Path) -> bool:
@@ -436,7 +436,7 @@ def _version(name: str) -> str:
     return version(name)
 
 
-def _demand(true: object, otherwise: str) -> None:
+def _require(true: object, otherwise: str) -> None:
     if not true:
         raise ValueError(otherwise)
 

@@ -89,9 +89,9 @@ def mined(own: Tensor, own_class: Gaussian, rows: Tensor, other_class: Gaussian)
     kept = samples[order][: len(members)]
     disqualified = squared_distance(kept, positive[0], to_positive) > distance.min()
     for _ in range(int(disqualified.sum())):
-        share = np.random.uniform(0.3, 0.7)
+        fraction = np.random.uniform(0.3, 0.7)
         first, second = random.choices(kept, k=2)
-        kept = np.vstack([share * first + (1 - share) * second, kept])
+        kept = np.vstack([fraction * first + (1 - fraction) * second, kept])
     return gaussian(F.normalize(torch.from_numpy(kept).to(own.dtype), dim=1))
 
 

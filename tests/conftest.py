@@ -13,7 +13,7 @@ from rich.console import Console
 
 from patchcl.config import load_settings
 from patchcl.core.batch import LabeledBatch, TrainingBatch, UnlabeledBatch
-from patchcl.core.parallel import give_memory_back
+from patchcl.core.parallel import release_memory
 from patchcl.demo.phantom import write_cardiac
 from patchcl.methods import Task
 from patchcl.networks import NetworkSettings, build_network
@@ -30,7 +30,7 @@ def cardiac(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def still_memory() -> Iterator[None]:
     """Nothing that tests before left behind goes back to the system while this one looks at its memory."""
     gc.collect()
-    give_memory_back()
+    release_memory()
     gc.disable()
     yield
     gc.enable()

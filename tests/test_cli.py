@@ -15,7 +15,7 @@ from PIL import Image
 
 from patchcl import cli
 from patchcl.methods import method_names
-from patchcl.training import memory_estimate as outlook
+from patchcl.training import memory_estimate as estimate
 
 PATCHCL = [sys.executable, "-c", "from patchcl.cli import main; main()"]
 
@@ -102,15 +102,15 @@ def test_a_plan_is_written_shown_and_trained_by(patchcl, cardiac, tmp_path, tiny
     code, said = patchcl("check", cardiac, "--set", "plan.size=[32, 32]", "--plan-out", plan)
     assert code == 0
     assert all(word in said for word in ("On this machine", "enough for a batch of", f"--plan {plan}"))
-    changed = as_options((*tiny[1:], "plan.restore=nearest"))
+    changed = as_options((*tiny[1:], "plan.output_interpolation=nearest"))
     code, said = patchcl("train", cardiac, "-o", run, "--plan", plan, *changed)
     assert code == 0, said
     fixed, used = (yaml.safe_load(path.read_text(encoding="utf-8")) for path in (plan, run / "plan.yaml"))
-    assert used["reasons"].pop("restore") == used["reasons"].pop("fit") == "set by the user."
+    assert used["reasons"].pop("output_interpolation") == used["reasons"].pop("fit") == "set by the user."
     assert fixed["reasons"].pop("fit")
     batch = dict.fromkeys(("labeled_per_batch", "unlabeled_per_batch"))
     assert {fixed["reasons"].pop(key) for key in batch} == {"the default, and it fits."}
-    assert used == fixed | {"restore": "nearest"} | batch
+    assert used == fixed | {"output_interpolation": "nearest"} | batch
 
 
 def test_the_batch_for_a_small_machine_goes_from_check_by_the_plan_into_training(
@@ -120,7 +120,7 @@ def test_the_batch_for_a_small_machine_goes_from_check_by_the_plan_into_training
     few = as_options([part for part in tiny if "per_batch" not in part])
     batches = []
     for gib in (0.004, 0.02):
-        monkeypatch.setattr(outlook, "_total_memory", {"cpu": gib * 2**30}.get)
+        monkeypatch.setattr(estimate, "_total_memory", {"cpu": gib * 2**30}.get)
         plan = tmp_path / f"{gib}.yaml"
         code, said = patchcl("check", cardiac, *few, "--plan-out", plan)
         assert code == 0, said

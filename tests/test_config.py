@@ -55,12 +55,12 @@ def test_an_override_is_read_as_yaml(override, section, key, value):
     ("text", "overrides", "expected"),
     [
         ("method: supervised", [], SupervisedSettings()),
-        ("method: {name: mean_teacher, ramp_share: 0.5}", [], MeanTeacherSettings(ramp_share=0.5)),
+        ("method: {name: mean_teacher, ramp_fraction: 0.5}", [], MeanTeacherSettings(ramp_fraction=0.5)),
         ("method: {teacher_decay: 0.5}", [], PatchCLSettings(teacher_decay=0.5)),
         ("method: patchcl", ["method.name=supervised"], SupervisedSettings()),
         ("method: supervised", ["method.teacher_decay=0.5"], SupervisedSettings(teacher_decay=0.5)),
-        ("", ["method=mean_teacher", "method.ramp_share=0"], MeanTeacherSettings(ramp_share=0)),
-        ("method:", ["method.contrast.memory_least=5"], PatchCLSettings(contrast={"memory_least": 5})),
+        ("", ["method=mean_teacher", "method.ramp_fraction=0"], MeanTeacherSettings(ramp_fraction=0)),
+        ("method:", ["method.contrast.memory_min_size=5"], PatchCLSettings(contrast={"memory_min_size": 5})),
     ],
 )
 def test_a_method_can_be_named_in_short_and_its_settings_follow_its_name(written, text, overrides, expected):
@@ -89,9 +89,9 @@ def test_what_is_written_is_read_again_with_every_default_spelled_out(tmp_path):
         ("training.qqqq=4", "training.qqqq is not a setting."),
         ("method.contrast.overlp=4", "method.contrast.overlp is not a setting. Did you mean overlap?"),
         ("method.patchcl=4", "method.patchcl is not a setting."),
-        ("patchcl.memory_least=4", "patchcl is not a setting."),
+        ("patchcl.memory_min_size=4", "patchcl is not a setting."),
         ("method.name=unet", "method.name is 'unet'; choose one of bcp, cross_pseudo, "),
-        ("method.contrast.memory_least=1", "method.contrast.memory_least is 1: Input should be greater than 1."),
+        ("method.contrast.memory_min_size=1", "method.contrast.memory_min_size is 1: Input should be greater than 1."),
         ("method=5", "method is 5"),
         ("training=5", "training is 5"),
         ("training.steps=0", "training.steps is 0: Input should be greater than 0."),
@@ -119,12 +119,12 @@ def test_group_norm_is_refused_where_channels_do_not_make_groups():
 
 
 def test_all_wrong_settings_are_told_at_once_with_their_file(written):
-    file = written("training: {steps: 0, stepz: 1}\nmethod: {name: supervised, ramp_share: 0.5}\n")
+    file = written("training: {steps: 0, stepz: 1}\nmethod: {name: supervised, ramp_fraction: 0.5}\n")
     with pytest.raises(UserError) as error:
         load_settings(file)
     first, *lines = str(error.value).splitlines()
     assert first == f"In {file}:"
-    assert {line.split()[0] for line in lines} == {"training.steps", "training.stepz", "method.ramp_share"}
+    assert {line.split()[0] for line in lines} == {"training.steps", "training.stepz", "method.ramp_fraction"}
 
 
 @pytest.mark.parametrize("override", ["training.steps", "=4", "training.steps=[", "training.steps.x=4", "data.x=4"])
@@ -181,7 +181,7 @@ def plan(tmp_path):
         normalise="percentile",
         channels=("MRI",),
         classes=("0", "A"),
-        patch_share=0.2,
+        patch_fraction=0.2,
         labeled_per_batch=3,
         unlabeled_per_batch=2,
     )
@@ -213,22 +213,22 @@ def test_the_batch_of_a_plan_file_stands_unless_it_is_set(tmp_path, written, pla
     [
         ([], None),
         (["method.contrast.weight=0.2"], None),
-        (["method.contrast.patch_share=0.25"], 0.25),
-        (["method=fixmatch", "method.contrast.patch_share=0.5"], 0.5),
-        (["method.contrast.patch_share=0.5", "plan.patch_share=0.3"], 0.3),
+        (["method.contrast.patch_fraction=0.25"], 0.25),
+        (["method=fixmatch", "method.contrast.patch_fraction=0.5"], 0.5),
+        (["method.contrast.patch_fraction=0.5", "plan.patch_fraction=0.3"], 0.3),
         (["method=supervised"], None),
     ],
 )
 def test_patches_that_the_user_has_set_are_those_of_the_plan(overrides, expected):
-    assert load_settings(overrides=overrides).plan.patch_share == expected
+    assert load_settings(overrides=overrides).plan.patch_fraction == expected
 
 
 def test_the_patches_of_the_plan_are_those_of_the_method(plan):
     settings = load_settings(overrides=["method.contrast.weight=0.3"])
     contrast = planned(settings, plan).method.contrast
-    assert contrast == settings.method.contrast.model_copy(update={"patch_share": 0.2})
+    assert contrast == settings.method.contrast.model_copy(update={"patch_fraction": 0.2})
     assert planned(settings, plan).training == settings.training
-    assert planned(settings, plan.model_copy(update={"patch_share": None})) == settings
+    assert planned(settings, plan.model_copy(update={"patch_fraction": None})) == settings
     supervised = load_settings(overrides=["method=supervised"])
     assert planned(supervised, plan) == supervised
 

@@ -86,11 +86,11 @@ def check(
     """Say what the tool understood of a data folder, how it would train on it, and what is wrong with it."""
     from patchcl.config import planned
     from patchcl.data.check import check_data, render
-    from patchcl.data.importers.registry import demand_ours
+    from patchcl.data.importers.registry import require_ours
     from patchcl.data.preprocessing.plan import save_plan
-    from patchcl.training.memory_estimate import foresee, outlook_table, with_batch
+    from patchcl.training.memory_estimate import estimate_memory, memory_table, with_batch
 
-    demand_ours(data)
+    require_ours(data)
     chosen = _settings(config, settings, labeled=labeled, split=split, plan=plan)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("Reading scans", total=None)
@@ -100,10 +100,10 @@ def check(
         raise UserError(f"{data} has {len(found.problems)} problem(s), listed above. Mend them before training.")
     if found.plan is not None:
         chosen = planned(chosen, found.plan)
-        outlook = foresee(chosen, found.plan, found.grids)
-        console.print(outlook_table(chosen, outlook))
+        estimate = estimate_memory(chosen, found.plan, found.grids)
+        console.print(memory_table(chosen, estimate))
         if plan_out is not None:
-            save_plan(plan_out, with_batch(found.plan, outlook))
+            save_plan(plan_out, with_batch(found.plan, estimate))
             line = f"Plan: {plan_out}. Next: patchcl train {data} --plan {plan_out}"
             console.print(line, markup=False, soft_wrap=True)
 
@@ -124,10 +124,10 @@ def train(
     precision: Annotated[Literal["32-true", "bf16-mixed"] | None, typer.Option(help="Of the arithmetic.")] = None,
 ) -> None:
     """Train on a data folder. Scans without a mask are learned from as well, unless --method supervised."""
-    from patchcl.data.importers.registry import demand_ours
+    from patchcl.data.importers.registry import require_ours
     from patchcl.training.experiment import start
 
-    demand_ours(data)
+    require_ours(data)
     chosen = _settings(config, settings, method, labeled, split, steps, seed, device, precision, plan)
     _finish(start(data, out, chosen, console))
 
@@ -178,7 +178,7 @@ def predict(
             output=output,
             series=series,
             device=best_device(device),
-            report=lambda done, of: bar.update(task, completed=done, total=of),
+            on_progress=lambda done, of: bar.update(task, completed=done, total=of),
         )
     console.print(f"Segmented {len(summary.done)} scan(s) into [bold]{escape(str(out))}[/bold]", highlight=False)
     for _, message in summary.failed:
@@ -244,14 +244,14 @@ def compare(
     """Train many methods with several seeds and amounts of masks, and compare them in a table and on a page."""
     from patchcl.comparison.comparison import compare_methods, show_comparison
     from patchcl.comparison.spec import ask
-    from patchcl.data.importers.registry import demand_ours
+    from patchcl.data.importers.registry import require_ours
 
     if table is not None and data is None:
         show_comparison(table, console, on)
         return
     if table is not None or data is None or out is None:
         raise UserError("Give either DATA and -o DIR, or --table DIR alone.")
-    demand_ours(data)
+    require_ours(data)
     named = METHODS if methods is None else _parts(methods)
     counts = [None if count == "all" else _number(count, "--labeled") for count in _parts(labeled)]
     numbers = [_number(seed, "--seeds") for seed in _parts(seeds) or [""]]
@@ -290,7 +290,7 @@ def import_data(
             layout,
             names,
             kinds,
-            report=lambda done, of: bar.update(task, completed=done, total=of),
+            on_progress=lambda done, of: bar.update(task, completed=done, total=of),
             images=images,
             masks=masks,
             series=series,

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from patchcl.augment import AugmentSettings
 from patchcl.contrast.patch_contrast import ContrastSettings
 from patchcl.core.errors import UserError
-from patchcl.core.settings import Section
+from patchcl.core.settings import FrozenSettings
 from patchcl.data.preprocessing.plan import BATCH, Plan, PlanSettings, load_plan
 from patchcl.data.splits import SplitSettings
 from patchcl.methods import METHODS, AnyMethodSettings
@@ -20,7 +20,7 @@ from patchcl.methods.patchcl import PatchCLSettings
 from patchcl.networks import NetworkSettings
 
 
-class TrainingSettings(Section):
+class TrainingSettings(FrozenSettings):
     """The loop, the optimizer and the machine."""
 
     steps: int = Field(6000, gt=0, description="Optimizer steps.")
@@ -42,7 +42,7 @@ class TrainingSettings(Section):
     seed: int = Field(0, ge=0)
 
 
-class Settings(Section):
+class Settings(FrozenSettings):
     """Everything that decides a result."""
 
     data: Path | None = None
@@ -72,9 +72,9 @@ def load_settings(file: Path | None = None, overrides: Sequence[str] = ()) -> Se
 def planned(settings: Settings, plan: Plan) -> Settings:
     """`settings` with the patches of `plan`, if the method compares any."""
     contrast = settings.method.contrast
-    if contrast is None or plan.patch_share is None:
+    if contrast is None or plan.patch_fraction is None:
         return settings
-    contrast = contrast.model_copy(update={"patch_share": plan.patch_share})
+    contrast = contrast.model_copy(update={"patch_fraction": plan.patch_fraction})
     return settings.model_copy(update={"method": settings.method.model_copy(update={"contrast": contrast})})
 
 
@@ -95,8 +95,8 @@ def settings_yaml(settings: Settings) -> str:
 def _with_plan_file(settings: Settings) -> Settings:
     """While it is known what the user has set: that decides over a plan, whether saved or made from the data."""
     contrast, plan, training = settings.method.contrast, settings.plan, settings.training
-    if contrast is not None and "patch_share" in contrast.model_fields_set and plan.patch_share is None:
-        plan = plan.model_copy(update={"patch_share": contrast.patch_share})
+    if contrast is not None and "patch_fraction" in contrast.model_fields_set and plan.patch_fraction is None:
+        plan = plan.model_copy(update={"patch_fraction": contrast.patch_fraction})
     if plan.file is not None:
         batch = load_plan(plan.file).model_dump(include=set(BATCH) - training.model_fields_set, exclude_none=True)
         training = training.model_copy(update=batch)
@@ -175,7 +175,7 @@ def _meant(key: str) -> str:
 
 
 def _all_keys() -> set[str]:
-    sections: list[type[Section]] = [
+    sections: list[type[FrozenSettings]] = [
         Settings,
         NetworkSettings,
         PlanSettings,

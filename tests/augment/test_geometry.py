@@ -212,8 +212,8 @@ def test_one_at_a_time_mirrors_half_rotates_a_quarter_and_leaves_a_quarter(size,
     mirrors = {row for row, handed in zip(found, torch.linalg.det(transforms[..., :-1]) < 0, strict=True) if handed}
     assert mirrors <= exact
     assert len(mirrors) == mirrored
-    share = (torch.linalg.det(transforms[..., :-1]) < 0).float().mean().item()
-    assert share == pytest.approx(0.5, abs=0.03)
+    fraction = (torch.linalg.det(transforms[..., :-1]) < 0).float().mean().item()
+    assert fraction == pytest.approx(0.5, abs=0.03)
     assert still.float().mean().item() >= 0.22
     untouched = torch.eye(len(size), len(size) + 1)
     assert (transforms == untouched).flatten(1).all(dim=1).float().mean().item() == pytest.approx(0.25, abs=0.03)

@@ -21,7 +21,7 @@ def sides(box: torch.Tensor) -> list[torch.Tensor]:
 
 @SIZES
 def test_a_box_is_one_piece_with_straight_sides(size):
-    box = boxes(size, chance=1.0)
+    box = boxes(size, probability=1.0)
     assert box.dtype == torch.bool
     assert box.shape == (200, 1, *size)
     filled = torch.ones(1, dtype=torch.long)
@@ -34,24 +34,24 @@ def test_a_box_is_one_piece_with_straight_sides(size):
 
 @SIZES
 def test_sides_fill_their_range_and_differ_between_axes(size):
-    shares = torch.stack([side.sum(dim=1) / side.shape[1] for side in sides(boxes(size, chance=1.0))], dim=1)
+    fractions = torch.stack([side.sum(dim=1) / side.shape[1] for side in sides(boxes(size, probability=1.0))], dim=1)
     pixel = 1 / torch.tensor(size)
-    assert (shares >= 0.2 - pixel).all()
-    assert (shares <= 0.6 + pixel).all()
-    assert (shares.amin(dim=0) < 0.26).all()
-    assert (shares.amax(dim=0) > 0.54).all()
-    assert torch.corrcoef(shares.T).fill_diagonal_(0).abs().max() < 0.25
+    assert (fractions >= 0.2 - pixel).all()
+    assert (fractions <= 0.6 + pixel).all()
+    assert (fractions.amin(dim=0) < 0.26).all()
+    assert (fractions.amax(dim=0) > 0.54).all()
+    assert torch.corrcoef(fractions.T).fill_diagonal_(0).abs().max() < 0.25
 
 
 def test_sides_can_be_chosen():
-    (rows, columns) = sides(boxes((50, 40), chance=1.0, smallest=0.5, largest=0.5))
+    (rows, columns) = sides(boxes((50, 40), probability=1.0, smallest=0.5, largest=0.5))
     assert set(rows.sum(dim=1).tolist()) <= {25, 24, 26}
     assert set(columns.sum(dim=1).tolist()) <= {20, 19, 21}
 
 
 @SIZES
 def test_boxes_lie_anywhere_in_the_image(size):
-    for side in sides(boxes(size, chance=1.0)):
+    for side in sides(boxes(size, probability=1.0)):
         often = side.float().mean(dim=0)
         assert often.min() > 0, "there is a place that no box covers"
         assert often[: len(often) // 2].mean().item() == pytest.approx(often[len(often) // 2 :].mean().item(), abs=0.1)
@@ -61,8 +61,8 @@ def test_boxes_lie_anywhere_in_the_image(size):
     ("chance", "least", "most"),
     [({"chance": 0.0}, 0, 0), ({"chance": 0.2}, 20, 60), ({}, 70, 130), ({"chance": 1.0}, 200, 200)],
 )
-def test_the_chance_decides_how_many_images_get_one(chance, least, most):
-    assert least <= boxes((50, 40), **chance).flatten(1).any(dim=1).sum() <= most
+def test_the_chance_decides_how_many_images_get_one(probability, minimum, most):
+    assert minimum <= boxes((50, 40), **probability).flatten(1).any(dim=1).sum() <= most
 
 
 def test_boxes_follow_from_the_global_seed():
@@ -83,7 +83,7 @@ def test_the_inside_comes_from_the_other():
 def test_image_and_mask_are_mixed_alike(size):
     mask = torch.randint(0, 4, (6, *size), generator=torch.Generator().manual_seed(0))
     image = mask.unsqueeze(1).float().expand(-1, 3, *size)
-    box = boxes(size, batch=6, chance=1.0)
+    box = boxes(size, batch=6, probability=1.0)
     mixed, target = mix(image, image.roll(1, dims=0), box), mix(mask, mask.roll(1, dims=0), box)
     assert torch.equal(mixed, target.unsqueeze(1).float().expand(-1, 3, *size))
     assert not torch.equal(target, mask)
@@ -94,10 +94,10 @@ def test_cut_mix_puts_a_box_of_each_image_into_the_next_and_moves_its_mask_along
     mask = torch.arange(6).view(6, *[1] * len(size)).expand(6, *size)
     image = mask.unsqueeze(1).float().expand(-1, 3, *size)
     torch.manual_seed(0)
-    mixed, target = cut_mix(image, mask, chance=1.0)
+    mixed, target = cut_mix(image, mask, probability=1.0)
     assert all(target[k].unique().tolist() == sorted([k, (k - 1) % 6]) for k in range(6))
     assert torch.equal(mixed, target.unsqueeze(1).float().expand(-1, 3, *size))
-    assert torch.equal(target != mask, boxes(size, batch=6, chance=1.0).squeeze(1))
-    unmixed, same = cut_mix(image, mask, chance=0.0)
+    assert torch.equal(target != mask, boxes(size, batch=6, probability=1.0).squeeze(1))
+    unmixed, same = cut_mix(image, mask, probability=0.0)
     assert torch.equal(unmixed, image)
     assert torch.equal(same, mask)

@@ -29,7 +29,7 @@ def test_methods_counts_and_seeds_may_be_added(question, tmp_path):
         (("training.learning_rate=0.5",), "training.learning_rate was 0.001, now 0.5"),
         (("method.teacher_decay=0.5",), r"method.teacher_decay was 0.99, now 0.5"),
         (("plan.size=[64, 64]",), "plan.size"),
-        (("split.validation_share=0.6",), "split.validation_share was 0.2, now 0.6, the patients on each side"),
+        (("split.validation_fraction=0.6",), "split.validation_fraction was 0.2, now 0.6, the patients on each side"),
     ],
 )
 def test_other_settings_are_refused_by_name(more, message, question, tmp_path):

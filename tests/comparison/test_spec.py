@@ -83,7 +83,7 @@ def test_the_test_side_is_scored_where_it_has_masks(question, cardiac, tmp_path,
         ((), (2,), (), "names none"),
         (("supervised",), (50,), (), r"split\.labeled is 50"),
         (("supervised",), (2,), ("training.stepz=3",), "supervised: .*\n.*Did you mean steps"),
-        (("patchcl", "supervised"), (2,), ("method.ramp_share=0.5",), "supervised: .*\n.*method.ramp_share"),
+        (("patchcl", "supervised"), (2,), ("method.ramp_fraction=0.5",), "supervised: .*\n.*method.ramp_fraction"),
         (("supervised",), (), ("split.labeled=[a, b]",), "takes counts"),
     ],
 )

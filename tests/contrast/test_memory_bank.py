@@ -49,7 +49,7 @@ def test_rows_are_overwritten_oldest_first_and_other_classes_untouched():
 def test_a_class_is_ready_from_the_least_number_on():
     memory = ClassMemory(classes=2, length=4, dimensions=2)
     memory.push(torch.ones(3, 2), torch.tensor([0, 0, 1]))
-    assert memory.ready(least=2).tolist() == [True, False]
+    assert memory.ready(minimum=2).tolist() == [True, False]
     assert memory.written.tolist() == [[True, True, False, False], [True, False, False, False]]
 
 
@@ -94,8 +94,10 @@ def test_effective_rank_counts_directions_of_equal_variance(directions):
 
 def test_effective_rank_lies_between_the_counts_where_variances_differ_and_is_0_for_nothing():
     rows = torch.tensor([[[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]]])
-    shares = np.array([0.9, 0.1])
-    assert filled_memory(rows).effective_rank() == pytest.approx(np.exp(-(shares * np.log(shares)).sum()), rel=1e-6)
+    fractions = np.array([0.9, 0.1])
+    assert filled_memory(rows).effective_rank() == pytest.approx(
+        np.exp(-(fractions * np.log(fractions)).sum()), rel=1e-6
+    )
     assert ClassMemory(2, 5, 3).effective_rank() == 0
     assert filled_memory(torch.full((2, 5, 3), torch.nan)).effective_rank() == 0
 

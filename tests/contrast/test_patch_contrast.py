@@ -13,7 +13,7 @@ from patchcl.core.batch import IGNORE
 from patchcl.losses.supervised import one_hot
 from patchcl.networks.ema import frozen_copy
 
-SMALL = {"patches_per_class": 4, "embedding_size": 8, "memory_length": 64, "memory_least": 2}
+SMALL = {"patches_per_class": 4, "embedding_size": 8, "memory_length": 64, "memory_min_size": 2}
 
 
 def build(make_task, dimensions=2, norm="batch", **changes):
@@ -42,7 +42,7 @@ def test_the_memory_holds_teacher_embeddings_under_the_classes_they_show(make_ta
 
 
 def test_the_loss_is_the_guided_one_with_explicit_means_and_covariances(make_task):
-    contrast, *_ = build(make_task, spread_ramp_share=0.0)
+    contrast, *_ = build(make_task, covariance_ramp_fraction=0.0)
     generator = torch.Generator().manual_seed(0)
     rows = F.normalize(torch.randn(3, 20, 8, generator=generator), dim=2)
     contrast.memory.push(rows.flatten(0, 1), torch.arange(3).repeat_interleave(20))
@@ -151,8 +151,8 @@ def test_patches_leave_every_running_statistic_alone(norm, way, make_task, make_
     ("length", "share", "reduction", "side"),
     [(256, 0.25, 16, 64), (256, 0.3, 16, 64), (128, 0.5, 8, 64), (64, 0.25, 16, 32), (16, 0.25, 16, 16)],
 )
-def test_a_patch_is_a_share_of_the_image_in_whole_features_but_never_less_than_two(length, share, reduction, side):
-    assert patch_side(length, share, reduction) == side
+def test_a_patch_is_a_share_of_the_image_in_whole_features_but_never_less_than_two(length, fraction, reduction, side):
+    assert patch_side(length, fraction, reduction) == side
 
 
 def test_embeddings_are_standardised_over_the_patches_that_show_a_class():
@@ -178,7 +178,7 @@ def test_embeddings_of_a_fresh_network_do_not_all_point_the_same_way(make_task, 
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"memory_length": 8, "memory_least": 32}, {"memory_length": 32, "patches_per_class": 64}]
+    "wrong", [{"memory_length": 8, "memory_min_size": 32}, {"memory_length": 32, "patches_per_class": 64}]
 )
 def test_a_memory_too_short_for_its_settings_is_refused(wrong):
     with pytest.raises(ValidationError, match="memory_length"):
@@ -238,6 +238,6 @@ def test_the_spread_weight_rises_from_nothing_over_its_ramp(make_task):
         return contrast.compare(embedding, label, step)[0]
 
     for step, spread_weight in ((0, 0.0), (2, 2.0), (4, 4.0), (9, 4.0)):
-        ramped = loss(step, spread_ramp_share=0.4, spread_weight=4.0)
-        fixed = loss(0, spread_ramp_share=0.0, spread_weight=spread_weight)
+        ramped = loss(step, covariance_ramp_fraction=0.4, spread_weight=4.0)
+        fixed = loss(0, covariance_ramp_fraction=0.0, spread_weight=spread_weight)
         torch.testing.assert_close(ramped, fixed)

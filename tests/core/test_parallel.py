@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from patchcl.core.errors import UserError
-from patchcl.core.parallel import give_memory_back, in_parallel
+from patchcl.core.parallel import in_parallel, release_memory
 
 
 def test_what_is_found_keeps_its_order_and_progress_is_told() -> None:
@@ -46,7 +46,7 @@ def test_freed_memory_goes_back_to_the_system() -> None:
     held = own_mib()
     del many
     kept = own_mib()
-    give_memory_back()
+    release_memory()
     assert held - before > 250
     assert own_mib() - before < 0.5 * max(kept - before, 60)
     assert stays.sum() == 2000

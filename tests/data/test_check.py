@@ -62,7 +62,7 @@ def test_classes_are_counted_over_the_labeled_masks_alone(make_dataset: Make) ->
         mask[:6, :5], mask[6:] = 1, 2
         replace(root / "labelsTr" / f"{patient}.nii.gz", mask)
     report = check(root)
-    assert report.class_shares == pytest.approx({"background": 0.25, "A": 0.25, "B": 0.5})
+    assert report.class_fractions == pytest.approx({"background": 0.25, "A": 0.25, "B": 0.5})
     assert "25.00%" in shown(report)
 
 
@@ -78,8 +78,8 @@ def test_voxels_that_nobody_annotated_are_counted_apart(make_dataset: Make) -> N
         replace(path, mask)
     report = check(root)
     assert report.problems == ()
-    assert report.class_shares == pytest.approx({"background": 0.25, "A": 0.75, "B": 0})
-    assert report.ignored_share == 0.75
+    assert report.class_fractions == pytest.approx({"background": 0.25, "A": 0.75, "B": 0})
+    assert report.ignored_fraction == 0.75
     assert "75.00% of all voxels, left out above" in shown(report)
     assert report.plan is not None
     assert report.plan.ignore == 3

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from patchcl.core.errors import UserError
-from patchcl.data.dataset import read_dataset, some
+from patchcl.data.dataset import preview, read_dataset
 from patchcl.data.scan import read_image, read_mask
 
 Make = Callable[..., Path]
@@ -203,8 +203,8 @@ def test_dicom_series_are_folders(tmp_path: Path) -> None:
 
 
 def test_long_lists_are_cut() -> None:
-    assert some(["a", "b"]) == "a, b"
-    assert some(list("abcdefg")) == "a, b, c, d, e and 2 more"
+    assert preview(["a", "b"]) == "a, b"
+    assert preview(list("abcdefg")) == "a, b, c, d, e and 2 more"
 
 
 @pytest.mark.realdata

@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 from patchcl.core.errors import UserError
 from patchcl.data import duplicates as module
 from patchcl.data.dataset import Case, read_dataset
-from patchcl.data.duplicates import ALIKE, demand_no_leak, find_duplicates, signature
+from patchcl.data.duplicates import ALIKE, find_duplicates, require_no_leak, signature
 from patchcl.data.scan import read_image
 from patchcl.data.splits import SplitSettings, cases_of, make_split
 from patchcl.demo.phantom import write_cardiac
@@ -145,9 +145,9 @@ def test_a_leak_is_refused(tmp_path: Path) -> None:
     files = {name: tmp_path / f"{name}.npy" for name in "abc"}
     for name, seed in zip("abc", (0, 1, 0), strict=True):
         np.save(files[name], signature(anatomy(seed=seed)))
-    demand_no_leak({"labeled": [case("a"), case("c")], "validation": [case("b")]}, files)
+    require_no_leak({"labeled": [case("a"), case("c")], "validation": [case("b")]}, files)
     with pytest.raises(UserError, match=r"a_0000\.nii\.gz \(labeled\) and c_0000\.nii\.gz \(validation\)"):
-        demand_no_leak({"labeled": [case("a"), case("b")], "validation": [case("c")]}, files)
+        require_no_leak({"labeled": [case("a"), case("b")], "validation": [case("c")]}, files)
 
 
 def test_generated_hearts_are_all_different(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from patchcl.core.errors import UserError
-from patchcl.data.geometry import Grid, corner_distance_mm, demand_same_grid, grid_of
+from patchcl.data.geometry import Grid, corner_distance_mm, grid_of, require_same_grid
 
 PATH = Path("a.nii")
 AFFINE = np.array([[0, 3.0, 0, 7], [-4.0, 0, 0, 8], [0, 0, 5.0, 9], [0, 0, 0, 1]])
@@ -43,13 +43,13 @@ def test_a_tenth_of_the_smallest_voxel_is_tolerated(shift: float, same: bool) ->
     moved[2, 3] += shift
     found, expected = grid_of(PATH, (5, 6, 7), moved), grid_of(PATH, (5, 6, 7), AFFINE)
     if same:
-        demand_same_grid(found, expected, PATH, "b.nii")
+        require_same_grid(found, expected, PATH, "b.nii")
     else:
         with pytest.raises(UserError, match=r"a\.nii lies up to 0\.31 mm away from b\.nii"):
-            demand_same_grid(found, expected, PATH, "b.nii")
+            require_same_grid(found, expected, PATH, "b.nii")
 
 
 def test_sizes_are_compared_first() -> None:
     found, expected = grid_of(PATH, (5, 6), AFFINE), grid_of(PATH, (5, 6, 1), AFFINE)
     with pytest.raises(UserError, match=r"a\.nii has size 5 × 6, but b\.nii has 5 × 6 × 1"):
-        demand_same_grid(found, expected, PATH, "b.nii")
+        require_same_grid(found, expected, PATH, "b.nii")

@@ -8,7 +8,7 @@ import torch
 
 from patchcl.core.batch import IGNORE
 from patchcl.core.errors import UserError
-from patchcl.data.scan import IGNORED, classes_of, demand_annotated
+from patchcl.data.scan import IGNORED, classes_of, require_annotated
 
 
 def test_classes_keep_their_value_and_the_rest_is_ignored() -> None:
@@ -20,6 +20,6 @@ def test_classes_keep_their_value_and_the_rest_is_ignored() -> None:
 def test_a_mask_that_says_nothing_is_refused() -> None:
     mask = np.full((3, 2), IGNORED, np.uint8)
     with pytest.raises(UserError, match=r"anna\.nii\.gz says of every voxel .* remove the file"):
-        demand_annotated(mask, Path("anna.nii.gz"))
+        require_annotated(mask, Path("anna.nii.gz"))
     mask[1, 1] = 0
-    demand_annotated(mask, Path("anna.nii.gz"))
+    require_annotated(mask, Path("anna.nii.gz"))

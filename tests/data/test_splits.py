@@ -38,9 +38,9 @@ def test_the_default_split(dataset: Dataset) -> None:
     assert everyone(split) == sorted(dataset.patients)
     assert split == make_split(dataset, SplitSettings())
     assert split.validation != make_split(dataset, SplitSettings(seed=1)).validation
-    assert len(make_split(dataset, SplitSettings(validation_share=0.5)).validation) == 5
-    assert len(make_split(dataset, SplitSettings(validation_share=0.001)).validation) == 1
-    assert len(make_split(dataset, SplitSettings(validation_share=0.999)).labeled) == 1
+    assert len(make_split(dataset, SplitSettings(validation_fraction=0.5)).validation) == 5
+    assert len(make_split(dataset, SplitSettings(validation_fraction=0.001)).validation) == 1
+    assert len(make_split(dataset, SplitSettings(validation_fraction=0.999)).labeled) == 1
 
 
 @pytest.mark.parametrize("labeled", [1, 3, 8])

@@ -208,7 +208,7 @@ def test_masks_without_class_names_are_explained(folders):
 def test_a_run_is_scored_on_its_test_scans(cardiac, tmp_path):
     run = make_run(tmp_path / "run", cardiac)
     seen = []
-    evaluation = evaluate_run(run, report=lambda *at: seen.append(at))
+    evaluation = evaluate_run(run, on_progress=lambda *at: seen.append(at))
     dataset = read_dataset(cardiac)
     names = sorted(case.name for case in dataset.cases if case.folder == "imagesTs")
     assert sorted({score.case for score in evaluation.scores}) == names
@@ -241,7 +241,7 @@ def test_settings_are_the_same_wherever_the_files_lie(tmp_path):
     fingerprint = settings_fingerprint(settings)
     moved = ["data=/elsewhere", "split.file=/t.json", "split.seed=3", "split.fold=2"]
     assert settings_fingerprint(load_settings(overrides=moved)) == fingerprint
-    for other in ("split.seed=4", "training.steps=7", "method.teacher_decay=0.5", "plan.resample=nearest"):
+    for other in ("split.seed=4", "training.steps=7", "method.teacher_decay=0.5", "plan.input_interpolation=nearest"):
         assert settings_fingerprint(load_settings(overrides=[*moved, other])) != fingerprint
     assert len(fingerprint) == 64
 

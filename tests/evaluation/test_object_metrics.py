@@ -31,9 +31,9 @@ def score(predicted: np.ndarray, reference: np.ndarray, spacing=(1.0, 1.0)) -> O
     return score_objects(tally_objects(predicted, reference, spacing))
 
 
-def blobs(seed: int, shape=(24, 30), share: float = 70, smooth: float = 1.5) -> np.ndarray:
+def blobs(seed: int, shape=(24, 30), fraction: float = 70, smooth: float = 1.5) -> np.ndarray:
     noise = gaussian_filter(np.random.default_rng(seed).standard_normal(shape), smooth)
-    return label(noise > np.percentile(noise, share))[0]
+    return label(noise > np.percentile(noise, fraction))[0]
 
 
 def points(ids: np.ndarray, spacing) -> dict[int, np.ndarray]:
@@ -79,9 +79,9 @@ def slow_score(predicted: np.ndarray, reference: np.ndarray, spacing) -> tuple[f
 @pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.5, 2.0)])
 @pytest.mark.parametrize("seed", range(8))
 def test_scores_agree_with_the_definition_written_out(seed, spacing):
-    predicted, reference = blobs(seed, smooth=1 + seed / 8), blobs(seed + 100, share=60 + 3 * seed)
+    predicted, reference = blobs(seed, smooth=1 + seed / 8), blobs(seed + 100, fraction=60 + 3 * seed)
     if seed % 2:  # as a network that has learned something
-        predicted = label(gaussian_filter((reference > 0) + blobs(seed, share=85), 1.0) > 0.4)[0]
+        predicted = label(gaussian_filter((reference > 0) + blobs(seed, fraction=85), 1.0) > 0.4)[0]
     assert score(predicted, reference, spacing) == pytest.approx(slow_score(predicted, reference, spacing))
 
 

@@ -16,7 +16,7 @@ from patchcl.data.preprocessing.plan import Plan, save_plan
 from patchcl.data.scan import Scan, read_image
 from patchcl.inference import predict
 from patchcl.inference.predict import Files, predict_cases, predict_files, predict_scan, uncertainty_of
-from patchcl.inference.sliding_window import BATCH_SIZE, CPU_SHARE, network_probs
+from patchcl.inference.sliding_window import BATCH_SIZE, CPU_FRACTION, network_probs
 from patchcl.networks import NetworkSettings, build_network
 from patchcl.runs.checkpoint import load_network
 from patchcl.runs.folder import RunFolder
@@ -175,7 +175,7 @@ def test_a_folder_is_predicted_with_the_geometry_of_its_scans(tmp_path):
         tmp_path / "out",
         probabilities=True,
         uncertainty=True,
-        report=lambda *at: seen.append(at),
+        on_progress=lambda *at: seen.append(at),
     )
     assert summary == (("anna", "bert"), ())
     assert seen == [(1, 2), (2, 2)]
@@ -206,7 +206,7 @@ def test_the_files_hold_what_the_network_says(tmp_path):
 
 
 def test_maps_stay_smooth_where_masks_return_by_nearest_neighbour(tmp_path):
-    run = make_run(tmp_path / "run", plan_of(restore="nearest"))
+    run = make_run(tmp_path / "run", plan_of(output_interpolation="nearest"))
     write_scan(tmp_path / "anna.nii.gz")
     predict_files(run, tmp_path / "anna.nii.gz", tmp_path / "out", uncertainty=True)
     uncertainty = np.asarray(nib.load(tmp_path / "out" / "anna_uncertainty.nii.gz").dataobj)
@@ -312,7 +312,7 @@ def test_a_cpu_is_given_few_windows_at_once(fit):
     network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     image = torch.zeros(37, 1, 8, 8) if fit == "resize" else torch.zeros(1, 1, 40, 40)
     network_probs(network, image, plan)
-    assert max(seen) == BATCH_SIZE // CPU_SHARE == 4
+    assert max(seen) == BATCH_SIZE // CPU_FRACTION == 4
 
 
 @pytest.mark.parametrize("side", [8, 9])
@@ -335,9 +335,9 @@ def test_a_large_picture_is_segmented_in_bands_as_if_whole(tmp_path, monkeypatch
     monkeypatch.setattr(pictures, "LARGE", 1000)
     monkeypatch.setattr(predict, "WINDOWS", 4)
     assert segment("bands") == ()
-    whole, bands = (np.asarray(Image.open(tmp_path / name / "a.tif")) for name in ("whole", "bands"))
+    whole, blocks = (np.asarray(Image.open(tmp_path / name / "a.tif")) for name in ("whole", "bands"))
     assert np.bincount(whole.ravel()).min() > 100
-    assert whole.shape == bands.shape == (115, 33)
-    assert (whole != bands).mean() < 1e-3  # but for the last bit of a float
+    assert whole.shape == blocks.shape == (115, 33)
+    assert (whole != blocks).mean() < 1e-3  # but for the last bit of a float
     ((_, message),) = segment("bands", uncertainty=True)
     assert "too large to be read at once" in message

@@ -24,7 +24,7 @@ def build(task, **changes):
 def box_of(image, seed):
     """The box that a step with this seed draws, as slices."""
     torch.manual_seed(seed)
-    box = random_boxes(image[:1], smallest=2 / 3, largest=2 / 3, chance=1.0)[0, 0]
+    box = random_boxes(image[:1], smallest=2 / 3, largest=2 / 3, probability=1.0)[0, 0]
     return tuple(slice(int(places.min()), int(places.max()) + 1) for places in box.nonzero(as_tuple=True))
 
 
@@ -41,7 +41,7 @@ def largest_by_scipy(mask, classes):
 
 def test_labeled_and_unlabeled_images_are_mixed_both_ways_and_unlabeled_pixels_count_half(make_task, make_batch):
     """With instance norm, where an image's logits do not depend on the images beside it."""
-    method, batch = build(make_task(norm="instance"), pretrain_share=0.0), make_batch()
+    method, batch = build(make_task(norm="instance"), pretrain_fraction=0.0), make_batch()
     (image, mask), unlabeled = batch
     with torch.no_grad():
         teacher_mask = method.teacher(unlabeled.weak).argmax(dim=1)
@@ -69,7 +69,7 @@ def test_labeled_and_unlabeled_images_are_mixed_both_ways_and_unlabeled_pixels_c
 
 def test_pretraining_mixes_labeled_images_and_sees_no_other(make_task, make_batch):
     """The last step of it, and the one after."""
-    method, batch = build(make_task(norm="instance", steps=10), pretrain_share=0.5), make_batch()
+    method, batch = build(make_task(norm="instance", steps=10), pretrain_fraction=0.5), make_batch()
     image, mask = batch.labeled
     box = (..., *box_of(image, seed=5))
     mixed, outer, inner = image.clone(), mask.clone(), torch.full_like(mask, IGNORE)
@@ -91,7 +91,7 @@ def test_pretraining_mixes_labeled_images_and_sees_no_other(make_task, make_batc
 
 @pytest.mark.parametrize(("labeled", "unlabeled"), [(1, 3), (3, 1), (2, 3)])
 def test_batches_of_any_sizes_can_be_mixed(labeled, unlabeled, make_task, make_batch):
-    method = build(make_task(), pretrain_share=0.0)
+    method = build(make_task(), pretrain_fraction=0.0)
     batch = make_batch(count=labeled)._replace(unlabeled=make_batch(count=unlabeled).unlabeled)
     result = method(batch, 0)
     result.loss.backward()

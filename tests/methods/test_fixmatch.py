@@ -30,13 +30,13 @@ def dice_of_known_pixels(logits, target):
 
 def test_the_loss_is_half_supervised_and_half_the_dice_of_the_students_own_sure_pixels(make_task, make_batch):
     """With instance norm, where an image's logits do not depend on the images beside it."""
-    method = build(make_task(norm="instance"), mix_chance=1.0, confidence_threshold=0.5, consistency_weight=0.8)
+    method = build(make_task(norm="instance"), mix_probability=1.0, confidence_threshold=0.5, consistency_weight=0.8)
     batch = make_batch()
     with torch.no_grad():
         confidence, mask = method.student(batch.unlabeled.weak).softmax(dim=1).max(dim=1)
         sure = torch.where(confidence >= 0.5, mask, IGNORE)
         torch.manual_seed(5)
-        strong, target = cut_mix(batch.unlabeled.strong, sure, chance=1.0)
+        strong, target = cut_mix(batch.unlabeled.strong, sure, probability=1.0)
         supervised = dice_and_cross_entropy(method.student(batch.labeled.image), batch.labeled.mask)
         consistency = dice_of_known_pixels(method.student(strong), target)
     assert 0.1 < (sure >= 0).float().mean() < 0.9

@@ -10,7 +10,7 @@ from patchcl.methods.mean_teacher import MeanTeacherSettings
 def test_the_loss_is_dice_and_cross_entropy_plus_the_ramped_squared_difference(make_task, make_batch):
     """With instance norm, where an image's logits do not depend on the images beside it."""
     torch.manual_seed(0)
-    settings = MeanTeacherSettings(consistency_weight=2.0, ramp_share=1.0)
+    settings = MeanTeacherSettings(consistency_weight=2.0, ramp_fraction=1.0)
     method, batch = build_method(settings, make_task(norm="instance", steps=10)).train(), make_batch()
     torch.nn.init.normal_(method.teacher.classify.weight)
 

@@ -14,7 +14,7 @@ from patchcl.methods import build_method
 from patchcl.methods.patchcl import PatchCLSettings
 
 FAITHFUL = Path(__file__).parents[2] / "experiments" / "patchcl_faithful.yaml"
-SMALL = {"patches_per_class": 4, "embedding_size": 8, "memory_length": 64, "memory_least": 2}
+SMALL = {"patches_per_class": 4, "embedding_size": 8, "memory_length": 64, "memory_min_size": 2}
 
 
 def build(task, **changes):
@@ -25,7 +25,7 @@ def build(task, **changes):
 
 
 def test_the_loss_is_the_weighted_sum_of_its_three_terms(make_task, make_batch):
-    method = build(make_task(), warm_up_share=0.0, ramp_share=0.0, consistency_weight=0.7, weight=0.3)
+    method = build(make_task(), warm_up_fraction=0.0, ramp_fraction=0.0, consistency_weight=0.7, weight=0.3)
     result = method(make_batch(), 0)
     terms = result.terms
     expected = terms["supervised"] + 0.7 * terms["consistency"] + 0.3 * terms["contrast"]
@@ -34,7 +34,7 @@ def test_the_loss_is_the_weighted_sum_of_its_three_terms(make_task, make_batch):
 
 def test_without_mixing_consistency_is_the_loss_against_the_teachers_confident_mask(make_task, make_batch):
     """With instance norm, where an image's logits do not depend on the images beside it."""
-    method = build(make_task(norm="instance"), warm_up_share=0.0, mix_chance=0.0, confidence_threshold=0.4)
+    method = build(make_task(norm="instance"), warm_up_fraction=0.0, mix_probability=0.0, confidence_threshold=0.4)
     batch = make_batch()
     with torch.no_grad():
         pseudo = pseudo_labels(method.teacher(batch.unlabeled.weak))
@@ -44,17 +44,19 @@ def test_without_mixing_consistency_is_the_loss_against_the_teachers_confident_m
     torch.testing.assert_close(method(batch, 0).terms["consistency"], expected)
 
 
-@pytest.mark.parametrize("paste_chance", [0.0, 1.0], ids=["of unlabeled images", "of labeled images"])
-def test_boxes_bring_along_what_they_show(paste_chance, make_task):
+@pytest.mark.parametrize("labeled_mix_probability", [0.0, 1.0], ids=["of unlabeled images", "of labeled images"])
+def test_boxes_bring_along_what_they_show(labeled_mix_probability, make_task):
     """Unlabeled image k is all k; of three labeled images the grey values are 10 to 12, their class is 2."""
-    method = build(make_task(), mix_chance=1.0, paste_chance=paste_chance, confidence_threshold=0.0)
+    method = build(
+        make_task(), mix_probability=1.0, labeled_mix_probability=labeled_mix_probability, confidence_threshold=0.0
+    )
     image = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 16, 16)
     labeled = LabeledBatch(10 + image[:3], torch.full((3, 16, 16), 2))
     probs = one_hot(image[:, 0].long() % 2, 3)
     pseudo = PseudoLabels(probs, image[:, 0].long() % 2, torch.ones(4, 16, 16), torch.zeros(4, 16, 16))
     mixed, target, shown = method.mixed(labeled, image, pseudo)
     boxes = [set(mixed[k].unique().tolist()) - {k} for k in range(4)]
-    assert boxes == ([{10}, {11}, {12}, {10}] if paste_chance else [{3}, {0}, {1}, {2}])
+    assert boxes == ([{10}, {11}, {12}, {10}] if labeled_mix_probability else [{3}, {0}, {1}, {2}])
     grey = mixed[:, 0]
     assert torch.equal(target, torch.where(grey >= 10, 2, grey.long() % 2))
     assert torch.equal(shown, one_hot(target, 3))
@@ -66,7 +68,7 @@ def test_the_contrast_fades_evenly(make_task, make_batch):
     for step in (0, 5, 9):
         losses = []
         for left in (0.25, 1.0):
-            method = build(make_task(steps=10), warm_up_share=1.0, weight=0.4, weight_left=left)
+            method = build(make_task(steps=10), warm_up_fraction=1.0, weight=0.4, weight_left=left)
             torch.manual_seed(0)
             losses.append(method(batch, step))
         fading, staying = losses
@@ -78,7 +80,7 @@ def test_the_contrast_fades_evenly(make_task, make_batch):
 def test_warming_up_sees_no_unlabeled_image(make_task, make_batch):
     results = []
     for seed in (0, 1):
-        method = build(make_task(steps=10), warm_up_share=0.5)
+        method = build(make_task(steps=10), warm_up_fraction=0.5)
         batch = make_batch()._replace(unlabeled=make_batch(seed=seed).unlabeled)
         torch.manual_seed(0)
         results.append((method(batch, 4).loss, method(batch, 5).loss))
@@ -91,7 +93,7 @@ def test_patches_leave_every_running_statistic_alone(step, make_task, make_batch
     """The trap: class-attended patches are mostly zeros, and would drag the statistics away from whole images."""
     states = []
     for weight in (0.0, 0.5):
-        method = build(make_task(), weight=weight, mix_chance=0.0)
+        method = build(make_task(), weight=weight, mix_probability=0.0)
         torch.manual_seed(0)
         method(make_batch(), step)
         states.append({name: value for name, value in method.named_buffers() if not name.startswith("contrast")})
@@ -102,7 +104,7 @@ def test_patches_leave_every_running_statistic_alone(step, make_task, make_batch
 
 def test_patches_of_unlabeled_images_are_named_by_the_teacher(make_task, make_batch):
     """Labeled images without any known class: whatever is chosen then comes from pseudo-labels."""
-    method, batch = build(make_task(), warm_up_share=0.0), make_batch()
+    method, batch = build(make_task(), warm_up_fraction=0.0), make_batch()
     batch = batch._replace(labeled=batch.labeled._replace(mask=torch.full_like(batch.labeled.mask, IGNORE)))
     terms = method(batch, 0).terms
     with torch.no_grad():
@@ -112,7 +114,7 @@ def test_patches_of_unlabeled_images_are_named_by_the_teacher(make_task, make_ba
 
 
 def test_a_batch_whose_classes_are_unknown_has_no_patch_and_learns_on(make_task, make_batch):
-    method, batch = build(make_task(), warm_up_share=1.0), make_batch()
+    method, batch = build(make_task(), warm_up_fraction=1.0), make_batch()
     batch = batch._replace(labeled=batch.labeled._replace(mask=torch.full_like(batch.labeled.mask, IGNORE)))
     result = method(batch, 0)
     result.loss.backward()
@@ -124,7 +126,7 @@ def test_a_batch_whose_classes_are_unknown_has_no_patch_and_learns_on(make_task,
 def test_contrast_separates_the_classes_of_an_easy_task(make_task, make_batch):
     """The figures that a collapsed run never moves: the loss over its collapse value, and what is remembered."""
     method, batch = (
-        build(make_task(steps=60), warm_up_share=1.0, weight=1.0, weight_left=1.0, spread_weight=0.0),
+        build(make_task(steps=60), warm_up_fraction=1.0, weight=1.0, weight_left=1.0, spread_weight=0.0),
         make_batch(),
     )
     optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=3e-3)
@@ -161,14 +163,14 @@ def test_the_faithful_preset_has_the_constants_of_the_authors_code_and_takes_its
     assert (contrast.memory_length, contrast.embedding_size, 4 * contrast.patches_per_class) == (4096, 128, 128)
     assert (contrast.weight, contrast.weight_left) == (0.5, 1.0)
     assert (method.consistency_weight, method.teacher_decay) == (4.0, 0.999)
-    assert (contrast.sampler, contrast.hard_negatives, contrast.overlap, contrast.patch_share) == (
+    assert (contrast.sampler, contrast.hard_negatives, contrast.overlap, contrast.patch_fraction) == (
         "coverage",
         "slab",
         0.8,
         0.5,
     )
     assert (settings.training.learning_rate, settings.training.power) == (0.007, 2.0)
-    small = contrast.model_copy(update={"memory_length": 64, "memory_least": 2, "embedding_size": 8})
+    small = contrast.model_copy(update={"memory_length": 64, "memory_min_size": 2, "embedding_size": 8})
     torch.manual_seed(0)
     built = build_method(method.model_copy(update={"contrast": small}), make_task(steps=6)).train()
     for step in range(6):
@@ -179,8 +181,8 @@ def test_the_faithful_preset_has_the_constants_of_the_authors_code_and_takes_its
 
 
 def test_consistency_sets_in_over_its_ramp_after_the_warm_up(make_task, make_batch):
-    method = build(make_task(), warm_up_share=0.2, ramp_share=0.4, consistency_weight=4.0, weight=0.0)
-    for step, share in ((2, math.exp(-5)), (4, math.exp(-1.25)), (6, 1.0), (9, 1.0)):
+    method = build(make_task(), warm_up_fraction=0.2, ramp_fraction=0.4, consistency_weight=4.0, weight=0.0)
+    for step, fraction in ((2, math.exp(-5)), (4, math.exp(-1.25)), (6, 1.0), (9, 1.0)):
         result = method(make_batch(), step)
-        expected = result.terms["supervised"] + 4 * share * result.terms["consistency"]
+        expected = result.terms["supervised"] + 4 * fraction * result.terms["consistency"]
         torch.testing.assert_close(result.loss.detach(), expected)

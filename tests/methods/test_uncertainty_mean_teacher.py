@@ -40,7 +40,7 @@ def test_the_loss_is_supervised_plus_the_squared_difference_where_the_teacher_is
 
 
 def test_the_student_is_compared_with_one_pass_and_the_others_say_where(make_task, make_batch):
-    method, batch = build(make_task(), ramp_share=0.0, entropy_threshold=0.3), make_batch()
+    method, batch = build(make_task(), ramp_fraction=0.0, entropy_threshold=0.3), make_batch()
     left = torch.zeros(3, 1, 16, 16)
     left[..., :8] = 1
     agreeing = torch.cat([left, torch.zeros_like(left), 1 - left], dim=1)  # one class on the left, another on the right

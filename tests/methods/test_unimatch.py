@@ -19,7 +19,7 @@ def build(task, **changes):
 
 def test_the_sure_pixels_are_learned_on_two_mixed_views_and_through_perturbed_features(make_task, make_batch):
     """With instance norm, where an image's logits do not depend on the images beside it."""
-    method = build(make_task(norm="instance"), mix_chance=1.0, confidence_threshold=0.5, consistency_weight=0.8)
+    method = build(make_task(norm="instance"), mix_probability=1.0, confidence_threshold=0.5, consistency_weight=0.8)
     batch = make_batch()
     (image, mask), (weak, strong, second_strong) = batch
     with torch.no_grad():
@@ -28,7 +28,7 @@ def test_the_sure_pixels_are_learned_on_two_mixed_views_and_through_perturbed_fe
         torch.manual_seed(5)
         losses = [
             soft_dice_loss(method.student(view).softmax(dim=1), target)
-            for view, target in [cut_mix(view, sure, chance=1.0) for view in (strong, second_strong)]
+            for view, target in [cut_mix(view, sure, probability=1.0) for view in (strong, second_strong)]
         ]
         losses.append(soft_dice_loss(method.student(weak, feature_dropout=0.5).softmax(dim=1), sure))
         supervised = dice_and_cross_entropy(method.student(image), mask)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from patchcl.core.errors import UserError
-from patchcl.core.files import write_json, write_text, write_whole
+from patchcl.core.files import atomic_write, write_json, write_text
 from patchcl.runs.folder import RunFolder
 
 
@@ -81,7 +81,7 @@ def test_a_write_happens_in_one_step_and_leaves_nothing_else(tmp_path):
         unfinished.write_text("new")
         assert not path.exists()
 
-    write_whole(path, write)
+    atomic_write(path, write)
     assert path.read_text() == "new"
     assert list(path.parent.iterdir()) == [path]
     assert seen[0].parent == path.parent, "only within one file system can a file be put in place at once"
@@ -99,7 +99,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, old):
         raise RuntimeError("disk full")
 
     with pytest.raises(RuntimeError, match="disk full"):
-        write_whole(path, write)
+        atomic_write(path, write)
     assert [file.read_text() for file in tmp_path.iterdir()] == ([old] if old else [])
 
 
@@ -111,7 +111,7 @@ def test_two_threads_may_write_the_same_file_at_once(tmp_path):
         both_are_writing.wait()
 
     with ThreadPoolExecutor(2) as pool:
-        for written in [pool.submit(write_whole, path, write) for _ in range(2)]:
+        for written in [pool.submit(atomic_write, path, write) for _ in range(2)]:
             written.result()
     assert [file.read_text() for file in tmp_path.iterdir()] == ["whole"]
 

@@ -92,7 +92,7 @@ def test_a_published_patch_shows_its_class_alone(contrast, published):
 def test_a_figure_is_the_time_of_one_call_of_a_block_that_takes_long_enough(contrast, monkeypatch):
     passed = []
     monkeypatch.setattr(contrast, "clock_of", lambda _: lambda: sum(passed))
-    assert contrast.milliseconds(lambda: passed.append(0.03), CPU, least=0.1) == pytest.approx(30)
+    assert contrast.milliseconds(lambda: passed.append(0.03), CPU, minimum=0.1) == pytest.approx(30)
     assert len(passed) == 1 + 2 + 4
 
 
@@ -109,7 +109,7 @@ def test_ways_take_turns_after_a_warm_up_until_the_time_is_over(contrast, monkey
 def test_a_ratio_is_the_median_within_rounds(contrast):
     slow, fast = {"ms": [200.0, 900.0, 330.0]}, {"ms": [1.0, 3.0, 1.0]}
     assert contrast.ratio(slow, fast) == "300 (200 to 330)"
-    assert contrast.share({"ms": [75.0, 90.0]}, {"ms": [100.0, 100.0]}) == "17.5% (10.0% to 25.0%)"
+    assert contrast.fraction({"ms": [75.0, 90.0]}, {"ms": [100.0, 100.0]}) == "17.5% (10.0% to 25.0%)"
     assert contrast.ratio(slow, slow) == ""
 
 

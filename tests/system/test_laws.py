@@ -14,14 +14,14 @@ from patchcl.methods.patchcl import PatchCLSettings
 
 NAMES = {settings: settings.model_fields["name"].default for settings in METHODS}
 QUICK = {
-    "warm_up_share": 0.0,
-    "pretrain_share": 0.0,
-    "ramp_share": 0.0,
+    "warm_up_fraction": 0.0,
+    "pretrain_fraction": 0.0,
+    "ramp_fraction": 0.0,
     "teacher_passes": 2,
     "entropy_threshold": 1.0,
     "confidence_threshold": 0.0,
-    "mix_chance": 1.0,
-    "contrast": {"weight": 0.1, "memory_least": 2, "memory_length": 64, "patches_per_class": 4, "embedding_size": 8},
+    "mix_probability": 1.0,
+    "contrast": {"weight": 0.1, "memory_min_size": 2, "memory_length": 64, "patches_per_class": 4, "embedding_size": 8},
 }
 """Settings, of those methods that have them, under which all of a method happens in its first steps."""
 WEIGHTLESS = {"consistency_weight": 0.0, "contrast": None}
@@ -288,7 +288,7 @@ CONTRASTS = [
 @both
 @pytest.mark.parametrize("contrast", CONTRASTS, ids=lambda contrast: "-".join(contrast.values()))
 def test_nothing_is_learned_from_ignored_pixels(kind, dimensions, contrast, make_task, make_batch):
-    contrast = QUICK["contrast"] | {"weight": 1.0, "patch_share": 0.5} | contrast
+    contrast = QUICK["contrast"] | {"weight": 1.0, "patch_fraction": 0.5} | contrast
     batch, task = make_batch(dimensions, side=8), make_task(dimensions, side=8)
     ignored = torch.rand(batch.labeled.mask.shape, generator=torch.Generator().manual_seed(2)) < 0.3
     ignored[:, :3] = True

@@ -37,7 +37,7 @@ def test_every_constant_is_that_of_the_protocol(patients):
         "split": {"labeled": patients},
         "plan": {
             "dimensions": 2, "fit": "resize", "size": (256, 256), "normalise": "min_max",
-            "resample": "nearest", "restore": "nearest",
+            "input_interpolation": "nearest", "output_interpolation": "nearest",
         },
         "network": {"features": (16, 32, 64, 128, 256), "norm": "batch", "dropout": 0.0},
         "augment": {

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from patchcl.config import load_settings
 from patchcl.data.dataset import read_dataset
-from patchcl.data.loading.image_store import Bank
+from patchcl.data.loading.image_store import ImageStore
 from patchcl.data.preprocessing.cache import prepare
 from patchcl.data.preprocessing.plan import load_plan
 from patchcl.data.splits import load_split
@@ -54,8 +54,8 @@ def annotated(mask: np.ndarray) -> np.ndarray:
 
 
 def test_a_slice_per_scan_is_enough_to_learn_from_and_to_score(sparse, tmp_path, tiny):
-    contrast = "method.contrast={memory_least: 2, memory_length: 64, patches_per_class: 4}"
-    settings = load_settings(None, [*tiny, contrast, "training.steps=4", "method.warm_up_share=0.25"])
+    contrast = "method.contrast={memory_min_size: 2, memory_length: 64, patches_per_class: 4}"
+    settings = load_settings(None, [*tiny, contrast, "training.steps=4", "method.warm_up_fraction=0.25"])
     root = tmp_path / "run"
     start(sparse, root, settings, QUIET)
     run = RunFolder.open(root)
@@ -67,8 +67,8 @@ def test_a_slice_per_scan_is_enough_to_learn_from_and_to_score(sparse, tmp_path,
     cases = [case for case in dataset.cases if case.patient in split.labeled]
     slices = sum(nib.load(case.images[0]).shape[2] for case in cases)
     known = prepare(cases, plan, tmp_path / "prepared")
-    banks = [Bank(known, plan, torch.device("cpu"), 2**30, unlabeled=which) for which in (False, True)]
-    assert [len(bank) for bank in banks] == [len(cases), slices]
+    stores = [ImageStore(known, plan, torch.device("cpu"), 2**30, unlabeled=which) for which in (False, True)]
+    assert [len(store) for store in stores] == [len(cases), slices]
 
     evaluation = evaluate_run(run)
     assert len(evaluation.patients) == 3

@@ -102,11 +102,11 @@ def test_ignored_pixels_might_as_well_not_be_there(seed):
 
 def test_scans_may_come_one_by_one_slices_and_volumes_alike():
     cases = [random_case(seed, shape) for seed, shape in ((0, (2, 8, 8)), (1, (1, 4, 8, 8)), (2, (3, 8, 8)))]
-    one_by_one = trust([tally(*case, 0.6) for case in cases], CLASSES)
+    releasing_memory = trust([tally(*case, 0.6) for case in cases], CLASSES)
     probs = torch.cat([probs.movedim(1, -1).reshape(-1, 3) for probs, _ in cases])
     together = trust([tally(probs, torch.cat([mask.flatten() for _, mask in cases]), 0.6)], CLASSES)
-    assert one_by_one == pytest.approx(together, abs=1e-12)
-    assert len(one_by_one) == 11
+    assert releasing_memory == pytest.approx(together, abs=1e-12)
+    assert len(releasing_memory) == 11
 
 
 def test_a_teacher_that_is_right_and_sure_is_perfect():

@@ -79,7 +79,7 @@ def test_rows_without_anything_to_contrast_are_no_collapse_but_an_alarm_of_their
     nothing = {"contrast": 0.0, "contrast_over_collapse": 0.0}
     (alarm,) = alarms(trained(ROWS, **nothing), PatchCLSettings())
     assert "nothing to contrast in the last 10 log rows" in alarm
-    assert "lower method.contrast.memory_least (now 32)" in alarm
+    assert "lower method.contrast.memory_min_size (now 32)" in alarm
     assert alarms(trained(ROWS - 1, **nothing) + trained(1, contrast_over_collapse=-MARGIN)) == []
 
 
@@ -106,7 +106,7 @@ def test_a_class_without_pseudo_labels():
         "Lower method.confidence_threshold (now 0.95) or annotate more scans."
     )
     (alarm,) = alarms(trained() + validated(**nothing), PatchCLSettings())
-    assert "left. Raise method.warm_up_share (now 0.3) or annotate more scans." in alarm, "0 cannot be lowered"
+    assert "left. Raise method.warm_up_fraction (now 0.3) or annotate more scans." in alarm, "0 cannot be lowered"
     assert alarms(trained() + validated(**nothing | {"found_left": None})) == [], "no mask holds the class"
     assert alarms(trained() + validated(found_left=LEAST_FOUND)) == []
     assert len(alarms(trained() + validated(found_left=0.99 * LEAST_FOUND))) == 1
@@ -117,12 +117,12 @@ def test_a_class_whose_pseudo_labels_are_mostly_wrong():
     (alarm,) = alarms(trained() + validated(**poor), PatchCLSettings(consistency_weight=2.0))
     assert alarm == (
         "Pseudo-labels are wrong more often than right: of those accepted, the masks confirm 49.5 % of left, 25.0 % of "
-        "right. Raise method.confidence_threshold (now 0), raise method.warm_up_share (now 0.3), lower "
+        "right. Raise method.confidence_threshold (now 0), raise method.warm_up_fraction (now 0.3), lower "
         "method.consistency_weight (now 2) or annotate more scans."
     )
     assert alarms(trained() + validated(agreement_left=LEAST_AGREEMENT)) == []
     assert len(alarms(trained() + validated(agreement_left=0.0, found_left=0.0))) == 1, "one ill, one alarm"
-    at_its_end = PatchCLSettings(confidence_threshold=1.0, warm_up_share=1.0, consistency_weight=0.0)
+    at_its_end = PatchCLSettings(confidence_threshold=1.0, warm_up_fraction=1.0, consistency_weight=0.0)
     (alarm,) = alarms(trained() + validated(**poor), at_its_end)
     assert alarm.endswith("right. Annotate more scans.")
 
@@ -130,7 +130,7 @@ def test_a_class_whose_pseudo_labels_are_mostly_wrong():
 def test_a_teacher_whose_confidence_means_nothing():
     off = LARGEST_ERROR + 0.01
     (alarm,) = alarms(trained() + validated(ece_structures=off), PatchCLSettings())
-    assert "it is off by 0.31 on average. Raise method.warm_up_share (now 0.3), lower method.consistency_w" in alarm
+    assert "it is off by 0.31 on average. Raise method.warm_up_fraction (now 0.3), lower method.consistency_w" in alarm
     assert alarms(trained() + validated(ece_structures=LARGEST_ERROR)) == []
     assert alarms(trained() + validated(ece_structures=None, ece=0.9)) == []
 
@@ -173,7 +173,7 @@ def test_an_alarm_names_only_settings_that_the_method_has(kind):
     nothing = trained(contrast=0.0, contrast_over_collapse=0.0)
     sick = [*alarms(collapsed + validated(**ILL, separability=0.0), settings), *alarms(nothing, settings)]
     named = {name for alarm in sick for name in re.findall(r"method\.([a-z_.]*[a-z])", alarm)}
-    assert {"contrast.weight", "contrast.temperature", "contrast.memory_least"} <= named
+    assert {"contrast.weight", "contrast.temperature", "contrast.memory_min_size"} <= named
     for name in named:
         value = settings.model_dump()
         for key in name.split("."):
@@ -192,7 +192,7 @@ def test_a_collapse_shows_in_the_log_on_the_screen_and_in_the_report(cardiac, tm
         "training.log_every=1",
         "training.validate_every=20",
         "method.contrast.temperature=1e6",
-        "method.contrast.memory_least=2",
+        "method.contrast.memory_min_size=2",
         "method.contrast.patches_per_class=4",
         "method.contrast.memory_length=64",
     )

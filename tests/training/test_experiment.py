@@ -63,12 +63,12 @@ def test_the_settings_beside_a_run_are_those_it_was_made_with(cardiac, trained, 
 
 def test_a_run_compares_the_patches_of_its_plan_and_tells_so(cardiac, tmp_path, tiny):
     """A side of a half is 16 of 32 pixels here, one of a quarter 8."""
-    for name, share in (("plan.patch_share", 0.5), ("method.contrast.patch_share", 0.25)):
-        outcome = run(cardiac, tmp_path / name, tiny, f"{name}={share}")
+    for name, fraction in (("plan.patch_fraction", 0.5), ("method.contrast.patch_fraction", 0.25)):
+        outcome = run(cardiac, tmp_path / name, tiny, f"{name}={fraction}")
         settings, plan = read_settings(outcome.run.settings), load_plan(outcome.run.plan)
-        assert settings.method.contrast.patch_share == plan.patch_share == share
-        assert plan.reasons["patch_share"] == "set by the user."
-    assert not same(*(weights(tmp_path / name) for name in ("plan.patch_share", "method.contrast.patch_share")))
+        assert settings.method.contrast.patch_fraction == plan.patch_fraction == fraction
+        assert plan.reasons["patch_fraction"] == "set by the user."
+    assert not same(*(weights(tmp_path / name) for name in ("plan.patch_fraction", "method.contrast.patch_fraction")))
 
 
 def test_small_structures_make_small_patches(cardiac, tmp_path, tiny):
@@ -80,9 +80,9 @@ def test_small_structures_make_small_patches(cardiac, tmp_path, tiny):
         nibabel.save(nibabel.Nifti1Image(mask, image.affine), path)
     outcome = run(data, tmp_path / "run", tiny)
     contrast = read_settings(outcome.run.settings).method.contrast
-    assert contrast.patch_share == 0.1875  # twice 4 of about 48 pixels, up to the next sixteenth
+    assert contrast.patch_fraction == 0.1875  # twice 4 of about 48 pixels, up to the next sixteenth
     smallest = json.loads(outcome.run.fingerprint.read_text())["classes"][2]
-    assert smallest["side_share"] == pytest.approx([4 / 48] * 2, rel=0.1)
+    assert smallest["side_fraction"] == pytest.approx([4 / 48] * 2, rel=0.1)
 
 
 @pytest.mark.parametrize("method", method_names())

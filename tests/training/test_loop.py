@@ -14,8 +14,8 @@ from patchcl.runs.log import read_rows
 from patchcl.training.loop import build_optimizer, train
 from patchcl.training.signals import StopRequest
 
-CONTRAST = {"patches_per_class": 4, "embedding_size": 8, "memory_length": 64, "memory_least": 2}
-SMALL = {"contrast": CONTRAST, "warm_up_share": 0.3}
+CONTRAST = {"patches_per_class": 4, "embedding_size": 8, "memory_length": 64, "memory_min_size": 2}
+SMALL = {"contrast": CONTRAST, "warm_up_fraction": 0.3}
 KINDS = pytest.mark.parametrize("kind", list(METHODS), ids=lambda kind: kind.model_fields["name"].default)
 
 
@@ -129,7 +129,7 @@ def test_the_remedies_of_an_alarm_are_those_of_the_method(kind, tmp_path, make_t
         tmp_path, kind, make_task, lambda step: make_batch(seed=step), validate=lambda *_: ill, validate_every=2
     )
     text = " ".join(alarm for _, alarm in progress.alarms)
-    remedies = ("confidence_threshold", "warm_up_share", "pretrain_share", "consistency_weight")
+    remedies = ("confidence_threshold", "warm_up_fraction", "pretrain_fraction", "consistency_weight")
     assert [name for name in remedies if f"method.{name} (now" in text] == [
         name for name in remedies if name in kind.model_fields
     ]

@@ -15,13 +15,13 @@ from patchcl.training import memory_estimate as module
 from patchcl.training.memory_estimate import (
     GIB,
     PEAK,
-    Footprint,
-    Outlook,
+    MemoryEstimate,
+    MemoryModel,
+    estimate_memory,
     fitting_batch,
-    footprint,
-    foresee,
     largest_batch,
-    outlook_table,
+    memory_model,
+    memory_table,
     with_batch,
 )
 
@@ -43,9 +43,9 @@ def settings_of(*overrides: str) -> Settings:
     return load_settings(None, [*SMALL, *overrides])
 
 
-def shown(settings: Settings, outlook: Outlook) -> str:
+def shown(settings: Settings, estimate: MemoryEstimate) -> str:
     console = Console(file=io.StringIO(), width=200)
-    console.print(outlook_table(settings, outlook))
+    console.print(memory_table(settings, estimate))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -54,7 +54,7 @@ def shown(settings: Settings, outlook: Outlook) -> str:
 def test_small_images_foretell_large_ones(method: str) -> None:
     """What a step with images of the full size keeps, counted, is what was reckoned from the small ones."""
     settings, plan = settings_of(f"method.name={method}"), plan_of(32, 48)
-    foretold = footprint(settings, plan)
+    foretold = memory_model(settings, plan)
     full = module._method_of(settings, plan, plan.size)
     full.contrast = None
     less, more = (module._kept_bytes(full, (1, 32, 48), count, count, 9) for count in (2, 4))
@@ -81,37 +81,39 @@ def test_random_numbers_are_left_as_they_were() -> None:
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    footprint(settings_of(), plan_of(32, 32))
+    memory_model(settings_of(), plan_of(32, 32))
     assert torch.equal(torch.rand(1), expected)
 
 
 def test_crops_count_as_pixels() -> None:
     """A step compares 3 classes x 4 crops of 16 x 16 pixels, three images of 32 x 32."""
-    crops = ("method.contrast.embed=crops", "method.contrast.patches_per_class=4", "method.contrast.patch_share=0.5")
-    features, with_crops = (footprint(settings_of(*overrides), plan_of(32, 32)) for overrides in ((), crops))
+    crops = ("method.contrast.embed=crops", "method.contrast.patches_per_class=4", "method.contrast.patch_fraction=0.5")
+    features, with_crops = (memory_model(settings_of(*overrides), plan_of(32, 32)) for overrides in ((), crops))
     assert with_crops.fixed - features.fixed == pytest.approx(3 * with_crops.labeled)
 
 
 def test_half_precision_and_larger_images_count() -> None:
-    plain = footprint(settings_of("method.name=supervised"), plan_of(32, 32))
-    half = footprint(settings_of("method.name=supervised", "training.precision=bf16-mixed"), plan_of(32, 32))
-    large = footprint(settings_of("method.name=supervised"), plan_of(64, 96))
+    plain = memory_model(settings_of("method.name=supervised"), plan_of(32, 32))
+    half = memory_model(settings_of("method.name=supervised", "training.precision=bf16-mixed"), plan_of(32, 32))
+    large = memory_model(settings_of("method.name=supervised"), plan_of(64, 96))
     assert (2 * half.labeled, large.labeled) == pytest.approx((plain.labeled, 6 * plain.labeled))
 
 
-def outlook_of(
-    room_gib: float | None,
+def estimate_of(
+    available_gib: float | None,
     batch: tuple[int, int] = (12, 6),
     images_gib: float = 1,
     chosen: tuple[bool, bool] = (False, False),
-) -> Outlook:
+) -> MemoryEstimate:
     """Of a network of 1 GiB, with 0.5 GiB for a labeled image and 1 GiB for an unlabeled one."""
-    room = None if room_gib is None else room_gib * GIB
-    return Outlook((16, 16), Footprint(0.5 * GIB, GIB, GIB), batch, chosen, int(images_gib * GIB), "cuda", room)
+    available_bytes = None if available_gib is None else available_gib * GIB
+    return MemoryEstimate(
+        (16, 16), MemoryModel(0.5 * GIB, GIB, GIB), batch, chosen, int(images_gib * GIB), "cuda", available_bytes
+    )
 
 
 @pytest.mark.parametrize(
-    ("room_gib", "batch", "expected"),
+    ("available_gib", "batch", "expected"),
     [
         (14, (12, 6), (12, 6)),
         (8, (12, 6), (6, 3)),
@@ -126,14 +128,14 @@ def outlook_of(
     ],
 )
 def test_the_largest_batch_fills_what_is_left(
-    room_gib: float, batch: tuple[int, int], expected: tuple[int, int] | None
+    available_gib: float, batch: tuple[int, int], expected: tuple[int, int] | None
 ) -> None:
     """Two GiB are for the network and the prepared images; a whole batch of 12 + 6 takes twelve."""
-    assert largest_batch(outlook_of(room_gib, batch), room_gib * GIB) == expected
+    assert largest_batch(estimate_of(available_gib, batch), available_gib * GIB) == expected
 
 
 @pytest.mark.parametrize(
-    ("room_gib", "batch", "taken", "said"),
+    ("available_gib", "batch", "taken", "said"),
     [
         (26, "12 + 6", 14, "enough for a batch of 24 + 12."),
         (26, "12 + 6", 14, "the default, and it fits."),
@@ -143,8 +145,8 @@ def test_the_largest_batch_fills_what_is_left(
         (None, "12 + 6", 14, "this machine does not tell how much memory it has."),
     ],
 )
-def test_what_is_said_follows_from_the_room(room_gib: float | None, batch: str, taken: float, said: str) -> None:
-    text = shown(settings_of(), outlook_of(room_gib))
+def test_what_is_said_follows_from_the_room(available_gib: float | None, batch: str, taken: float, said: str) -> None:
+    text = shown(settings_of(), estimate_of(available_gib))
     assert said in text
     assert f"{batch} " in text
     assert f"about {taken:.1f} GiB" in text
@@ -152,7 +154,7 @@ def test_what_is_said_follows_from_the_room(room_gib: float | None, batch: str, 
 
 
 @pytest.mark.parametrize(
-    ("room_gib", "batch", "chosen", "expected"),
+    ("available_gib", "batch", "chosen", "expected"),
     [
         (14, (12, 6), (False, False), (12, 6)),
         (13.9, (12, 6), (False, False), (11, 5)),
@@ -171,14 +173,14 @@ def test_what_is_said_follows_from_the_room(room_gib: float | None, batch: str, 
     ],
 )
 def test_the_batch_follows_the_memory_but_for_what_is_set(
-    room_gib: float | None, batch: tuple[int, int], chosen: tuple[bool, bool], expected: tuple[int, int]
+    available_gib: float | None, batch: tuple[int, int], chosen: tuple[bool, bool], expected: tuple[int, int]
 ) -> None:
     """Two GiB are for the network and the prepared images; a labeled image takes half of one, an unlabeled one all."""
-    outlook = outlook_of(room_gib, batch, chosen=chosen)
-    assert fitting_batch(outlook).counts == expected
-    plan = with_batch(plan_of(32, 32), outlook)
+    estimate = estimate_of(available_gib, batch, chosen=chosen)
+    assert fitting_batch(estimate).counts == expected
+    plan = with_batch(plan_of(32, 32), estimate)
     assert (plan.labeled_per_batch, plan.unlabeled_per_batch) == (expected[0], expected[1] or None)
-    assert plan.reasons["labeled_per_batch"] == fitting_batch(outlook).why
+    assert plan.reasons["labeled_per_batch"] == fitting_batch(estimate).why
     assert ("unlabeled_per_batch" in plan.reasons) == (expected[1] > 0)
 
 
@@ -186,14 +188,16 @@ def test_what_is_foreseen_for_a_data_set(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(module, "_total_memory", {"cpu": 16 * GIB}.get)
     grids = [Grid((40, 40, depth), np.eye(4), (1.0, 1.0, 8.0)) for depth in (5, 7)]
     batch = ("training.labeled_per_batch=3", "training.unlabeled_per_batch=2")
-    seen = foresee(settings_of(*batch), plan_of(32, 32), grids)
+    seen = estimate_memory(settings_of(*batch), plan_of(32, 32), grids)
     assert (seen.patch, seen.batch, seen.chosen) == ((8, 8), (3, 2), (True, True))
     assert seen.images == 12 * 32 * 32 * 5
-    assert (seen.device, seen.room) == ("cpu", 8 * GIB)
-    alone = foresee(settings_of(*batch, "method.name=supervised", "training.memory_gib=0"), plan_of(32, 32), grids)
+    assert (seen.device, seen.available_bytes) == ("cpu", 8 * GIB)
+    alone = estimate_memory(
+        settings_of(*batch, "method.name=supervised", "training.memory_gib=0"), plan_of(32, 32), grids
+    )
     assert (alone.patch, alone.batch, alone.images) == (None, (3, 0), 0)
     assert "on disk" in shown(settings_of(), alone)
-    assert foresee(settings_of(batch[0]), plan_of(32, 32), grids).chosen == (True, False)
+    assert estimate_memory(settings_of(batch[0]), plan_of(32, 32), grids).chosen == (True, False)
 
 
 def test_this_machine_tells_its_memory() -> None:

@@ -105,7 +105,7 @@ def test_pseudo_labels_are_held_against_the_masks_at_the_methods_threshold(tmp_p
 
 def test_what_a_method_knows_about_itself_is_in_the_row_if_it_is_a_number(tmp_path, make_task, monkeypatch):
     case = prepared(tmp_path, "x", np.zeros((1, 1, 16, 16)), np.zeros((1, 16, 16)))
-    method = build_method(SupervisedSettings(contrast={"memory_least": 2}), make_task())
+    method = build_method(SupervisedSettings(contrast={"memory_min_size": 2}), make_task())
     validation = Validation([case], None, PLAN, RunFolder(tmp_path), CPU)
     assert {"separability", "effective_rank"} <= set(validation(method, 1))
     monkeypatch.setattr(method, "health", lambda: {"rank": 3.0, "ratio": float("nan"), "size": float("inf")})

@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from patchcl.core.settings import Section
+from patchcl.core.settings import FrozenSettings
 
 
-class AugmentSettings(Section):
+class AugmentSettings(FrozenSettings):
     """How far an augmented image may be from the scan. Every method is given the same."""
 
     flip: bool = Field(True, description="Mirror along any axis.")

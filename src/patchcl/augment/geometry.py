@@ -83,8 +83,8 @@ def _one_at_a_time(turn: Tensor, size: tuple[int, ...], settings: AugmentSetting
     if settings.flip:
         axis = torch.randint(0, dimensions, (batch,), generator=generator, device=device)
         exact = exact * (1 - 2 * F.one_hot(axis, dimensions)).unsqueeze(1)
-    share = torch.rand((batch, 1, 1), generator=generator, device=device)
-    return torch.where(share < 0.5, exact, torch.where(share < 0.75, turn, still))
+    fraction = torch.rand((batch, 1, 1), generator=generator, device=device)
+    return torch.where(fraction < 0.5, exact, torch.where(fraction < 0.75, turn, still))
 
 
 def _may_quarter(size: tuple[int, ...], settings: AugmentSettings) -> bool:

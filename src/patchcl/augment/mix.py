@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def random_boxes(image: Tensor, smallest: float = 0.2, largest: float = 0.6, chance: float = 0.5) -> Tensor:
+def random_boxes(image: Tensor, smallest: float = 0.2, largest: float = 0.6, probability: float = 0.5) -> Tensor:
     """A random box in each image of (B, C, *S), as (B, 1, *S) booleans; with probability 1 - `chance` an empty one.
 
     Its side is between `smallest` and `largest` of the image's, drawn for every axis. The global generator decides.
@@ -12,7 +12,7 @@ def random_boxes(image: Tensor, smallest: float = 0.2, largest: float = 0.6, cha
     Source: the boxes of Yun et al., 2019, https://arxiv.org/abs/1905.04899, without their bond of height and width.
     """
     batch, size = len(image), image.shape[2:]
-    box = torch.rand(batch, 1, *[1] * len(size), device=image.device) < chance
+    box = torch.rand(batch, 1, *[1] * len(size), device=image.device) < probability
     for axis, length in enumerate(size):
         shape = [-1, 1, *[1] * len(size)]
         side = smallest + (largest - smallest) * torch.rand(batch, device=image.device)
@@ -29,11 +29,11 @@ def mix(base: Tensor, other: Tensor, box: Tensor) -> Tensor:
     return torch.where(box if base.ndim == box.ndim else box.squeeze(1), other, base)
 
 
-def cut_mix(image: Tensor, mask: Tensor, chance: float) -> tuple[Tensor, Tensor]:
+def cut_mix(image: Tensor, mask: Tensor, probability: float) -> tuple[Tensor, Tensor]:
     """Each image (B, C, *S) with a box of the one before it in the batch, and masks (B, *S) mixed alike.
 
     Source: Yun et al., 2019, https://arxiv.org/abs/1905.04899; for pseudo-masks French et al., 2020,
     https://arxiv.org/abs/1906.01916.
     """
-    box = random_boxes(image, chance=chance)
+    box = random_boxes(image, probability=probability)
     return mix(image, image.roll(1, dims=0), box), mix(mask, mask.roll(1, dims=0), box)

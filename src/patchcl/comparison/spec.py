@@ -14,7 +14,7 @@ from patchcl.comparison.worker import Job
 from patchcl.config import Settings, load_settings
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json
-from patchcl.core.settings import Section
+from patchcl.core.settings import FrozenSettings
 from patchcl.data.dataset import Dataset, read_dataset
 from patchcl.data.splits import cases_of, make_split
 from patchcl.evaluation.scores import Side
@@ -44,7 +44,7 @@ class Cell(NamedTuple):
         return f"labeled_{counted_labeled(self.labeled)}/{self.method}/seed_{self.seed}"
 
 
-class Question(Section):
+class Question(FrozenSettings):
     """What was asked: the cells, and everything that they have in common."""
 
     patchcl: str
@@ -105,7 +105,7 @@ def ask(
     Raises:
         UserError: A method or a setting is unknown, or the data cannot be divided like that.
     """
-    _demand_known(methods)
+    _require_known(methods)
     settings = {method: _load(method, config, overrides) for method in dict.fromkeys(methods)}
     first = next(iter(settings.values()))
     dataset = read_dataset(data, first.split.patient_pattern)
@@ -170,7 +170,7 @@ def _bytes_of(path: Path) -> int:
     return sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else (path,)))
 
 
-def _demand_known(methods: Sequence[str]) -> None:
+def _require_known(methods: Sequence[str]) -> None:
     known = method_names()
     unknown = [method for method in methods if method.removesuffix("+contrast") not in known]
     if unknown or not methods:

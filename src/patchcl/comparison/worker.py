@@ -23,7 +23,7 @@ from patchcl.core.devices import best_device
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json, write_text
 from patchcl.core.lock import claimed
-from patchcl.core.settings import Section
+from patchcl.core.settings import FrozenSettings
 from patchcl.evaluation.evaluate import evaluate_run
 from patchcl.evaluation.scores import Evaluation, Side, read_evaluation
 from patchcl.runs.checkpoint import read_checkpoint
@@ -37,7 +37,7 @@ BUSY, REPLACED = 75, 76
 """Exit codes: another worker has the cell, from the start or since this one fell silent."""
 
 
-class Job(Section):
+class Job(FrozenSettings):
     """A cell to be worked on."""
 
     root: Path  # of the run
@@ -48,7 +48,7 @@ class Job(Section):
     command: tuple[str, ...] = ()  # what the user typed
 
 
-class Session(Section):
+class Session(FrozenSettings):
     """What a cell cost from one start to the next stop. A session that was killed leaves none."""
 
     hardware: str

@@ -105,9 +105,9 @@ def gaussians(
     memory: Float[Tensor, "K M E"], written: Bool[Tensor, "K M"]
 ) -> tuple[Float[Tensor, "K E"], Float[Tensor, "K E E"]]:
     """Mean of each class, and the Cholesky factor of its covariance, shrunk towards a multiple of the identity."""
-    share = even_weights(written).unsqueeze(2)
-    mean = (share * memory).sum(dim=1)
-    deviation = (memory - mean.unsqueeze(1)) * share.sqrt()
+    fraction = even_weights(written).unsqueeze(2)
+    mean = (fraction * memory).sum(dim=1)
+    deviation = (memory - mean.unsqueeze(1)) * fraction.sqrt()
     covariance = deviation.transpose(1, 2) @ deviation
     average = covariance.diagonal(dim1=1, dim2=2).mean(dim=1).clamp(min=1e-6)
     identity = torch.eye(memory.shape[2], device=memory.device, dtype=memory.dtype)
@@ -130,6 +130,6 @@ def mixes(negatives: Float[Tensor, "*A S E"]) -> Float[Tensor, "*A S E"]:
     count = negatives.shape[-2]
     shift = torch.randint(1, max(2, count), (), device=negatives.device)
     partner = (torch.arange(count, device=negatives.device) + shift) % count
-    share = 0.3 + 0.4 * torch.rand(*negatives.shape[:-1], 1, device=negatives.device)
-    between: Tensor = F.normalize(share * negatives + (1 - share) * negatives.index_select(-2, partner), dim=-1)
+    fraction = 0.3 + 0.4 * torch.rand(*negatives.shape[:-1], 1, device=negatives.device)
+    between: Tensor = F.normalize(fraction * negatives + (1 - fraction) * negatives.index_select(-2, partner), dim=-1)
     return between

@@ -62,8 +62,8 @@ def pseudo_label_guided_contrast(
     """
     exponent = seen.mean / temperature + spread_weight / (2 * temperature**2) * seen.variance
     own = _own(label, ready)
-    share = torch.log(negatives / ready.sum().clamp(min=1).to(exponent.dtype))
-    exponent = torch.where(own, exponent, exponent + share).masked_fill(~ready, float("-inf"))
+    fraction = torch.log(negatives / ready.sum().clamp(min=1).to(exponent.dtype))
+    exponent = torch.where(own, exponent, exponent + fraction).masked_fill(~ready, float("-inf"))
 
     counted = _counted(own, ready)
     # Rows that do not count are given a finite stand-in first: a gradient of infinity times zero is not a number.

@@ -39,9 +39,9 @@ class ClassMemory(nn.Module):
         """(K, M) bool, which rows have been written."""
         return torch.arange(self.length, device=self.rows.device) < self.filled.unsqueeze(1)
 
-    def ready(self, least: int) -> Bool[Tensor, "K"]:
+    def ready(self, minimum: int) -> Bool[Tensor, "K"]:
         """Whether each class is known well enough to count, from `least` rows."""
-        return self.filled >= least
+        return self.filled >= minimum
 
     @torch.no_grad()
     def push(self, embedding: Float[Tensor, "P E"], label: Int[Tensor, "P"]) -> None:
@@ -64,9 +64,9 @@ class ClassMemory(nn.Module):
 
         0 says that the classes coincide; above 1 they stand further apart than they are wide. 0 for an empty memory.
         """
-        share = self.written.double() / self.filled.clamp(min=1).unsqueeze(1)
-        mean = (share.unsqueeze(2) * self.embedding).sum(dim=1)
-        within = (share.unsqueeze(2) * (self.embedding - mean.unsqueeze(1)).square()).sum(dim=(1, 2))
+        fraction = self.written.double() / self.filled.clamp(min=1).unsqueeze(1)
+        mean = (fraction.unsqueeze(2) * self.embedding).sum(dim=1)
+        within = (fraction.unsqueeze(2) * (self.embedding - mean.unsqueeze(1)).square()).sum(dim=(1, 2))
         seen = self.filled > 0
         if not seen.any():
             return 0.0
@@ -85,8 +85,8 @@ class ClassMemory(nn.Module):
         if len(rows) == 0 or not rows.isfinite().all():
             return 0.0
         spectrum = torch.linalg.eigvalsh(torch.cov(rows.T, correction=0)).clamp(min=0)
-        share = spectrum / spectrum.sum().clamp(min=1e-12)
-        return float(torch.exp(-torch.xlogy(share, share).sum()))
+        fraction = spectrum / spectrum.sum().clamp(min=1e-12)
+        return float(torch.exp(-torch.xlogy(fraction, fraction).sum()))
 
 
 def gathered(tensor: Tensor) -> Tensor:

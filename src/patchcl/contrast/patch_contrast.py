@@ -23,14 +23,14 @@ from patchcl.contrast.patches import (
     patch_grid,
 )
 from patchcl.contrast.samplers import PatchSampler, Sampler
-from patchcl.core.settings import Section
+from patchcl.core.settings import FrozenSettings
 from patchcl.losses.schedules import linear_ramp
 from patchcl.networks.ema import follow, frozen_copy
 from patchcl.networks.frozen_norm import running_statistics_untouched
 from patchcl.networks.unet import UNet
 
 
-class ContrastSettings(Section):
+class ContrastSettings(FrozenSettings):
     """docs/method.md says which of these constants are those of the authors' code."""
 
     weight: float = Field(0.1, ge=0, description="Of the contrastive loss; 0 leaves it out.")
@@ -41,24 +41,24 @@ class ContrastSettings(Section):
     )
     sampler: Sampler = Field("entropy", description="How patches are chosen among those that show a class.")
     entropy_source: EntropySource = Field("confidence", description="What the average patch entropy is taken of.")
-    patch_share: float = Field(0.25, gt=0, le=1, description="Side of a patch over that of the image.")
+    patch_fraction: float = Field(0.25, gt=0, le=1, description="Side of a patch over that of the image.")
     patches_per_class: int = Field(16, gt=0, description="Chosen in each step, before a class runs out of them.")
     coverage: float = Field(0.5, gt=0, le=1, description="Least share of the class, relative to the best patch.")
     overlap: float = Field(1.0, ge=0, le=1, description="Largest shared part of two patches of one class and image.")
     embedding_size: int = Field(128, gt=0)
     memory_length: int = Field(1024, gt=0, description="Teacher embeddings that are kept of every class.")
-    memory_least: int = Field(32, gt=1, description="Embeddings from which a class counts.")
+    memory_min_size: int = Field(32, gt=1, description="Embeddings from which a class counts.")
     temperature: float = Field(0.2, gt=0)
     spread_weight: float = Field(1.0, ge=0, description="λ, the pull together of a class.")
-    spread_ramp_share: float = Field(0.2, ge=0, le=1, description="Share of all steps until λ is reached.")
+    covariance_ramp_fraction: float = Field(0.2, ge=0, le=1, description="Share of all steps until λ is reached.")
     negatives: float = Field(4096.0, gt=0, description="ψ, how many negatives the other classes stand for.")
     hard_negatives: HardNegatives = "none"
 
     @model_validator(mode="after")
-    def _demand_room(self) -> "ContrastSettings":
-        if self.memory_length < max(self.memory_least, self.patches_per_class):
+    def _require_room(self) -> "ContrastSettings":
+        if self.memory_length < max(self.memory_min_size, self.patches_per_class):
             raise ValueError(
-                f"memory_length {self.memory_length} must be at least memory_least {self.memory_least} "
+                f"memory_length {self.memory_length} must be at least memory_min_size {self.memory_min_size} "
                 f"and patches_per_class {self.patches_per_class}"
             )
         return self
@@ -82,11 +82,11 @@ class PatchContrast(nn.Module):
         self.settings = settings
         self.classes = classes
         self.side = tuple(
-            patch_side(length, settings.patch_share, by) for length, by in zip(size, network.reduction, strict=True)
+            patch_side(length, settings.patch_fraction, by) for length, by in zip(size, network.reduction, strict=True)
         )
         self.reduction = network.reduction
         self.steps = steps
-        self.spread_ramp = settings.spread_ramp_share * steps
+        self.spread_ramp = settings.covariance_ramp_fraction * steps
         self.student_head = embedding_head(network.encoded_channels, settings.embedding_size)
         self.teacher_head = frozen_copy(self.student_head)
         self.memory = ClassMemory(classes, settings.memory_length, settings.embedding_size)
@@ -186,23 +186,23 @@ class PatchContrast(nn.Module):
 
     def _guided(self, seen: Moments, label: Tensor, step: int) -> Tensor:
         spread_weight = self.settings.spread_weight * linear_ramp(step, self.spread_ramp)
-        ready = self.memory.ready(self.settings.memory_least)
+        ready = self.memory.ready(self.settings.memory_min_size)
         return pseudo_label_guided_contrast(
             seen, label, ready, self.settings.temperature, spread_weight, self.settings.negatives
         )
 
     def _info_nce(self, similarity: Tensor, label: Tensor) -> Tensor:
-        ready = self.memory.ready(self.settings.memory_least)
+        ready = self.memory.ready(self.settings.memory_min_size)
         return info_nce(similarity, self.memory.written, label, ready, self.settings.temperature)
 
 
-def patch_side(length: int, share: float, reduction: int) -> int:
+def patch_side(length: int, fraction: float, reduction: int) -> int:
     """Side of a patch in pixels: that share of the image's, as a multiple of two features, and two at the least.
 
     Where the image is smaller than that, the patch is the image.
     """
     step = 2 * reduction
-    return min(length, max(round(length * share / step) * step, step))
+    return min(length, max(round(length * fraction / step) * step, step))
 
 
 def embedding_head(channels: int, size: int) -> nn.Module:
@@ -217,7 +217,7 @@ def embedded(projected: Tensor, label: Tensor) -> Tensor:
     network all point the same way. There the loss has its collapse value and hardly a gradient, and it stays.
     """
     projected = projected.float()
-    share = ((label >= 0) / (label >= 0).sum().clamp(min=1)).unsqueeze(1)
-    mean = (share * projected).sum(dim=0)
-    variance = (share * (projected - mean).square()).sum(dim=0)
+    fraction = ((label >= 0) / (label >= 0).sum().clamp(min=1)).unsqueeze(1)
+    mean = (fraction * projected).sum(dim=0)
+    variance = (fraction * (projected - mean).square()).sum(dim=0)
     return F.normalize((projected - mean) / (variance + 1e-5).sqrt(), dim=1)

@@ -72,8 +72,8 @@ def binary_entropy(probs: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
     Source: Boserup & Selvan, 2022, https://arxiv.org/abs/2208.10779, `EntropySampler`.
     """
-    least, other = torch.finfo(probs.dtype).tiny, 1 - probs  # 0 log 0 is 0, and xlogy is slow
-    return -(probs * probs.clamp(min=least).log2() + other * other.clamp(min=least).log2())
+    minimum, other = torch.finfo(probs.dtype).tiny, 1 - probs  # 0 log 0 is 0, and xlogy is slow
+    return -(probs * probs.clamp(min=minimum).log2() + other * other.clamp(min=minimum).log2())
 
 
 def grid_mean(maps: Float[Tensor, "B K *S"], side: Sequence[int]) -> Float[Tensor, "B K *G"]:

@@ -35,10 +35,10 @@ class PatchSampler(nn.Module):
     Source: Basak & Yin, CVPR 2023, section 3.1, for the idea; docs/method.md, part 5, says what is ours.
     """
 
-    def __init__(self, kind: Sampler, classes: int, per_class: int, least: float, overlap: float = 1.0) -> None:
+    def __init__(self, kind: Sampler, classes: int, per_class: int, minimum: float, overlap: float = 1.0) -> None:
         """`least` is in (0, 1]; `overlap` is the largest shared part of two patches of one class in one image."""
         super().__init__()
-        self.kind, self.per_class, self.least, self.overlap = kind, per_class, least, overlap
+        self.kind, self.per_class, self.minimum, self.overlap = kind, per_class, minimum, overlap
         self.threshold = CoverageThreshold(classes)
 
     def forward(self, grid: PatchGrid, side: Sequence[int]) -> ChosenPatches:
@@ -53,10 +53,10 @@ class PatchSampler(nn.Module):
 
     def _score(self, grid: PatchGrid) -> Tensor:
         """(K, N) what to rank by. Adding Gumbel noise to log weights makes a ranking a draw (Gumbel top-k)."""
-        chance = torch.rand_like(grid.guidance)
+        noise = torch.rand_like(grid.guidance)
         if self.kind == "topk":
-            return grid.guidance + 1e-4 * chance
-        gumbel = -torch.log(-torch.log(chance.clamp(1e-9, 1 - 1e-7)))
+            return grid.guidance + 1e-4 * noise
+        gumbel = -torch.log(-torch.log(noise.clamp(1e-9, 1 - 1e-7)))
         return torch.log(grid.guidance.clamp(min=1e-6)) + gumbel if self.kind == "entropy" else gumbel
 
     def _candidates(self, grid: PatchGrid) -> Tensor:
@@ -64,7 +64,7 @@ class PatchSampler(nn.Module):
             qualified: Tensor = self.threshold(grid.coverage)
             return qualified
         best = grid.confidence.amax(dim=1, keepdim=True)
-        return grid.confidence >= (self.least * best).clamp(min=FAINTEST)
+        return grid.confidence >= (self.minimum * best).clamp(min=FAINTEST)
 
 
 class CoverageThreshold(nn.Module):
@@ -93,9 +93,9 @@ class CoverageThreshold(nn.Module):
         shown = coverage > 0
         qualified = shown & (coverage > self.value.unsqueeze(1))
         count = shown.sum(dim=1)
-        share = qualified.sum(dim=1) / count.clamp(min=1)
+        fraction = qualified.sum(dim=1) / count.clamp(min=1)
         step = GAIN / (self.updates + 1) ** FADE
-        self.value.copy_(torch.where(count > 0, self.value + step * (share - TARGET), self.value).clamp(0, 1))
+        self.value.copy_(torch.where(count > 0, self.value + step * (fraction - TARGET), self.value).clamp(0, 1))
         self.updates += count > 0
         return qualified
 

@@ -8,7 +8,7 @@ from threading import get_ident
 from typing import Any
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary neighbour of `path`, then put it in place in one step.
 
     A reader sees the old file or the new one, never half of one; a failed write leaves the old one alone.
@@ -24,7 +24,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`, whole or not at all."""
-    write_whole(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+    atomic_write(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, content: Any) -> None:  # noqa: ANN401 - whatever JSON can hold

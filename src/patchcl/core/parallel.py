@@ -13,13 +13,15 @@ TRIM_EVERY = 32
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
-Report = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 
 
-def in_parallel(items: Sequence[Item], look: Callable[[Item], Found], report: Report | None = None) -> list[Found]:
+def in_parallel(
+    items: Sequence[Item], look: Callable[[Item], Found], on_progress: ProgressCallback | None = None
+) -> list[Found]:
     """What `look` finds in each of `items`, in their order; the first that fails ends it.
 
-    `report` is told how many items of all are done.
+    `on_progress` is told how many items of all are done.
     """
     found = []
     with ThreadPoolExecutor(READERS) as pool:
@@ -27,23 +29,23 @@ def in_parallel(items: Sequence[Item], look: Callable[[Item], Found], report: Re
         try:
             for done in range(1, len(items) + 1):
                 found.append(tasks[done - 1].result())
-                if report is not None:
-                    report(done, len(items))
+                if on_progress is not None:
+                    on_progress(done, len(items))
                 if done % TRIM_EVERY == 0 or done == len(items):
-                    give_memory_back()
+                    release_memory()
         finally:
             pool.shutdown(cancel_futures=True)
     return found
 
 
-def one_by_one(items: Iterable[Item]) -> Iterator[Item]:
+def releasing_memory(items: Iterable[Item]) -> Iterator[Item]:
     """`items`, with the memory that each took given back to the system before the next."""
     for item in items:
         yield item
-        give_memory_back()
+        release_memory()
 
 
-def give_memory_back() -> None:
+def release_memory() -> None:
     """Return to the system what was freed: glibc keeps it, apart for every thread, and more with every scan."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if trim is not None:

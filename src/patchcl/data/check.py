@@ -12,13 +12,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from patchcl.core.errors import UserError
-from patchcl.core.parallel import Report, in_parallel
-from patchcl.data.dataset import Case, Dataset, some, survey_dataset
+from patchcl.core.parallel import ProgressCallback, in_parallel
+from patchcl.data.dataset import Case, Dataset, preview, survey_dataset
 from patchcl.data.duplicates import Duplicates, SignatureFiles, find_duplicates, signature
 from patchcl.data.formats import tells_by_name
-from patchcl.data.geometry import Grid, demand_same_grid
+from patchcl.data.geometry import Grid, require_same_grid
 from patchcl.data.preprocessing.plan import Plan, PlanSettings, fingerprint_for, make_plan
-from patchcl.data.scan import IGNORED, Scan, demand_annotated, demand_varied, read_grid, read_image, read_mask
+from patchcl.data.scan import IGNORED, Scan, read_grid, read_image, read_mask, require_annotated, require_varied
 from patchcl.data.splits import Split, SplitSettings, cases_of, make_split, visible_to_training
 
 
@@ -32,8 +32,8 @@ class CheckReport(NamedTuple):
     plan: Plan | None  # None if none could be made
     sides: dict[str, tuple[int, int]]  # patients and scans on each side of the split
     grids: tuple[Grid, ...]  # of every scan that can be read
-    class_shares: dict[str, float]  # share of the annotated voxels of the labeled masks, in [0, 1]
-    ignored_share: float  # share of all voxels of the labeled masks that nobody annotated, in [0, 1]
+    class_fractions: dict[str, float]  # share of the annotated voxels of the labeled masks, in [0, 1]
+    ignored_fraction: float  # share of all voxels of the labeled masks that nobody annotated, in [0, 1]
 
 
 class _Finding(NamedTuple):
@@ -46,10 +46,12 @@ class _Finding(NamedTuple):
     signature: Path | None  # of all channels, if they are sound
 
 
-def check_data(root: Path, split: SplitSettings, plan: PlanSettings, report: Report | None = None) -> CheckReport:
+def check_data(
+    root: Path, split: SplitSettings, plan: PlanSettings, on_progress: ProgressCallback | None = None
+) -> CheckReport:
     """Open every image and mask below `root`, hidden and test masks included: nothing is trained here.
 
-    `report` is told how many scans of all are done.
+    `on_progress` is told how many scans of all are done.
 
     Raises:
         UserError: The folder is not laid out as a data set, so there is nothing to look into.
@@ -66,11 +68,11 @@ def check_data(root: Path, split: SplitSettings, plan: PlanSettings, report: Rep
     sides = _sides(dataset, made_split)
     cases = [case for cases in sides.values() for case in cases]
     with TemporaryDirectory(prefix="patchcl-") as folder:
-        looked = in_parallel(cases, lambda case: _look_at(case, dataset, Path(folder)), report)
+        looked = in_parallel(cases, lambda case: _look_at(case, dataset, Path(folder)), on_progress)
         findings = {case.name: found for case, found in zip(cases, looked, strict=True)}
         duplicates = _duplicates(sides, findings)
-    shares, ignored_share = _shares(dataset, [findings[case.name].voxels for case in sides.get("labeled", ())])
-    warnings = [] if made_split is None else _general_warnings(dataset, made_split, shares)
+    fractions, ignored_fraction = _fractions(dataset, [findings[case.name].voxels for case in sides.get("labeled", ())])
+    warnings = [] if made_split is None else _general_warnings(dataset, made_split, fractions)
     problems += [line for found in findings.values() for line in found.problems]
     warnings += [line for found in findings.values() for line in found.warnings]
     return CheckReport(
@@ -81,8 +83,8 @@ def check_data(root: Path, split: SplitSettings, plan: PlanSettings, report: Rep
         plan=made_plan,
         sides={side: (len({case.patient for case in cases}), len(cases)) for side, cases in sides.items()},
         grids=tuple(found.grid for found in findings.values() if found.grid is not None),
-        class_shares=shares,
-        ignored_share=ignored_share,
+        class_fractions=fractions,
+        ignored_fraction=ignored_fraction,
     )
 
 
@@ -124,7 +126,7 @@ def _look_at(case: Case, dataset: Dataset, signatures: Path) -> _Finding:
     for path in case.images:
         with _noting(found.problems):
             channel = read_image([path])
-            _demand_sound(channel, path, found.grid, case.images[0].name)
+            _require_sound(channel, path, found.grid, case.images[0].name)
             sound.append(signature(channel.voxels))
     if len(sound) == len(case.images):
         found = found._replace(signature=signatures / f"{case.folder}-{case.name}.npy")
@@ -134,10 +136,10 @@ def _look_at(case: Case, dataset: Dataset, signatures: Path) -> _Finding:
     by_name = tells_by_name(case.mask)
     with _noting(found.problems):
         if found.grid is not None and not by_name:
-            demand_same_grid(read_grid(case.mask), found.grid, case.mask, case.images[0].name)
+            require_same_grid(read_grid(case.mask), found.grid, case.mask, case.images[0].name)
     with _noting(found.problems):
         mask = read_mask(case.mask, dataset.classes, found.grid if by_name else None, dataset.ignore)
-        demand_annotated(mask, case.mask)
+        require_annotated(mask, case.mask)
         found.voxels[:-1] = np.bincount(mask[mask != IGNORED], minlength=len(dataset.classes))
         found.voxels[-1] = np.count_nonzero(mask == IGNORED)
         if not found.voxels[1:-1].any():
@@ -153,10 +155,10 @@ def _first_grid(case: Case) -> Grid | None:
         return None
 
 
-def _demand_sound(scan: Scan, path: Path, grid: Grid | None, first: str) -> None:
+def _require_sound(scan: Scan, path: Path, grid: Grid | None, first: str) -> None:
     if grid is not None:
-        demand_same_grid(scan.grid, grid, path, first)
-    demand_varied(scan.voxels, path)
+        require_same_grid(scan.grid, grid, path, first)
+    require_varied(scan.voxels, path)
 
 
 def _duplicates(sides: dict[str, tuple[Case, ...]], findings: dict[str, _Finding]) -> Duplicates:
@@ -165,26 +167,28 @@ def _duplicates(sides: dict[str, tuple[Case, ...]], findings: dict[str, _Finding
     return find_duplicates(sides, SignatureFiles(files))
 
 
-def _shares(dataset: Dataset, voxels: Sequence[np.ndarray]) -> tuple[dict[str, float], float]:
+def _fractions(dataset: Dataset, voxels: Sequence[np.ndarray]) -> tuple[dict[str, float], float]:
     """Of each class among annotated voxels, and of the others among all."""
     *counts, ignored = np.sum([np.zeros(len(dataset.classes) + 1), *voxels], axis=0).tolist()
     known = sum(counts)
-    shares = {name: count / max(known, 1) for name, count in zip(dataset.classes, counts, strict=True)}
-    return shares, ignored / max(known + ignored, 1)
+    fractions = {name: count / max(known, 1) for name, count in zip(dataset.classes, counts, strict=True)}
+    return fractions, ignored / max(known + ignored, 1)
 
 
-def _general_warnings(dataset: Dataset, split: Split, shares: dict[str, float]) -> list[str]:
+def _general_warnings(dataset: Dataset, split: Split, fractions: dict[str, float]) -> list[str]:
     used = {patient for side in split.model_dump().values() for patient in side}
     left_out = [patient for patient in dataset.patients if patient not in used]
-    absent = [name for name, share in shares.items() if share == 0]
+    absent = [name for name, fraction in fractions.items() if fraction == 0]
     apart, together = ({c.patient for c in dataset.cases if (c.folder == "imagesTs") == held} for held in (True, False))
     warnings = []
     if left_out:
-        warnings.append(f"The split names {len(left_out)} patients on no side, so they are not used: {some(left_out)}.")
+        warnings.append(
+            f"The split names {len(left_out)} patients on no side, so they are not used: {preview(left_out)}."
+        )
     if apart & together:
         warnings.append(
             f"Patients in imagesTs have scans in other folders as well; all of them are held out: "
-            f"{some(sorted(apart & together))}."
+            f"{preview(sorted(apart & together))}."
         )
     if absent:
         warnings.append(f"No labeled mask holds {', '.join(absent)}, so that cannot be learned.")
@@ -219,10 +223,10 @@ def _span(low: float, high: float) -> str:
 
 def _class_table(report: CheckReport) -> Table:
     table = Table("value", "class", "share of the labeled masks", title="Classes", title_justify="left")
-    for value, (name, share) in enumerate(report.class_shares.items()):
-        table.add_row(str(value), escape(name), f"{share:.2%}")
+    for value, (name, fraction) in enumerate(report.class_fractions.items()):
+        table.add_row(str(value), escape(name), f"{fraction:.2%}")
     if report.dataset.ignore is not None:
-        ignored = f"{report.ignored_share:.2%} of all voxels, left out above"
+        ignored = f"{report.ignored_fraction:.2%} of all voxels, left out above"
         table.add_row(str(report.dataset.ignore), "ignore", ignored)
     return table
 

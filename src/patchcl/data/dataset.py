@@ -53,7 +53,7 @@ class Dataset(NamedTuple):
         for case in self.cases:
             if case.name == name:
                 return case
-        raise UserError(f"{self.root} has no scan called {name}; it has {some([case.name for case in self.cases])}.")
+        raise UserError(f"{self.root} has no scan called {name}; it has {preview([case.name for case in self.cases])}.")
 
     @property
     def patients(self) -> tuple[str, ...]:
@@ -130,7 +130,7 @@ def _classes(root: Path, description: dict[str, Any]) -> tuple[tuple[str, ...], 
     regions = [name for name, value in values.items() if isinstance(value, list)]
     if regions:
         raise UserError(
-            f"{path}: labels names regions that join several values ({some(regions)}), and patchcl learns one class "
+            f"{path}: labels names regions that join several values ({preview(regions)}), and patchcl learns one class "
             "per voxel. Give every class a single value; a region can be joined from predicted classes afterwards."
         )
     whole = all(type(value) is int for value in values.values())
@@ -244,6 +244,6 @@ def _listing(root: Path, problems: list[str]) -> str:
     return "\n".join([f"{root} is not laid out as expected. Mend these files, or remove them:", *shown, *more])
 
 
-def some(names: Sequence[str]) -> str:
+def preview(names: Sequence[str]) -> str:
     """The first few of `names`, and how many more there are."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -83,7 +83,7 @@ def find_duplicates(sides: Mapping[str, Sequence[Case]], signatures: Mapping[str
     return Duplicates(_shortened(problems), _shortened(warnings))
 
 
-def demand_no_leak(sides: Mapping[str, Sequence[Case]], signatures: Mapping[str, Path]) -> None:
+def require_no_leak(sides: Mapping[str, Sequence[Case]], signatures: Mapping[str, Path]) -> None:
     """Refuse a split with one image on two sides, judged by the files that hold the signature of every scan.
 
     Raises:

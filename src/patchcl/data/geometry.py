@@ -37,7 +37,7 @@ def grid_of(path: Path, shape: tuple[int, ...], affine: np.ndarray) -> Grid:
     return Grid(shape, affine, tuple(spacing.tolist()))
 
 
-def demand_same_grid(found: Grid, expected: Grid, path: Path, other: str) -> None:
+def require_same_grid(found: Grid, expected: Grid, path: Path, other: str) -> None:
     """Refuse the grid `found` in the file `path` unless it is the one `expected` from `other`.
 
     Raises:

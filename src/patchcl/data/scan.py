@@ -14,9 +14,9 @@ from torch import Tensor
 from patchcl.core.batch import IGNORE
 from patchcl.core.errors import UserError
 from patchcl.data.formats import format_of, nifti
-from patchcl.data.formats.base import Bands
+from patchcl.data.formats.base import RowBlocks
 from patchcl.data.formats.dicom import segmentation as dicom_seg
-from patchcl.data.geometry import Grid, demand_same_grid
+from patchcl.data.geometry import Grid, require_same_grid
 
 IGNORED = 255
 """What a mask holds where nobody knows the class."""
@@ -46,31 +46,31 @@ def read_image(paths: Sequence[Path]) -> Scan:
     """
     grid = read_grid(paths[0])
     for path in paths[1:]:
-        demand_same_grid(read_grid(path), grid, path, paths[0].name)
+        require_same_grid(read_grid(path), grid, path, paths[0].name)
     return Scan(np.concatenate([_read_channels(path) for path in paths]), grid)
 
 
-def image_bands(paths: Sequence[Path]) -> Bands | None:
+def image_row_blocks(paths: Sequence[Path]) -> RowBlocks | None:
     """The voxels that `read_image` gives, some rows at a time, of a single picture too large to be held; else None.
 
     Raises:
         UserError: As for `read_image`, also while bands are read.
     """
-    of_format = format_of(paths[0]).value_bands
-    bands = of_format(paths[0]) if len(paths) == 1 and of_format is not None else None
-    if bands is None:
+    of_format = format_of(paths[0]).value_row_blocks
+    blocks = of_format(paths[0]) if len(paths) == 1 and of_format is not None else None
+    if blocks is None:
         return None
-    read = bands.read
+    read = blocks.read
 
     def read_finite(start: int, stop: int) -> np.ndarray:
         voxels = read(start, stop).astype(np.float32)
-        demand_finite(voxels, paths[0])
+        require_finite(voxels, paths[0])
         return voxels
 
-    return bands._replace(read=read_finite)
+    return blocks._replace(read=read_finite)
 
 
-def demand_finite(voxels: np.ndarray, path: Path) -> None:
+def require_finite(voxels: np.ndarray, path: Path) -> None:
     """Refuse an image that no network can learn from.
 
     Raises:
@@ -84,7 +84,7 @@ def demand_finite(voxels: np.ndarray, path: Path) -> None:
         )
 
 
-def demand_varied(voxels: np.ndarray, path: Path) -> None:
+def require_varied(voxels: np.ndarray, path: Path) -> None:
     """Refuse an image with nothing to see.
 
     Raises:
@@ -112,7 +112,7 @@ def read_mask(
     return _classes(values, path, classes if isinstance(classes, int) else len(classes), ignore)
 
 
-def mask_bands(path: Path, classes: Sequence[str], grid: Grid, ignore: int | None = None) -> Bands | None:
+def mask_row_blocks(path: Path, classes: Sequence[str], grid: Grid, ignore: int | None = None) -> RowBlocks | None:
     """The classes that `read_mask` gives, (1, rows, columns), some rows at a time, of a mask too large to be held.
 
     None of any other.
@@ -120,13 +120,13 @@ def mask_bands(path: Path, classes: Sequence[str], grid: Grid, ignore: int | Non
     Raises:
         UserError: As for `read_mask`, also while bands are read.
     """
-    of_format = format_of(path).class_bands
-    bands = None if of_format is None else of_format(path)
-    if bands is None:
+    of_format = format_of(path).class_row_blocks
+    blocks = None if of_format is None else of_format(path)
+    if blocks is None:
         return None
-    demand_same_grid(read_grid(path), grid, path, "its image")
-    read = bands.read
-    return bands._replace(read=lambda start, stop: _classes(read(start, stop), path, len(classes), ignore))
+    require_same_grid(read_grid(path), grid, path, "its image")
+    read = blocks.read
+    return blocks._replace(read=lambda start, stop: _classes(read(start, stop), path, len(classes), ignore))
 
 
 def _classes(values: np.ndarray, path: Path, count: int, ignore: int | None) -> np.ndarray:
@@ -186,7 +186,7 @@ def _read_channels(path: Path) -> np.ndarray:
     """The voxels (C, *shape) float32 of one file."""
     with np.errstate(over="ignore"):
         voxels = format_of(path).read_values(path).astype(np.float32)
-    demand_finite(voxels, path)
+    require_finite(voxels, path)
     return voxels
 
 
@@ -196,7 +196,7 @@ def _class_values(path: Path, classes: Sequence[str], grid: Grid | None) -> np.n
     if grid is not None and classes and known.read_onto is not None:
         return known.read_onto(path, grid, classes)
     if grid is not None:
-        demand_same_grid(known.read_grid(path), grid, path, "its image")
+        require_same_grid(known.read_grid(path), grid, path, "its image")
     if known.read_classes is not None:
         return known.read_classes(path)
     values = known.read_values(path)
@@ -227,7 +227,7 @@ def classes_of(prepared: Tensor) -> Tensor:
     return prepared.long().masked_fill(prepared == IGNORED, IGNORE)
 
 
-def demand_annotated(mask: np.ndarray, path: Path) -> None:
+def require_annotated(mask: np.ndarray, path: Path) -> None:
     """Refuse a mask, as `read_mask` gives it, that says nothing at all.
 
     Raises:

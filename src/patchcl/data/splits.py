@@ -12,8 +12,8 @@ from pydantic import Field
 
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json
-from patchcl.core.settings import Section
-from patchcl.data.dataset import PATIENT_PATTERN, Case, Dataset, some
+from patchcl.core.settings import FrozenSettings
+from patchcl.data.dataset import PATIENT_PATTERN, Case, Dataset, preview
 
 SIDES = {
     "labeled": "labeled",
@@ -28,7 +28,7 @@ SIDES = {
 """Key in a split file -> the side it fills."""
 
 
-class SplitSettings(Section):
+class SplitSettings(FrozenSettings):
     """How patients are divided."""
 
     labeled: int | tuple[str, ...] | None = None
@@ -37,12 +37,12 @@ class SplitSettings(Section):
     """A JSON file that divides the patients; it holds for exactly the patients it names. Or nnU-Net's splits_final."""
     fold: int = Field(default=0, ge=0)
     """Which of the divisions in nnU-Net's file, from 0."""
-    validation_share: float = Field(default=0.2, gt=0, lt=1)
+    validation_fraction: float = Field(default=0.2, gt=0, lt=1)
     seed: int = Field(default=0, ge=0)
     patient_pattern: str = PATIENT_PATTERN
 
 
-class Split(Section):
+class Split(FrozenSettings):
     """The patients on each side."""
 
     labeled: tuple[str, ...]
@@ -67,7 +67,7 @@ def make_split(dataset: Dataset, settings: SplitSettings) -> Split:
         raise UserError(f"split.fold is {settings.fold}, but no file has folds. Add: --split splits_final.json")
     sides = _drawn(dataset, settings) if settings.file is None else _from_file(dataset, settings.file, settings.fold)
     split = _limited(dataset, sides, settings.labeled)
-    _demand_sound(dataset, split)
+    _require_sound(dataset, split)
     return split
 
 
@@ -131,7 +131,7 @@ def _drawn(dataset: Dataset, settings: SplitSettings) -> dict[str, list[str]]:
             "one to learn from and one to validate on. Annotate more."
         )
     named = set(settings.labeled) if isinstance(settings.labeled, tuple) else set(masked[-1:])
-    count = max(1, round(settings.validation_share * len(masked)))
+    count = max(1, round(settings.validation_fraction * len(masked)))
     validation = [patient for patient in masked if patient not in named][:count]
     train = [patient for patient in masked if patient not in validation]
     training_folders = {case.patient for case in dataset.cases if case.folder != "imagesTs"}
@@ -153,7 +153,7 @@ def _from_file(dataset: Dataset, path: Path, fold: int) -> dict[str, list[str]]:
         sides[SIDES[key]] += patients
     if not (sides["train"] or sides["labeled"]) or not sides["validation"]:
         raise UserError(f'{path} must hold the lists "train" (or "labeled", "unlabeled"), "validation" and "test".')
-    _demand_known(dataset, sides, path)
+    _require_known(dataset, sides, path)
     return sides
 
 
@@ -176,7 +176,7 @@ def _from_folds(dataset: Dataset, path: Path, folds: list[Any], fold: int) -> di
     both = [patient for patient in train if patient in validation]
     if both:
         raise UserError(
-            f'{path}: patients with scans in both "train" and "val" of fold {fold}: {some(both)}. Every scan of a '
+            f'{path}: patients with scans in both "train" and "val" of fold {fold}: {preview(both)}. Every scan of a '
             "patient must lie on one side; correct the file, or split.patient_pattern if these are different patients."
         )
     test = sorted({case.patient for case in dataset.cases if case.folder == "imagesTs"})
@@ -193,13 +193,13 @@ def _patients_of(dataset: Dataset, path: Path, scans: object) -> list[str]:
     missing = [scan for scan in scans if scan not in patients]
     if missing:
         raise UserError(
-            f"{path} names scans that are neither in imagesTr nor imagesUn of {dataset.root}: {some(missing)}. "
+            f"{path} names scans that are neither in imagesTr nor imagesUn of {dataset.root}: {preview(missing)}. "
             "Restore them, or take them out of the file."
         )
     return list(dict.fromkeys(patients[scan] for scan in scans))
 
 
-def _demand_known(dataset: Dataset, sides: dict[str, list[str]], path: Path) -> None:
+def _require_known(dataset: Dataset, sides: dict[str, list[str]], path: Path) -> None:
     """Every patient of a split file has scans, and whoever trains has them outside the test folder."""
     everyone = {case.patient for case in dataset.cases}
     training = {case.patient for case in dataset.cases if case.folder != "imagesTs"}
@@ -208,8 +208,8 @@ def _demand_known(dataset: Dataset, sides: dict[str, list[str]], path: Path) -> 
         if missing:
             where = "imagesTr, imagesUn or imagesTs" if side == "test" else "imagesTr or imagesUn"
             raise UserError(
-                f"{path} names {side} patients that have no scans in {where} of {dataset.root}: {some(missing)}. "
-                f"Patients there are called {some(dataset.patients)}: correct the file, or split.patient_pattern."
+                f"{path} names {side} patients that have no scans in {where} of {dataset.root}: {preview(missing)}. "
+                f"Patients there are called {preview(dataset.patients)}: correct the file, or split.patient_pattern."
             )
 
 
@@ -221,7 +221,7 @@ def _limited(dataset: Dataset, sides: dict[str, list[str]], labeled: int | tuple
     kept = _kept(dataset, able, labeled)
     lacking = [patient for patient in sides.get("labeled", []) if patient not in masked]
     if lacking:
-        raise UserError(f"Labeled patients without any mask in {dataset.root / 'labelsTr'}: {some(lacking)}.")
+        raise UserError(f"Labeled patients without any mask in {dataset.root / 'labelsTr'}: {preview(lacking)}.")
     hidden = [patient for patient in train if patient not in kept]
     return Split(
         labeled=tuple(kept),
@@ -238,8 +238,8 @@ def _kept(dataset: Dataset, able: list[str], labeled: int | tuple[str, ...] | No
         unable = [patient for patient in labeled if patient not in able]
         if unable or not labeled:
             raise UserError(
-                f"split.labeled names patients that are not training patients with a mask: {some(unable)}. "
-                f"Choose among {some(able)}."
+                f"split.labeled names patients that are not training patients with a mask: {preview(unable)}. "
+                f"Choose among {preview(able)}."
             )
         return list(labeled)
     if not 1 <= labeled <= len(able):
@@ -250,13 +250,13 @@ def _kept(dataset: Dataset, able: list[str], labeled: int | tuple[str, ...] | No
     return able[:labeled]
 
 
-def _demand_sound(dataset: Dataset, split: Split) -> None:
+def _require_sound(dataset: Dataset, split: Split) -> None:
     """No patient twice, and validation can score everybody on it."""
     places = Counter(patient for side in split.model_dump().values() for patient in side)
     twice = sorted(patient for patient, count in places.items() if count > 1)
     if twice:
         raise UserError(
-            f"Patients on two sides of the split, or twice on one: {some(twice)}. "
+            f"Patients on two sides of the split, or twice on one: {preview(twice)}. "
             "Every scan of a patient must lie on one side; correct split.file, imagesTs or split.patient_pattern."
         )
     held_out = {case.patient for case in dataset.cases if case.folder == "imagesTs"}
@@ -264,10 +264,10 @@ def _demand_sound(dataset: Dataset, split: Split) -> None:
     if mixed:
         raise UserError(
             f"Patients with scans in {dataset.root / 'imagesTs'}, which is for testing alone, are on another side: "
-            f"{some(mixed)}. Take those scans out of imagesTs, or name the patients as test patients."
+            f"{preview(mixed)}. Take those scans out of imagesTs, or name the patients as test patients."
         )
     if not split.labeled or not split.validation:
         raise UserError(f"{dataset.root}: no patient with a mask is left to learn from, or none to validate on.")
     unseen = [patient for patient in split.validation if patient not in _masked_patients(dataset)]
     if unseen:
-        raise UserError(f"Validation patients without any mask in {dataset.root / 'labelsTr'}: {some(unseen)}.")
+        raise UserError(f"Validation patients without any mask in {dataset.root / 'labelsTr'}: {preview(unseen)}.")

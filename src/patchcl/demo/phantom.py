@@ -11,7 +11,7 @@ from typing import NamedTuple
 import nibabel as nib
 import numpy as np
 
-from patchcl.core.files import write_json, write_whole
+from patchcl.core.files import atomic_write, write_json
 
 CLASSES = ("background", "RV", "MYO", "LV")
 RV, MYO, LV = 1, 2, 3
@@ -135,7 +135,7 @@ def _description(labeled: int, seed: int) -> dict[str, object]:
 def _write(path: Path, voxels: np.ndarray, affine: np.ndarray) -> None:
     image = nib.Nifti1Image(voxels, affine)
     image.header.set_xyzt_units("mm")
-    write_whole(path, lambda unfinished: nib.save(image, unfinished))
+    atomic_write(path, lambda unfinished: nib.save(image, unfinished))
 
 
 def _patient(random: Random, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -13,11 +13,11 @@ import torch
 from patchcl.config import Settings, read_settings
 from patchcl.core.devices import CPU
 from patchcl.core.errors import UserError
-from patchcl.core.parallel import Report, one_by_one
+from patchcl.core.parallel import ProgressCallback, releasing_memory
 from patchcl.data.dataset import PATIENT_PATTERN, Case, Dataset, read_dataset
 from patchcl.data.formats import ENDINGS, ending_of, tells_by_name, without_ending
 from patchcl.data.geometry import Grid
-from patchcl.data.scan import IGNORED, demand_annotated, read_grid, read_mask
+from patchcl.data.scan import IGNORED, read_grid, read_mask, require_annotated
 from patchcl.data.splits import Split, cases_of, load_split
 from patchcl.evaluation.metrics import score_case
 from patchcl.evaluation.object_metrics import ObjectTally, instances_beside, pooled, score_objects, tally_structures
@@ -63,7 +63,7 @@ def evaluate_folders(
     if not classes:
         classes, ignore = _labels_beside(masks)
     found, wanted = _mask_files(predictions, classes), _mask_files(masks, classes)
-    _demand_partners(found, wanted, predictions, masks)
+    _require_partners(found, wanted, predictions, masks)
     triples = [(_patient(name, patient_pattern), found[name], wanted[name]) for name in wanted]
     return _score(predictions.name, triples, classes, ignore, origin(CPU), voxels, objects)
 
@@ -73,7 +73,7 @@ def evaluate_run(
     on: Literal["test", "validation", "auto"] = "auto",
     checkpoint: str = "last",
     weights: Weights = "teacher",
-    report: Report | None = None,
+    on_progress: ProgressCallback | None = None,
     device: torch.device = CPU,
     voxels: bool = False,
     objects: bool = False,
@@ -86,7 +86,7 @@ def evaluate_run(
             where there are any.
         checkpoint: `last` or `best`.
         weights: `teacher` or `student`.
-        report: Called with the number of scans predicted and of all.
+        on_progress: Called with the number of scans predicted and of all.
         device: Where to compute.
         voxels: Measure distances in voxels, for data whose spacing was lost.
         objects: Score single objects too, see `OBJECT_POLICY`.
@@ -103,7 +103,7 @@ def evaluate_run(
     name = "_".join([side, checkpoint] + (["student"] if weights == "student" else []))
     folder = run.predictions / name
     summary = predict_cases(
-        network, plan, {case.name: case.images for case in cases}, folder, Files(output="nifti"), device, report
+        network, plan, {case.name: case.images for case in cases}, folder, Files(output="nifti"), device, on_progress
     )
     if summary.failed:
         raise UserError("\n".join(f"{case}: {message}" for case, message in summary.failed))
@@ -158,10 +158,10 @@ def _score(
     spacings: set[float] = set()
     tallies: dict[str, list[ObjectTally]] = {structure: [] for structure in classes[1:]}
     ignored = 0
-    for patient, predicted, reference in one_by_one(triples):
+    for patient, predicted, reference in releasing_memory(triples):
         grid = _whole_grid(predicted, reference)
         masks = (read_mask(predicted, classes, grid), read_mask(reference, classes, grid, ignore))
-        demand_annotated(masks[1], reference)
+        require_annotated(masks[1], reference)
         known = masks[1] != IGNORED
         ignored += int(known.size - np.count_nonzero(known))
         spacing = (1.0,) * len(grid.shape) if voxels else grid.spacing_mm
@@ -231,7 +231,7 @@ def _whole_grid(predicted: Path, reference: Path) -> Grid:
     return read_grid(predicted if tells_by_name(reference) else reference)
 
 
-def _demand_partners(found: dict[str, Path], wanted: dict[str, Path], predictions: Path, masks: Path) -> None:
+def _require_partners(found: dict[str, Path], wanted: dict[str, Path], predictions: Path, masks: Path) -> None:
     problems = [f"  {predictions} holds no mask called {name}" for name in wanted if name not in found]
     problems += [f"  {masks} holds no mask called {name}" for name in found if name not in wanted]
     if problems:

@@ -66,8 +66,8 @@ def compare_seeds(firsts: Sequence[Evaluation], seconds: Sequence[Evaluation]) -
         UserError: The two of a seed do not score the same patients on the same structures.
     """
     for first, second in zip(firsts, seconds, strict=True):
-        _demand_same("structures", first, second, first.structures, second.structures)
-        _demand_same("patients", first, second, sorted(first.patients), sorted(second.patients))
+        _require_same("structures", first, second, first.structures, second.structures)
+        _require_same("patients", first, second, sorted(first.patients), sorted(second.patients))
     patients = {patient for first in firsts for patient in first.patients}
     differences = [_difference(firsts, seconds, structure) for structure in (*firsts[0].structures, MEAN)]
     return Comparison(firsts[0].name, seconds[0].name, len(patients), tuple(differences))
@@ -127,7 +127,7 @@ def _cell(evaluation: Evaluation, metric: Metric, structure: str) -> str:
     return shown(Spread(summarise(evaluation, metric, structure).mean, math.nan), metric)
 
 
-def _demand_same(what: str, first: Evaluation, second: Evaluation, ours: Sequence[str], theirs: Sequence[str]) -> None:
+def _require_same(what: str, first: Evaluation, second: Evaluation, ours: Sequence[str], theirs: Sequence[str]) -> None:
     if list(ours) != list(theirs):
         only = [f"{name} only in {first.name}" for name in ours if name not in theirs]
         only += [f"{name} only in {second.name}" for name in theirs if name not in ours]

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json, write_text
-from patchcl.core.settings import Section
+from patchcl.core.settings import FrozenSettings
 from patchcl.evaluation.intervals import patient_means
 from patchcl.evaluation.metrics import EMPTY_POLICY
 
@@ -52,7 +52,7 @@ MEAN = "mean"
 """The row of a table that averages all structures."""
 
 
-class Score(Section):
+class Score(FrozenSettings):
     """How well one structure was found in one scan. Distances are in voxels where the evaluation says so."""
 
     patient: str
@@ -67,7 +67,7 @@ class Score(Section):
     object_hausdorff_mm: float | None = None
 
 
-class PooledObjects(Section):
+class PooledObjects(FrozenSettings):
     """How well the objects of one structure were found in all scans together, as the GlaS challenge counts."""
 
     object_f1: float
@@ -75,7 +75,7 @@ class PooledObjects(Section):
     object_hausdorff_mm: float
 
 
-class Evaluation(Section):
+class Evaluation(FrozenSettings):
     """Every score of a set of predictions, and where the predictions came from."""
 
     name: str

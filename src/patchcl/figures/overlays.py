@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
-from patchcl.core.files import write_whole
+from patchcl.core.files import atomic_write
 
 PALETTE = ("#56B4E9", "#E69F00", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2", "#BBBBBB")
 """Colours of classes 1, 2, ... that colour-blind readers can tell apart (Okabe and Ito 2008), repeated when used up."""
@@ -122,7 +122,7 @@ def pseudo_mask_strip(
 
 def save_png(figure: Figure, path: Path) -> None:
     """Write the figure to `path`, whole or not at all."""
-    write_whole(path, lambda unfinished: unfinished.write_bytes(png(figure)))
+    atomic_write(path, lambda unfinished: unfinished.write_bytes(png(figure)))
 
 
 def png(figure: Figure) -> bytes:

@@ -13,13 +13,13 @@ from torch import nn
 
 from patchcl.core.devices import CPU
 from patchcl.core.errors import UserError
-from patchcl.core.parallel import Report, one_by_one
+from patchcl.core.parallel import ProgressCallback, releasing_memory
 from patchcl.data.discovery import channel_of, find_scans, link_series, without_links
 from patchcl.data.formats import DICOM, count_channels, ending_of, map_ending, mask_ending
-from patchcl.data.formats.base import Bands
+from patchcl.data.formats.base import RowBlocks
 from patchcl.data.geometry import Grid
 from patchcl.data.preprocessing.plan import Plan
-from patchcl.data.preprocessing.row_blocks import network_bands
+from patchcl.data.preprocessing.row_blocks import network_row_blocks
 from patchcl.data.preprocessing.transforms import to_network_grid, to_scan_grid
 from patchcl.data.scan import Scan, read_image, write_map, write_mask
 from patchcl.inference.sliding_window import BATCH_SIZE, OVERLAP, network_probs
@@ -62,7 +62,7 @@ def predict_scan(
 
     Returns:
         (K, *scan.grid.shape) float32 on the grid of the scan as it was read, summing to one over K; where
-        `plan.restore` is nearest, 1 for the winning class and 0 for the others.
+        `plan.output_interpolation` is nearest, 1 for the winning class and 0 for the others.
     """
     image = torch.from_numpy(to_network_grid(scan, plan))
     return to_scan_grid(network_probs(network, image, plan, device, batch_size).numpy(), scan.grid, plan)
@@ -85,7 +85,7 @@ def predict_files(
     output: Output = "same",
     series: str | None = None,
     device: torch.device = CPU,
-    report: Report | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> PredictionSummary:
     """Segment one scan or a folder of them; those that cannot be read do not hold up the others.
 
@@ -101,7 +101,7 @@ def predict_files(
         output: The format of the masks. Maps have that of the scan, or TIFF for pictures and NIfTI for DICOM.
         series: Of each folder with DICOM files in it, or below, the series to segment; see `link_series`.
         device: Where to compute.
-        report: Called with the number of scans done and of all.
+        on_progress: Called with the number of scans done and of all.
 
     Raises:
         UserError: There is no scan, or `out` cannot or must not be written to.
@@ -111,7 +111,7 @@ def predict_files(
         scans, failed = (find_scans(source), []) if series is None else link_series(source, series, Path(links))
         _check_out(out, source)
         network, plan = load_network(run, checkpoint, weights, device)
-        summary = predict_cases(network, plan, scans, out, files, device, report)
+        summary = predict_cases(network, plan, scans, out, files, device, on_progress)
         told = [(name, without_links(message, Path(links))) for name, message in summary.failed]
     return PredictionSummary(summary.done, (*failed, *told))
 
@@ -123,11 +123,11 @@ def predict_cases(
     out: Path,
     files: Files = Files(),  # noqa: B008 - immutable
     device: torch.device = CPU,
-    report: Report | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> PredictionSummary:
     """Segment scans given by the name of their case, one file per channel, into `out`."""
     done, failed = [], []
-    for count, (name, paths) in enumerate(one_by_one(scans.items()), start=1):
+    for count, (name, paths) in enumerate(releasing_memory(scans.items()), start=1):
         try:
             _predict_case(network, plan, name, paths, out, files, device)
             done.append(name)
@@ -135,8 +135,8 @@ def predict_cases(
             failed.append((name, str(error)))
         except OSError as error:
             failed.append((name, f"{name} cannot be written to {out}: {error.strerror}. Make room, or clear the way."))
-        if report:
-            report(count, len(scans))
+        if on_progress:
+            on_progress(count, len(scans))
     return PredictionSummary(tuple(done), tuple(failed))
 
 
@@ -145,15 +145,17 @@ def _predict_case(
 ) -> None:
     _check_channels(paths, plan)
     of_masks, of_maps = _endings(paths[0], files.output)
-    bands = None if files.probabilities or files.uncertainty else network_bands(paths, plan)
-    if bands is not None:
-        write_mask(out / f"{name}{of_masks}", _mask_by_bands(network, plan, bands, device), paths[0], plan.classes)
+    blocks = None if files.probabilities or files.uncertainty else network_row_blocks(paths, plan)
+    if blocks is not None:
+        write_mask(
+            out / f"{name}{of_masks}", _mask_by_row_blocks(network, plan, blocks, device), paths[0], plan.classes
+        )
         return
     probs, grid = _probs_of(network, plan, paths, device)
     mask = to_scan_grid(probs, grid, plan).argmax(axis=0)
     write_mask(out / f"{name}{of_masks}", mask.astype(np.uint8), paths[0], plan.classes)
     if files.probabilities or files.uncertainty:
-        smooth = to_scan_grid(probs, grid, plan.model_copy(update={"restore": "linear"}))
+        smooth = to_scan_grid(probs, grid, plan.model_copy(update={"output_interpolation": "linear"}))
         _write_maps(smooth, plan.classes, out / name, of_maps, files, paths[0])
 
 
@@ -165,19 +167,19 @@ def _probs_of(network: nn.Module, plan: Plan, paths: tuple[Path, ...], device: t
     return network_probs(network, image, plan, device).numpy(), grid
 
 
-def _mask_by_bands(network: nn.Module, plan: Plan, bands: Bands, device: torch.device) -> np.ndarray:
+def _mask_by_row_blocks(network: nn.Module, plan: Plan, blocks: RowBlocks, device: torch.device) -> np.ndarray:
     """The likeliest classes (rows, columns) uint8, from the very windows that would be laid over the whole picture.
 
     Neighbouring bands share windows, and a row is taken from the band that holds all windows over it.
     """
-    height, window = bands.shape[0], plan.size[0]
+    height, window = blocks.shape[0], plan.size[0]
     interval = max(1, int(window * (1 - OVERLAP)))
     shared = 0 if window <= 2 * interval else 1
-    mask = np.empty(bands.shape, np.uint8)
+    mask = np.empty(blocks.shape, np.uint8)
     start = stop = 0
     while stop < height:
         stop = min(start + window + WINDOWS * interval, height)
-        image = torch.from_numpy(bands.read(start, stop)[None])
+        image = torch.from_numpy(blocks.read(start, stop)[None])
         classes = network_probs(network, image, plan, device)[0].argmax(dim=0)
         complete = window - interval if start else 0  # rows above lie under windows of the band before, too
         mask[start + complete : stop] = classes[complete:].numpy()

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from patchcl.contrast.patch_contrast import ContrastSettings, PatchContrast, Seen
 from patchcl.core.batch import LabeledBatch, StepResult, TrainingBatch, UnlabeledBatch
-from patchcl.core.settings import Section
+from patchcl.core.settings import FrozenSettings
 from patchcl.losses.supervised import dice_and_cross_entropy, one_hot
 from patchcl.networks.ema import follow, frozen_copy, warmed_up
 from patchcl.networks.frozen_norm import running_statistics_untouched
 from patchcl.networks.unet import UNet
 
 
-class MethodSettings(Section):
+class MethodSettings(FrozenSettings):
     """Settings of one method. A subclass narrows `name` to a literal and adds its own fields with their ranges."""
 
     name: str

@@ -21,9 +21,9 @@ class BCPSettings(MethodSettings):
     """Defaults follow the paper, and the authors' `ACDC_BCP_train.py`."""
 
     name: Literal["bcp"] = "bcp"
-    pretrain_share: float = Field(0.25, ge=0, le=1, description="Share of all steps that see labeled images only.")
+    pretrain_fraction: float = Field(0.25, ge=0, le=1, description="Share of all steps that see labeled images only.")
     consistency_weight: float = Field(0.5, ge=0, description="Of unlabeled pixels, where labeled ones have 1.")
-    box_share: float = Field(2 / 3, gt=0, lt=1, description="Side of the pasted box over that of the image.")
+    box_fraction: float = Field(2 / 3, gt=0, lt=1, description="Side of the pasted box over that of the image.")
 
 
 class BCP(Method):
@@ -44,7 +44,7 @@ class BCP(Method):
     def __init__(self, settings: BCPSettings, task: Task) -> None:
         super().__init__(settings, task)
         self.settings = settings
-        self.pretrain_steps = settings.pretrain_share * task.steps
+        self.pretrain_steps = settings.pretrain_fraction * task.steps
 
     def training_step(self, batch: TrainingBatch, step: int) -> StepResult:
         """See `Method.training_step`."""
@@ -81,7 +81,9 @@ class BCP(Method):
 
     def random_box(self, image: Tensor) -> Tensor:
         """One box, (1, 1, *S), for all images of a step."""
-        return random_boxes(image[:1], smallest=self.settings.box_share, largest=self.settings.box_share, chance=1.0)
+        return random_boxes(
+            image[:1], smallest=self.settings.box_fraction, largest=self.settings.box_fraction, probability=1.0
+        )
 
 
 class Pasted(NamedTuple):

@@ -20,7 +20,7 @@ class CrossPseudoSettings(MethodSettings):
 
     name: Literal["cross_pseudo"] = "cross_pseudo"
     consistency_weight: float = Field(0.1, ge=0, description="Weight of the cross supervision after its ramp.")
-    ramp_share: float = Field(1.0, ge=0, le=1, description="Share of all steps until that weight is reached.")
+    ramp_fraction: float = Field(1.0, ge=0, le=1, description="Share of all steps until that weight is reached.")
 
 
 class CrossPseudo(Method):
@@ -34,7 +34,7 @@ class CrossPseudo(Method):
     def __init__(self, settings: CrossPseudoSettings, task: Task) -> None:
         super().__init__(settings, task)
         self.settings = settings
-        self.ramp_steps = settings.ramp_share * task.steps
+        self.ramp_steps = settings.ramp_fraction * task.steps
         self.peer = task.build_network()
 
     def training_step(self, batch: TrainingBatch, step: int) -> StepResult:

@@ -21,7 +21,9 @@ class FixMatchSettings(MethodSettings):
     name: Literal["fixmatch"] = "fixmatch"
     consistency_weight: float = Field(1.0, ge=0, description="Of unlabeled images, where labeled ones have 1.")
     confidence_threshold: float = Field(0.95, ge=0, le=1, description="Least confidence of a pseudo-label that counts.")
-    mix_chance: float = Field(0.5, ge=0, le=1, description="Chance that a strong view gets a box of another (CutMix).")
+    mix_probability: float = Field(
+        0.5, ge=0, le=1, description="Chance that a strong view gets a box of another (CutMix)."
+    )
 
 
 class FixMatch(Method):
@@ -47,7 +49,7 @@ class FixMatch(Method):
         with torch.no_grad():
             pseudo = pseudo_labels(self.student(unlabeled.weak))
         target = accepted_mask(pseudo, self.settings.confidence_threshold)
-        strong, mixed_target = cut_mix(unlabeled.strong, target, self.settings.mix_chance)
+        strong, mixed_target = cut_mix(unlabeled.strong, target, self.settings.mix_probability)
         logits = self.student(torch.cat([labeled.image, strong]))
         labeled_logits, strong_logits = logits.split([len(labeled.image), len(strong)])
 

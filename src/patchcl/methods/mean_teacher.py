@@ -20,7 +20,7 @@ class MeanTeacherSettings(MethodSettings):
 
     name: Literal["mean_teacher"] = "mean_teacher"
     consistency_weight: float = Field(0.1, ge=0, description="Weight of the agreement loss after its ramp.")
-    ramp_share: float = Field(1.0, ge=0, le=1, description="Share of all steps until that weight is reached.")
+    ramp_fraction: float = Field(1.0, ge=0, le=1, description="Share of all steps until that weight is reached.")
 
 
 class MeanTeacher(Method):
@@ -33,7 +33,7 @@ class MeanTeacher(Method):
     def __init__(self, settings: MeanTeacherSettings, task: Task) -> None:
         super().__init__(settings, task)
         self.settings = settings
-        self.ramp_steps = settings.ramp_share * task.steps
+        self.ramp_steps = settings.ramp_fraction * task.steps
 
     def training_step(self, batch: TrainingBatch, step: int) -> StepResult:
         """See `Method.training_step`."""

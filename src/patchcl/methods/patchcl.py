@@ -23,13 +23,17 @@ class PatchCLSettings(MethodSettings):
     """Our recipe; docs/method.md says which constants are those of the authors' code."""
 
     name: Literal["patchcl"] = "patchcl"
-    warm_up_share: float = Field(0.3, ge=0, le=1, description="Share of all steps that see labeled images only.")
-    ramp_share: float = Field(0.2, ge=0, le=1, description="Share of all steps over which consistency sets in.")
+    warm_up_fraction: float = Field(0.3, ge=0, le=1, description="Share of all steps that see labeled images only.")
+    ramp_fraction: float = Field(0.2, ge=0, le=1, description="Share of all steps over which consistency sets in.")
     consistency_weight: float = Field(1.0, ge=0)
     confidence_threshold: float = Field(0.0, ge=0, le=1, description="Least confidence of a pseudo-label that counts.")
     segmentation_loss: Literal["dice_and_cross_entropy", "cross_entropy"] = "dice_and_cross_entropy"
-    mix_chance: float = Field(1.0, ge=0, le=1, description="Chance that a strong view gets a box of another image.")
-    paste_chance: float = Field(1.0, ge=0, le=1, description="Chance that this is a labeled one, not an unlabeled one.")
+    mix_probability: float = Field(
+        1.0, ge=0, le=1, description="Chance that a strong view gets a box of another image."
+    )
+    labeled_mix_probability: float = Field(
+        1.0, ge=0, le=1, description="Chance that this is a labeled one, not an unlabeled one."
+    )
     contrast: ContrastSettings = ContrastSettings()
 
 
@@ -39,8 +43,8 @@ class PatchCL(Method):
     def __init__(self, settings: PatchCLSettings, task: Task) -> None:
         super().__init__(settings, task)
         self.settings = settings
-        self.warm_up_steps = settings.warm_up_share * task.steps
-        self.ramp_steps = settings.ramp_share * task.steps
+        self.warm_up_steps = settings.warm_up_fraction * task.steps
+        self.ramp_steps = settings.ramp_fraction * task.steps
         self.confidence_threshold = settings.confidence_threshold
         if settings.segmentation_loss == "cross_entropy":
             self.segmentation_loss = cross_entropy
@@ -72,8 +76,8 @@ class PatchCL(Method):
         """Strong views with boxes of one another or of labeled images; what they are taken to show, mixed alike."""
         count = len(strong)
         target = accepted_mask(pseudo, self.settings.confidence_threshold)
-        box = random_boxes(strong, chance=self.settings.mix_chance)
-        pasted = torch.rand(count, device=strong.device) < self.settings.paste_chance
+        box = random_boxes(strong, probability=self.settings.mix_probability)
+        pasted = torch.rand(count, device=strong.device) < self.settings.labeled_mix_probability
         order = torch.arange(count, device=strong.device) % len(labeled.image)
         masks = one_hot(labeled.mask, self.classes)
 

@@ -22,7 +22,7 @@ class UncertaintyMeanTeacherSettings(MethodSettings):
 
     name: Literal["uncertainty_mean_teacher"] = "uncertainty_mean_teacher"
     consistency_weight: float = Field(0.1, ge=0, description="Weight of the agreement loss after its ramp.")
-    ramp_share: float = Field(1.0, ge=0, le=1, description="Share of all steps until that weight is reached.")
+    ramp_fraction: float = Field(1.0, ge=0, le=1, description="Share of all steps until that weight is reached.")
     teacher_passes: int = Field(8, gt=0, description="Noisy passes of the teacher that tell how unsure it is.")
     noise: float = Field(0.1, ge=0, description="Standard deviation of the noise on what the teacher sees.")
     entropy_threshold: float = Field(
@@ -47,7 +47,7 @@ class UncertaintyMeanTeacher(Method):
         super().__init__(settings, task)
         self.settings = settings
         self.steps = task.steps
-        self.ramp_steps = settings.ramp_share * task.steps
+        self.ramp_steps = settings.ramp_fraction * task.steps
 
     def training_step(self, batch: TrainingBatch, step: int) -> StepResult:
         """See `Method.training_step`."""

@@ -21,7 +21,9 @@ class UniMatchSettings(MethodSettings):
     name: Literal["unimatch"] = "unimatch"
     consistency_weight: float = Field(1.0, ge=0, description="Of unlabeled images, where labeled ones have 1.")
     confidence_threshold: float = Field(0.95, ge=0, le=1, description="Least confidence of a pseudo-label that counts.")
-    mix_chance: float = Field(0.5, ge=0, le=1, description="Chance that a strong view gets a box of another (CutMix).")
+    mix_probability: float = Field(
+        0.5, ge=0, le=1, description="Chance that a strong view gets a box of another (CutMix)."
+    )
     feature_dropout: float = Field(0.5, gt=0, lt=1, description="Share of the channels that the perturbation drops.")
 
 
@@ -52,8 +54,8 @@ class UniMatch(Method):
         with torch.no_grad():
             pseudo = pseudo_labels(self.student(unlabeled.weak))
         target = accepted_mask(pseudo, self.settings.confidence_threshold)
-        first, first_target = cut_mix(unlabeled.strong, target, self.settings.mix_chance)
-        second, second_target = cut_mix(unlabeled.second_strong, target, self.settings.mix_chance)
+        first, first_target = cut_mix(unlabeled.strong, target, self.settings.mix_probability)
+        second, second_target = cut_mix(unlabeled.second_strong, target, self.settings.mix_probability)
         logits = self.student(torch.cat([labeled.image, first, second]))
         labeled_logits, first_logits, second_logits = logits.split([len(labeled.image), len(first), len(second)])
         perturbed_logits = self.student(unlabeled.weak, self.settings.feature_dropout)

@@ -5,11 +5,11 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from patchcl.core.settings import Section
+from patchcl.core.settings import FrozenSettings
 from patchcl.networks.unet import GROUPS, UNet, halvings
 
 
-class NetworkSettings(Section):
+class NetworkSettings(FrozenSettings):
     """The segmentation network. By default as deep and wide as the U-Net of the published ACDC tables, with batch norm.
 
     Instance norm takes from an image's deepest features what PatchCL's contrast would tell classes apart by
@@ -21,7 +21,7 @@ class NetworkSettings(Section):
     dropout: float = Field(0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
-    def _demand_whole_groups(self) -> Self:
+    def _require_whole_groups(self) -> Self:
         if self.norm == "group" and any(width % GROUPS for width in self.features):
             raise ValueError(f"group norm needs features in multiples of {GROUPS}, not {list(self.features)}")
         return self

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from patchcl.config import Settings, read_settings
 from patchcl.core.errors import UserError
-from patchcl.core.settings import Section
+from patchcl.core.settings import FrozenSettings
 from patchcl.data.dataset import read_dataset
 from patchcl.data.preprocessing.plan import Plan, load_plan
 from patchcl.data.splits import Split, load_split
@@ -306,7 +306,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def health(logs: Mapping[str, Sequence[Row]], settings: Mapping[str, Section]) -> dict[str, Any] | None:
+def health(logs: Mapping[str, Sequence[Row]], settings: Mapping[str, FrozenSettings]) -> dict[str, Any] | None:
     """What stands under Health: alarms, and tables of the last validation; None if no run has logged any of it.
 
     Args:

@@ -66,14 +66,14 @@ def trust(tallies: Iterable[Tally], classes: Sequence[str]) -> dict[str, float]:
     )
     of_class = {figure: [f"{figure}_{name}" for name in classes] for figure in ("accepted", "agreement", "found")}
     return {
-        **_shares(of_class["accepted"], accepted, taken.clamp(min=1)),
-        **_shares(of_class["agreement"], confirmed, accepted),
-        **_shares(of_class["found"], confirmed, true),
-        **_shares(["ece", "ece_structures"], surplus.abs().sum(dim=1), pixels),
+        **_fractions(of_class["accepted"], accepted, taken.clamp(min=1)),
+        **_fractions(of_class["agreement"], confirmed, accepted),
+        **_fractions(of_class["found"], confirmed, true),
+        **_fractions(["ece", "ece_structures"], surplus.abs().sum(dim=1), pixels),
     }
 
 
-def _shares(names: Sequence[str], parts: Tensor, wholes: Tensor) -> dict[str, float]:
+def _fractions(names: Sequence[str], parts: Tensor, wholes: Tensor) -> dict[str, float]:
     """Each part over its whole, by name; those of which there is nothing are left out."""
-    shares = zip(names, parts.tolist(), wholes.tolist(), strict=True)
-    return {name: part / whole for name, part, whole in shares if whole}
+    fractions = zip(names, parts.tolist(), wholes.tolist(), strict=True)
+    return {name: part / whole for name, part, whole in fractions if whole}

@@ -6,7 +6,7 @@ Everything is read from log rows alone, so a resumed run, a finished one and one
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from patchcl.core.settings import Section
+from patchcl.core.settings import FrozenSettings
 from patchcl.runs.log import Row
 
 ROWS = 20
@@ -37,13 +37,13 @@ LARGEST_ERROR = 0.3
 
 Teachers of 0.70 to 0.89 Dice had 0.05 to 0.22, one that was mostly wrong about a structure 0.35.
 """
-LATER = ("raise warm_up_share", "raise pretrain_share")
+LATER = ("raise warm_up_fraction", "raise pretrain_fraction")
 """Remedies that let pseudo-labels begin later, under the names that methods have for it."""
 ENDS = (("lower", 0.0), ("raise", 1.0))
 """Values of shares and thresholds beyond which a remedy cannot go."""
 
 
-def alarms(rows: Sequence[Row], settings: Section | None = None) -> list[str]:
+def alarms(rows: Sequence[Row], settings: FrozenSettings | None = None) -> list[str]:
     """What is going wrong in a run, and what to do about it; nothing if all is well or it is too early to say.
 
     Args:
@@ -53,7 +53,7 @@ def alarms(rows: Sequence[Row], settings: Section | None = None) -> list[str]:
     return list(_standing(rows, settings).values())
 
 
-def new_alarms(rows: Sequence[Row], settings: Section | None = None) -> list[str]:
+def new_alarms(rows: Sequence[Row], settings: FrozenSettings | None = None) -> list[str]:
     """Those of `alarms` that were not there at the validation before the last."""
     places = [place for place, row in enumerate(rows) if "validation_dice" in row]
     before = _standing(rows[: places[-2] + 1], settings) if len(places) > 1 else {}
@@ -66,7 +66,7 @@ def class_names(rows: Sequence[Row]) -> list[str]:
     return [key.removeprefix("accepted_") for key in keys]
 
 
-def _standing(rows: Sequence[Row], settings: Section | None) -> dict[str, str]:
+def _standing(rows: Sequence[Row], settings: FrozenSettings | None) -> dict[str, str]:
     """Every alarm by what it is about: the contrast, certain classes, or the calibration."""
     values = dict(_flat("method", settings.model_dump())) if settings else {}
     recent = [row for row in rows if "validation_dice" in row][-VALIDATIONS:]
@@ -90,7 +90,7 @@ def _contrast_alarm(rows: Sequence[Row], values: Mapping[str, float]) -> str:
     if not over:
         return (
             f"There was nothing to contrast in the last {len(later)} log rows, for want of embeddings of two classes: "
-            f"lower {_now('method.contrast.memory_least', values)} or {_now('method.contrast.coverage', values)}."
+            f"lower {_now('method.contrast.memory_min_size', values)} or {_now('method.contrast.coverage', values)}."
         )
     apart = [row["separability"] for row in rows if "separability" in row][-1:]
     wide = max(over) > MARGIN and apart and apart[0] >= LEAST_SEPARABILITY
@@ -137,8 +137,8 @@ def _missing_alarm(found: Mapping[str, float], values: Mapping[str, float]) -> s
     )
 
 
-def _percent(shares: Mapping[str, float]) -> str:
-    return ", ".join(f"{100 * share:.1f} % of {name}" for name, share in shares.items())
+def _percent(fractions: Mapping[str, float]) -> str:
+    return ", ".join(f"{100 * fraction:.1f} % of {name}" for name, fraction in fractions.items())
 
 
 def _calibration_alarm(recent: Sequence[Row], values: Mapping[str, float]) -> str:

@@ -19,9 +19,9 @@ from patchcl.core.errors import UserError
 from patchcl.core.files import write_json, write_text
 from patchcl.core.seeds import seed_for
 from patchcl.data.dataset import Case, Dataset, read_dataset
-from patchcl.data.duplicates import demand_no_leak
-from patchcl.data.loading.image_store import Bank
-from patchcl.data.loading.loader import Batches, Stream
+from patchcl.data.duplicates import require_no_leak
+from patchcl.data.loading.image_store import ImageStore
+from patchcl.data.loading.loader import BatchLoader, BatchStream
 from patchcl.data.preprocessing.cache import PreparedCase, prepare
 from patchcl.data.preprocessing.fingerprint import save_fingerprint
 from patchcl.data.preprocessing.plan import Plan, fingerprint_for, load_plan, make_plan, save_plan
@@ -104,7 +104,7 @@ def _train(run: RunFolder, settings: Settings, dataset: Dataset, split: Split, p
     validation = Validation(prepared.validation, shown, plan, run, fabric.device)
     started = time.perf_counter()
     with (
-        _room_on(fabric.device),
+        _memory_errors_on(fabric.device),
         stop_on_signals() as stop,
         TrainingProgress(console, settings.method.name, settings.training.steps) as progress,
     ):
@@ -115,7 +115,7 @@ def _train(run: RunFolder, settings: Settings, dataset: Dataset, split: Split, p
 
 
 @contextmanager
-def _room_on(device: torch.device) -> Iterator[None]:
+def _memory_errors_on(device: torch.device) -> Iterator[None]:
     """Turn a lack of memory into a message that says what to do."""
     try:
         yield
@@ -177,7 +177,7 @@ def _prepare(
         task = bar.add_task("Preparing scans", total=len(cases))
         done = iter(prepare(cases, plan, settings.cache, lambda ready, _: bar.update(task, completed=ready)))
     prepared = _Prepared(*(tuple(next(done) for _ in group) for group in groups))
-    demand_no_leak(groups._asdict(), {case.name: case.signature for group in prepared for case in group})
+    require_no_leak(groups._asdict(), {case.name: case.signature for group in prepared for case in group})
     return prepared._replace(unlabeled=prepared.unlabeled + prepared.labeled) if partly else prepared
 
 
@@ -189,27 +189,27 @@ class _Groups(NamedTuple):
 
 def _batches(
     settings: Settings, prepared: _Prepared, plan: Plan, device: torch.device, strong_views: int
-) -> tuple[Batches, Tensor | None]:
+) -> tuple[BatchLoader, Tensor | None]:
     """The batches of every step, and a few unlabeled images to draw pseudo-masks of."""
     training = settings.training
     budget = int(training.memory_gib * 2**30)
-    bank = Bank(prepared.labeled, plan, device, budget)
-    labeled = Stream(bank, training.labeled_per_batch, "labeled", training.seed)
+    store = ImageStore(prepared.labeled, plan, device, budget)
+    labeled = BatchStream(store, training.labeled_per_batch, "labeled", training.seed)
     if not prepared.unlabeled:
-        return Batches(labeled, None, settings.augment, spacing_mm=plan.spacing_mm), None
-    bank = Bank(prepared.unlabeled, plan, device, budget, unlabeled=True)
-    unlabeled = Stream(bank, training.unlabeled_per_batch, "unlabeled", training.seed)
-    return Batches(labeled, unlabeled, settings.augment, strong_views, plan.spacing_mm), _shown(bank)
+        return BatchLoader(labeled, None, settings.augment, spacing_mm=plan.spacing_mm), None
+    store = ImageStore(prepared.unlabeled, plan, device, budget, unlabeled=True)
+    unlabeled = BatchStream(store, training.unlabeled_per_batch, "unlabeled", training.seed)
+    return BatchLoader(labeled, unlabeled, settings.augment, strong_views, plan.spacing_mm), _shown(store)
 
 
-def _shown(bank: Bank) -> Tensor:
+def _shown(store: ImageStore) -> Tensor:
     """The middle item of up to four cases, spread over all."""
     cases: dict[str, list[int]] = {}
-    for item in range(len(bank)):
-        cases.setdefault(bank.item_case(item), []).append(item)
+    for item in range(len(store)):
+        cases.setdefault(store.item_case(item), []).append(item)
     middles = [items[len(items) // 2] for items in cases.values()]
     spread = [middles[place * len(middles) // 4] for place in range(4)] if len(middles) > 4 else middles
-    image, _ = bank.load(spread, torch.Generator().manual_seed(0))
+    image, _ = store.load(spread, torch.Generator().manual_seed(0))
     return image
 
 

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import PolynomialLR
 
 from patchcl.config import TrainingSettings
 from patchcl.core.batch import TrainingBatch
-from patchcl.core.files import write_whole
+from patchcl.core.files import atomic_write
 from patchcl.core.seeds import seed_for
 from patchcl.methods.base import Method
 from patchcl.runs.folder import RunFolder
@@ -111,4 +111,4 @@ def build_optimizer(method: Method, settings: TrainingSettings) -> Optimizer:
 
 def save(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:
     """A checkpoint of the whole state, in place at once."""
-    write_whole(path, lambda unfinished: fabric.save(unfinished, state))
+    atomic_write(path, lambda unfinished: fabric.save(unfinished, state))

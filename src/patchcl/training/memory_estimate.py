@@ -28,11 +28,11 @@ PEAK = 1.4
 """How much more than what a step keeps for its backward pass it holds at its height; measured, a little rounded up."""
 PARAMETER = 20
 """Bytes that a weight takes with its gradient, AdamW's two averages and its copy in the teacher."""
-SHARE = {"cuda": 0.9, "mps": 0.8, "cpu": 0.5}
+FRACTION = {"cuda": 0.9, "mps": 0.8, "cpu": 0.5}
 """Of a device's memory that training may have."""
 
 
-class Footprint(NamedTuple):
+class MemoryModel(NamedTuple):
     """Bytes that training takes."""
 
     labeled: float  # of one labeled image in a step
@@ -44,16 +44,16 @@ class Footprint(NamedTuple):
         return self.fixed + self.labeled * labeled + self.unlabeled * unlabeled
 
 
-class Outlook(NamedTuple):
+class MemoryEstimate(NamedTuple):
     """What a plan means on this machine."""
 
     patch: tuple[int, ...] | None  # side of the patches that contrast compares, in pixels; None without contrast
-    footprint: Footprint
+    memory_model: MemoryModel
     batch: tuple[int, int]  # labeled and unlabeled images of a step, as the settings say
     chosen: tuple[bool, bool]  # which of the two the user has set
     images: int  # bytes of prepared images that lie on the device, test scans counted as well
     device: str
-    room: float | None  # bytes that training may have; None if the machine does not tell
+    available_bytes: float | None  # bytes that training may have; None if the machine does not tell
 
 
 class Batch(NamedTuple):
@@ -63,23 +63,23 @@ class Batch(NamedTuple):
     why: str
 
 
-def foresee(settings: Settings, plan: Plan, grids: Sequence[Grid]) -> Outlook:
+def estimate_memory(settings: Settings, plan: Plan, grids: Sequence[Grid]) -> MemoryEstimate:
     """What training by `plan` on scans that lie on `grids` takes."""
     method = _method_of(settings, plan, plan.size)
     device = _device(settings.training)
     prepared = sum(prepared_bytes(grid, plan) for grid in grids)
-    return Outlook(
+    return MemoryEstimate(
         patch=None if method.contrast is None else method.contrast.side,
-        footprint=footprint(settings, plan),
+        memory_model=memory_model(settings, plan),
         batch=(settings.training.labeled_per_batch, settings.training.unlabeled_per_batch * method.needs_unlabeled),
         chosen=(BATCH[0] in settings.training.model_fields_set, BATCH[1] in settings.training.model_fields_set),
         images=prepared if prepared <= settings.training.memory_gib * GIB else 0,
         device=device,
-        room=_room(device),
+        available_bytes=_available_bytes(device),
     )
 
 
-def footprint(settings: Settings, plan: Plan) -> Footprint:
+def memory_model(settings: Settings, plan: Plan) -> MemoryModel:
     """Bytes that the method takes, from what its last step keeps of images that are as small as its network allows.
 
     What is kept grows with the number of pixels and of images. Contrast does not; of it only crops are large, and they
@@ -87,8 +87,8 @@ def footprint(settings: Settings, plan: Plan) -> Footprint:
     """
     full = _method_of(settings, plan, plan.size)
     reduction = full.student.reduction
-    least = (2 * reduction[0], *reduction[1:])  # two of the deepest features, which is the least for instance norm
-    small = tuple(min(length, by) for length, by in zip(plan.size, least, strict=True))
+    minimum = (2 * reduction[0], *reduction[1:])  # two of the deepest features, which is the least for instance norm
+    small = tuple(min(length, by) for length, by in zip(plan.size, minimum, strict=True))
     method = _method_of(settings, plan, small)
     method.contrast = None
     size, step = (len(plan.channels), *small), settings.training.steps - 1
@@ -100,7 +100,7 @@ def footprint(settings: Settings, plan: Plan) -> Footprint:
         scale /= 2
     weights = sum(parameter.numel() for parameter in full.parameters() if parameter.requires_grad)
     labeled, unlabeled = (more_labeled - both) * scale, (more_unlabeled - both) * scale
-    return Footprint(labeled, unlabeled, PARAMETER * weights + labeled * _crops(full.contrast, plan))
+    return MemoryModel(labeled, unlabeled, PARAMETER * weights + labeled * _crops(full.contrast, plan))
 
 
 def _crops(contrast: PatchContrast | None, plan: Plan) -> float:
@@ -111,35 +111,39 @@ def _crops(contrast: PatchContrast | None, plan: Plan) -> float:
     return patches * math.prod(contrast.side) / math.prod(plan.size)
 
 
-def largest_batch(outlook: Outlook, room: float, kept: tuple[bool, bool] = (False, False)) -> tuple[int, int] | None:
-    """The largest batch in the proportion of that of the settings that `room` bytes hold; None if not even 1 + 1.
+def largest_batch(
+    estimate: MemoryEstimate, available_bytes: float, kept: tuple[bool, bool] = (False, False)
+) -> tuple[int, int] | None:
+    """The largest batch in the proportion of that of the settings that `available_bytes` hold; None if not even 1 + 1.
 
     Counts that are `kept` stay as they are; at least one must not be.
     """
-    fixed, wanted = _parted(outlook.batch, kept)
+    fixed, wanted = _parted(estimate.batch, kept)
     most = max(wanted)
-    free = max(room - taken(outlook, fixed), 0.0)
-    factor = free / (outlook.footprint.of_batch(*wanted) - outlook.footprint.fixed)
+    free = max(available_bytes - taken(estimate, fixed), 0.0)
+    factor = free / (estimate.memory_model.of_batch(*wanted) - estimate.memory_model.fixed)
     for images in range(int(most * factor), -1, -1):  # one step mostly; more where a count is rounded up to 1
         labeled, unlabeled = (max(count * images // most, min(count, 1)) for count in wanted)
         batch = (fixed[0] + labeled, fixed[1] + unlabeled)
-        if taken(outlook, batch) <= room:
+        if taken(estimate, batch) <= available_bytes:
             return batch
     return None
 
 
-def fitting_batch(outlook: Outlook) -> Batch:
+def fitting_batch(estimate: MemoryEstimate) -> Batch:
     """The batch of the settings if there is room for it; else the largest in its proportion, but for what is set."""
-    room, (fixed, wanted) = outlook.room, _parted(outlook.batch, outlook.chosen)
-    if room is None or taken(outlook, outlook.batch) <= room or not any(wanted):
-        return Batch(outlook.batch, _why_settings(outlook))
-    largest = largest_batch(outlook, room, outlook.chosen)
+    available_bytes, (fixed, wanted) = estimate.available_bytes, _parted(estimate.batch, estimate.chosen)
+    if available_bytes is None or taken(estimate, estimate.batch) <= available_bytes or not any(wanted):
+        return Batch(estimate.batch, _why_settings(estimate))
+    largest = largest_batch(estimate, available_bytes, estimate.chosen)
     if largest is None:
-        least = (fixed[0] + min(wanted[0], 1), fixed[1] + min(wanted[1], 1))
-        why = f"the least, and still too much for {room / GIB:.1f} GiB: make plan.size or network.features smaller."
-        return Batch(least, why)
-    needed = f"{_batch_words(outlook.batch)} would take {taken(outlook, outlook.batch) / GIB:.1f} GiB"
-    why = f"the most that {room / GIB:.1f} GiB hold. {needed}, and train takes that unless told otherwise or by a plan."
+        minimum = (fixed[0] + min(wanted[0], 1), fixed[1] + min(wanted[1], 1))
+        gib = available_bytes / GIB
+        why = f"the least, and still too much for {gib:.1f} GiB: make plan.size or network.features smaller."
+        return Batch(minimum, why)
+    needed = f"{_batch_words(estimate.batch)} would take {taken(estimate, estimate.batch) / GIB:.1f} GiB"
+    most = f"the most that {available_bytes / GIB:.1f} GiB hold"
+    why = f"{most}. {needed}, and train takes that unless told otherwise or by a plan."
     return Batch(largest, why)
 
 
@@ -149,55 +153,58 @@ def _parted(batch: tuple[int, int], kept: tuple[bool, bool]) -> tuple[tuple[int,
     return (labeled, unlabeled), (batch[0] - labeled, batch[1] - unlabeled)
 
 
-def with_batch(plan: Plan, outlook: Outlook) -> Plan:
+def with_batch(plan: Plan, estimate: MemoryEstimate) -> Plan:
     """`plan` with the batch for this machine, for training that is given the plan."""
-    batch = fitting_batch(outlook)
+    batch = fitting_batch(estimate)
     counts = {key: count for key, count in zip(BATCH, batch.counts, strict=True) if count}
     return plan.model_copy(update={**counts, "reasons": plan.reasons | dict.fromkeys(counts, batch.why)})
 
 
-def taken(outlook: Outlook, batch: tuple[int, int]) -> float:
+def taken(estimate: MemoryEstimate, batch: tuple[int, int]) -> float:
     """Bytes on the device of training with that batch."""
-    return outlook.footprint.of_batch(*batch) + outlook.images
+    return estimate.memory_model.of_batch(*batch) + estimate.images
 
 
-def outlook_table(settings: Settings, outlook: Outlook) -> Table:
-    """`outlook` as people read it."""
-    batch = fitting_batch(outlook)
-    table = Table("what", "value", "why", title=f"On this machine ({outlook.device})", title_justify="left")
-    if outlook.patch is not None:
-        step = tuple(max(1, side // 2) for side in outlook.patch)
+def memory_table(settings: Settings, estimate: MemoryEstimate) -> Table:
+    """`estimate` as people read it."""
+    batch = fitting_batch(estimate)
+    table = Table("what", "value", "why", title=f"On this machine ({estimate.device})", title_justify="left")
+    if estimate.patch is not None:
+        step = tuple(max(1, side // 2) for side in estimate.patch)
         table.add_row(
             "patches",
-            f"{_times(outlook.patch)}, one every {_times(step)}",
-            "what the contrast compares, in pixels: patch_share, in whole features of the network.",
+            f"{_times(estimate.patch)}, one every {_times(step)}",
+            "what the contrast compares, in pixels: patch_fraction, in whole features of the network.",
         )
     table.add_row("batch", _batch_words(batch.counts), f"labeled and unlabeled images; {batch.why}")
-    table.add_row("memory", f"about {taken(outlook, batch.counts) / GIB:.1f} GiB", _why_memory(settings, outlook))
-    table.add_row("room", *_room_row(outlook))
+    table.add_row("memory", f"about {taken(estimate, batch.counts) / GIB:.1f} GiB", _why_memory(settings, estimate))
+    table.add_row("room", *_available_row(estimate))
     return table
 
 
-def _why_memory(settings: Settings, outlook: Outlook) -> str:
-    where = "on the device" if outlook.images else "on disk, and are read as needed"
+def _why_memory(settings: Settings, estimate: MemoryEstimate) -> str:
+    where = "on the device" if estimate.images else "on disk, and are read as needed"
     return f"a step of {settings.method.name} with that batch; prepared images lie {where}."
 
 
-def _room_row(outlook: Outlook) -> tuple[str, str]:
-    if outlook.room is None:
+def _available_row(estimate: MemoryEstimate) -> tuple[str, str]:
+    if estimate.available_bytes is None:
         return "unknown", "this machine does not tell how much memory it has."
-    room, largest = f"{outlook.room / GIB:.1f} GiB", largest_batch(outlook, outlook.room)
+    available_bytes, largest = (
+        f"{estimate.available_bytes / GIB:.1f} GiB",
+        largest_batch(estimate, estimate.available_bytes),
+    )
     if largest is None:
-        return room, "too little even for 1 + 1: make plan.size or network.features smaller."
-    return room, f"enough for a batch of {_batch_words(largest)}."
+        return available_bytes, "too little even for 1 + 1: make plan.size or network.features smaller."
+    return available_bytes, f"enough for a batch of {_batch_words(largest)}."
 
 
-def _why_settings(outlook: Outlook) -> str:
+def _why_settings(estimate: MemoryEstimate) -> str:
     """The batch is that of the settings."""
-    source = "as set" if any(outlook.chosen) else "the default"
-    if outlook.room is None:
+    source = "as set" if any(estimate.chosen) else "the default"
+    if estimate.available_bytes is None:
         return f"{source}, since this machine does not tell how much memory it has."
-    fits = taken(outlook, outlook.batch) <= outlook.room
+    fits = taken(estimate, estimate.batch) <= estimate.available_bytes
     return f"{source}, and it fits." if fits else f"{source}, though there is no room for it."
 
 
@@ -254,9 +261,9 @@ def _device(training: TrainingSettings) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _room(device: str) -> float | None:
+def _available_bytes(device: str) -> float | None:
     total = _total_memory(device)
-    return None if total is None else total * SHARE[device]
+    return None if total is None else total * FRACTION[device]
 
 
 def _total_memory(device: str) -> int | None:

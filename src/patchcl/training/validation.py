@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from patchcl.core.batch import IGNORE
-from patchcl.core.parallel import one_by_one
+from patchcl.core.parallel import releasing_memory
 from patchcl.data.preprocessing.cache import PreparedCase
 from patchcl.data.preprocessing.plan import Plan
 from patchcl.data.scan import classes_of
@@ -37,7 +37,7 @@ class Validation:
         """Mean Dice over cases, of every structure and of all, and figures of health; also draws a picture."""
         if self.shown is not None:
             self._draw(method, self.shown, step)
-        judged = [self._judge(method, case) for case in one_by_one(self.cases)]
+        judged = [self._judge(method, case) for case in releasing_memory(self.cases)]
         dice = torch.stack([dice for dice, _ in judged]).nanmean(dim=0).tolist()
         structures = {f"validation_dice_{name}": value for name, value in zip(self.plan.classes[1:], dice, strict=True)}
         health = trust([tallied for _, tallied in judged], self.plan.classes) | method.health()

@@ -5,7 +5,7 @@ import pytest
 
 from patchcl.core.errors import UserError
 from patchcl.data.formats import count_channels, ending_of, format_of, is_scan, map_ending, mask_ending, without_ending
-from patchcl.data.formats.base import demand_content, library, reading
+from patchcl.data.formats.base import library, reading, require_content
 
 
 @pytest.mark.parametrize(
@@ -74,11 +74,11 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 def test_a_file_holds_no_more_than_its_bytes_can_stand_for(tmp_path: Path) -> None:
     path = tmp_path / "a.x"
     path.write_bytes(bytes(10))
-    demand_content(path, 10)
-    demand_content(path, 1000, 100)
+    require_content(path, 10)
+    require_content(path, 1000, 100)
     for claimed, ratio in ((11, 1), (1001, 100)):
         with pytest.raises(UserError, match=rf"claims {claimed} bytes of voxels, but the file has 10 bytes"):
-            demand_content(path, claimed, ratio)
+            require_content(path, claimed, ratio)
 
 
 def test_a_missing_library_is_told_with_the_way_to_get_it() -> None:

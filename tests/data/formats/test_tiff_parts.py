@@ -9,9 +9,9 @@ from PIL import Image
 
 from patchcl.core.errors import UserError
 from patchcl.data.formats import images as pictures
-from patchcl.data.formats.base import Bands
+from patchcl.data.formats.base import RowBlocks
 from patchcl.data.formats.images import _as_file
-from patchcl.data.scan import image_bands, mask_bands, read_grid, read_image, read_mask
+from patchcl.data.scan import image_row_blocks, mask_row_blocks, read_grid, read_image, read_mask
 
 ROWS, COLUMNS = 75, 53
 COLOUR = np.random.default_rng(0).integers(0, 256, (ROWS, COLUMNS, 3)).astype(np.uint8)
@@ -26,11 +26,11 @@ def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "BAND", 20 * COLUMNS)
 
 
-def together(bands: Bands | None) -> np.ndarray:
-    assert bands is not None
-    starts, read = zip(*bands.all(), strict=True)
+def together(blocks: RowBlocks | None) -> np.ndarray:
+    assert blocks is not None
+    starts, read = zip(*blocks.all(), strict=True)
     assert len(starts) > 1
-    assert [*starts] == [*np.cumsum([0, *(band.shape[1] for band in read[:-1])])]
+    assert [*starts] == [*np.cumsum([0, *(block.shape[1] for block in read[:-1])])]
     return np.concatenate(read, axis=1)
 
 
@@ -51,8 +51,8 @@ def striped(path: Path, array: np.ndarray, compression: str | None, **more: obje
 )
 def test_strips_are_what_pillow_reads(tmp_path: Path, array: np.ndarray, compression: str | None) -> None:
     path = striped(tmp_path / "a.tif", array, compression)
-    np.testing.assert_array_equal(together(pictures.value_bands(path)), pictures.read_values(path))
-    np.testing.assert_array_equal(together(image_bands([path])), read_image([path]).voxels)
+    np.testing.assert_array_equal(together(pictures.value_row_blocks(path)), pictures.read_values(path))
+    np.testing.assert_array_equal(together(image_row_blocks([path])), read_image([path]).voxels)
 
 
 @pytest.mark.parametrize(("order", "big"), [("<", False), ("<", True), (">", False)])
@@ -68,7 +68,7 @@ def test_tiles_are_what_was_written(tmp_path: Path, order: str, big: bool, array
         return
     assert read_grid(path).shape == (ROWS, COLUMNS)
     expected = array[None] if array.ndim == 2 else np.moveaxis(array, 2, 0)
-    np.testing.assert_array_equal(together(pictures.value_bands(path)), expected)
+    np.testing.assert_array_equal(together(pictures.value_row_blocks(path)), expected)
 
 
 @pytest.mark.parametrize(("kind", "sample"), [("f4", 3), ("i4", 2), ("i2", 2), ("u2", 1)])
@@ -86,12 +86,12 @@ def test_numbers_with_the_highest_byte_first_are_read_truly_or_refused(tmp_path:
 
 
 def test_any_rows_can_be_asked_for(tmp_path: Path) -> None:
-    bands = pictures.value_bands(striped(tmp_path / "a.tif", COLOUR, "tiff_lzw"))
-    assert bands is not None
-    assert bands.shape == (ROWS, COLUMNS)
-    assert bands.step == 16
+    blocks = pictures.value_row_blocks(striped(tmp_path / "a.tif", COLOUR, "tiff_lzw"))
+    assert blocks is not None
+    assert blocks.shape == (ROWS, COLUMNS)
+    assert blocks.step == 16
     for start, stop in ((0, 1), (15, 17), (16, 32), (70, 75), (0, 75)):
-        np.testing.assert_array_equal(bands.read(start, stop), np.moveaxis(COLOUR, 2, 0)[:, start:stop])
+        np.testing.assert_array_equal(blocks.read(start, stop), np.moveaxis(COLOUR, 2, 0)[:, start:stop])
 
 
 @pytest.mark.parametrize("mapped", [False, True])
@@ -102,14 +102,14 @@ def test_a_mask_has_its_classes(tmp_path: Path, mapped: bool) -> None:
     path = tmp_path / "mask.tif"
     drawn.save(path, compression="tiff_lzw", strip_size=16 * COLUMNS)
     grid = read_grid(path)
-    np.testing.assert_array_equal(together(mask_bands(path, CLASSES, grid))[0], MASK)
-    np.testing.assert_array_equal(together(mask_bands(path, CLASSES[:2], grid, 2))[0], read_mask(path, 2, grid, 2))
+    np.testing.assert_array_equal(together(mask_row_blocks(path, CLASSES, grid))[0], MASK)
+    np.testing.assert_array_equal(together(mask_row_blocks(path, CLASSES[:2], grid, 2))[0], read_mask(path, 2, grid, 2))
     with pytest.raises(UserError, match="holds the value 2, but a mask may only hold whole numbers from 0 to 1"):
-        together(mask_bands(path, CLASSES[:2], grid))
+        together(mask_row_blocks(path, CLASSES[:2], grid))
     with pytest.raises(UserError, match="has size"):
-        mask_bands(path, CLASSES, grid._replace(shape=(ROWS, COLUMNS + 1)))
+        mask_row_blocks(path, CLASSES, grid._replace(shape=(ROWS, COLUMNS + 1)))
     with pytest.raises(UserError, match="a mask has one number per pixel"):
-        mask_bands(striped(tmp_path / "colour.tif", COLOUR, None), CLASSES, grid)
+        mask_row_blocks(striped(tmp_path / "colour.tif", COLOUR, None), CLASSES, grid)
 
 
 def test_what_is_small_or_has_no_parts_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,11 +120,11 @@ def test_what_is_small_or_has_no_parts_is_read_whole(tmp_path: Path, monkeypatch
     picture = tmp_path / "a.png"
     Image.fromarray(COLOUR).save(picture)
     for path in (one, pages, picture):
-        assert image_bands([path]) is None
+        assert image_row_blocks([path]) is None
     small = striped(tmp_path / "small.tif", COLOUR, "tiff_lzw")
-    assert image_bands([small, small]) is None
+    assert image_row_blocks([small, small]) is None
     monkeypatch.setattr(pictures, "LARGE", ROWS * COLUMNS)
-    assert image_bands([small]) is None
+    assert image_row_blocks([small]) is None
 
 
 def test_what_is_far_too_large_is_never_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,20 +133,20 @@ def test_what_is_far_too_large_is_never_read_whole(tmp_path: Path, monkeypatch: 
     for read in (pictures.read_values, pictures.read_classes):
         with pytest.raises(UserError, match=r"too large to be read at once \(3975 pixels\).* read in bands where"):
             read(path)
-    np.testing.assert_array_equal(together(image_bands([path])), np.moveaxis(COLOUR, 2, 0))
+    np.testing.assert_array_equal(together(image_row_blocks([path])), np.moveaxis(COLOUR, 2, 0))
 
 
 def test_a_part_that_is_cut_off_or_damaged_is_told(tmp_path: Path) -> None:
     path = striped(tmp_path / "a.tif", COLOUR, "tiff_adobe_deflate")
-    bands = image_bands([path])
+    blocks = image_row_blocks([path])
     content = bytearray(path.read_bytes())
     content[200:260] = bytes(60)
     path.write_bytes(content)
     with pytest.raises(UserError, match="cannot be read as a picture"):
-        together(bands)
+        together(blocks)
     path.write_bytes(content[:1000])
     with pytest.raises(UserError, match=r"cannot be read as a picture \(part 1 of 5 is cut off\)"):
-        together(bands)
+        together(blocks)
 
 
 def test_not_a_number_is_told(tmp_path: Path) -> None:
@@ -155,4 +155,4 @@ def test_not_a_number_is_told(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     Image.fromarray(wrong).save(path, strip_size=16 * COLUMNS * 4, compression="tiff_lzw")
     with pytest.raises(UserError, match="holds 1 voxels that are NaN or infinite"):
-        together(image_bands([path]))
+        together(image_row_blocks([path]))

@@ -15,7 +15,7 @@ from patchcl.data.discovery import link_series
 from patchcl.data.formats.dicom import segmentation as dicom_seg
 from patchcl.data.formats.dicom import series as dicom
 from patchcl.data.importers.dicom_export import is_export, read
-from patchcl.data.importers.registry import demand_ours, describe, import_dataset, likely_layout
+from patchcl.data.importers.registry import describe, import_dataset, likely_layout, require_ours
 from patchcl.data.preprocessing.plan import PlanSettings
 from patchcl.data.scan import read_grid, read_image, read_mask
 from patchcl.inference.predict import predict_files
@@ -79,9 +79,9 @@ def test_an_export_becomes_a_data_set_of_the_same_bytes(export: Make, tmp_path: 
         if case.mask is not None:
             assert case.mask.read_bytes() == (source / name / "masks/thorax.dcm").read_bytes()
             np.testing.assert_array_equal(read_mask(case.mask, dataset.classes, dicom.read_grid(image)), classes(name))
-    report = check_data(imported.folder, load_settings(None, ["split.validation_share=0.5"]).split, PlanSettings())
+    report = check_data(imported.folder, load_settings(None, ["split.validation_fraction=0.5"]).split, PlanSettings())
     assert report.problems == ()
-    demand_ours(imported.folder)
+    require_ours(imported.folder)
 
 
 def test_folders_of_many_series_are_listed_in_one_message_and_a_pattern_chooses(export: Make, tmp_path: Path) -> None:
@@ -337,7 +337,7 @@ def test_an_export_is_recognised(export: Make, write_file: Make, tmp_path: Path)
     assert is_export(source)
     assert likely_layout(source) == "dicom"
     with pytest.raises(UserError, match=r"Import it first: patchcl import .*pacs -o NEW_FOLDER --layout dicom"):
-        demand_ours(source)
+        require_ours(source)
     assert likely_layout(source / "p1/study") == "dicom"
     assert likely_layout(source / "p1/study/thorax") is None
     (source / "imagesTr").mkdir()

@@ -17,7 +17,7 @@ from patchcl.config import load_settings
 from patchcl.core.errors import UserError
 from patchcl.data.check import check_data
 from patchcl.data.dataset import read_dataset
-from patchcl.data.importers.registry import READERS, Layout, demand_ours, describe, import_dataset, likely_layout
+from patchcl.data.importers.registry import READERS, Layout, describe, import_dataset, likely_layout, require_ours
 from patchcl.data.preprocessing.plan import PlanSettings
 from patchcl.data.splits import SplitSettings
 from patchcl.training.experiment import start
@@ -129,15 +129,15 @@ def test_a_layout_without_sides_is_recognised_imported_and_checked(layout, forei
     with pytest.raises(
         UserError, match=f"looks like the layout {layout}. Import it first: patchcl import .*{layout} -o"
     ):
-        demand_ours(foreign[layout])
+        require_ours(foreign[layout])
     names = ("RV", "MYO", "LV") if layout == "kits19" else None
     imported = import_dataset(foreign[layout], tmp_path / "out", layout, names)
-    report = check_data(imported.folder, SplitSettings(validation_share=0.25), PlanSettings())
+    report = check_data(imported.folder, SplitSettings(validation_fraction=0.25), PlanSettings())
     assert report.problems == ()
     assert report.sides["labeled"] == (3, 3)
     assert report.sides["validation"] == (1, 1)
     assert report.sides["unlabeled"] == ((0, 0) if layout == "decathlon" else (1, 1))
-    demand_ours(imported.folder)
+    require_ours(imported.folder)
 
 
 def test_what_a_folder_looks_like(sources, cardiac, tmp_path):
@@ -146,7 +146,7 @@ def test_what_a_folder_looks_like(sources, cardiac, tmp_path):
     }
     for nothing in (cardiac, tmp_path, tmp_path / "gone", cardiac / "dataset.json"):
         assert likely_layout(nothing) is None
-        demand_ours(nothing)
+        require_ours(nothing)
 
 
 def test_the_summary_says_what_became_of_the_values(tmp_path):

@@ -65,7 +65,7 @@ def imported(source: Path, out: Path) -> Path:
     return write_raw_folder(read(source), out, ("RV", "MYO", "LV")).folder
 
 
-def demand_same(out: Path, volumes: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
+def require_same(out: Path, volumes: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
     """Every voxel is where the benchmark has it, z being the last axis now."""
     dataset = read_dataset(out)
     assert {case.name for case in dataset.cases} == set(volumes)
@@ -78,7 +78,7 @@ def demand_same(out: Path, volumes: Mapping[str, tuple[np.ndarray, np.ndarray]])
 
 def test_every_voxel_and_the_order_of_patients_survive(benchmark: Path, volumes: Volumes, tmp_path: Path) -> None:
     out = imported(benchmark, tmp_path / "out")
-    demand_same(out, volumes)
+    require_same(out, volumes)
     dataset = read_dataset(out)
     assert (dataset.name, dataset.classes) == ("ACDC", ("background", "RV", "MYO", "LV"))
     assert {case.name for case in dataset.cases if case.folder == "imagesTs"} == set(scans("patient011"))
@@ -96,7 +96,7 @@ def test_without_slices_the_volumes_are_taken(benchmark: Path, volumes: Volumes,
     (benchmark / "train_slices.list").unlink()
     for name in scans(*TRAIN):
         save(benchmark / "data" / f"{name}.h5", *volumes[name])
-    demand_same(imported(benchmark, tmp_path / "out"), volumes)
+    require_same(imported(benchmark, tmp_path / "out"), volumes)
 
 
 def test_slices_may_be_counted_from_zero_and_the_test_list_may_be_missing(tmp_path: Path, volumes: Volumes) -> None:
@@ -108,7 +108,7 @@ def test_slices_may_be_counted_from_zero_and_the_test_list_may_be_missing(tmp_pa
     (root / "train_slices.list").write_text("a_slice_2.h5\n\na_slice_0\na_slice_3\na_slice_1")
     (root / "val.list").write_text("b")
     out = imported(root, tmp_path / "out")
-    demand_same(out, dict.fromkeys("ab", (image, label)))
+    require_same(out, dict.fromkeys("ab", (image, label)))
     assert not (out / "imagesTs").exists()
 
 

@@ -49,7 +49,7 @@ def test_every_scan_goes_to_its_folder_and_is_reported(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     scans = (scan("u", "train", None), scan("t", "test"), scan("s", "test", None))
     (tmp_path / "out").mkdir()
-    write_raw_folder(found(*scans), tmp_path / "out", report=lambda *done: told.append(done))
+    write_raw_folder(found(*scans), tmp_path / "out", on_progress=lambda *done: told.append(done))
     assert told == [(count, 5) for count in range(1, 6)]
     files = sorted(str(path.relative_to(tmp_path / "out")) for path in tmp_path.rglob("*.*"))
     assert files == [

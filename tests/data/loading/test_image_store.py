@@ -6,7 +6,7 @@ import torch
 
 from patchcl.core.batch import IGNORE
 from patchcl.core.errors import UserError
-from patchcl.data.loading.image_store import Bank
+from patchcl.data.loading.image_store import ImageStore
 from patchcl.data.preprocessing.cache import PreparedCase
 from patchcl.data.preprocessing.plan import Plan
 from patchcl.data.scan import IGNORED
@@ -45,7 +45,7 @@ def cases(folder: Path, shapes: list[tuple[int, ...]], masked: bool = True) -> l
 @pytest.mark.parametrize("kind", SHAPES)
 def test_resident_and_streamed_banks_give_identical_batches(tmp_path: Path, kind: str) -> None:
     made, mine = cases(tmp_path, SHAPES[kind]), plan(len(SHAPES[kind][0]) - 1)
-    resident, streamed = Bank(made, mine, CPU, PLENTY), Bank(made, mine, CPU, 0)
+    resident, streamed = ImageStore(made, mine, CPU, PLENTY), ImageStore(made, mine, CPU, 0)
     assert (resident.resident, streamed.resident) == (True, False)
     assert len(resident) == len(streamed) == sum(shape[0] for shape in SHAPES[kind])
     for indices in ([0], [1, 0, 1], list(range(len(resident)))):
@@ -63,12 +63,12 @@ def test_resident_and_streamed_banks_give_identical_batches(tmp_path: Path, kind
 @pytest.mark.parametrize("kind", SHAPES)
 def test_masks_belong_to_their_images_and_items_to_their_cases(tmp_path: Path, kind: str, budget: int) -> None:
     made = cases(tmp_path, SHAPES[kind])
-    bank = Bank(made, plan(len(SHAPES[kind][0]) - 1), CPU, budget)
+    store = ImageStore(made, plan(len(SHAPES[kind][0]) - 1), CPU, budget)
     expected = [(case, place) for case, shape in enumerate(SHAPES[kind]) for place in range(shape[0])]
-    image, mask = bank.load(range(len(bank)), torch.Generator().manual_seed(0))
+    image, mask = store.load(range(len(store)), torch.Generator().manual_seed(0))
     assert mask is not None
     for index, (case, place) in enumerate(expected):
-        assert bank.item_case(index) == f"case{case}"
+        assert store.item_case(index) == f"case{case}"
         torch.testing.assert_close(
             image[index, 0] - mask[index], torch.full(mask[index].shape, (10 * case + place) / 1000)
         )
@@ -79,38 +79,38 @@ def test_masks_belong_to_their_images_and_items_to_their_cases(tmp_path: Path, k
 def test_corners_come_from_the_generator_and_reach_everywhere(tmp_path: Path, budget: int) -> None:
     np.save(tmp_path / "image.npy", np.arange(99, dtype=np.float32).reshape(1, 1, 11, 9))
     case = PreparedCase("a", "a", tmp_path / "image.npy", None)
-    bank = Bank([case], plan(2).model_copy(update={"channels": ("MRI",)}), CPU, budget)
+    store = ImageStore([case], plan(2).model_copy(update={"channels": ("MRI",)}), CPU, budget)
     generator = torch.Generator().manual_seed(0)
-    image, mask = bank.load([0] * 300, generator)
+    image, mask = store.load([0] * 300, generator)
     assert mask is None
     assert set(image[:, 0, 0, 0].int().tolist()) == {9 * row + column for row in range(4) for column in range(4)}
     inside = 9.0 * torch.arange(8)[:, None] + torch.arange(6)
     assert torch.equal(image[:, 0] - image[:, 0, :1, :1], inside.expand(300, 8, 6))
-    again, _ = bank.load([0] * 300, torch.Generator().manual_seed(0))
+    again, _ = store.load([0] * 300, torch.Generator().manual_seed(0))
     assert torch.equal(image, again)
-    assert not torch.equal(image, bank.load([0] * 300, generator)[0])
+    assert not torch.equal(image, store.load([0] * 300, generator)[0])
 
 
 def test_the_budget_counts_images_and_masks(tmp_path: Path) -> None:
     made = cases(tmp_path, [(3, 8, 6)])
     needed = 3 * 8 * 6 * (2 * 4 + 1)
-    assert Bank(made, plan(2), CPU, needed).resident
-    assert not Bank(made, plan(2), CPU, needed - 1).resident
-    assert Bank(cases(tmp_path, [(3, 8, 6)], masked=False), plan(2), CPU, 3 * 8 * 6 * 8).resident
+    assert ImageStore(made, plan(2), CPU, needed).resident
+    assert not ImageStore(made, plan(2), CPU, needed - 1).resident
+    assert ImageStore(cases(tmp_path, [(3, 8, 6)], masked=False), plan(2), CPU, 3 * 8 * 6 * 8).resident
 
 
 def test_masks_are_given_only_if_every_case_has_one(tmp_path: Path) -> None:
     first, second = cases(tmp_path, SHAPES["uniform"])
-    bank = Bank([first, second._replace(mask=None)], plan(2), CPU, PLENTY)
-    assert bank.load([0, 4], torch.Generator())[1] is None
+    store = ImageStore([first, second._replace(mask=None)], plan(2), CPU, PLENTY)
+    assert store.load([0, 4], torch.Generator())[1] is None
 
 
 @pytest.mark.parametrize("budget", [0, PLENTY])
 def test_a_batch_is_a_copy(tmp_path: Path, budget: int) -> None:
-    bank = Bank(cases(tmp_path, SHAPES["uniform"]), plan(2), CPU, budget)
-    before = bank.load([0], torch.Generator())[0].clone()
-    bank.load([0], torch.Generator())[0].zero_()
-    assert torch.equal(bank.load([0], torch.Generator())[0], before)
+    store = ImageStore(cases(tmp_path, SHAPES["uniform"]), plan(2), CPU, budget)
+    before = store.load([0], torch.Generator())[0].clone()
+    store.load([0], torch.Generator())[0].zero_()
+    assert torch.equal(store.load([0], torch.Generator())[0], before)
 
 
 def partly(folder: Path, kind: str) -> tuple[list[PreparedCase], list[tuple[int, ...]]]:
@@ -132,16 +132,16 @@ def test_labeled_items_say_something_and_unlabeled_ones_leave_something_open(
 ) -> None:
     made, shapes = partly(tmp_path, kind)
     mine = plan(2).model_copy(update={"ignore": 3})
-    labeled, unlabeled = Bank(made, mine, CPU, budget), Bank(made, mine, CPU, budget, unlabeled=True)
+    labeled, unlabeled = ImageStore(made, mine, CPU, budget), ImageStore(made, mine, CPU, budget, unlabeled=True)
     kept = {
         labeled: [(case, place) for case, shape in enumerate(shapes) for place in range(1, shape[0])],
         unlabeled: [(case, place) for case, shape in enumerate(shapes) for place in range(min(2, shape[0]))],
     }
-    for bank, expected in kept.items():
-        image, mask = bank.load(range(len(bank)), torch.Generator().manual_seed(0))
+    for store, expected in kept.items():
+        image, mask = store.load(range(len(store)), torch.Generator().manual_seed(0))
         found = ((image[:, 0] + image[:, 1]) * 1000).mean(dim=(1, 2)).round().int().tolist()
         assert found == [10 * case + place for case, place in expected]
-        assert (mask is None) == (bank is unlabeled)
+        assert (mask is None) == (store is unlabeled)
     image, mask = labeled.load(range(len(labeled)), torch.Generator().manual_seed(0))
     assert mask is not None
     assert set(mask.unique().tolist()) == {IGNORE, 0, 1, 2}
@@ -151,21 +151,21 @@ def test_labeled_items_say_something_and_unlabeled_ones_leave_something_open(
 
 def test_unlabeled_items_come_from_scans_without_masks_as_well(tmp_path: Path) -> None:
     first, second = partly(tmp_path, "uniform")[0]
-    bank = Bank([first, second._replace(mask=None)], plan(2), CPU, PLENTY, unlabeled=True)
-    assert [bank.item_case(item) for item in range(len(bank))] == ["case0", "case0", "case1", "case1"]
+    store = ImageStore([first, second._replace(mask=None)], plan(2), CPU, PLENTY, unlabeled=True)
+    assert [store.item_case(item) for item in range(len(store))] == ["case0", "case0", "case1", "case1"]
 
 
 def test_a_bank_without_anything_to_learn_from_is_refused(tmp_path: Path) -> None:
     mine = plan(2).model_copy(update={"ignore": 3})
     made = cases(tmp_path, SHAPES["uniform"])
     with pytest.raises(UserError, match="nothing unlabeled to learn from"):
-        Bank(made, mine, CPU, PLENTY, unlabeled=True)
+        ImageStore(made, mine, CPU, PLENTY, unlabeled=True)
     for case in made:
         assert case.mask is not None
         np.save(case.mask, np.full_like(np.load(case.mask), IGNORED))
     with pytest.raises(UserError, match="No labeled scan has an annotated pixel left"):
-        Bank(made, mine, CPU, PLENTY)
+        ImageStore(made, mine, CPU, PLENTY)
 
 
 def test_an_empty_bank_has_no_items() -> None:
-    assert len(Bank([], plan(2), CPU, PLENTY)) == 0
+    assert len(ImageStore([], plan(2), CPU, PLENTY)) == 0

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from patchcl.augment import AugmentSettings
-from patchcl.data.loading.image_store import Bank
-from patchcl.data.loading.loader import Batches, Stream
+from patchcl.data.loading.image_store import ImageStore
+from patchcl.data.loading.loader import BatchLoader, BatchStream
 from patchcl.data.preprocessing.cache import PreparedCase
 from patchcl.data.preprocessing.plan import Plan
 
@@ -33,9 +33,9 @@ def make(cases, augment=AugmentSettings(), budget=10**9, strong_views=1, **strea
         dimensions=2, fit="resize", size=(8, 8), normalise="min_max", channels=("MR",), classes=("background", "odd")
     )
     hidden = [case._replace(mask=None) for case in cases]
-    labeled = Stream(Bank(cases, plan, CPU, budget), 3, "labeled", **({"seed": 0} | stream))
-    unlabeled = Stream(Bank(hidden, plan, CPU, budget), 2, "unlabeled", **({"seed": 0} | stream))
-    return Batches(labeled, unlabeled, augment, strong_views)
+    labeled = BatchStream(ImageStore(cases, plan, CPU, budget), 3, "labeled", **({"seed": 0} | stream))
+    unlabeled = BatchStream(ImageStore(hidden, plan, CPU, budget), 2, "unlabeled", **({"seed": 0} | stream))
+    return BatchLoader(labeled, unlabeled, augment, strong_views)
 
 
 def test_thick_slices_are_turned_in_their_plane(tmp_path):
@@ -46,10 +46,10 @@ def test_thick_slices_are_turned_in_their_plane(tmp_path):
     plan = Plan(
         dimensions=3, fit="resize", size=(12, 12, 6), normalise="min_max", channels=("MR",), classes=("background", "a")
     )
-    bank = Bank([PreparedCase("c", "p", tmp_path / "image.npy", tmp_path / "mask.npy")], plan, CPU, 10**9)
+    store = ImageStore([PreparedCase("c", "p", tmp_path / "image.npy", tmp_path / "mask.npy")], plan, CPU, 10**9)
     turned = STILL.model_copy(update={"rotate_degrees": 45.0})
     for spacing_mm, mixed in (((1.0, 1.0, 8.0), False), (None, True)):
-        batches = Batches(Stream(bank, 1, "labeled", 0), None, turned, spacing_mm=spacing_mm)
+        batches = BatchLoader(BatchStream(store, 1, "labeled", 0), None, turned, spacing_mm=spacing_mm)
         inside = batches.at(0).labeled.mask[0, 3:9, 3:9]
         assert (inside != torch.arange(1, 7)).any().item() == mixed
 

@@ -89,7 +89,7 @@ def test_halving_averages_pairs_and_doubling_interpolates() -> None:
 
 def test_nearest_images_hold_only_values_of_the_scan() -> None:
     voxels = np.array([[[0.0], [4.0], [8.0], [2.0], [6.0]]], dtype=np.float32)
-    settings = {"normalise": "ct", "window": (0, 8), "resample": "nearest"}
+    settings = {"normalise": "ct", "window": (0, 8), "input_interpolation": "nearest"}
     half = to_network_grid(Scan(voxels, grid((5, 1), (1, 1))), plan(2, (2, 1), **settings))
     assert (half.dtype, (half[0, 0, :, 0] * 8).tolist()) == (np.float32, [4.0, 2.0])  # centres 1.25 and 3.75
     double = to_network_grid(Scan(voxels, grid((5, 1), (1, 1))), plan(2, (10, 1), **settings))
@@ -199,10 +199,12 @@ GEOMETRIES = [
 ]
 
 
-@pytest.mark.parametrize("restore", ["linear", "nearest"])
+@pytest.mark.parametrize("output_interpolation", ["linear", "nearest"])
 @pytest.mark.parametrize(("mine", "shape"), GEOMETRIES)
-def test_a_mask_comes_back_equal_where_nothing_is_resized(mine: Plan, shape: tuple[int, ...], restore: str) -> None:
-    mine = mine.model_copy(update={"restore": restore})
+def test_a_mask_comes_back_equal_where_nothing_is_resized(
+    mine: Plan, shape: tuple[int, ...], output_interpolation: str
+) -> None:
+    mine = mine.model_copy(update={"output_interpolation": output_interpolation})
     mask, place = RANDOM.integers(0, 3, shape).astype(np.uint8), grid(shape, (1.0,) * len(shape))
     back = to_scan_grid(one_hot(mask_to_network_grid(mask, place, mine)), place, mine)
     assert back.shape == (3, *shape)
@@ -221,16 +223,18 @@ RESIZED = [
 ]
 
 
-@pytest.mark.parametrize("restore", ["linear", "nearest"])
+@pytest.mark.parametrize("output_interpolation", ["linear", "nearest"])
 @pytest.mark.parametrize(("mine", "shape"), RESIZED)
-def test_a_mask_comes_back_alike_where_it_is_resized(mine: Plan, shape: tuple[int, ...], restore: str) -> None:
-    mine = mine.model_copy(update={"restore": restore})
+def test_a_mask_comes_back_alike_where_it_is_resized(
+    mine: Plan, shape: tuple[int, ...], output_interpolation: str
+) -> None:
+    mine = mine.model_copy(update={"output_interpolation": output_interpolation})
     mask, place = blocks(shape), grid(shape, (1.5, 1.4, 1.3)[: len(shape)])
     back = to_scan_grid(one_hot(mask_to_network_grid(mask, place, mine)), place, mine)
     for value in (1, 2):
         assert dice(back.argmax(axis=0), mask, value) > 0.95
     np.testing.assert_allclose(back.sum(axis=0), 1, atol=1e-5)
-    assert (set(np.unique(back)) == {0, 1}) == (restore == "nearest")
+    assert (set(np.unique(back)) == {0, 1}) == (output_interpolation == "nearest")
 
 
 def test_image_and_mask_stay_on_top_of_each_other() -> None:
@@ -338,8 +342,8 @@ def test_only_what_changed_is_done_again(dataset: Dataset, tiny: Plan, tmp_path:
     assert before.items() <= times(tmp_path).items()
     prepare(dataset.cases, tiny.model_copy(update={"size": (8, 9)}), tmp_path / "cache")
     assert len(times(tmp_path)) == 2 * len(before) + 3
-    batch_and_patches = {"labeled_per_batch": 3, "unlabeled_per_batch": 2, "patch_share": 0.2}
-    nothing_of_images = {"restore": "nearest", "reasons": {}} | batch_and_patches
+    batch_and_patches = {"labeled_per_batch": 3, "unlabeled_per_batch": 2, "patch_fraction": 0.2}
+    nothing_of_images = {"output_interpolation": "nearest", "reasons": {}} | batch_and_patches
     prepare(dataset.cases, tiny.model_copy(update=nothing_of_images), tmp_path / "cache")
     assert len(times(tmp_path)) == 2 * len(before) + 3
 

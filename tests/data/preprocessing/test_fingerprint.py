@@ -11,7 +11,7 @@ import pytest
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import Case, Dataset, read_dataset
 from patchcl.data.preprocessing import fingerprint as module
-from patchcl.data.preprocessing.fingerprint import Spread, save_fingerprint, take_fingerprint
+from patchcl.data.preprocessing.fingerprint import Range, save_fingerprint, take_fingerprint
 
 Make = Callable[..., Path]
 
@@ -25,8 +25,8 @@ def test_headers_are_summed_up(make_dataset: Make) -> None:
     make_dataset({"c": False}, test={"t": False}, shape=(16, 12, 6), spacing_mm=(2.0, 1.0, 2.0))
     seen = take_fingerprint(read_dataset(root))
     assert [scan.name for scan in seen.scans] == ["a", "b", "c"]
-    assert seen.shape == Spread(min=(10, 10, 4), median=(10, 10, 4), max=(16, 12, 6))
-    assert seen.spacing_mm == Spread(min=(1, 1, 2), median=(1, 1, 8), max=(2, 1, 8))
+    assert seen.shape == Range(min=(10, 10, 4), median=(10, 10, 4), max=(16, 12, 6))
+    assert seen.spacing_mm == Range(min=(1, 1, 2), median=(1, 1, 8), max=(2, 1, 8))
     assert (seen.anisotropy, seen.colours, seen.full_scale) == (8.0, False, None)
     assert (seen.intensities, seen.classes) == ((), ())
 
@@ -61,7 +61,7 @@ def test_of_ct_the_foreground_counts_and_of_others_everything(make_dataset: Make
         ("A", 1, 3),
         ("B", 1, 1),
     ]
-    assert [kind.share for kind in classes] == pytest.approx([476 / 480, 3 / 480, 1 / 480])
+    assert [kind.fraction for kind in classes] == pytest.approx([476 / 480, 3 / 480, 1 / 480])
 
 
 def test_sides_of_classes_are_those_of_typical_slices(make_dataset: Make) -> None:
@@ -75,13 +75,13 @@ def test_sides_of_classes_are_those_of_typical_slices(make_dataset: Make) -> Non
     for name, mask in zip("abc", masks, strict=True):
         replace(root / "labelsTr" / f"{name}.nii.gz", mask)
     background, first, second = take_fingerprint(read_dataset(root), slice_axis=lambda headers: 2).classes
-    assert (background.side_share, background.side_mm) == ((), ())
-    assert first.side_share == pytest.approx(((4 / 12 + 8 / 12) / 2, (5 / 10 + 1 / 10) / 2))
+    assert (background.side_fraction, background.side_mm) == ((), ())
+    assert first.side_fraction == pytest.approx(((4 / 12 + 8 / 12) / 2, (5 / 10 + 1 / 10) / 2))
     assert first.side_mm == pytest.approx((9, 4.5))
-    assert second.side_share == pytest.approx((1 / 12, 1 / 10))
+    assert second.side_fraction == pytest.approx((1 / 12, 1 / 10))
     assert [kind.scans for kind in (first, second)] == [2, 3]
     volumes = take_fingerprint(read_dataset(root)).classes
-    assert volumes[1].side_share == pytest.approx(((6 + 8) / 24, 6 / 20, (3 + 1) / 8))
+    assert volumes[1].side_fraction == pytest.approx(((6 + 8) / 24, 6 / 20, (3 + 1) / 8))
     assert volumes[2].side_mm == pytest.approx((1.5, 1.5, 8))
 
 
@@ -93,9 +93,9 @@ def test_what_is_annotated_in_part_tells_no_sides(make_dataset: Make) -> None:
     mask[:6, :5, 0] = mask[2, 2, 1] = 1
     replace(root / "labelsTr" / "a.nii.gz", mask)
     dataset = read_dataset(root)._replace(ignore=3)
-    assert take_fingerprint(dataset, slice_axis=lambda headers: 2).classes[1].side_share == (0.5, 0.5)
+    assert take_fingerprint(dataset, slice_axis=lambda headers: 2).classes[1].side_fraction == (0.5, 0.5)
     seen = take_fingerprint(dataset).classes[1]
-    assert (seen.side_share, seen.median_voxels) == ((), 31)
+    assert (seen.side_fraction, seen.median_voxels) == ((), 31)
 
 
 @pytest.mark.parametrize("channel", ["CT", "MRI"])
@@ -129,7 +129,7 @@ def test_masks_that_show_nothing_leave_nothing_to_measure(make_dataset: Make) ->
     replace(root / "labelsTr" / "a.nii.gz", np.zeros((12, 10, 4), dtype=np.uint8))
     seen = take_fingerprint(read_dataset(root), [0])
     assert seen.intensities == ()
-    assert [(kind.share, kind.scans, kind.median_voxels) for kind in seen.classes] == [
+    assert [(kind.fraction, kind.scans, kind.median_voxels) for kind in seen.classes] == [
         (1, 1, 480),
         (0, 0, 0),
         (0, 0, 0),
@@ -170,7 +170,7 @@ def test_progress_is_told_and_the_file_can_be_read(make_dataset: Make, tmp_path:
     seen = take_fingerprint(
         read_dataset(make_dataset({"a": True, "b": False}, channels=("CT",))),
         [0],
-        report=lambda *done: told.append(done),
+        on_progress=lambda *done: told.append(done),
     )
     assert told == [(1, 2), (2, 2), (1, 1)]
     save_fingerprint(tmp_path / "fingerprint.json", seen)

@@ -56,7 +56,7 @@ def test_scans_of_one_view_are_resized_and_others_cropped(make_dataset: Make) ->
     make_dataset({"c": False}, shape=(100, 70, 4), spacing_mm=(1.8, 1.1, 8))
     plan = plan_of(root)
     assert (plan.fit, plan.size, plan.spacing_mm) == ("crop", (96, 64), (1.1, 1.1))
-    decided = {"dimensions", "slice_axis", "fit", "spacing_mm", "size", "normalise", "patch_share"}
+    decided = {"dimensions", "slice_axis", "fit", "spacing_mm", "size", "normalise", "patch_fraction"}
     assert set(plan.reasons) == decided
 
 
@@ -81,9 +81,13 @@ def test_sizes_are_capped_multiples(make_dataset: Make) -> None:
 def test_settings_decide_over_the_data(make_dataset: Make) -> None:
     root = make_dataset({"a": False})
     chosen = {"fit": "crop", "spacing_mm": (2, 3), "size": (40, 50), "normalise": "z_score", "slice_axis": 0}
-    plan = plan_of(root, **chosen, resample="nearest", restore="nearest")
-    assert plan.model_dump(include={*chosen, "restore"}) == chosen | {"restore": "nearest"}
-    assert (plan.resample, plan_of(root).resample, plan_of(root).restore) == ("nearest", "linear", "linear")
+    plan = plan_of(root, **chosen, input_interpolation="nearest", output_interpolation="nearest")
+    assert plan.model_dump(include={*chosen, "output_interpolation"}) == chosen | {"output_interpolation": "nearest"}
+    assert (plan.input_interpolation, plan_of(root).input_interpolation, plan_of(root).output_interpolation) == (
+        "nearest",
+        "linear",
+        "linear",
+    )
     assert plan.reasons["size"] == "set by the user."
 
 
@@ -174,7 +178,7 @@ def test_slightly_thicker_slices_keep_the_median(make_dataset: Make, tmp_path: P
 
 def test_a_saved_plan_fixes_every_line_that_no_setting_names(make_dataset: Make, tmp_path: Path) -> None:
     root = make_dataset({"a": False}, shape=(64, 64, 4))
-    saved = plan_of(root, resample="nearest", window=(0, 9))
+    saved = plan_of(root, input_interpolation="nearest", window=(0, 9))
     save_plan(tmp_path / "plan.yaml", saved)
     make_dataset({"b": False, "c": False}, shape=(200, 40, 40), spacing_mm=(1.0, 4.0, 1.0))
     assert plan_of(root).size != saved.size
@@ -239,15 +243,15 @@ def boxes(root: Path, name: str, shape: tuple[int, ...], **sides: tuple[int, ...
     ],
 )
 def test_patches_are_a_quarter_or_twice_the_smallest_structure(
-    make_dataset: Make, smaller: tuple[int, ...], share: float, said: str
+    make_dataset: Make, smaller: tuple[int, ...], fraction: float, said: str
 ) -> None:
     """Of slices of 100 x 80 pixels; how many of them show the structure does not matter."""
     root = make_dataset({"a": True}, shape=(100, 80, 4))
     boxes(root, "a", (100, 80, 4), A=(50, 40, 3), B=smaller)
     plan = plan_of(root)
-    assert (plan.dimensions, plan.patch_share) == (2, share)
-    assert plan.reasons["patch_share"].startswith(said)
-    assert "one every half side" in plan.reasons["patch_share"]
+    assert (plan.dimensions, plan.patch_fraction) == (2, fraction)
+    assert plan.reasons["patch_fraction"].startswith(said)
+    assert "one every half side" in plan.reasons["patch_fraction"]
 
 
 def test_pieces_of_a_scan_are_what_patches_are_a_share_of(make_dataset: Make) -> None:
@@ -255,11 +259,11 @@ def test_pieces_of_a_scan_are_what_patches_are_a_share_of(make_dataset: Make) ->
     root = make_dataset({"a": True}, shape=(400, 400, 4))
     boxes(root, "a", (400, 400, 4), A=(200, 200, 4), B=(6, 6, 4))
     plan = plan_of(root, fit="crop", size=(50, 50), spacing_mm=(2.0, 2.0))
-    assert plan.patch_share == 0.1875
-    assert "B, spans 9%" in plan.reasons["patch_share"]
+    assert plan.patch_fraction == 0.1875
+    assert "B, spans 9%" in plan.reasons["patch_fraction"]
     assert (
         plan_of(root, fit="crop", size=(4, 4), spacing_mm=(1.5, 1.5))
-        .reasons["patch_share"]
+        .reasons["patch_fraction"]
         .endswith("100% of the image.")
     )
 
@@ -268,41 +272,41 @@ def test_volumes_are_measured_as_volumes(make_dataset: Make) -> None:
     root = make_dataset({"a": True}, shape=(40, 40, 40), spacing_mm=(1.5, 1.5, 1.5))
     boxes(root, "a", (40, 40, 40), A=(20, 20, 20), B=(2, 2, 3))
     plan = plan_of(root)
-    assert (plan.dimensions, plan.patch_share) == (3, 0.1875)
-    assert plan_of(root, dimensions=2).patch_share == 0.125  # in its three slices it is two pixels long
+    assert (plan.dimensions, plan.patch_fraction) == (3, 0.1875)
+    assert plan_of(root, dimensions=2).patch_fraction == 0.125  # in its three slices it is two pixels long
 
 
 def test_sizes_are_those_of_most_labeled_scans(make_dataset: Make) -> None:
     root = make_dataset({"a": True, "b": True, "c": True}, shape=(100, 100, 2))
     for name, side in (("a", 6), ("b", 9), ("c", 60)):
         boxes(root, name, (100, 100, 2), A=(50, 50, 2), B=(side, 5, 1))
-    assert plan_of(root).patch_share == 0.1875
+    assert plan_of(root).patch_fraction == 0.1875
     dataset, settings = read_dataset(root), PlanSettings()
-    assert make_plan(dataset, settings, fingerprint_for(dataset, settings, labeled=["a"])).patch_share == 0.125
+    assert make_plan(dataset, settings, fingerprint_for(dataset, settings, labeled=["a"])).patch_fraction == 0.125
 
 
 def test_without_masks_patches_are_a_quarter(make_dataset: Make) -> None:
     plan = plan_of(make_dataset({"a": False}))
-    assert plan.patch_share == 0.25
-    assert "no labeled mask tells" in plan.reasons["patch_share"]
+    assert plan.patch_fraction == 0.25
+    assert "no labeled mask tells" in plan.reasons["patch_fraction"]
 
 
 def test_what_is_set_decides_over_the_sizes_of_structures(make_dataset: Make, tmp_path: Path) -> None:
     root = make_dataset({"a": True})
-    save_plan(tmp_path / "plan.yaml", plan_of(root, patch_share=0.4))
-    assert plan_of(root, file=tmp_path / "plan.yaml").patch_share == 0.4
-    changed = plan_of(root, file=tmp_path / "plan.yaml", patch_share=0.3)
-    assert (changed.patch_share, changed.reasons["patch_share"]) == (0.3, "set by the user.")
+    save_plan(tmp_path / "plan.yaml", plan_of(root, patch_fraction=0.4))
+    assert plan_of(root, file=tmp_path / "plan.yaml").patch_fraction == 0.4
+    changed = plan_of(root, file=tmp_path / "plan.yaml", patch_fraction=0.3)
+    assert (changed.patch_fraction, changed.reasons["patch_fraction"]) == (0.3, "set by the user.")
 
 
 def test_plans_that_were_saved_before_there_were_patches_in_them_are_read(make_dataset: Make, tmp_path: Path) -> None:
     root = make_dataset({"a": True})
-    new = {"patch_share", "labeled_per_batch", "unlabeled_per_batch"}
+    new = {"patch_fraction", "labeled_per_batch", "unlabeled_per_batch"}
     plan = plan_of(root)
     old = plan.model_dump(mode="json", exclude=new)
-    del old["reasons"]["patch_share"]
+    del old["reasons"]["patch_fraction"]
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(old))
-    assert load_plan(tmp_path / "plan.yaml").patch_share is None
+    assert load_plan(tmp_path / "plan.yaml").patch_fraction is None
     assert plan_of(root, file=tmp_path / "plan.yaml") == plan
 
 

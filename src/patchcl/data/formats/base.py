@@ -17,7 +17,7 @@ DEFLATE_RATIO = 1100
 SAME: Mapping[str, str] = MappingProxyType({})
 
 
-class Bands(NamedTuple):
+class RowBlocks(NamedTuple):
     """A picture that is too large to be held, some rows at a time."""
 
     shape: tuple[int, int]  # rows and columns
@@ -42,8 +42,8 @@ class Format(NamedTuple):
     read_onto: Callable[[Path, Grid, Sequence[str]], np.ndarray] | None = None
     # the classes, (*grid.shape) on the grid of an image, of a mask that tells them by name and may hold a part of it
     count_channels: Callable[[Path], int] | None = None  # from the header, where files can hold more than one
-    value_bands: Callable[[Path], Bands | None] | None = None  # `read_values` of what is too large, else None
-    class_bands: Callable[[Path], Bands | None] | None = None  # `read_classes` of it
+    value_row_blocks: Callable[[Path], RowBlocks | None] | None = None  # `read_values` of what is too large, else None
+    class_row_blocks: Callable[[Path], RowBlocks | None] | None = None  # `read_classes` of it
     masks_as: Mapping[str, str] = SAME  # ending of a scan -> of masks written for it, where that is another
     maps_as: Mapping[str, str] = SAME  # the same for maps of real numbers, where they are not written as masks are
 
@@ -56,7 +56,7 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         UserError: Instead of any other exception.
     """
     try:
-        demand_file(path, kind)
+        require_file(path, kind)
         path.open("rb").close()  # not every library tells a missing or forbidden file from a damaged one
         yield
     except UserError:
@@ -73,7 +73,7 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         ) from error
 
 
-def demand_file(path: Path, kind: str) -> None:
+def require_file(path: Path, kind: str) -> None:
     """Refuse what has the name of a file but is none, such as a pipe, on which reading would wait for ever.
 
     Raises:
@@ -89,7 +89,7 @@ def demand_file(path: Path, kind: str) -> None:
         raise UserError(f"{path} is no ordinary file, and {kind} is one. Remove it, or put the file itself there.")
 
 
-def demand_content(path: Path, claimed: int, ratio: int = 1) -> None:
+def require_content(path: Path, claimed: int, ratio: int = 1) -> None:
     """Refuse a file whose header claims more than it can hold, before memory is asked for.
 
     Args:

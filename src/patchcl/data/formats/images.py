@@ -19,8 +19,8 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from patchcl.core.errors import UserError
-from patchcl.core.files import write_whole
-from patchcl.data.formats.base import DEFLATE_RATIO, Bands, Format, demand_content, reading
+from patchcl.core.files import atomic_write
+from patchcl.data.formats.base import DEFLATE_RATIO, Format, RowBlocks, reading, require_content
 from patchcl.data.geometry import Grid, grid_of
 
 KIND = "a picture"
@@ -87,30 +87,30 @@ def read_values(path: Path) -> np.ndarray:
         UserError: The file cannot be read, pixels are transparent, or pages differ.
     """
     with _open(path) as picture:
-        _demand_held(picture, path)
-        _demand_intact(picture)
+        _require_held(picture, path)
+        _require_intact(picture)
         return _stacked([_pixels(page, path) for page in _pages(picture)], path)
 
 
-def value_bands(path: Path) -> Bands | None:
+def value_row_blocks(path: Path) -> RowBlocks | None:
     """What `read_values` gives, some rows at a time, of a TIFF of one page with more than LARGE pixels; else None.
 
     Raises:
         UserError: As for `read_values`.
     """
     with _open(path) as picture:
-        return _bands(picture, path, lambda page: _pixels(page, path))
+        return _row_blocks(picture, path, lambda page: _pixels(page, path))
 
 
-def class_bands(path: Path) -> Bands | None:
-    """What `read_classes` gives, (1, rows, columns), some rows at a time; see `value_bands`.
+def class_row_blocks(path: Path) -> RowBlocks | None:
+    """What `read_classes` gives, (1, rows, columns), some rows at a time; see `value_row_blocks`.
 
     Raises:
         UserError: As for `read_classes`.
     """
     with _open(path) as picture:
-        _demand_classes(picture, path)
-        return _bands(picture, path, lambda page: _stored_values(page)[None])
+        _require_classes(picture, path)
+        return _row_blocks(picture, path, lambda page: _stored_values(page)[None])
 
 
 def read_classes(path: Path) -> np.ndarray:
@@ -120,9 +120,9 @@ def read_classes(path: Path) -> np.ndarray:
         UserError: The file cannot be read, is a JPEG, or holds colours without a map.
     """
     with _open(path) as picture:
-        _demand_held(picture, path)
-        _demand_intact(picture)
-        _demand_classes(picture, path)
+        _require_held(picture, path)
+        _require_intact(picture)
+        _require_classes(picture, path)
         return _stacked([_stored_values(page) for page in _pages(picture)], path)
 
 
@@ -139,7 +139,7 @@ def write_like(path: Path, values: np.ndarray, like: Path) -> None:
     first, *others = (Image.fromarray(np.ascontiguousarray(page)) for page in slices)
     tiff: dict[str, Any] = {"save_all": True, "append_images": others, "compression": "tiff_adobe_deflate"}
     options = tiff if path.suffix.lower() in (".tif", ".tiff") else {}
-    write_whole(path, lambda unfinished: first.save(unfinished, **options))
+    atomic_write(path, lambda unfinished: first.save(unfinished, **options))
 
 
 @contextmanager
@@ -151,7 +151,7 @@ def _open(path: Path) -> Iterator[Any]:
         except Image.DecompressionBombError as error:
             raise UserError(f"{path} is too large to be read at once ({error}). {SMALLER}") from error
         with picture:
-            _demand_meant(picture, path)
+            _require_meant(picture, path)
             yield picture
 
 
@@ -162,7 +162,7 @@ def _opened(path: Path) -> Any:  # noqa: ANN401
     return TiffImageFile(path) if tiff else Image.open(path, formats=("PNG", "JPEG", "BMP", "TIFF"))
 
 
-def _bands(picture: Any, path: Path, decode: Decode) -> Bands | None:  # noqa: ANN401
+def _row_blocks(picture: Any, path: Path, decode: Decode) -> RowBlocks | None:  # noqa: ANN401
     if picture.format != "TIFF" or _page_count(picture) > 1 or math.prod(picture.size) <= LARGE:
         return None
     parts = parts_of(picture)
@@ -174,17 +174,17 @@ def _bands(picture: Any, path: Path, decode: Decode) -> Bands | None:  # noqa: A
             return parts.read_rows(path, start, stop, decode)
 
     height = parts.part[0]
-    return Bands(parts.shape, height * max(1, BAND // (height * parts.shape[1])), read)
+    return RowBlocks(parts.shape, height * max(1, BAND // (height * parts.shape[1])), read)
 
 
-def _demand_held(picture: Any, path: Path) -> None:  # noqa: ANN401
+def _require_held(picture: Any, path: Path) -> None:  # noqa: ANN401
     """Refuse what is too large to be read whole, as Pillow does."""
     pixels = math.prod(picture.size)
     if picture.format == "TIFF" and pixels > 2 * LARGE:
         raise UserError(f"{path} is too large to be read at once ({pixels} pixels). {SMALLER}")
 
 
-def _demand_classes(picture: Any, path: Path) -> None:  # noqa: ANN401
+def _require_classes(picture: Any, path: Path) -> None:  # noqa: ANN401
     """Refuse a picture that can be no mask."""
     if picture.format in ("JPEG", "MPO"):
         raise UserError(f"{path} is a JPEG, which changes values when it is saved. Save the mask as PNG or TIFF.")
@@ -195,7 +195,7 @@ def _demand_classes(picture: Any, path: Path) -> None:  # noqa: ANN401
         )
 
 
-def _demand_meant(picture: Any, path: Path) -> None:  # noqa: ANN401 - plug-ins of Pillow have attributes of their own
+def _require_meant(picture: Any, path: Path) -> None:  # noqa: ANN401 - plug-ins of Pillow have attributes of their own
     """Refuse what Pillow would read without a word but not as it is meant."""
     if picture.mode not in (*GREY, *COLOUR):
         raise UserError(f"{path} has colours of kind {picture.mode}; expected grey or RGB. Convert it.")
@@ -218,10 +218,10 @@ def _demand_meant(picture: Any, path: Path) -> None:  # noqa: ANN401 - plug-ins 
         raise UserError(f"{path} is an ImageJ stack whose {stack[1]} pages have one header. Save it with one for each.")
     bits = sum(tags.get(BITS, (1,))) if tags else 8 * len(picture.getbands())
     ratio = (1 if tags.get(COMPRESSION, 1) == 1 else TIFF_RATIO) if tags else DEFLATE_RATIO
-    demand_content(path, math.prod(picture.size) * _page_count(picture) * bits // 8, ratio)
+    require_content(path, math.prod(picture.size) * _page_count(picture) * bits // 8, ratio)
 
 
-def _demand_intact(picture: Any) -> None:  # noqa: ANN401
+def _require_intact(picture: Any) -> None:  # noqa: ANN401
     """Check the sums of a PNG, which Pillow passes over when it reads pixels."""
     if picture.format == "PNG":
         with Image.open(picture.filename, formats=("PNG",)) as again:
@@ -360,8 +360,8 @@ FORMAT = Format(
     write_like,
     read_classes=read_classes,
     count_channels=count_channels,
-    value_bands=value_bands,
-    class_bands=class_bands,
+    value_row_blocks=value_row_blocks,
+    class_row_blocks=class_row_blocks,
     masks_as={".jpeg": ".png", ".jpg": ".png", ".bmp": ".png"},
     maps_as=dict.fromkeys((".jpeg", ".jpg", ".png", ".bmp"), ".tif"),
 )

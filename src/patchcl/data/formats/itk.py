@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from patchcl.core.errors import UserError
-from patchcl.core.files import write_whole
-from patchcl.data.formats.base import DEFLATE_RATIO, Format, demand_content, library, reading
+from patchcl.core.files import atomic_write
+from patchcl.data.formats.base import DEFLATE_RATIO, Format, library, reading, require_content
 from patchcl.data.geometry import Grid, grid_of
 
 KIND = "an NRRD or MetaImage file"
@@ -60,7 +60,7 @@ def read_values(path: Path) -> np.ndarray:
             "Save every component as a file of its own."
         )
     with reading(path, KIND):
-        _demand_intact(path)
+        _require_intact(path)
         values = library("SimpleITK", path, KIND, "itk").GetArrayFromImage(reader.Execute())
     return np.asarray(values).transpose()[None]
 
@@ -79,21 +79,21 @@ def write_like(path: Path, values: np.ndarray, like: Path) -> None:
     kept = [line for line in _header(like)[0] if not re.match(STORAGE, line)]
     raw = values.astype(values.dtype.newbyteorder("<")).tobytes(order="F")
     pack = _nrrd if path.suffix.lower() == ".nrrd" else _meta_image
-    write_whole(path, lambda unfinished: unfinished.write_bytes(pack(kept, values.dtype.name, raw)))
+    atomic_write(path, lambda unfinished: unfinished.write_bytes(pack(kept, values.dtype.name, raw)))
 
 
 def _open(path: Path) -> Any:  # noqa: ANN401 - SimpleITK has no types
     """A reader that knows the header of the file at `path`."""
     simple_itk = library("SimpleITK", path, KIND, "itk")
     with reading(path, KIND):
-        _demand_axes(path)
+        _require_axes(path)
         reader = simple_itk.ImageFileReader()
         reader.SetImageIO("NrrdImageIO" if path.suffix.lower() in (".nrrd", ".nhdr") else "MetaImageIO")
         reader.SetFileName(str(path))
         reader.ReadImageInformation()
         bits = re.search(r"\d+", simple_itk.GetPixelIDValueAsString(reader.GetPixelID()))  # of "16-bit signed integer"
         voxels = math.prod(reader.GetSize()) * reader.GetNumberOfComponents()
-        _demand_content(path, voxels * (int(bits[0]) if bits else 8) // 8)
+        _require_content(path, voxels * (int(bits[0]) if bits else 8) // 8)
         return reader
 
 
@@ -131,7 +131,7 @@ def _data(path: Path) -> _Data | None:
     return _Data(file, 0 if apart else length, packed, plain)
 
 
-def _demand_axes(path: Path) -> None:
+def _require_axes(path: Path) -> None:
     """Refuse a number of axes that ITK would not survive; also a missing file, which ITK calls a damaged one."""
     stated = [re.fullmatch(r"(?i)NDims *=(.*)", line) for line in _header(path)[0]]
     for number in (line[1].strip() for line in stated if line is not None):
@@ -139,13 +139,13 @@ def _demand_axes(path: Path) -> None:
             raise UserError(f"{path} claims {number or 'no number of'} axes; expected 2 or 3. Export it again.")
 
 
-def _demand_content(path: Path, claimed: int) -> None:
+def _require_content(path: Path, claimed: int) -> None:
     data = _data(path)
     if data is not None:
-        demand_content(data.file, claimed, 1 if data.plain else DEFLATE_RATIO)
+        require_content(data.file, claimed, 1 if data.plain else DEFLATE_RATIO)
 
 
-def _demand_intact(path: Path) -> None:
+def _require_intact(path: Path) -> None:
     """Unpack packed voxels once and check their sum, which ITK does not."""
     data = _data(path)
     if data is None or not data.packed:

@@ -9,8 +9,8 @@ import nibabel as nib
 import numpy as np
 
 from patchcl.core.errors import UserError
-from patchcl.core.files import write_whole
-from patchcl.data.formats.base import DEFLATE_RATIO, Format, demand_content, reading
+from patchcl.core.files import atomic_write
+from patchcl.data.formats.base import DEFLATE_RATIO, Format, reading, require_content
 from patchcl.data.geometry import Grid, grid_of
 
 KIND = "a NIfTI image"
@@ -59,7 +59,7 @@ def write_like(path: Path, values: np.ndarray, like: Path) -> None:
     header.set_data_dtype(values.dtype)
     header["cal_min"] = header["cal_max"] = 0  # the display window of the scan means nothing for a mask
     image = type(reference)(values.reshape(reference.shape), None, header)
-    write_whole(path, lambda unfinished: nib.save(image, unfinished))
+    atomic_write(path, lambda unfinished: nib.save(image, unfinished))
 
 
 def write_on(path: Path, values: np.ndarray, grid: Grid) -> None:
@@ -67,7 +67,7 @@ def write_on(path: Path, values: np.ndarray, grid: Grid) -> None:
     image = nib.Nifti1Image(values, None)
     image.set_sform(grid.affine, code="scanner")
     image.header.set_xyzt_units("mm")
-    write_whole(path, lambda unfinished: nib.save(image, unfinished))
+    atomic_write(path, lambda unfinished: nib.save(image, unfinished))
 
 
 def _open(path: Path) -> Any:  # noqa: ANN401 - nibabel has no types
@@ -75,7 +75,7 @@ def _open(path: Path) -> Any:  # noqa: ANN401 - nibabel has no types
     with reading(path, KIND):
         image = nib.load(path)
         claimed = math.prod(image.shape) * image.get_data_dtype().itemsize
-        demand_content(path, claimed, DEFLATE_RATIO if path.name.lower().endswith(".gz") else 1)
+        require_content(path, claimed, DEFLATE_RATIO if path.name.lower().endswith(".gz") else 1)
         return image
 
 

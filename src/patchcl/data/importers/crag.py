@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from patchcl.core.errors import UserError
-from patchcl.data.dataset import some
+from patchcl.data.dataset import preview
 from patchcl.data.formats import format_of
 from patchcl.data.importers.transfer import COLOURS, place_image
 from patchcl.data.importers.writer import FoundDataset, FoundScan, Side
@@ -54,7 +54,7 @@ def _scans(folder: Path, side: Side) -> list[FoundScan]:
             raise UserError(f"{folder / 'Annotation'} holds {path.stem} as .mat and as .png. Keep one of them.")
     alone = sorted(set(annotations) - set(images))
     if alone:
-        raise UserError(f"{folder / 'Annotation'} holds {some(alone)} without a picture in Images. Restore them.")
+        raise UserError(f"{folder / 'Annotation'} holds {preview(alone)} without a picture in Images. Restore them.")
     return [_scan(images, annotations, name, side) for name in images]
 
 

@@ -13,10 +13,10 @@ import nibabel as nib
 import numpy as np
 
 from patchcl.core.errors import UserError
-from patchcl.data.dataset import some
+from patchcl.data.dataset import preview
 from patchcl.data.formats import without_ending
 from patchcl.data.formats.base import reading
-from patchcl.data.geometry import demand_same_grid, grid_of
+from patchcl.data.geometry import grid_of, require_same_grid
 from patchcl.data.importers.transfer import found_scan, place_mask
 from patchcl.data.importers.writer import FoundDataset, FoundScan, Side
 from patchcl.data.scan import read_grid
@@ -40,7 +40,7 @@ def read(source: Path) -> FoundDataset:
     test = [str(image) for image in task.get("test", ())]
     missing = [file for file in [*sum(training, ()), *test] if not (source / file).is_file()]
     if missing:
-        raise UserError(f"{source / 'dataset.json'} lists files that are not there: {some(missing)}. Restore them.")
+        raise UserError(f"{source / 'dataset.json'} lists files that are not there: {preview(missing)}. Restore them.")
     scans = [_scan(source / image, source / label, "train", len(channels)) for image, label in training]
     scans += [_scan(source / image, None, "test", len(channels)) for image in test]
     return FoundDataset(str(task.get("name", source.name)), channels, tuple(scans), structures=structures)
@@ -91,7 +91,7 @@ def _write_channel(source: Path, channel: int, channels: int, target: Path) -> N
 
 def _place_label(source: Path, image: Path, target: Path) -> set[int]:
     volume = _open(image)
-    demand_same_grid(read_grid(source), grid_of(image, volume.shape[:3], volume.affine), source, image.name)
+    require_same_grid(read_grid(source), grid_of(image, volume.shape[:3], volume.affine), source, image.name)
     return place_mask(source, source, target)
 
 

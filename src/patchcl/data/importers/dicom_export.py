@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from patchcl.core.errors import UserError
-from patchcl.data.dataset import IGNORE_LABEL, some
+from patchcl.data.dataset import IGNORE_LABEL, preview
 from patchcl.data.formats import DICOM
 from patchcl.data.formats.dicom import segmentation as dicom_seg
 from patchcl.data.formats.dicom import series as dicom
@@ -22,7 +22,7 @@ from patchcl.data.formats.dicom.frames import need_pydicom, read_header
 from patchcl.data.geometry import Grid
 from patchcl.data.importers.transfer import COLOURS, link_or_copy
 from patchcl.data.importers.writer import FoundDataset, FoundScan
-from patchcl.data.scan import demand_finite, read_mask
+from patchcl.data.scan import read_mask, require_finite
 
 SHOWN = 5
 """So many folders or segments are described in a message."""
@@ -60,7 +60,7 @@ def read(source: Path, series: str = "", structures: Sequence[str] | None = None
             f"{source} has no scan with a mask to learn from: no DICOM-SEG belongs to the series. Convert masks of "
             "other kinds, such as RTSTRUCT, and put them into the folders of their scans."
         )
-    named = _demand_names(structures) if structures is not None else _labels(source, chosen)
+    named = _require_names(structures) if structures is not None else _labels(source, chosen)
     names = _scan_names([one.folder for one in chosen])
     scans = [
         FoundScan(
@@ -153,7 +153,7 @@ def _masks_of(image: dicom.Series, grid: Grid, contents: dicom.Contents) -> dict
 def _described(masks: Mapping[Path, dict[int, str]]) -> str:
     """A line for each mask, with its segments."""
     return "\n".join(
-        f"  {path}: " + some([f"{number} {label!r}" for number, label in labels.items()])
+        f"  {path}: " + preview([f"{number} {label!r}" for number, label in labels.items()])
         for path, labels in masks.items()
     )
 
@@ -184,10 +184,10 @@ def _labels(source: Path, chosen: Sequence[Chosen]) -> list[str]:
             "--structures A,B. Segments with these labels become these classes; in masks that have none of the labels, "
             "segment 1 is the first class, 2 the second."
         )
-    return _demand_names([names[number] for number in sorted(names)])
+    return _require_names([names[number] for number in sorted(names)])
 
 
-def _demand_names(names: Sequence[str]) -> list[str]:
+def _require_names(names: Sequence[str]) -> list[str]:
     """Refuse what is no name of a class in DICOM-SEG.
 
     Raises:
@@ -216,7 +216,7 @@ def _scan_names(folders: Sequence[Path]) -> list[str]:
     twice = {name for name, count in Counter(names).items() if count > 1}
     if twice:
         same = [str(folder) for folder, name in zip(folders, names, strict=True) if name in twice]
-        raise UserError(f"The folders {some(same)} would give scans of one name. Rename one of them.")
+        raise UserError(f"The folders {preview(same)} would give scans of one name. Rename one of them.")
     return names
 
 
@@ -243,7 +243,7 @@ def _place_series(one: Chosen, target: Path) -> None:
         UserError: A file cannot be read, or holds NaN or infinite voxels.
     """
     headers: dict[Path, Any] = {file: read_header(file) for file in one.files}
-    demand_finite(dicom.values_of(dicom.stack_of(headers, one.folder)), one.folder)
+    require_finite(dicom.values_of(dicom.stack_of(headers, one.folder)), one.folder)
     target.mkdir()
     for file, name in zip(one.files, _file_names(one.files), strict=True):
         link_or_copy(file, target / name)

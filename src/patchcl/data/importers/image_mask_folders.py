@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from patchcl.core.errors import UserError
-from patchcl.data.dataset import some
+from patchcl.data.dataset import preview
 from patchcl.data.formats import ENDINGS, is_scan, without_ending
 from patchcl.data.importers.transfer import channel_names, common_ending, found_scan
 from patchcl.data.importers.writer import FoundDataset
@@ -47,7 +47,7 @@ def _folder(source: Path, named: str | None, names: Sequence[str], kind: str) ->
         raise UserError(f"{source / named} is no folder. Name the one with {kind} by --{kind} DIR.")
     found = _called(source, names) if named is None else [source / named]
     if len(found) != 1:
-        shown = some([path.name for path in found]) or "none"
+        shown = preview([path.name for path in found]) or "none"
         raise UserError(
             f"{source} must hold one folder of {kind}, called {' or '.join(names)}; found {shown}. Name it by "
             f"--{kind} DIR."
@@ -69,7 +69,7 @@ def _by_name(folder: Path) -> dict[str, Path]:
     strange = [path.name for path in files if not is_scan(path)]
     if strange:
         raise UserError(
-            f"{folder} holds {some(strange)}; expected folders with a DICOM series, or files that end in "
+            f"{folder} holds {preview(strange)}; expected folders with a DICOM series, or files that end in "
             f"{', '.join(ENDINGS)}. Take the others away, or list the scans in a table: patchcl import TABLE.csv "
             "-o NEW_FOLDER --layout table"
         )
@@ -96,7 +96,7 @@ def _matched(images: Mapping[str, Path], masks: Mapping[str, Path], folder: Path
             )
     if alone:
         raise UserError(
-            f"{folder} holds masks without an image: {some(alone)}. Images are called {some(list(images))}; expected "
-            "the same names for masks, or with _mask, _seg or _label after them. Rename them, or take them away."
+            f"{folder} holds masks without an image: {preview(alone)}. Images are called {preview(list(images))}; "
+            "expected the same names for masks, or with _mask, _seg or _label after them. Rename or remove them."
         )
     return matched

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from patchcl.core.errors import UserError
-from patchcl.data.dataset import some
+from patchcl.data.dataset import preview
 from patchcl.data.importers.transfer import found_scan
 from patchcl.data.importers.writer import FoundDataset
 
@@ -27,8 +27,8 @@ def read(source: Path) -> FoundDataset:
     missing = [case.name for case in cases if not (case / IMAGE).is_file()]
     if missing:
         raise UserError(
-            f"{cases[0].parent} has cases without {IMAGE}: {some(missing)}. They are downloaded on their own, as the "
-            "README of KiTS19 says; or remove these folders."
+            f"{cases[0].parent} has cases without {IMAGE}: {preview(missing)}. They are downloaded on their own, as "
+            "the README of KiTS19 says; or remove these folders."
         )
     scans = [
         found_scan(case.name, "train", [case / IMAGE], case / MASK if (case / MASK).is_file() else None, 1)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from patchcl.core.errors import UserError
-from patchcl.core.parallel import Report
+from patchcl.core.parallel import ProgressCallback
 from patchcl.data.importers import crag, decathlon, dicom_export, kits19, pymic, ssl4mis
 from patchcl.data.importers import csv_table as table
 from patchcl.data.importers import image_mask_folders as plain
@@ -30,7 +30,7 @@ def import_dataset(
     layout: Layout,
     structures: Sequence[str] | None = None,
     channels: Sequence[str] | None = None,
-    report: Report | None = None,
+    on_progress: ProgressCallback | None = None,
     images: str | None = None,
     masks: str | None = None,
     series: str | None = None,
@@ -43,7 +43,7 @@ def import_dataset(
         layout: How `source` is laid out.
         structures: Names of the values 1, 2, ... in the masks, or NAME=VALUE.
         channels: Names of the channels; a name with CT in it means Hounsfield units.
-        report: Told how many scans of all are done.
+        on_progress: Told how many scans of all are done.
         images: The folder in `source` with images, where it has no usual name; for `plain`.
         masks: The folder in `source` with masks, where it has no usual name; for `plain`.
         series: Finds something in the description of the series to take, or is its UID; for `dicom`.
@@ -68,7 +68,7 @@ def import_dataset(
                 f"--channels names {len(channels)}, but scans have {len(found.channels)}. Name each of them."
             )
         found = found._replace(channels=tuple(channels))
-    return write_raw_folder(found, out, structures, report)
+    return write_raw_folder(found, out, structures, on_progress)
 
 
 def _read(
@@ -117,7 +117,7 @@ def likely_layout(folder: Path) -> Layout | None:
     return next((layout for layout, there in signs.items() if there), None)
 
 
-def demand_ours(folder: Path) -> None:
+def require_ours(folder: Path) -> None:
     """Refuse a data set that must be imported first.
 
     Raises:

@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 
 from patchcl.core.errors import UserError
-from patchcl.data.dataset import some
+from patchcl.data.dataset import preview
 from patchcl.data.importers.writer import FoundDataset, FoundScan, Side
 
 Files = tuple[Path, ...]
@@ -38,7 +38,7 @@ def read(source: Path) -> FoundDataset:
         files["test"] = _volumes(source, "test")
     missing = [str(path) for side in files.values() for paths in side.values() for path in paths if not path.is_file()]
     if missing:
-        raise UserError(f"{source} lists files that are not there: {some(missing)}. Download the data set again.")
+        raise UserError(f"{source} lists files that are not there: {preview(missing)}. Download the data set again.")
     scans = [
         FoundScan(name, side, (partial(_write_image, paths),), partial(_write_mask, paths))
         for side, named in files.items()
@@ -59,7 +59,7 @@ def _names(source: Path, list_name: str) -> list[str]:
     names = [line.strip().removesuffix(".h5") for line in lines if line.strip()]
     strange = [name for name in names if re.search(r"[/\\]", name)]
     if strange or not names:
-        raise UserError(f"{path} holds {some(strange) or 'nothing'}; expected one name of a scan in each line.")
+        raise UserError(f"{path} holds {preview(strange) or 'nothing'}; expected one name of a scan in each line.")
     return names
 
 
@@ -67,7 +67,7 @@ def _volumes(source: Path, list_name: str) -> dict[str, Files]:
     names = _names(source, list_name)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise UserError(f"{source / list_name}.list names scans more than once: {some(twice)}. Name each once.")
+        raise UserError(f"{source / list_name}.list names scans more than once: {preview(twice)}. Name each once.")
     return {name: (source / "data" / f"{name}.h5",) for name in names}
 
 
@@ -84,7 +84,7 @@ def _slices(source: Path) -> dict[str, Files]:
     broken = [name for name, found in numbers.items() if not _is_whole(found)]
     if broken:
         raise UserError(
-            f"{source / 'train_slices.list'} lacks slices of {some(broken)}, or names some twice; expected "
+            f"{source / 'train_slices.list'} lacks slices of {preview(broken)}, or names some twice; expected "
             "all from the first, 0 or 1, to the last. Download the list again."
         )
     folder = source / "data" / "slices"
@@ -141,7 +141,7 @@ def _write_mask(files: Files, target: Path) -> set[int]:
     values = np.unique(mask)
     if not np.isin(values, np.arange(256)).all():
         raise UserError(
-            f"{files[0]}: label holds {some([f'{v:g}' for v in values])}; expected whole numbers from 0 to 255."
+            f"{files[0]}: label holds {preview([f'{v:g}' for v in values])}; expected whole numbers from 0 to 255."
         )
     _save(mask.astype(np.uint8), target)
     return set(values.astype(int).tolist())

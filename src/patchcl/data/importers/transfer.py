@@ -16,7 +16,7 @@ from patchcl.core.errors import UserError
 from patchcl.data.formats import ending_of, format_of, nifti, without_ending
 from patchcl.data.formats import images as pictures
 from patchcl.data.formats.base import reading
-from patchcl.data.geometry import demand_same_grid
+from patchcl.data.geometry import require_same_grid
 from patchcl.data.importers.writer import FoundScan, Side
 from patchcl.data.scan import read_grid, read_image, read_mask, write_mask
 
@@ -97,7 +97,7 @@ def place_mask(source: Path, image: Path, target: Path) -> set[int]:
     """
     grey = _grey_in_colours(source)
     if grey is not None:
-        demand_same_grid(read_grid(source), read_grid(image), source, image.name)
+        require_same_grid(read_grid(source), read_grid(image), source, image.name)
     mask = read_mask(source, 256, read_grid(image)) if grey is None else grey
     if grey is not None or not _kept(source, target):
         write_mask(target, mask, image)

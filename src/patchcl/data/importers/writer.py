@@ -13,8 +13,8 @@ import numpy as np
 
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json
-from patchcl.core.parallel import Report
-from patchcl.data.dataset import IGNORE_LABEL, PATIENT_PATTERN, some
+from patchcl.core.parallel import ProgressCallback
+from patchcl.data.dataset import IGNORE_LABEL, PATIENT_PATTERN, preview
 from patchcl.data.formats import DICOM, mask_ending
 from patchcl.data.scan import read_mask, write_mask
 
@@ -65,7 +65,7 @@ def patient_of(name: str) -> str:
 
 
 def write_raw_folder(
-    found: FoundDataset, out: Path, structures: Sequence[str] | None = None, report: Report | None = None
+    found: FoundDataset, out: Path, structures: Sequence[str] | None = None, on_progress: ProgressCallback | None = None
 ) -> Imported:
     """Write dataset.json, images and masks to the new folder `out`, and the sides, if there are any, to split.json.
 
@@ -78,19 +78,19 @@ def write_raw_folder(
         out: A folder that does not exist yet, or is empty.
         structures: Names of the values 1, 2, ... in the masks, or of others, as NAME=VALUE; a data set that does not
             name them itself gets structure_1, structure_2, ...
-        report: Told how many scans of all are done.
+        on_progress: Told how many scans of all are done.
 
     Raises:
         UserError: `out` holds something or cannot be written, a scan cannot be read, or scans contradict each other.
     """
-    _demand_sound(found)
+    _require_sound(found)
     named = found.structures if structures is None else _named(structures)
     with _whole_folder(out) as folder:
         values = {0}
         for done, scan in enumerate(found.scans, start=1):
             values |= _write_scan(scan, folder, found.ending)
-            if report is not None:
-                report(done, len(found.scans))
+            if on_progress is not None:
+                on_progress(done, len(found.scans))
         was = _labels(values, named)
         labels = {name: index for index, name in enumerate(was)}
         if was != labels:
@@ -147,19 +147,19 @@ def _whole_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _demand_sound(found: FoundDataset) -> None:
+def _require_sound(found: FoundDataset) -> None:
     """No name twice, no patient on two sides, and somebody to learn from and to validate on."""
     names = Counter(scan.name for scan in found.scans)
     twice = [name for name, count in names.items() if count > 1]
     if twice:
-        raise UserError(f"{found.name} lists scans more than once: {some(twice)}. List each on one side, once.")
+        raise UserError(f"{found.name} lists scans more than once: {preview(twice)}. List each on one side, once.")
     homes: dict[str, set[Side]] = {}
     for scan in found.scans:
         homes.setdefault(scan.patient, set()).add(scan.side)
     torn = [patient for patient, sides in homes.items() if len(sides) > 1]
     if torn:
         raise UserError(
-            f"{found.name} has patients on two sides: {some(torn)}. All scans of a patient must be in one list."
+            f"{found.name} has patients on two sides: {preview(torn)}. All scans of a patient must be in one list."
         )
     masked = {scan.side for scan in found.scans if scan.mask is not None}
     if "train" not in masked:
@@ -208,7 +208,7 @@ def _labels(values: set[int], named: Mapping[str, int] | None) -> dict[str, int]
 
 
 def _listed(values: set[int]) -> str:
-    return some([str(value) for value in sorted(values)])
+    return preview([str(value) for value in sorted(values)])
 
 
 def _description(found: FoundDataset, labels: dict[str, int]) -> dict[str, object]:

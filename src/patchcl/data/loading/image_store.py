@@ -44,7 +44,7 @@ class _OnDisk:
         return torch.from_numpy(np.load(file, mmap_mode="c")[place])
 
 
-class Bank:
+class ImageStore:
     """All items (slices or volumes) of some prepared cases, ready to be gathered into batches.
 
     It is `resident` when images and masks fit `budget_bytes`: they then lie on `device`, and a batch is one gather.

@@ -12,18 +12,18 @@ from patchcl.augment.geometry import draw_transforms, warp
 from patchcl.augment.intensity import change_intensity
 from patchcl.core.batch import LabeledBatch, TrainingBatch, UnlabeledBatch
 from patchcl.core.seeds import seed_for
-from patchcl.data.loading.image_store import Bank
+from patchcl.data.loading.image_store import ImageStore
 
 Loaded = tuple[Tensor, Tensor | None]
 
 
-class Stream:
+class BatchStream:
     """One endless sequence of images from a bank; the next step's are fetched while this one's are used."""
 
-    def __init__(self, bank: Bank, batch_size: int, name: str, seed: int, rank: int = 0, ranks: int = 1) -> None:
-        self.bank, self.batch_size, self.name = bank, batch_size, name
+    def __init__(self, store: ImageStore, batch_size: int, name: str, seed: int, rank: int = 0, ranks: int = 1) -> None:
+        self.store, self.batch_size, self.name = store, batch_size, name
         self.seed, self.rank, self.ranks = seed, rank, ranks
-        self._fetcher = None if bank.resident else ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._fetcher = None if store.resident else ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
         self._ahead: dict[int, Future[Loaded]] = {}
 
     def images_at(self, step: int) -> Loaded:
@@ -44,18 +44,18 @@ class Stream:
             self._fetcher.shutdown(cancel_futures=True)
 
     def _load(self, step: int) -> Loaded:
-        items = items_at(step, len(self.bank), self.batch_size, seed_for(self.seed, self.name), self.rank, self.ranks)
+        items = items_at(step, len(self.store), self.batch_size, seed_for(self.seed, self.name), self.rank, self.ranks)
         corners = Generator().manual_seed(seed_for(self.seed, step, self.rank, self.name, "crop"))
-        return self.bank.load(items, corners)
+        return self.store.load(items, corners)
 
 
-class Batches:
+class BatchLoader:
     """Labeled and unlabeled images, augmented on the device, a whole batch at once."""
 
     def __init__(
         self,
-        labeled: Stream,
-        unlabeled: Stream | None,
+        labeled: BatchStream,
+        unlabeled: BatchStream | None,
         augment: AugmentSettings,
         strong_views: int = 1,
         spacing_mm: tuple[float, ...] | None = None,

@@ -13,22 +13,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from patchcl.core.errors import UserError
-from patchcl.core.files import write_json, write_whole
-from patchcl.core.parallel import Report, in_parallel
+from patchcl.core.files import atomic_write, write_json
+from patchcl.core.parallel import ProgressCallback, in_parallel
 from patchcl.data.dataset import Case
 from patchcl.data.duplicates import signature
-from patchcl.data.formats.base import Bands, demand_file
+from patchcl.data.formats.base import RowBlocks, require_file
 from patchcl.data.geometry import Grid
 from patchcl.data.preprocessing.plan import BATCH, Plan
-from patchcl.data.preprocessing.row_blocks import _BlockMeans, _image_bands, _pixel_by_pixel, _save_bands
+from patchcl.data.preprocessing.row_blocks import _BlockMeans, _image_row_blocks, _pixel_by_pixel, _save_row_blocks
 from patchcl.data.preprocessing.transforms import _normalised_channels, mask_to_network_grid, to_network_grid
 from patchcl.data.scan import (
-    demand_annotated,
-    demand_varied,
-    mask_bands,
+    mask_row_blocks,
     read_grid,
     read_image,
     read_mask,
+    require_annotated,
+    require_varied,
 )
 
 RECIPE = 2
@@ -51,18 +51,20 @@ class PreparedCase(NamedTuple):
         return self.image.with_name(self.image.name.replace(".image-", ".signature-"))
 
 
-def prepare(cases: Sequence[Case], plan: Plan, cache: Path, report: Report | None = None) -> tuple[PreparedCase, ...]:
+def prepare(
+    cases: Sequence[Case], plan: Plan, cache: Path, on_progress: ProgressCallback | None = None
+) -> tuple[PreparedCase, ...]:
     """Prepare `cases`, keeping the outcome below `cache` so that only what has changed is done again.
 
     A mask is read only if its case has one, and is kept apart from the image: a cache shared with a run that had more
-    masks gives none away. Two processes may prepare at once. `report` is told how many cases of all are done.
+    masks gives none away. Two processes may prepare at once. `on_progress` is told how many cases of all are done.
 
     Raises:
         UserError: A file cannot be read or does not fit, or `cache` cannot be written to.
     """
     try:
         folder = cache / _key(plan)
-        return tuple(in_parallel(cases, lambda case: _prepare_case(case, plan, folder), report))
+        return tuple(in_parallel(cases, lambda case: _prepare_case(case, plan, folder), on_progress))
     except OSError as error:
         raise UserError(
             f"Prepared scans cannot be kept in {cache}: {error}. Make room, or set cache: FOLDER."
@@ -74,11 +76,11 @@ def _prepare_case(case: Case, plan: Plan, folder: Path) -> PreparedCase:
     image = folder / f"{case.name}.image-{_joined(hashes[: len(case.images)])}.npy"
     prepared = PreparedCase(case.name, case.patient, image, None)
     if not (image.exists() and prepared.signature.exists()):
-        bands = _image_bands(case.images, plan)
-        if bands is None:
+        blocks = _image_row_blocks(case.images, plan)
+        if blocks is None:
             _prepare_image(case, plan, prepared)
         else:
-            _prepare_bands(case, plan, prepared, bands)
+            _prepare_row_blocks(case, plan, prepared, blocks)
     if case.mask is None:
         return prepared
     mask = folder / f"{case.name}.mask-{_joined(hashes)}.npy"
@@ -90,7 +92,7 @@ def _prepare_case(case: Case, plan: Plan, folder: Path) -> PreparedCase:
 def _prepare_image(case: Case, plan: Plan, prepared: PreparedCase) -> None:
     scan = read_image(case.images)
     for path, channels in zip(case.images, np.array_split(scan.voxels, len(case.images)), strict=True):
-        demand_varied(channels, path)
+        require_varied(channels, path)
     _save(prepared.signature, signature(scan.voxels))
     try:
         _save(prepared.image, to_network_grid(scan, plan))
@@ -98,41 +100,41 @@ def _prepare_image(case: Case, plan: Plan, prepared: PreparedCase) -> None:
         raise UserError(f"{case.images[0]}: {error}") from error
 
 
-def _prepare_bands(case: Case, plan: Plan, prepared: PreparedCase, bands: Bands) -> None:
+def _prepare_row_blocks(case: Case, plan: Plan, prepared: PreparedCase, blocks: RowBlocks) -> None:
     """As `_prepare_image`, with all that has to be known of the whole picture gathered on the way."""
-    means = _BlockMeans(bands.shape)
+    means = _BlockMeans(blocks.shape)
     extremes: list[tuple[float, float]] = []
 
     def seen() -> Iterator[tuple[int, np.ndarray]]:
-        for start, band in bands.all():
-            means.add(start, band)
-            extremes.append((float(band.min()), float(band.max())))
-            yield start, _normalised_channels(band, plan)
-        demand_varied(np.array(extremes), case.images[0])
+        for start, block in blocks.all():
+            means.add(start, block)
+            extremes.append((float(block.min()), float(block.max())))
+            yield start, _normalised_channels(block, plan)
+        require_varied(np.array(extremes), case.images[0])
 
     try:
-        _save_bands(prepared.image, bands.shape, np.float32, seen())
+        _save_row_blocks(prepared.image, blocks.shape, np.float32, seen())
     except UserError as error:
         raise UserError(f"{case.images[0]}: {error}") from error
     _save(prepared.signature, signature(means.blocks()))
 
 
 def _prepare_mask(path: Path, grid: Grid, plan: Plan, prepared: Path) -> None:
-    bands = mask_bands(path, plan.classes, grid, plan.ignore) if _pixel_by_pixel(grid, plan) else None
-    if bands is None:
+    blocks = mask_row_blocks(path, plan.classes, grid, plan.ignore) if _pixel_by_pixel(grid, plan) else None
+    if blocks is None:
         classes = read_mask(path, plan.classes, grid, plan.ignore)
-        demand_annotated(classes, path)
+        require_annotated(classes, path)
         _save(prepared, mask_to_network_grid(classes, grid, plan))
         return
     annotated: list[int] = []
 
     def seen() -> Iterator[tuple[int, np.ndarray]]:
-        for start, band in bands.all():
-            annotated.append(int(band.min()))
-            yield start, band
-        demand_annotated(np.array(annotated), path)
+        for start, block in blocks.all():
+            annotated.append(int(block.min()))
+            yield start, block
+        require_annotated(np.array(annotated), path)
 
-    _save_bands(prepared, bands.shape, np.uint8, seen())
+    _save_row_blocks(prepared, blocks.shape, np.uint8, seen())
 
 
 def _hashes(case: Case, manifest: Path) -> list[str]:
@@ -162,7 +164,7 @@ def _entry(file: Path, known: dict[str, Any] | None) -> dict[str, Any]:
             return known
         digest = hashlib.sha256()
         for part in parts:
-            demand_file(part, "a scan or mask")
+            require_file(part, "a scan or mask")
             with part.open("rb") as content:
                 while piece := content.read(2**20):  # files may be larger than memory
                     digest.update(piece)
@@ -187,9 +189,11 @@ def _joined(hashes: Sequence[str]) -> str:
 def _key(plan: Plan) -> str:
     """The name of everything in `plan` that decides what prepared files hold."""
     unused = {"ignore"} if plan.ignore is None else set()  # as in caches made before there was such a value
-    deciding = plan.model_dump(mode="json", exclude={"restore", "reasons", "channels", "patch_share", *BATCH} | unused)
+    deciding = plan.model_dump(
+        mode="json", exclude={"output_interpolation", "reasons", "channels", "patch_fraction", *BATCH} | unused
+    )
     return hashlib.sha256(json.dumps([RECIPE, deciding], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _save(path: Path, array: np.ndarray) -> None:
-    write_whole(path, lambda unfinished: np.save(unfinished, np.ascontiguousarray(array)))
+    atomic_write(path, lambda unfinished: np.save(unfinished, np.ascontiguousarray(array)))

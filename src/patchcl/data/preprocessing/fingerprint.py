@@ -11,12 +11,12 @@ import numpy as np
 from scipy.ndimage import find_objects
 
 from patchcl.core.files import write_json
-from patchcl.core.parallel import Report, in_parallel
-from patchcl.core.settings import Section
+from patchcl.core.parallel import ProgressCallback, in_parallel
+from patchcl.core.settings import FrozenSettings
 from patchcl.data.dataset import Case, Dataset
 from patchcl.data.formats import tells_by_name
-from patchcl.data.geometry import Grid, demand_same_grid
-from patchcl.data.scan import IGNORED, image_bands, read_grid, read_image, read_mask
+from patchcl.data.geometry import Grid, require_same_grid
+from patchcl.data.scan import IGNORED, image_row_blocks, read_grid, read_image, read_mask
 
 SAMPLE = 10_000
 """Voxels that are kept of every scan and channel, nnU-Net's number: enough for percentiles."""
@@ -28,7 +28,7 @@ COLOURS = ({"r", "g", "b"}, {"red", "green", "blue"}, {"rgb_to_0_1"})
 """Names of channels that are colours; the last is how data sets for nnU-Net say so."""
 
 
-class ScanFacts(Section):
+class ScanFacts(FrozenSettings):
     """The header of one scan."""
 
     name: str
@@ -36,7 +36,7 @@ class ScanFacts(Section):
     spacing_mm: tuple[float, ...]
 
 
-class Spread(Section):
+class Range(FrozenSettings):
     """Of one quantity along every axis, over all scans."""
 
     min: tuple[float, ...]
@@ -44,7 +44,7 @@ class Spread(Section):
     max: tuple[float, ...]
 
 
-class Intensities(Section):
+class Intensities(FrozenSettings):
     """Of one channel, over a sample of the voxels of all labeled scans."""
 
     channel: str
@@ -61,17 +61,17 @@ class Intensities(Section):
     std: float
 
 
-class ClassFacts(Section):
+class ClassFacts(FrozenSettings):
     """One class in the labeled masks."""
 
     name: str
-    share: float
+    fraction: float
     """Of all annotated voxels, in [0, 1]."""
     scans: int
     """In which it is found."""
     median_voxels: float
     """In those."""
-    side_share: tuple[float, ...] = ()
+    side_fraction: tuple[float, ...] = ()
     """Sides of the box around it over those of the image that the network sees, a slice or a volume; the median.
 
     Empty if it is in no labeled image, or only in such as are annotated in part.
@@ -80,13 +80,13 @@ class ClassFacts(Section):
     """The same sides in mm."""
 
 
-class Fingerprint(Section):
+class Fingerprint(FrozenSettings):
     """What a plan is made from."""
 
     scans: tuple[ScanFacts, ...]
-    shape: Spread | None
+    shape: Range | None
     """None where some scans are slices and others volumes."""
-    spacing_mm: Spread | None
+    spacing_mm: Range | None
     anisotropy: float
     """How many times the coarsest spacing of a scan is its finest; the median over all scans."""
     colours: bool
@@ -111,7 +111,7 @@ def take_fingerprint(
     dataset: Dataset,
     foreground: Collection[int] = (),
     labeled: Collection[str] | None = None,
-    report: Report | None = None,
+    on_progress: ProgressCallback | None = None,
     slice_axis: Callable[[Fingerprint], int | None] = lambda headers: None,
 ) -> Fingerprint:
     """Look at the headers of all scans in `dataset`, test scans aside, and into the masks of the labeled ones.
@@ -121,7 +121,7 @@ def take_fingerprint(
         foreground: Channels whose intensities matter where there is a class, as those of CT do. If there are any, the
             images of labeled scans are read as well.
         labeled: The patients who teach with their masks; None is everybody who has one.
-        report: Told how many scans of all are done.
+        on_progress: Told how many scans of all are done.
         slice_axis: Told what headers say, along which axis the network sees slices of volumes; None if it sees volumes.
 
     Raises:
@@ -129,7 +129,7 @@ def take_fingerprint(
     """
     cases = [case for case in dataset.cases if case.folder != "imagesTs"]
     taught = [case for case in cases if case.mask is not None and (labeled is None or case.patient in labeled)]
-    scans = in_parallel(cases, _facts_of, report)
+    scans = in_parallel(cases, _facts_of, on_progress)
     colours = _are_colours(dataset, cases)
     volumes = [scan.spacing_mm for scan in scans]
     headers = Fingerprint(
@@ -142,7 +142,7 @@ def take_fingerprint(
     )
     axis = slice_axis(headers)
     kept = min(SAMPLE, SAMPLES // max(len(taught), 1))
-    samples = in_parallel(taught, lambda case: _look_into(case, dataset, foreground, axis, kept), report)
+    samples = in_parallel(taught, lambda case: _look_into(case, dataset, foreground, axis, kept), on_progress)
     intensities = _intensities(dataset, samples, foreground) if foreground else ()
     return headers.model_copy(update={"intensities": intensities, "classes": _classes(dataset, samples)})
 
@@ -157,12 +157,12 @@ def _facts_of(case: Case) -> ScanFacts:
     return ScanFacts(name=case.name, shape=grid.shape, spacing_mm=grid.spacing_mm)
 
 
-def _spread(rows: Sequence[Sequence[float]]) -> Spread | None:
+def _spread(rows: Sequence[Sequence[float]]) -> Range | None:
     if len({len(row) for row in rows}) != 1:
         return None
     values = np.array(rows, dtype=np.float64)
-    least, middle, most = (tuple(row.tolist()) for row in (values.min(0), np.median(values, axis=0), values.max(0)))
-    return Spread(min=least, median=middle, max=most)
+    minimum, middle, most = (tuple(row.tolist()) for row in (values.min(0), np.median(values, axis=0), values.max(0)))
+    return Range(min=minimum, median=middle, max=most)
 
 
 def _are_colours(dataset: Dataset, cases: Sequence[Case]) -> bool:
@@ -177,8 +177,12 @@ def _full_scale(cases: Sequence[Case]) -> float:
 
 
 def _largest(paths: Sequence[Path]) -> float:
-    bands = image_bands(paths)
-    return float(read_image(paths).voxels.max()) if bands is None else max(float(band.max()) for _, band in bands.all())
+    blocks = image_row_blocks(paths)
+    return (
+        float(read_image(paths).voxels.max())
+        if blocks is None
+        else max(float(block.max()) for _, block in blocks.all())
+    )
 
 
 def _look_into(case: Case, dataset: Dataset, foreground: Collection[int], slice_axis: int | None, kept: int) -> _Sample:
@@ -200,7 +204,7 @@ def _mask_of(case: Case, dataset: Dataset, grid: Grid) -> np.ndarray:
     assert case.mask is not None  # only labeled scans are looked into
     by_name = tells_by_name(case.mask)
     if not by_name:
-        demand_same_grid(read_grid(case.mask), grid, case.mask, case.images[0].name)
+        require_same_grid(read_grid(case.mask), grid, case.mask, case.images[0].name)
     return read_mask(case.mask, dataset.classes, grid if by_name else None, dataset.ignore)
 
 
@@ -255,21 +259,21 @@ def _classes(dataset: Dataset, samples: Sequence[_Sample]) -> tuple[ClassFacts, 
     if not samples:
         return ()
     counts = np.array([sample.voxels for sample in samples])  # (scans, K)
-    shares = counts.sum(axis=0) / max(counts.sum(), 1)
+    fractions = counts.sum(axis=0) / max(counts.sum(), 1)
     return tuple(
         ClassFacts(
             name=name,
-            share=float(share),
+            fraction=float(fraction),
             scans=int((column > 0).sum()),
             median_voxels=float(np.median(column[column > 0])) if column.any() else 0.0,
             **_typical_sides([sample.sides[label] for sample in samples if label in sample.sides]),
         )
-        for label, (name, share, column) in enumerate(zip(dataset.classes, shares, counts.T, strict=True))
+        for label, (name, fraction, column) in enumerate(zip(dataset.classes, fractions, counts.T, strict=True))
     )
 
 
 def _typical_sides(sides: Sequence[np.ndarray]) -> dict[str, tuple[float, ...]]:
     if not sides:
         return {}
-    share, mm = np.median(sides, axis=0).tolist()
-    return {"side_share": tuple(share), "side_mm": tuple(mm)}
+    fraction, mm = np.median(sides, axis=0).tolist()
+    return {"side_fraction": tuple(fraction), "side_mm": tuple(mm)}

@@ -16,8 +16,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_text
-from patchcl.core.parallel import Report
-from patchcl.core.settings import Section
+from patchcl.core.parallel import ProgressCallback
+from patchcl.core.settings import FrozenSettings
 from patchcl.data.dataset import Dataset
 from patchcl.data.preprocessing.fingerprint import ClassFacts, Fingerprint, ScanFacts, take_fingerprint
 
@@ -31,7 +31,7 @@ FINE = 10
 """Percentile of the spacings along the coarse axis that volumes of thick slices are brought to."""
 SOFT_TISSUE = (-175.0, 250.0)
 """Hounsfield units that show it."""
-PATCH_SHARES = (0.125, 0.25)
+PATCH_FRACTIONS = (0.125, 0.25)
 """Least and largest side of a patch over that of the image, where the data decide."""
 BATCH = ("labeled_per_batch", "unlabeled_per_batch")
 """What a saved plan decides of `training` and not of the images."""
@@ -44,7 +44,7 @@ NORMALISE_BY_NAME: dict[str, Normalise] = {"zscore": "z_score", "rescale_to_0_1"
 Interpolation = Literal["linear", "nearest"]
 
 
-class PlanSettings(Section):
+class PlanSettings(FrozenSettings):
     """Parts of the plan that the user decides; the data decide whatever is None."""
 
     file: Path | None = None
@@ -56,13 +56,13 @@ class PlanSettings(Section):
     spacing_mm: tuple[float, ...] | None = None
     normalise: Normalise | tuple[Normalise, ...] | None = None
     window: tuple[float, float] | None = None
-    resample: Interpolation | None = None
-    restore: Interpolation | None = None
-    patch_share: float | None = Field(default=None, gt=0, le=1)
-    """What `method.contrast.patch_share` is set to counts as well."""
+    input_interpolation: Interpolation | None = None
+    output_interpolation: Interpolation | None = None
+    patch_fraction: float | None = Field(default=None, gt=0, le=1)
+    """What `method.contrast.patch_fraction` is set to counts as well."""
 
 
-class Plan(Section):
+class Plan(FrozenSettings):
     """Everything that turns a scan into what the network sees, and back."""
 
     dimensions: Literal[2, 3]
@@ -78,11 +78,11 @@ class Plan(Section):
     """Of all channels, or of each."""
     window: tuple[float, float] = SOFT_TISSUE
     """What becomes 0 and 1: Hounsfield units of `ct`, no colour and full colour of `rgb`; for these two only."""
-    resample: Interpolation = "linear"
+    input_interpolation: Interpolation = "linear"
     """How images reach the network's size or spacing; `nearest` follows the published ACDC protocol."""
-    restore: Interpolation = "linear"
+    output_interpolation: Interpolation = "linear"
     """How probabilities return to the grid of the scan; `nearest` follows the published ACDC protocol."""
-    patch_share: float | None = Field(default=None, gt=0, le=1)
+    patch_fraction: float | None = Field(default=None, gt=0, le=1)
     """Side of the patches that contrast compares over that of the image; None in plans that were made before."""
     labeled_per_batch: int | None = Field(default=None, gt=0)
     unlabeled_per_batch: int | None = Field(default=None, gt=0)
@@ -95,7 +95,7 @@ class Plan(Section):
     """One sentence for every decision."""
 
     @model_validator(mode="after")
-    def _demand_consistent(self) -> "Plan":
+    def _require_consistent(self) -> "Plan":
         if len(self.size) != self.dimensions or min(self.size) < 1:
             raise ValueError(f"size must be {self.dimensions} positive lengths, not {list(self.size)}")
         if self.fit == "crop" and (self.spacing_mm is None or len(self.spacing_mm) != self.dimensions):
@@ -135,7 +135,7 @@ def make_plan(dataset: Dataset, settings: PlanSettings, fingerprint: Fingerprint
     _fill(plan, reasons, "normalise", *_normalise(dataset.channels, seen.colours))
     if {"ct", "rgb"} & set(_words(plan["normalise"])):
         _fill(plan, reasons, "window", *_window(plan["normalise"], seen))
-    _fill(plan, reasons, "patch_share", *_patch_share(seen, plan))
+    _fill(plan, reasons, "patch_fraction", *_patch_fraction(seen, plan))
     try:
         return Plan(**plan, reasons=reasons)
     except ValidationError as error:
@@ -143,7 +143,10 @@ def make_plan(dataset: Dataset, settings: PlanSettings, fingerprint: Fingerprint
 
 
 def fingerprint_for(
-    dataset: Dataset, settings: PlanSettings, labeled: Collection[str] | None = None, report: Report | None = None
+    dataset: Dataset,
+    settings: PlanSettings,
+    labeled: Collection[str] | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> Fingerprint:
     """The fingerprint that a plan by `settings` needs: headers, masks, and images if a window must be found in them.
 
@@ -161,7 +164,7 @@ def fingerprint_for(
         _decide_slicing(plan, reasons, headers, dataset.root)
         return plan["slice_axis"] if plan["dimensions"] == 2 else None
 
-    return take_fingerprint(dataset, hounsfield, labeled, report, slice_axis)
+    return take_fingerprint(dataset, hounsfield, labeled, on_progress, slice_axis)
 
 
 def save_plan(path: Path, plan: Plan) -> None:
@@ -199,14 +202,14 @@ def _decided(dataset: Dataset, settings: PlanSettings) -> tuple[dict[str, Any], 
     reasons: dict[str, str] = {}
     if settings.file is not None:
         saved = load_plan(settings.file)
-        _demand_made_for(saved, plan, settings.file, dataset.root)
+        _require_made_for(saved, plan, settings.file, dataset.root)
         plan |= saved.model_dump(exclude_none=True, exclude={*plan, *BATCH, "reasons"})
         reasons |= {key: reason for key, reason in saved.reasons.items() if key not in BATCH}
     chosen = settings.model_dump(exclude_none=True, exclude={"file"})
     return plan | chosen, reasons | dict.fromkeys(chosen, "set by the user.")
 
 
-def _demand_made_for(saved: Plan, facts: dict[str, Any], path: Path, root: Path) -> None:
+def _require_made_for(saved: Plan, facts: dict[str, Any], path: Path, root: Path) -> None:
     for key, found in facts.items():
         if getattr(saved, key) != found:
             raise UserError(
@@ -350,30 +353,30 @@ def _window(normalise: str | Sequence[str], seen: Fingerprint) -> tuple[tuple[fl
     return SOFT_TISSUE, "soft tissue, because the labeled masks show too little to find a window."
 
 
-def _patch_share(seen: Fingerprint, plan: dict[str, Any]) -> tuple[float, str]:
+def _patch_fraction(seen: Fingerprint, plan: dict[str, Any]) -> tuple[float, str]:
     """A quarter, or twice the longest side of the class that is smallest by it, if that is less; in sixteenths.
 
     Patches come every half side, so whatever is no longer than that lies whole in one of them, and larger patches would
     show more of what is around it. Sixteenths, rounded up, because sides vary with who is labeled.
     """
-    least, most = PATCH_SHARES
-    spans = {kind.name: max(_spanned(kind, plan)) for kind in seen.classes[1:] if kind.side_share}
+    minimum, most = PATCH_FRACTIONS
+    spans = {kind.name: max(_spanned(kind, plan)) for kind in seen.classes[1:] if kind.side_fraction}
     if not spans:
         return most, "a quarter of the image, one every half side; no labeled mask tells how large structures are."
     name = min(spans, key=lambda each: spans[each])
     spanned = f"the smallest structure, {name}, spans {min(spans[name], 1):.0%} of the image"
-    share = min(max(math.ceil(round(2 * spans[name] * 16, 6)) / 16, least), most)
-    if share == most:
+    fraction = min(max(math.ceil(round(2 * spans[name] * 16, 6)) / 16, minimum), most)
+    if fraction == most:
         return most, f"a quarter of the image, one every half side; {spanned}."
-    if share == least:
-        return least, f"an eighth of the image, the least, one every half side; {spanned}."
-    return share, f"twice the smallest structure, which so lies whole in one, one every half side; {spanned}."
+    if fraction == minimum:
+        return minimum, f"an eighth of the image, the least, one every half side; {spanned}."
+    return fraction, f"twice the smallest structure, which so lies whole in one, one every half side; {spanned}."
 
 
 def _spanned(kind: ClassFacts, plan: dict[str, Any]) -> tuple[float, ...]:
     """Of what the network sees at once, along each of its axes."""
     if plan["fit"] == "resize" or not len(kind.side_mm) == len(plan["size"]) == len(plan["spacing_mm"]):
-        return kind.side_share
+        return kind.side_fraction
     lengths = zip(kind.side_mm, plan["size"], plan["spacing_mm"], strict=True)
     return tuple(side / (length * spacing) for side, length, spacing in lengths)
 

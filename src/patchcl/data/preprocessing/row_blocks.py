@@ -5,19 +5,19 @@ from pathlib import Path
 
 import numpy as np
 
-from patchcl.core.files import write_whole
+from patchcl.core.files import atomic_write
 from patchcl.data.duplicates import BLOCKS
-from patchcl.data.formats.base import Bands
+from patchcl.data.formats.base import RowBlocks
 from patchcl.data.geometry import Grid
 from patchcl.data.preprocessing.plan import Plan
 from patchcl.data.preprocessing.transforms import _geometry, _normalised_channels
 from patchcl.data.scan import (
-    image_bands,
+    image_row_blocks,
     read_grid,
 )
 
 
-def network_bands(paths: Sequence[Path], plan: Plan) -> Bands | None:
+def network_row_blocks(paths: Sequence[Path], plan: Plan) -> RowBlocks | None:
     """What `to_network_grid` gives, (C, rows, columns), some rows at a time, of a picture too large to be held.
 
     None of any other, and where a pixel depends on others: by resampling, padding, or the statistics of its picture.
@@ -25,15 +25,15 @@ def network_bands(paths: Sequence[Path], plan: Plan) -> Bands | None:
     Raises:
         UserError: As for `to_network_grid`, also while bands are read.
     """
-    bands = _image_bands(paths, plan)
-    if bands is None:
+    blocks = _image_row_blocks(paths, plan)
+    if blocks is None:
         return None
-    read = bands.read
-    return bands._replace(read=lambda start, stop: _normalised_channels(read(start, stop), plan))
+    read = blocks.read
+    return blocks._replace(read=lambda start, stop: _normalised_channels(read(start, stop), plan))
 
 
-def _save_bands(
-    path: Path, shape: tuple[int, int], kind: type[np.generic], bands: Iterator[tuple[int, np.ndarray]]
+def _save_row_blocks(
+    path: Path, shape: tuple[int, int], kind: type[np.generic], blocks: Iterator[tuple[int, np.ndarray]]
 ) -> None:
     """What `_save` would write of all `bands` together, byte for byte: (1, C, *shape), or (1, *shape) of classes.
 
@@ -43,19 +43,19 @@ def _save_bands(
     def write(unfinished: Path) -> None:
         with unfinished.open("wb") as file:
             first = 0
-            for start, band in bands:
-                band = band.astype(kind, copy=False)
-                channels = len(band)
+            for start, block in blocks:
+                block = block.astype(kind, copy=False)
+                channels = len(block)
                 if not first:
                     whole = (1, *([channels] if kind is np.float32 else []), *shape)
                     header = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": whole}
                     np.lib.format.write_array_header_1_0(file, header)
                     first = file.tell()
-                for channel, plane in enumerate(band):
-                    file.seek(first + (channel * shape[0] + start) * shape[1] * band.itemsize)
+                for channel, plane in enumerate(block):
+                    file.seek(first + (channel * shape[0] + start) * shape[1] * block.itemsize)
                     file.write(np.ascontiguousarray(plane).data)
 
-    write_whole(path, write)
+    atomic_write(path, write)
 
 
 class _BlockMeans:
@@ -69,12 +69,12 @@ class _BlockMeans:
         ]
         self._sums: np.ndarray | None = None  # (C, BLOCKS, columns)
 
-    def add(self, start: int, band: np.ndarray) -> None:
+    def add(self, start: int, block: np.ndarray) -> None:
         """The rows (C, rows, columns) from `start` on."""
         if self._sums is None:
-            self._sums = np.zeros((len(band), BLOCKS, self._shape[1]))
+            self._sums = np.zeros((len(block), BLOCKS, self._shape[1]))
         for place, (low, high) in enumerate(self._edges[0]):
-            rows = band[:, max(0, low - start) : max(0, high - start)]
+            rows = block[:, max(0, low - start) : max(0, high - start)]
             self._sums[:, place] += rows.sum(axis=1, dtype=np.float64)
 
     def blocks(self) -> np.ndarray:
@@ -85,10 +85,10 @@ class _BlockMeans:
         return np.asarray(sums / heights[:, None], np.float32)
 
 
-def _image_bands(paths: Sequence[Path], plan: Plan) -> Bands | None:
-    """`image_bands` where they can be prepared one by one, else None."""
-    bands = image_bands(paths) if plan.fit == "crop" and plan.dimensions == 2 else None
-    return bands if bands is None or _pixel_by_pixel(read_grid(paths[0]), plan) else None
+def _image_row_blocks(paths: Sequence[Path], plan: Plan) -> RowBlocks | None:
+    """`image_row_blocks` where they can be prepared one by one, else None."""
+    blocks = image_row_blocks(paths) if plan.fit == "crop" and plan.dimensions == 2 else None
+    return blocks if blocks is None or _pixel_by_pixel(read_grid(paths[0]), plan) else None
 
 
 def _pixel_by_pixel(grid: Grid, plan: Plan) -> bool:

@@ -32,7 +32,7 @@ def to_network_grid(scan: Scan, plan: Plan) -> np.ndarray:
     """
     geometry = _geometry(scan.grid, plan)
     slices = np.moveaxis(_to_slices(_normalised_channels(scan.voxels, plan), scan.grid, plan), 0, 1)
-    scaled = {"linear": _scaled_linear, "nearest": _scaled_nearest}[plan.resample]
+    scaled = {"linear": _scaled_linear, "nearest": _scaled_nearest}[plan.input_interpolation]
     return _padded(scaled(slices, geometry.scaled), geometry)
 
 
@@ -46,12 +46,12 @@ def mask_to_network_grid(mask: np.ndarray, grid: Grid, plan: Plan) -> np.ndarray
 def to_scan_grid(probs: np.ndarray, grid: Grid, plan: Plan) -> np.ndarray:
     """Class probabilities `probs` (N, K, *S) back on the grid of the scan: (K, *shape) float32.
 
-    With `plan.restore` nearest they become those of the winning class alone, 0 or 1.
+    With `plan.output_interpolation` nearest they become those of the winning class alone, 0 or 1.
     """
     geometry = _geometry(grid, plan)
     inner = tuple(slice(start, start + length) for start, length in zip(geometry.before, geometry.scaled, strict=True))
     seen = probs[(slice(None), slice(None), *inner)]
-    if plan.restore == "nearest":
+    if plan.output_interpolation == "nearest":
         winner = _scaled_nearest(seen.argmax(axis=1)[:, None].astype(np.uint8), geometry.full)
         restored = (winner == np.arange(probs.shape[1]).reshape(1, -1, *[1] * plan.dimensions)).astype(np.float32)
     else:
@@ -72,7 +72,7 @@ def _geometry(grid: Grid, plan: Plan) -> _Geometry:
         return _Geometry(full, plan.size, (0,) * len(axes), plan.size)
     lengths_mm = [grid.shape[axis] * grid.spacing_mm[axis] for axis in axes]
     scaled = tuple(max(1, round(mm / target)) for mm, target in zip(lengths_mm, plan.spacing_mm, strict=True))
-    padded = tuple(max(length, least) for length, least in zip(scaled, plan.size, strict=True))
+    padded = tuple(max(length, minimum) for length, minimum in zip(scaled, plan.size, strict=True))
     before = tuple((outer - length) // 2 for outer, length in zip(padded, scaled, strict=True))
     return _Geometry(full, scaled, before, padded)
 

@@ -6,7 +6,7 @@ import pytest
 
 from patchcl.core.errors import UserError
 from patchcl.data.formats.dicom.frames import Frame
-from patchcl.data.formats.dicom.series import demand_one_plane, depth, grid_between, stacked
+from patchcl.data.formats.dicom.series import depth, grid_between, require_one_plane, stacked
 
 WHERE = Path("series")
 AXIAL = np.array([[1.0, 0, 0], [0, 1, 0]])
@@ -118,4 +118,4 @@ def test_single_frames() -> None:
 def test_a_grid_between_two_frames() -> None:
     low, high = stack_of(1, 7)
     assert grid_between(low, high, 4, WHERE).spacing_mm == (0.5, 0.75, 2)
-    demand_one_plane([low, high], WHERE)
+    require_one_plane([low, high], WHERE)

@@ -13,7 +13,7 @@ import numpy as np
 
 from patchcl import __version__
 from patchcl.core.errors import UserError
-from patchcl.core.files import write_whole
+from patchcl.core.files import atomic_write
 from patchcl.data.formats.base import Format, reading
 from patchcl.data.formats.dicom.frames import KIND, LPS_TO_RAS, Frame, field, frames_of, need_pydicom, read_header
 from patchcl.data.formats.dicom.series import (
@@ -23,11 +23,11 @@ from patchcl.data.formats.dicom.series import (
     Series,
     Stack,
     chosen_series,
-    demand_one_plane,
     depth,
     grid_between,
     read_pixels,
     read_stack,
+    require_one_plane,
 )
 from patchcl.data.formats.dicom.series import read_grid as read_image_grid
 from patchcl.data.geometry import GRID_TOLERANCE, Grid
@@ -113,7 +113,7 @@ def read_segmentation(path: Path, onto: Path | Grid, classes: Sequence[str]) -> 
     grid = onto if isinstance(onto, Grid) else read_image_grid(onto)
     found = _open(path)
     if isinstance(onto, Path):
-        _demand_same_reference(found, onto)
+        _require_same_reference(found, onto)
     if len(classes) > MOST_CLASSES:
         raise UserError(f"{path} cannot be read for {len(classes)} classes; at most {MOST_CLASSES} fit. Join some.")
     return _painted(found, grid, _classes_of(found, classes)).astype(np.uint8)
@@ -172,7 +172,7 @@ def write_segmentation(path: Path, mask: np.ndarray, like: Path, classes: Sequen
             f"{path} cannot be written as DICOM-SEG, because {like} does not suit it ({error}). "
             "Choose a name that ends in .nii.gz."
         ) from error
-    write_whole(path, lambda unfinished: content.save_as(unfinished, enforce_file_format=True))
+    atomic_write(path, lambda unfinished: content.save_as(unfinished, enforce_file_format=True))
 
 
 def write_like(path: Path, values: np.ndarray, like: Path) -> None:
@@ -212,7 +212,7 @@ def _open(path: Path) -> Segmentation:
         reference = str(header.get("FrameOfReferenceUID", ""))
         if content.get("SegmentationType") == "LABELMAP":
             return Segmentation(path, labels, frames, reference, map(Painting, frames, pixels))
-        _demand_binary(content, pixels, path)
+        _require_binary(content, pixels, path)
         owners = [_owner(content, frame) for frame in frames]
         numbers = (plane.astype(bool) * owner for owner, plane in zip(owners, pixels, strict=True))
         return Segmentation(path, labels, frames, reference, map(Painting, frames, numbers))
@@ -227,7 +227,7 @@ def _owner(content: Any, frame: Frame) -> np.uint16:  # noqa: ANN401 - a pydicom
     return np.uint16(number)
 
 
-def _demand_binary(content: Any, pixels: np.ndarray, path: Path) -> None:  # noqa: ANN401 - a pydicom Dataset
+def _require_binary(content: Any, pixels: np.ndarray, path: Path) -> None:  # noqa: ANN401 - a pydicom Dataset
     """Refuse fractions, unless each is all or nothing."""
     highest = content.get("MaximumFractionalValue", 1) if content.get("SegmentationType") == "FRACTIONAL" else 1
     between = int(((pixels != 0) & (pixels != highest)).sum())
@@ -242,7 +242,7 @@ def _grid_of(frames: Sequence[Frame], path: Path) -> Grid:
     """From the first frame to the last; some between them may be left out."""
     if len(frames) == 1 and frames[0].position is None:
         return read_image_grid(path)
-    demand_one_plane(frames, path)
+    require_one_plane(frames, path)
     ordered = sorted(frames, key=depth)
     gaps = np.diff([depth(frame) for frame in ordered])
     gaps = gaps[gaps >= SAME_MM]
@@ -254,7 +254,7 @@ def _grid_of(frames: Sequence[Frame], path: Path) -> Grid:
     return grid_between(ordered[0], ordered[-1], int(np.rint(steps).sum()) + 1, path)
 
 
-def _demand_same_reference(found: Segmentation, series: Path) -> None:
+def _require_same_reference(found: Segmentation, series: Path) -> None:
     """Refuse a mask that was drawn in other coordinates than those of its scan."""
     references = _references(chosen_series(series))
     if found.reference and references and found.reference not in references:

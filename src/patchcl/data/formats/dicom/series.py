@@ -243,7 +243,7 @@ def read_pixels(path: Path) -> tuple[Any, np.ndarray]:
         content = read_content(path)
         if not any(key in content for key in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
             raise UserError(f"{path} holds no pixels, only a header. Copy or export it again.")
-        _demand_decoder(content, path)
+        _require_decoder(content, path)
         pixels = pixel_array(content, allow_excess_frames=False)  # few bits are padded to what looks like frames
         colour = pixels.shape[-1:] if content.get("SamplesPerPixel", 1) > 1 else ()
         return content, pixels.reshape(-1, content.Rows, content.Columns, *colour)
@@ -310,7 +310,7 @@ def _rescaled(plane: np.ndarray, frame: Frame) -> np.ndarray:
     return (plane * frame.slope + frame.intercept).astype(np.float32)
 
 
-def _demand_decoder(content: Any, path: Path) -> None:  # noqa: ANN401 - a pydicom Dataset
+def _require_decoder(content: Any, path: Path) -> None:  # noqa: ANN401 - a pydicom Dataset
     """Refuse pixels that nothing installed can decompress, and name what can."""
     from pydicom.pixels.decoders.base import get_decoder
 
@@ -337,13 +337,13 @@ def stacked(frames: Sequence[Frame], where: Path) -> Stack:
     """
     if len(frames) == 1 and (frames[0].position is None or frames[0].directions is None):
         return Stack(tuple(frames), _flat_grid(frames[0]))
-    demand_one_plane(frames, where)
+    require_one_plane(frames, where)
     ordered = sorted(frames, key=depth)
-    _demand_single(ordered, where)
+    _require_single(ordered, where)
     grid = grid_between(ordered[0], ordered[-1], len(ordered), where)
     if len(ordered) > 1:
-        _demand_even(ordered, grid, where)
-        _demand_upright(ordered, where)
+        _require_even(ordered, grid, where)
+        _require_upright(ordered, where)
     return Stack(tuple(ordered), grid)
 
 
@@ -362,7 +362,7 @@ def grid_between(first: Frame, last: Frame, count: int, where: Path) -> Grid:
     return grid_of(where, (*first.size, count), LPS_TO_RAS @ affine)
 
 
-def demand_one_plane(frames: Sequence[Frame], where: Path) -> None:
+def require_one_plane(frames: Sequence[Frame], where: Path) -> None:
     """Refuse frames that do not say where they lie, or differ in size, direction or spacing.
 
     Raises:
@@ -405,7 +405,7 @@ def _differ(where: Path, first: Frame, other: Frame, what: str, *values: object)
     )
 
 
-def _demand_single(ordered: Sequence[Frame], where: Path) -> None:
+def _require_single(ordered: Sequence[Frame], where: Path) -> None:
     """Refuse two frames at one position."""
     twins = [(low, high) for low, high in pairwise(ordered) if depth(high) - depth(low) < SAME_MM]
     if not twins:
@@ -432,7 +432,7 @@ def _repeats(ordered: Sequence[Frame]) -> list[int]:
     return list(Counter(places.tolist()).values())
 
 
-def _demand_even(ordered: Sequence[Frame], grid: Grid, where: Path) -> None:
+def _require_even(ordered: Sequence[Frame], grid: Grid, where: Path) -> None:
     """Refuse slices that are missing or lie at uneven distances."""
     depths = np.array([depth(frame) for frame in ordered])
     even = np.linspace(depths[0], depths[-1], len(depths))
@@ -453,7 +453,7 @@ def _demand_even(ordered: Sequence[Frame], grid: Grid, where: Path) -> None:
     )
 
 
-def _demand_upright(ordered: Sequence[Frame], where: Path) -> None:
+def _require_upright(ordered: Sequence[Frame], where: Path) -> None:
     """Refuse a stack whose slices move sideways from one to the next, as under a tilted gantry."""
     positions = np.stack([_plane(frame)[1] for frame in ordered]) - _plane(ordered[0])[1]
     normal = _plane(ordered[0])[2]
