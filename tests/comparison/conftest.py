@@ -11,7 +11,8 @@ from patchcl.comparison.worker import Session, scores_file
 from patchcl.config import settings_yaml
 from patchcl.core.files import write_json, write_text
 from patchcl.data.dataset import read_dataset
-from patchcl.data.preprocessing.plan import make_plan, save_plan
+from patchcl.data.preprocessing.plan import save_plan
+from patchcl.data.preprocessing.planner import make_plan
 from patchcl.data.splits import make_split, save_split
 from patchcl.evaluation.scores import Evaluation, Score, write_evaluation
 from patchcl.runs.folder import RunFolder

@@ -17,7 +17,8 @@ from patchcl.config import Settings, load_settings, read_settings, settings_yaml
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json
 from patchcl.data.dataset import read_dataset
-from patchcl.data.preprocessing.plan import PlanSettings, make_plan, save_plan
+from patchcl.data.preprocessing.plan import PlanSettings, save_plan
+from patchcl.data.preprocessing.planner import make_plan
 from patchcl.data.splits import SplitSettings, make_split
 from patchcl.evaluation.evaluate import evaluate_folders, evaluate_run, settings_fingerprint
 from patchcl.evaluation.metrics import EMPTY_POLICY, IGNORE_POLICY

@@ -13,7 +13,8 @@ from patchcl.config import load_settings, settings_yaml
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json
 from patchcl.data.dataset import read_dataset
-from patchcl.data.preprocessing.plan import PlanSettings, make_plan, save_plan
+from patchcl.data.preprocessing.plan import PlanSettings, save_plan
+from patchcl.data.preprocessing.planner import make_plan
 from patchcl.data.splits import make_split
 from patchcl.evaluation.evaluate import evaluate_run
 from patchcl.evaluation.metrics import EMPTY_POLICY

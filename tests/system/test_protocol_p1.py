@@ -8,7 +8,7 @@ from rich.console import Console
 
 from patchcl.config import Settings, load_settings
 from patchcl.data.dataset import read_dataset
-from patchcl.data.preprocessing.plan import make_plan
+from patchcl.data.preprocessing.planner import make_plan
 from patchcl.data.preprocessing.transforms import to_network_grid
 from patchcl.data.scan import read_image
 from patchcl.data.splits import cases_of, make_split

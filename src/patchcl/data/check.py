@@ -17,7 +17,8 @@ from patchcl.data.dataset import Case, Dataset, preview, survey_dataset
 from patchcl.data.duplicates import Duplicates, SignatureFiles, find_duplicates, signature
 from patchcl.data.formats import tells_by_name
 from patchcl.data.geometry import Grid, require_same_grid
-from patchcl.data.preprocessing.plan import Plan, PlanSettings, fingerprint_for, make_plan
+from patchcl.data.preprocessing.plan import Plan, PlanSettings
+from patchcl.data.preprocessing.planner import fingerprint_for, make_plan
 from patchcl.data.scan import IGNORED, Scan, read_grid, read_image, read_mask, require_annotated, require_varied
 from patchcl.data.splits import Split, SplitSettings, cases_of, make_split, visible_to_training
 

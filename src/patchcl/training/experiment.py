@@ -24,7 +24,8 @@ from patchcl.data.loading.image_store import ImageStore
 from patchcl.data.loading.loader import BatchLoader, BatchStream
 from patchcl.data.preprocessing.cache import PreparedCase, prepare
 from patchcl.data.preprocessing.fingerprint import save_fingerprint
-from patchcl.data.preprocessing.plan import Plan, fingerprint_for, load_plan, make_plan, save_plan
+from patchcl.data.preprocessing.plan import Plan, load_plan, save_plan
+from patchcl.data.preprocessing.planner import fingerprint_for, make_plan
 from patchcl.data.splits import Split, cases_of, load_split, make_split, save_split, visible_to_training
 from patchcl.methods import build_method
 from patchcl.methods.base import Method, Task

@@ -12,7 +12,8 @@ from patchcl.core.errors import UserError
 from patchcl.data.dataset import read_dataset
 from patchcl.data.importers.ssl4mis import read
 from patchcl.data.importers.writer import write_raw_folder
-from patchcl.data.preprocessing.plan import PlanSettings, make_plan
+from patchcl.data.preprocessing.plan import PlanSettings
+from patchcl.data.preprocessing.planner import make_plan
 from patchcl.data.scan import read_grid, read_image, read_mask
 from patchcl.data.splits import SplitSettings, cases_of, make_split
 

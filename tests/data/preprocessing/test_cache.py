@@ -18,7 +18,8 @@ from patchcl.data.duplicates import signature
 from patchcl.data.formats import images as pictures
 from patchcl.data.geometry import Grid
 from patchcl.data.preprocessing.cache import PreparedCase, prepare
-from patchcl.data.preprocessing.plan import Plan, PlanSettings, make_plan
+from patchcl.data.preprocessing.plan import Plan, PlanSettings
+from patchcl.data.preprocessing.planner import make_plan
 from patchcl.data.preprocessing.transforms import mask_to_network_grid, prepared_bytes, to_network_grid, to_scan_grid
 from patchcl.data.scan import IGNORED, Scan, read_image
 from patchcl.data.splits import SplitSettings, cases_of, make_split, visible_to_training

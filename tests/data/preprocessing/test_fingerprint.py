@@ -11,9 +11,14 @@ import pytest
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import Case, Dataset, read_dataset
 from patchcl.data.preprocessing import fingerprint as module
-from patchcl.data.preprocessing.fingerprint import Range, save_fingerprint, take_fingerprint
+from patchcl.data.preprocessing.fingerprint import Fingerprint, Range, read_headers, save_fingerprint, with_structures
 
 Make = Callable[..., Path]
+
+
+def take_fingerprint(dataset, foreground=(), labeled=None, slice_axis=None) -> Fingerprint:
+    """Headers first, then what is under the masks, as a plan has it done."""
+    return with_structures(read_headers(dataset, labeled), dataset, foreground, labeled, slice_axis)
 
 
 def replace(path: Path, voxels: np.ndarray) -> None:
@@ -74,7 +79,7 @@ def test_sides_of_classes_are_those_of_typical_slices(make_dataset: Make) -> Non
     masks[:, 11, 9, 1] = 2
     for name, mask in zip("abc", masks, strict=True):
         replace(root / "labelsTr" / f"{name}.nii.gz", mask)
-    background, first, second = take_fingerprint(read_dataset(root), slice_axis=lambda headers: 2).classes
+    background, first, second = take_fingerprint(read_dataset(root), slice_axis=2).classes
     assert (background.side_fraction, background.side_mm) == ((), ())
     assert first.side_fraction == pytest.approx(((4 / 12 + 8 / 12) / 2, (5 / 10 + 1 / 10) / 2))
     assert first.side_mm == pytest.approx((9, 4.5))
@@ -93,7 +98,7 @@ def test_what_is_annotated_in_part_tells_no_sides(make_dataset: Make) -> None:
     mask[:6, :5, 0] = mask[2, 2, 1] = 1
     replace(root / "labelsTr" / "a.nii.gz", mask)
     dataset = read_dataset(root)._replace(ignore=3)
-    assert take_fingerprint(dataset, slice_axis=lambda headers: 2).classes[1].side_fraction == (0.5, 0.5)
+    assert take_fingerprint(dataset, slice_axis=2).classes[1].side_fraction == (0.5, 0.5)
     seen = take_fingerprint(dataset).classes[1]
     assert (seen.side_fraction, seen.median_voxels) == ((), 31)
 

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import read_dataset
-from patchcl.data.preprocessing.plan import Plan, PlanSettings, fingerprint_for, load_plan, make_plan, save_plan
+from patchcl.data.preprocessing.plan import Plan, PlanSettings, load_plan, save_plan
+from patchcl.data.preprocessing.planner import fingerprint_for, make_plan
 
 Make = Callable[..., Path]
 SLICES: dict[str, Any] = {
@@ -230,7 +231,7 @@ def boxes(root: Path, name: str, shape: tuple[int, ...], **sides: tuple[int, ...
 
 
 @pytest.mark.parametrize(
-    ("smaller", "share", "said"),
+    ("smaller", "fraction", "said"),
     [
         ((20, 8, 2), 0.25, "a quarter of the image, one every half side; the smallest structure, B, spans 20%"),
         ((5, 10, 2), 0.25, "a quarter"),  # its longer side is an eighth of the image

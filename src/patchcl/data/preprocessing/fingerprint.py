@@ -3,7 +3,7 @@
 Source: the idea is nnU-Net's data fingerprint, Isensee et al., 2021, https://doi.org/10.1038/s41592-020-01008-z.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -107,42 +107,58 @@ class _Sample(NamedTuple):
     sides: dict[int, np.ndarray]  # by class (2, dimensions) the sides of the box around it: shares of the image, and mm
 
 
-def take_fingerprint(
-    dataset: Dataset,
-    foreground: Collection[int] = (),
-    labeled: Collection[str] | None = None,
-    on_progress: ProgressCallback | None = None,
-    slice_axis: Callable[[Fingerprint], int | None] = lambda headers: None,
+def read_headers(
+    dataset: Dataset, labeled: Collection[str] | None = None, on_progress: ProgressCallback | None = None
 ) -> Fingerprint:
-    """Look at the headers of all scans in `dataset`, test scans aside, and into the masks of the labeled ones.
+    """What the headers of all scans in `dataset` say, test scans aside; of colour pictures also their full scale.
 
     Args:
         dataset: As training may see it.
-        foreground: Channels whose intensities matter where there is a class, as those of CT do. If there are any, the
-            images of labeled scans are read as well.
         labeled: The patients who teach with their masks; None is everybody who has one.
         on_progress: Told how many scans of all are done.
-        slice_axis: Told what headers say, along which axis the network sees slices of volumes; None if it sees volumes.
 
     Raises:
         UserError: A file cannot be read.
     """
-    cases = [case for case in dataset.cases if case.folder != "imagesTs"]
-    taught = [case for case in cases if case.mask is not None and (labeled is None or case.patient in labeled)]
+    cases = _training_cases(dataset)
     scans = in_parallel(cases, _facts_of, on_progress)
     colours = _are_colours(dataset, cases)
-    volumes = [scan.spacing_mm for scan in scans]
-    headers = Fingerprint(
+    spacings = [scan.spacing_mm for scan in scans]
+    return Fingerprint(
         scans=tuple(scans),
         shape=_spread([scan.shape for scan in scans]),
-        spacing_mm=_spread(volumes),
-        anisotropy=float(np.median([max(spacing) / min(spacing) for spacing in volumes])),
+        spacing_mm=_spread(spacings),
+        anisotropy=float(np.median([max(spacing) / min(spacing) for spacing in spacings])),
         colours=colours,
-        full_scale=_full_scale(taught or cases) if colours else None,
+        full_scale=_full_scale(_taught(cases, labeled) or cases) if colours else None,
     )
-    axis = slice_axis(headers)
+
+
+def with_structures(
+    headers: Fingerprint,
+    dataset: Dataset,
+    foreground: Collection[int] = (),
+    labeled: Collection[str] | None = None,
+    slice_axis: int | None = None,
+    on_progress: ProgressCallback | None = None,
+) -> Fingerprint:
+    """`headers` with what the labeled masks hold, and the intensities under them where these matter.
+
+    Args:
+        headers: Of all scans.
+        dataset: As training may see it.
+        foreground: Channels whose intensities matter where there is a class, as those of CT do. If there are any, the
+            images of labeled scans are read as well.
+        labeled: The patients who teach with their masks; None is everybody who has one.
+        slice_axis: Along which the network sees slices of volumes; None if it sees volumes.
+        on_progress: Told how many scans of all are done.
+
+    Raises:
+        UserError: A file cannot be read.
+    """
+    taught = _taught(_training_cases(dataset), labeled)
     kept = min(SAMPLE, SAMPLES // max(len(taught), 1))
-    samples = in_parallel(taught, lambda case: _look_into(case, dataset, foreground, axis, kept), on_progress)
+    samples = in_parallel(taught, lambda case: _look_into(case, dataset, foreground, slice_axis, kept), on_progress)
     intensities = _intensities(dataset, samples, foreground) if foreground else ()
     return headers.model_copy(update={"intensities": intensities, "classes": _classes(dataset, samples)})
 
@@ -150,6 +166,14 @@ def take_fingerprint(
 def save_fingerprint(path: Path, fingerprint: Fingerprint) -> None:
     """Write `fingerprint` as JSON."""
     write_json(path, fingerprint.model_dump(mode="json"))
+
+
+def _training_cases(dataset: Dataset) -> list[Case]:
+    return [case for case in dataset.cases if case.folder != "imagesTs"]
+
+
+def _taught(cases: Sequence[Case], labeled: Collection[str] | None) -> list[Case]:
+    return [case for case in cases if case.mask is not None and (labeled is None or case.patient in labeled)]
 
 
 def _facts_of(case: Case) -> ScanFacts:
@@ -178,11 +202,9 @@ def _full_scale(cases: Sequence[Case]) -> float:
 
 def _largest(paths: Sequence[Path]) -> float:
     blocks = image_row_blocks(paths)
-    return (
-        float(read_image(paths).voxels.max())
-        if blocks is None
-        else max(float(block.max()) for _, block in blocks.all())
-    )
+    if blocks is None:
+        return float(read_image(paths).voxels.max())
+    return max(float(block.max()) for _, block in blocks.all())
 
 
 def _look_into(case: Case, dataset: Dataset, foreground: Collection[int], slice_axis: int | None, kept: int) -> _Sample:
@@ -229,11 +251,9 @@ def _sampled(values: np.ndarray, kept: int) -> np.ndarray:
 
 
 def _intensities(dataset: Dataset, samples: Sequence[_Sample], foreground: Collection[int]) -> tuple[Intensities, ...]:
-    pooled = [
-        np.concatenate([sample.values[index] for sample in samples])
-        for index in range(len(dataset.channels))
-        if samples
-    ]
+    if not samples:
+        return ()
+    pooled = [np.concatenate(values) for values in zip(*(sample.values for sample in samples), strict=True)]
     return tuple(
         _statistics(values, dataset.channels[index], index in foreground)
         for index, values in enumerate(pooled)
