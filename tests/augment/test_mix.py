@@ -58,7 +58,7 @@ def test_boxes_lie_anywhere_in_the_image(size):
 
 
 @pytest.mark.parametrize(
-    ("chance", "least", "most"),
+    ("probability", "least", "most"),
     [({"chance": 0.0}, 0, 0), ({"chance": 0.2}, 20, 60), ({}, 70, 130), ({"chance": 1.0}, 200, 200)],
 )
 def test_the_chance_decides_how_many_images_get_one(probability, minimum, most):

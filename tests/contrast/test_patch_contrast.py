@@ -148,7 +148,7 @@ def test_patches_leave_every_running_statistic_alone(norm, way, make_task, make_
 
 
 @pytest.mark.parametrize(
-    ("length", "share", "reduction", "side"),
+    ("length", "fraction", "reduction", "side"),
     [(256, 0.25, 16, 64), (256, 0.3, 16, 64), (128, 0.5, 8, 64), (64, 0.25, 16, 32), (16, 0.25, 16, 16)],
 )
 def test_a_patch_is_a_share_of_the_image_in_whole_features_but_never_less_than_two(length, fraction, reduction, side):

@@ -230,7 +230,7 @@ def boxes(root: Path, name: str, shape: tuple[int, ...], **sides: tuple[int, ...
 
 
 @pytest.mark.parametrize(
-    ("smaller", "share", "said"),
+    ("smaller", "fraction", "said"),
     [
         ((20, 8, 2), 0.25, "a quarter of the image, one every half side; the smallest structure, B, spans 20%"),
         ((5, 10, 2), 0.25, "a quarter"),  # its longer side is an eighth of the image
