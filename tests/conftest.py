@@ -10,13 +10,17 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from scipy import ndimage
+from torch import nn
 
-from patchcl.config import load_settings
+from patchcl.config import Settings, load_settings, settings_yaml
 from patchcl.core.batch import LabeledBatch, TrainingBatch, UnlabeledBatch
 from patchcl.core.parallel import release_memory
+from patchcl.data.preprocessing.plan import Plan, save_plan
 from patchcl.demo.phantom import write_cardiac
 from patchcl.methods import Task
 from patchcl.networks import NetworkSettings, build_network
+from patchcl.runs.folder import RunFolder
 from patchcl.training.experiment import start
 
 
@@ -89,6 +93,58 @@ def trained(cardiac: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("trained") / "patchcl"
     start(cardiac, root, load_settings(None, TINY), Console(quiet=True))
     return root
+
+
+@pytest.fixture
+def untrained_run() -> Callable[..., RunFolder]:
+    """A run as training leaves it behind, of a network that learned nothing, with a teacher or without."""
+
+    def make(root: Path, plan: Plan, teacher: bool = True) -> RunFolder:
+        run, network = RunFolder.create(root), NetworkSettings(features=(4, 8))
+        run.settings.write_text(settings_yaml(Settings(network=network)))
+        save_plan(run.plan, plan)
+        torch.manual_seed(0)
+        names = ("student", "teacher")[: 1 + teacher]
+        parts = {name: build_network(network, len(plan.channels), len(plan.classes), plan.size) for name in names}
+        torch.save({"method": nn.ModuleDict(parts).state_dict(), "step": 7}, run.last)
+        return run
+
+    return make
+
+
+@pytest.fixture
+def health_logs() -> dict[str, list[dict[str, float]]]:
+    """The log rows of a run that was validated once, and of one that was validated twice and goes on."""
+    first = {
+        "step": 20,
+        "validation_dice": 0.5,
+        "accepted_background": 1.0,
+        "accepted_left": 0.0,
+        "agreement_background": 0.875,
+        "found_background": 0.75,
+        "found_left": 0.0,
+        "ece": 0.03125,
+        "ece_structures": 0.25,
+        "alarms": 0,
+    }
+    last = first | {"step": 40, "accepted_left": 0.5, "agreement_left": 0.625, "ece": 0.0625, "effective_rank": 3.14159}
+    return {"supervised": [{"step": 20, "loss": 1.0, "accepted": 0.5}, first], "patchcl": [first, last, {"step": 45}]}
+
+
+@pytest.fixture
+def largest_by_scipy() -> Callable[[np.ndarray, int], np.ndarray]:
+    """Keeps the largest component of every image and class, each by itself, as the authors of BCP do it."""
+
+    def keep(mask: np.ndarray, classes: int) -> np.ndarray:
+        kept = np.zeros_like(mask)
+        for image, result in zip(mask, kept, strict=True):
+            for k in range(1, classes):
+                labels, found = ndimage.label(image == k, np.ones((3,) * image.ndim))
+                if found:
+                    result[labels == np.bincount(labels.flat)[1:].argmax() + 1] = k
+        return kept
+
+    return keep
 
 
 # Small data sets on disk, written with nibabel itself so that our own writer is not its own witness

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from patchcl.comparison.spec import Cell, ask, data_fingerprint, job_of
+from patchcl.comparison.spec import Cell, ask, data_fingerprint, job_of, join, read_question
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import read_dataset
 from patchcl.data.splits import load_split, make_split, save_split
@@ -113,3 +113,99 @@ def test_a_question_survives_its_file(question):
     asked = question(("supervised", "mean_teacher+contrast"), (2, None))
     assert type(asked).model_validate(json.loads(asked.model_dump_json())) == asked
     assert asked.settings_of("mean_teacher+contrast").method.contrast.weight == 0.1
+
+
+def test_methods_counts_and_seeds_may_be_added(question, tmp_path):
+    out = tmp_path / "new" / "out"
+    first = question(("supervised",), (2,), (0, 2))
+    assert join(first, out) == read_question(out) == first
+    both = join(question(("patchcl", "supervised"), (None, 1), (1,)), out)
+    assert list(both.methods) == ["supervised", "patchcl"]
+    assert both.labeled == (1, 2, None)
+    assert both.seeds == (0, 1, 2)
+    assert read_question(out) == both
+    assert len(both.cells) == 2 * 3 * 3
+    assert {"labeled_2/seed_2", "labeled_1/seed_1"} <= both.splits.keys()
+    assert join(first, out).methods == both.methods
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("training.learning_rate=0.5",), "training.learning_rate was 0.001, now 0.5"),
+        (("method.teacher_decay=0.5",), r"method.teacher_decay was 0.99, now 0.5"),
+        (("plan.size=[64, 64]",), "plan.size"),
+        (("split.validation_fraction=0.6",), "split.validation_fraction was 0.2, now 0.6, the patients on each side"),
+    ],
+)
+def test_other_settings_are_refused_by_name(more, message, question, tmp_path):
+    join(question(), tmp_path / "out")
+    before = (tmp_path / "out" / "compare.json").read_bytes()
+    with pytest.raises(UserError, match=message):
+        join(question(("supervised", "patchcl"), (2,), (0,), *more), tmp_path / "out")
+    assert (tmp_path / "out" / "compare.json").read_bytes() == before
+
+
+def test_other_distances_are_refused(question, tmp_path):
+    join(question(), tmp_path / "out")
+    with pytest.raises(UserError, match="--voxels"):
+        join(question(voxels=True), tmp_path / "out")
+
+
+def test_other_data_are_refused_wherever_they_lie(question, cardiac, tiny, tmp_path):
+    join(question(), tmp_path / "out")
+    moved = shutil.copytree(cardiac, tmp_path / "moved")
+    join(ask(moved, ["supervised"], [2], [0], None, tiny), tmp_path / "out")
+    mask = next((moved / "labelsTr").iterdir())
+    mask.write_bytes(mask.read_bytes() + b"\x00")
+    with pytest.raises(UserError, match="the scans or masks of"):
+        join(ask(moved, ["supervised"], [2], [0], None, tiny), tmp_path / "out")
+
+
+def test_another_split_is_refused(question, tmp_path, cardiac):
+    join(question(), tmp_path / "out")
+    known = json.loads((tmp_path / "out" / "compare.json").read_text())
+    known["splits"]["labeled_2/seed_0"] = "of other patients"
+    (tmp_path / "out" / "compare.json").write_text(json.dumps(known))
+    with pytest.raises(UserError, match="the patients on each side of the split"):
+        join(question(), tmp_path / "out")
+
+
+def test_machine_and_side_may_differ(question, tmp_path):
+    join(question(("supervised",)), tmp_path / "out")
+    other = question(("supervised",), (2,), (0,), "training.memory_gib=1", "training.device=auto", on="validation")
+    assert join(other, tmp_path / "out").on == "validation"
+
+
+def test_a_setting_that_is_new_has_its_default(question, tmp_path):
+    join(question(), tmp_path / "out")
+    path = tmp_path / "out" / "compare.json"
+    known = json.loads(path.read_text())
+    del known["settings"]["training"]["weight_decay"]
+    path.write_text(json.dumps(known))
+    join(question(), tmp_path / "out")
+
+
+def test_settings_of_another_version_are_refused(question, tmp_path):
+    join(question(), tmp_path / "out")
+    path = tmp_path / "out" / "compare.json"
+    known = json.loads(path.read_text())
+    known["settings"]["training"]["abandoned"] = 1
+    path.write_text(json.dumps(known))
+    with pytest.raises(UserError, match="made by patchcl"):
+        join(question(), path.parent)
+
+
+def test_a_folder_with_something_else_is_left_alone(question, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="something else than a comparison"):
+        join(question(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("content", [None, "{", "{}"])
+def test_a_folder_without_a_question_is_explained(content, tmp_path):
+    if content is not None:
+        (tmp_path / "compare.json").write_text(content)
+    with pytest.raises(UserError, match="holds no comparison" if content is None else "cannot be read"):
+        read_question(tmp_path)

@@ -5,10 +5,21 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from patchcl.core.batch import IGNORE
 from patchcl.core.errors import UserError
-from patchcl.data.scan import IGNORED, read_grid, read_image, read_mask, write_map, write_mask
+from patchcl.data.scan import (
+    IGNORED,
+    classes_of,
+    read_grid,
+    read_image,
+    read_mask,
+    require_annotated,
+    write_map,
+    write_mask,
+)
 
 Save = Callable[..., Path]
 SHAPE = (5, 6, 7)
@@ -198,3 +209,17 @@ def test_a_mask_of_another_size_is_never_written(save: Save) -> None:
     with pytest.raises(ValueError, match="do not fit"):
         write_mask(like.with_name("out.nii.gz"), MASK[:2], like)
     assert not like.with_name("out.nii.gz").exists()
+
+
+def test_classes_keep_their_value_and_the_rest_is_ignored() -> None:
+    found = classes_of(torch.tensor([[0, 1], [254, 255]], dtype=torch.uint8))
+    assert found.dtype == torch.int64
+    assert found.tolist() == [[0, 1], [254, IGNORE]]
+
+
+def test_a_mask_that_says_nothing_is_refused() -> None:
+    mask = np.full((3, 2), IGNORED, np.uint8)
+    with pytest.raises(UserError, match=r"anna\.nii\.gz says of every voxel .* remove the file"):
+        require_annotated(mask, Path("anna.nii.gz"))
+    mask[1, 1] = 0
+    require_annotated(mask, Path("anna.nii.gz"))

@@ -1,5 +1,4 @@
 import csv
-import io
 import json
 import math
 import shutil
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
 from torch import nn
 
 from patchcl.config import Settings, load_settings, read_settings, settings_yaml
@@ -22,55 +20,19 @@ from patchcl.data.preprocessing.planner import make_plan
 from patchcl.data.splits import SplitSettings, make_split
 from patchcl.evaluation.evaluate import evaluate_folders, evaluate_run, settings_fingerprint
 from patchcl.evaluation.metrics import EMPTY_POLICY, IGNORE_POLICY
-from patchcl.evaluation.object_metrics import OBJECT_POLICY
 from patchcl.evaluation.scores import (
     METRICS,
     OBJECT_METRICS,
-    Evaluation,
-    Score,
     read_evaluation,
     summarise,
     write_evaluation,
 )
-from patchcl.evaluation.tables import render, score_table, shown
+from patchcl.evaluation.tables import score_table
 from patchcl.networks import NetworkSettings, build_network
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.provenance import origin
 
 CLASSES = ("background", "left", "right")
-
-
-def write_case(path: Path, boxes: dict[int, tuple[slice, ...]], spacing=(1.0, 1.0, 2.0)) -> None:
-    mask = np.zeros((12, 10, 6), np.uint8)
-    for value, box in boxes.items():
-        mask[box] = value
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(mask, np.diag([*spacing, 1.0])), path)
-
-
-LEFT, MOVED = (slice(1, 5), slice(1, 5), slice(1, 5)), (slice(3, 7), slice(1, 5), slice(1, 5))
-RIGHT = (slice(8, 11), slice(2, 5), slice(0, 3))
-
-
-@pytest.fixture
-def folders(tmp_path):
-    """Two scans of anna, one perfect and one with `left` moved by half its side, and one of bert without `right`."""
-    predictions, masks = tmp_path / "predictions", tmp_path / "masks"
-    for name in ("anna_frame01", "anna_frame02", "bert_frame01"):
-        write_case(masks / f"{name}.nii.gz", {1: LEFT, 2: RIGHT})
-    write_case(predictions / "anna_frame01.nii.gz", {1: LEFT, 2: RIGHT})
-    write_case(predictions / "anna_frame02.nii.gz", {1: MOVED, 2: RIGHT})
-    write_case(predictions / "bert_frame01.nii.gz", {1: LEFT})
-    return predictions, masks
-
-
-def evaluation_of(name: str, dice: dict[str, float], structures=("left",)) -> Evaluation:
-    scores = [
-        Score(patient=patient, case=patient, structure=structure, dice=value, jaccard=0.5, hd95_mm=1.0, asd_mm=1.0)
-        for patient, value in dice.items()
-        for structure in structures
-    ]
-    return Evaluation(name=name, structures=structures, unit="mm", scores=tuple(scores), provenance={})
 
 
 def make_run(root: Path, data: Path, seed: int = 0) -> RunFolder:
@@ -106,19 +68,11 @@ def test_every_scan_and_structure_is_scored(folders):
     assert missed.hd95_mm == missed.asd_mm == pytest.approx(math.sqrt(12**2 + 10**2 + 12**2))
 
 
-def test_scans_of_a_patient_are_averaged_before_patients_are(folders):
-    evaluation = evaluate_folders(*folders, CLASSES)
-    assert evaluation.patients == ("anna", "bert")
-    assert evaluation.by_patient("dice", "left") == {"anna": 0.75, "bert": 1}
-    assert evaluation.by_patient("dice") == {"anna": 0.875, "bert": 0.5}
-    assert summarise(evaluation, "dice") == (pytest.approx(0.6875), pytest.approx(np.std([0.875, 0.5], ddof=1)))
-
-
-def test_voxels_that_nobody_annotated_are_not_scored(folders):
+def test_voxels_that_nobody_annotated_are_not_scored(boxes, write_case, folders):
     predictions, masks = folders
     beside = (slice(5, 8), slice(0, 10), slice(0, 6))  # what the moved prediction adds on the far side of `left`
     for path in masks.iterdir():
-        write_case(path, {3: beside, 1: LEFT, 2: RIGHT})
+        write_case(path, {3: beside, 1: boxes["left"], 2: boxes["right"]})
     with pytest.raises(UserError, match="holds the value 3"):
         evaluate_folders(predictions, masks, CLASSES)
     evaluation = evaluate_folders(predictions, masks, CLASSES, ignore=3)
@@ -135,7 +89,7 @@ def test_voxels_that_nobody_annotated_are_not_scored(folders):
     assert evaluate_folders(predictions, masks).scores == evaluation.scores
 
 
-def test_a_mask_of_which_nothing_is_annotated_is_refused(folders):
+def test_a_mask_of_which_nothing_is_annotated_is_refused(write_case, folders):
     write_case(folders[1] / "bert_frame01.nii.gz", {3: (slice(None),)})
     with pytest.raises(UserError, match=r"bert_frame01.* says of every voxel"):
         evaluate_folders(*folders, CLASSES, ignore=3)
@@ -171,15 +125,15 @@ def test_predictions_and_masks_may_be_of_any_format(tmp_path, prediction, mask):
     assert (score.case, score.dice, score.jaccard) == ("a", pytest.approx(2 / 3), 0.5)
 
 
-def test_a_prediction_on_another_grid_is_refused(folders):
-    write_case(folders[0] / "anna_frame01.nii.gz", {1: LEFT}, spacing=(1.0, 1.0, 3.0))
+def test_a_prediction_on_another_grid_is_refused(boxes, write_case, folders):
+    write_case(folders[0] / "anna_frame01.nii.gz", {1: boxes["left"]}, spacing=(1.0, 1.0, 3.0))
     with pytest.raises(UserError, match="anna_frame01"):
         evaluate_folders(*folders, CLASSES)
 
 
-def test_distances_are_in_voxels_where_the_spacing_was_lost(tmp_path):
+def test_distances_are_in_voxels_where_the_spacing_was_lost(boxes, write_case, tmp_path):
     for folder in ("predictions", "masks"):
-        write_case(tmp_path / folder / "anna.nii.gz", {1: LEFT}, spacing=(1.0, 1.0, 1.0))
+        write_case(tmp_path / folder / "anna.nii.gz", {1: boxes["left"]}, spacing=(1.0, 1.0, 1.0))
     evaluation = evaluate_folders(tmp_path / "predictions", tmp_path / "masks", CLASSES)
     assert evaluation.unit == "voxels"
     write_evaluation(evaluation, tmp_path / "scores")
@@ -288,29 +242,6 @@ def test_a_scan_that_cannot_be_predicted_stops_the_evaluation(cardiac, tmp_path)
     assert not run.evaluation.exists()
 
 
-def test_damaged_scores_are_named(tmp_path):
-    (tmp_path / "scores.json").write_text("{}")
-    with pytest.raises(UserError, match=r"scores\.json cannot be read"):
-        read_evaluation(tmp_path / "scores.json")
-
-
-def test_one_patient_has_no_deviation(tmp_path):
-    evaluation = evaluation_of("one", {"a": 0.5})
-    assert shown(summarise(evaluation, "dice"), "dice") == "50.0"
-    write_evaluation(evaluation, tmp_path / "scores")
-    assert json.loads((tmp_path / "scores.json").read_text())["summary"]["structures"]["mean"]["dice"]["std"] is None
-
-
-def test_tables_show_the_figures_and_the_policy(folders):
-    evaluation = evaluate_folders(*folders, CLASSES)
-    out = io.StringIO()
-    console = Console(file=out, width=120)
-    render(evaluation, console)
-    text = " ".join(out.getvalue().split())
-    assert "68.8 ± 26.5" in text
-    assert EMPTY_POLICY[:60] in text
-
-
 def test_single_objects_are_scored_where_one_asks_for_them(folders, tmp_path):
     """`left` of anna's second scan is moved by half its side; `right` of bert is missed."""
     evaluation = evaluate_folders(*folders, CLASSES, objects=True)
@@ -332,15 +263,6 @@ def test_single_objects_are_scored_where_one_asks_for_them(folders, tmp_path):
     assert [float(row["object_hausdorff_mm"]) for row in rows] == [s.object_hausdorff_mm for s in evaluation.scores]
 
 
-def test_scores_say_nothing_of_objects_that_nobody_asked_for(folders, tmp_path):
-    evaluation = evaluate_folders(*folders, CLASSES)
-    write_evaluation(evaluation, tmp_path / "scores")
-    assert evaluation.metrics == METRICS
-    written = [(tmp_path / f"scores.{kind}").read_text() for kind in ("csv", "json")]
-    assert not any(word in text for text in written for word in (*OBJECT_METRICS, "pooled"))
-    assert read_evaluation(tmp_path / "scores.json") == evaluation
-
-
 def test_objects_of_the_reference_are_told_apart_by_their_ids(folders, tmp_path):
     """Beside the masks each half of `left` is an object of its own: the prediction of one is right about one."""
     masks = folders[1].rename(tmp_path / "labelsTr")
@@ -359,12 +281,3 @@ def test_a_run_is_scored_by_its_objects(cardiac, tmp_path):
     plain, evaluation = evaluate_run(run), evaluate_run(run, objects=True)
     assert [score.dice for score in plain.scores] == [score.dice for score in evaluation.scores]
     assert read_evaluation(run.evaluation / "test_last.json").pooled == evaluation.pooled != {}
-
-
-def test_tables_of_objects_show_their_figures_and_how_they_are_counted(folders):
-    out = io.StringIO()
-    render(evaluate_folders(*folders, CLASSES, objects=True), Console(file=out, width=200))
-    text = " ".join(out.getvalue().split())
-    assert "left, all in one pool" in text
-    assert OBJECT_POLICY[:60] in text
-    assert "66.7" in text

@@ -8,18 +8,15 @@ from PIL import Image
 from scipy.stats import entropy
 from torch import nn
 
-from patchcl.config import Settings, settings_yaml
 from patchcl.core.errors import UserError
 from patchcl.data.formats import images as pictures
 from patchcl.data.geometry import Grid
-from patchcl.data.preprocessing.plan import Plan, save_plan
+from patchcl.data.preprocessing.plan import Plan
 from patchcl.data.scan import Scan, read_image
 from patchcl.inference import predict
 from patchcl.inference.predict import Files, predict_cases, predict_files, predict_scan, uncertainty_of
-from patchcl.inference.sliding_window import BATCH_SIZE, CPU_DIVISOR, network_probs
 from patchcl.networks import NetworkSettings, build_network
 from patchcl.runs.checkpoint import load_network
-from patchcl.runs.folder import RunFolder
 
 TINY = NetworkSettings(features=(4, 8))
 AFFINE = np.array([[-0.8, 0.1, 0, 30], [0.05, 1.1, 0, -12], [0, 0, 5, 7], [0, 0, 0, 1.0]])
@@ -29,16 +26,6 @@ def plan_of(**changes) -> Plan:
     slices = {"dimensions": 2, "fit": "resize", "size": (16, 16), "normalise": "min_max"}
     names = {"channels": ("MRI",), "classes": ("background", "left", "right")}
     return Plan.model_validate(slices | names | changes)
-
-
-def make_run(root: Path, plan: Plan, teacher: bool = True) -> RunFolder:
-    run = RunFolder.create(root)
-    run.settings.write_text(settings_yaml(Settings(network=TINY)))
-    save_plan(run.plan, plan)
-    torch.manual_seed(0)
-    parts = {name: network_for(plan) for name in ("student", "teacher")[: 1 + teacher]}
-    torch.save({"method": nn.ModuleDict(parts).state_dict(), "step": 7}, run.last)
-    return run
 
 
 def network_for(plan: Plan) -> nn.Module:
@@ -55,47 +42,11 @@ def write_scan(path: Path, seed: int = 0, shape=(20, 18, 3)) -> np.ndarray:
     return voxels
 
 
-def parameters(network: nn.Module) -> torch.Tensor:
-    return torch.cat([weight.flatten() for weight in network.parameters()])
-
-
 class Threshold(nn.Module):
     """Bright voxels are class 1, and very nearly certainly so."""
 
     def forward(self, image):
         return torch.cat([torch.zeros_like(image), 40 * (image - 0.5)], dim=1)
-
-
-def test_teacher_and_student_are_different_networks(tmp_path):
-    run = make_run(tmp_path / "run", plan_of())
-    teacher, plan = load_network(run)
-    student, _ = load_network(run, weights="student")
-    state = torch.load(run.last)["method"]
-    assert plan == plan_of()
-    assert not teacher.training
-    assert torch.equal(parameters(teacher)[-3:], state["teacher.classify.bias"])
-    assert torch.equal(parameters(student)[-3:], state["student.classify.bias"])
-    assert not torch.equal(parameters(teacher), parameters(student))
-
-
-def test_a_method_without_a_teacher_predicts_with_its_student(tmp_path):
-    run = make_run(tmp_path / "run", plan_of(), teacher=False)
-    teacher, student = (load_network(run, weights=weights)[0] for weights in ("teacher", "student"))
-    assert torch.equal(parameters(teacher), parameters(student))
-
-
-def test_a_checkpoint_of_another_network_is_refused(tmp_path):
-    run = make_run(tmp_path / "run", plan_of())
-    save_plan(run.plan, plan_of(classes=("background", "left")))
-    with pytest.raises(UserError, match="does not fit the network"):
-        load_network(run)
-
-
-def test_a_damaged_checkpoint_is_named(tmp_path):
-    run = make_run(tmp_path / "run", plan_of())
-    run.last.write_bytes(run.last.read_bytes()[:200])
-    with pytest.raises(UserError, match=r"last\.ckpt cannot be read"):
-        load_network(run)
 
 
 @pytest.mark.parametrize(
@@ -164,8 +115,8 @@ def test_uncertainty_agrees_with_scipy_and_its_bounds():
     assert uncertainty_of(np.array([[1.0], [0.0]])) == 0
 
 
-def test_a_folder_is_predicted_with_the_geometry_of_its_scans(tmp_path):
-    run = make_run(tmp_path / "run", plan_of())
+def test_a_folder_is_predicted_with_the_geometry_of_its_scans(untrained_run, tmp_path):
+    run = untrained_run(tmp_path / "run", plan_of())
     write_scan(tmp_path / "scans" / "anna_0000.nii.gz", 1)
     write_scan(tmp_path / "scans" / "bert.nii.gz", 2, (17, 21, 2))
     seen = []
@@ -190,8 +141,8 @@ def test_a_folder_is_predicted_with_the_geometry_of_its_scans(tmp_path):
     assert mask.get_data_dtype() == np.uint8
 
 
-def test_the_files_hold_what_the_network_says(tmp_path):
-    run = make_run(tmp_path / "run", plan_of())
+def test_the_files_hold_what_the_network_says(untrained_run, tmp_path):
+    run = untrained_run(tmp_path / "run", plan_of())
     voxels = write_scan(tmp_path / "anna.nii.gz")
     predict_files(run, tmp_path / "anna.nii.gz", tmp_path / "out", probabilities=True, uncertainty=True)
     network, plan = load_network(run)
@@ -205,16 +156,16 @@ def test_the_files_hold_what_the_network_says(tmp_path):
     np.testing.assert_allclose(content("_uncertainty"), uncertainty_of(probs), atol=1e-6)
 
 
-def test_maps_stay_smooth_where_masks_return_by_nearest_neighbour(tmp_path):
-    run = make_run(tmp_path / "run", plan_of(output_interpolation="nearest"))
+def test_maps_stay_smooth_where_masks_return_by_nearest_neighbour(untrained_run, tmp_path):
+    run = untrained_run(tmp_path / "run", plan_of(output_interpolation="nearest"))
     write_scan(tmp_path / "anna.nii.gz")
     predict_files(run, tmp_path / "anna.nii.gz", tmp_path / "out", uncertainty=True)
     uncertainty = np.asarray(nib.load(tmp_path / "out" / "anna_uncertainty.nii.gz").dataobj)
     assert uncertainty.min() > 0
 
 
-def test_channels_of_a_case_come_together(tmp_path):
-    run = make_run(tmp_path / "run", plan_of(channels=("T1", "T2")))
+def test_channels_of_a_case_come_together(untrained_run, tmp_path):
+    run = untrained_run(tmp_path / "run", plan_of(channels=("T1", "T2")))
     for name in ("anna_0000", "anna_0001", "bert_0000", "carl"):
         write_scan(tmp_path / "scans" / f"{name}.nii.gz")
     summary = predict_files(run, tmp_path / "scans", tmp_path / "out")
@@ -228,8 +179,8 @@ def test_channels_of_a_case_come_together(tmp_path):
     assert alone.done == ("anna",)
 
 
-def test_a_bad_scan_does_not_hold_up_the_good_ones(tmp_path):
-    run = make_run(tmp_path / "run", plan_of())
+def test_a_bad_scan_does_not_hold_up_the_good_ones(untrained_run, tmp_path):
+    run = untrained_run(tmp_path / "run", plan_of())
     write_scan(tmp_path / "scans" / "a_good_0000.nii.gz")
     (tmp_path / "scans" / "bad_0000.nii.gz").write_bytes(b"no image")
     write_scan(tmp_path / "scans" / "good_0000.nii.gz")
@@ -248,8 +199,8 @@ def test_a_bad_scan_does_not_hold_up_the_good_ones(tmp_path):
         ("anna_0000.tiff", "anna.tiff", "anna_uncertainty.tiff"),
     ],
 )
-def test_pictures_in_colour_give_pictures(tmp_path, scan, mask, smooth):
-    run = make_run(tmp_path / "run", plan_of(channels=("R", "G", "B")))
+def test_pictures_in_colour_give_pictures(untrained_run, tmp_path, scan, mask, smooth):
+    run = untrained_run(tmp_path / "run", plan_of(channels=("R", "G", "B")))
     pixels = np.random.default_rng(0).integers(0, 256, (20, 26, 3)).astype(np.uint8)
     (tmp_path / "scans").mkdir()
     Image.fromarray(pixels).save(tmp_path / "scans" / scan)
@@ -262,8 +213,8 @@ def test_pictures_in_colour_give_pictures(tmp_path, scan, mask, smooth):
     np.testing.assert_allclose(np.asarray(Image.open(tmp_path / "out" / smooth)), uncertainty_of(probs), atol=1e-6)
 
 
-def test_the_format_of_masks_can_be_chosen(tmp_path):
-    run = make_run(tmp_path / "run", plan_of())
+def test_the_format_of_masks_can_be_chosen(untrained_run, tmp_path):
+    run = untrained_run(tmp_path / "run", plan_of())
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 26)).astype(np.uint8)).save(tmp_path / "anna.png")
     predict_files(run, tmp_path / "anna.png", tmp_path / "out", output="nifti", uncertainty=True)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"anna.nii.gz", "anna_uncertainty.nii.gz"}
@@ -272,16 +223,16 @@ def test_the_format_of_masks_can_be_chosen(tmp_path):
     assert "anna.png is no DICOM series" in message
 
 
-def test_a_grey_picture_does_not_fill_three_channels(tmp_path):
-    run = make_run(tmp_path / "run", plan_of(channels=("R", "G", "B")))
+def test_a_grey_picture_does_not_fill_three_channels(untrained_run, tmp_path):
+    run = untrained_run(tmp_path / "run", plan_of(channels=("R", "G", "B")))
     Image.fromarray(np.zeros((20, 26), np.uint8)).save(tmp_path / "anna.png")
     ((_, message),) = predict_files(run, tmp_path / "anna.png", tmp_path / "out").failed
     assert "anna.png: the network takes 3 channel(s), and 1 are here" in message
 
 
 @pytest.mark.parametrize("out", ["imagesTs", "imagesTs/../imagesTs", "labelsTs"])
-def test_scans_and_masks_are_never_written_over(tmp_path, out):
-    run = make_run(tmp_path / "run", plan_of())
+def test_scans_and_masks_are_never_written_over(untrained_run, tmp_path, out):
+    run = untrained_run(tmp_path / "run", plan_of())
     (tmp_path / "data" / "labelsTs").mkdir(parents=True)
     (tmp_path / "data" / "dataset.json").write_text("{}")
     scan = tmp_path / "data" / "imagesTs" / "anna.nii.gz"
@@ -292,27 +243,12 @@ def test_scans_and_masks_are_never_written_over(tmp_path, out):
     assert scan.read_bytes() == before
 
 
-def test_an_out_folder_that_cannot_be_made_is_explained(tmp_path):
-    run = make_run(tmp_path / "run", plan_of())
+def test_an_out_folder_that_cannot_be_made_is_explained(untrained_run, tmp_path):
+    run = untrained_run(tmp_path / "run", plan_of())
     write_scan(tmp_path / "anna.nii.gz")
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="Cannot make the folder"):
         predict_files(run, tmp_path / "anna.nii.gz", tmp_path / "file" / "out")
-
-
-@pytest.mark.parametrize("fit", ["resize", "crop"])
-def test_a_cpu_is_given_few_windows_at_once(fit):
-    """As many as it is as fast with: memory grows with each, and a large picture has hundreds."""
-    plan = Plan(
-        dimensions=2, fit=fit, size=(8, 8), spacing_mm=(1, 1), normalise="min_max", channels=("MRI",),
-        classes=("background", "gland"),
-    )  # fmt: skip
-    seen = []
-    network = nn.Conv2d(1, 2, 1)
-    network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
-    image = torch.zeros(37, 1, 8, 8) if fit == "resize" else torch.zeros(1, 1, 40, 40)
-    network_probs(network, image, plan)
-    assert max(seen) == BATCH_SIZE // CPU_DIVISOR == 4
 
 
 @pytest.mark.parametrize("side", [8, 9])

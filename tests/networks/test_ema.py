@@ -1,4 +1,4 @@
-"""The moving average in closed form, and ramps by hand."""
+"""The moving average in closed form."""
 
 import math
 
@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from patchcl.losses.schedules import linear_ramp, ramp_up
 from patchcl.networks.ema import follow, frozen_copy, warmed_up
 
 
@@ -84,20 +83,3 @@ def test_with_a_warmed_up_decay_the_first_weights_are_soon_forgotten():
     for step in range(10):
         follow(teacher, student, warmed_up(0.999, step))
     assert teacher.weight.item() == pytest.approx(1 / math.comb(19, 9), rel=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("step", "length", "gaussian", "linear"),
-    [
-        (0, 40, math.exp(-5), 0),
-        (10, 40, math.exp(-5 * 0.75**2), 0.25),
-        (20, 40, math.exp(-1.25), 0.5),
-        (40, 40, 1, 1),
-        (41, 40, 1, 1),
-        (0, 0, 1, 1),
-        (1, 2.5, math.exp(-5 * 0.6**2), 0.4),
-    ],
-)
-def test_ramps(step, length, gaussian, linear):
-    assert ramp_up(step, length) == pytest.approx(gaussian, rel=1e-12)
-    assert linear_ramp(step, length) == pytest.approx(linear, rel=1e-12)

@@ -20,10 +20,15 @@ from patchcl.evaluation.evaluate import evaluate_run
 from patchcl.evaluation.metrics import EMPTY_POLICY
 from patchcl.evaluation.object_metrics import OBJECT_POLICY
 from patchcl.evaluation.scores import Evaluation, PooledObjects, Score, write_evaluation
-from patchcl.figures.overlays import pseudo_mask_strip
+from patchcl.figures.charts import health_curves
+from patchcl.figures.overlays import png, pseudo_mask_strip
+from patchcl.methods.patchcl import PatchCLSettings
+from patchcl.methods.supervised import SupervisedSettings
 from patchcl.networks import build_network
-from patchcl.reports.run_report import write_report
+from patchcl.reports.run_report import health, write_report
 from patchcl.runs.folder import RunFolder
+
+SETTINGS = {"supervised": SupervisedSettings(), "patchcl": PatchCLSettings()}
 
 
 class Page(HTMLParser):
@@ -270,3 +275,39 @@ def test_single_objects_are_shown_where_all_runs_know_them(cardiac, tmp_path):
     put_scores(runs[1], [0.6] * 3)
     write_report(runs, tmp_path / "report.html")
     assert "object F1" not in Page(tmp_path / "report.html").text.replace(OBJECT_POLICY, "")
+
+
+def test_the_tables_hold_the_last_validation(health_logs):
+    content = health(health_logs, SETTINGS)
+    assert content["alarms"] == []
+    assert content["classes"] == [
+        ("background", [("supervised", ["100.0", "87.5", "75.0"]), ("patchcl", ["100.0", "87.5", "75.0"])]),
+        ("left", [("supervised", ["0.0", "–", "0.0"]), ("patchcl", ["50.0", "62.5", "0.0"])]),
+    ]
+    assert content["whole"] == {
+        "columns": ["all pixels", "structures", "effective rank"],
+        "rows": [("supervised", "20", ["0.0312", "0.25", "–"]), ("patchcl", "40", ["0.0625", "0.25", "3.14"])],
+    }
+
+
+def test_every_alarm_stands_beside_its_run(health_logs):
+    first, last, _ = health_logs["patchcl"]
+    ill = [{"step": step, "loss": 1.0, "consistency": 1.0} for step in range(3)]
+    ill += [last | {"step": step, "agreement_left": 0.25} for step in range(3)]
+    content = health({"supervised": [first], "patchcl": ill}, SETTINGS)
+    ((run, alarm),) = content["alarms"]
+    assert run == "patchcl"
+    assert "25.0 % of left. Raise method.confidence_threshold (now 0)" in alarm
+
+
+@pytest.mark.parametrize("rows", [[], [{"step": 5, "loss": 1.0, "accepted": 0.5}, {"step": 5, "validation_dice": 0.2}]])
+def test_runs_that_logged_none_of_it_show_nothing(rows):
+    assert health({"patchcl": rows}, SETTINGS) is None
+    assert png(health_curves({"patchcl": rows})).startswith(b"\x89PNG")
+
+
+def test_a_run_that_logged_contrast_alone_still_has_its_alarm():
+    rows = [{"step": step, "loss": 8.0, "contrast": 8.0, "contrast_over_collapse": 0.0} for step in range(40)]
+    content = health({"patchcl": rows}, SETTINGS)
+    assert [run for run, _ in content["alarms"]] == ["patchcl"]
+    assert content["classes"] == content["whole"]["rows"] == []

@@ -1,0 +1,72 @@
+"""A file is there whole or not at all."""
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from patchcl.core.files import atomic_write, write_json, write_text
+
+
+def test_a_write_happens_in_one_step_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "new" / "scan.nii.gz"
+    seen: list[Path] = []
+
+    def write(unfinished: Path) -> None:
+        seen.append(unfinished)
+        assert not path.exists()
+        unfinished.write_text("new")
+        assert not path.exists()
+
+    atomic_write(path, write)
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+    assert seen[0].parent == path.parent, "only within one file system can a file be put in place at once"
+    assert seen[0].name.endswith(".nii.gz"), "writers choose the format by the ending"
+
+
+@pytest.mark.parametrize("old", ["old", None])
+def test_a_failed_write_leaves_what_was_there(tmp_path, old):
+    path = tmp_path / "table.csv"
+    if old:
+        path.write_text(old)
+
+    def write(unfinished: Path) -> None:
+        unfinished.write_text("half")
+        raise RuntimeError("disk full")
+
+    with pytest.raises(RuntimeError, match="disk full"):
+        atomic_write(path, write)
+    assert [file.read_text() for file in tmp_path.iterdir()] == ([old] if old else [])
+
+
+def test_two_threads_may_write_the_same_file_at_once(tmp_path):
+    path, both_are_writing = tmp_path / "prepared.npy", threading.Barrier(2, timeout=10)
+
+    def write(unfinished: Path) -> None:
+        unfinished.write_text("whole")
+        both_are_writing.wait()
+
+    with ThreadPoolExecutor(2) as pool:
+        for written in [pool.submit(atomic_write, path, write) for _ in range(2)]:
+            written.result()
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["whole"]
+
+
+def test_text_replaces_text(tmp_path):
+    path = tmp_path / "notes.txt"
+    write_text(path, "a long first version")
+    write_text(path, "ä ≤ 3")
+    assert path.read_bytes() == "ä ≤ 3".encode()
+
+
+def test_json_can_be_read_by_programs_and_people(tmp_path):
+    path, content = tmp_path / "split.json", {"patient": "Müller", "dice": [0.5, None]}
+    write_json(path, content)
+    text = path.read_text(encoding="utf-8")
+    assert json.loads(text) == content
+    assert "Müller" in text
+    assert text.endswith("}\n")
+    assert len(text.splitlines()) > 3

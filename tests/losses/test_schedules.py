@@ -1,0 +1,24 @@
+"""Ramps by hand."""
+
+import math
+
+import pytest
+
+from patchcl.losses.schedules import linear_ramp, ramp_up
+
+
+@pytest.mark.parametrize(
+    ("step", "length", "gaussian", "linear"),
+    [
+        (0, 40, math.exp(-5), 0),
+        (10, 40, math.exp(-5 * 0.75**2), 0.25),
+        (20, 40, math.exp(-1.25), 0.5),
+        (40, 40, 1, 1),
+        (41, 40, 1, 1),
+        (0, 0, 1, 1),
+        (1, 2.5, math.exp(-5 * 0.6**2), 0.4),
+    ],
+)
+def test_ramps(step, length, gaussian, linear):
+    assert ramp_up(step, length) == pytest.approx(gaussian, rel=1e-12)
+    assert linear_ramp(step, length) == pytest.approx(linear, rel=1e-12)
