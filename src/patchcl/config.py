@@ -1,9 +1,10 @@
 """One typed tree for a whole run: defaults, then a YAML file, then single settings; kept with the result."""
 
 import difflib
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 import yaml
 from pydantic import Field, ValidationError
@@ -11,13 +12,17 @@ from pydantic_core import ErrorDetails
 
 from patchcl.augment import AugmentSettings
 from patchcl.contrast.patch_contrast import ContrastSettings
+from patchcl.core.devices import Device
 from patchcl.core.errors import UserError
+from patchcl.core.renamed import old_settings, with_new_names
 from patchcl.core.settings import FrozenSettings
 from patchcl.data.preprocessing.plan import BATCH, Plan, PlanSettings, load_plan
 from patchcl.data.splits import SplitSettings
-from patchcl.methods import METHODS, AnyMethodSettings
+from patchcl.methods import METHODS, AnyMethodSettings, build_method
+from patchcl.methods.base import Method, Task
 from patchcl.methods.patchcl import PatchCLSettings
-from patchcl.networks import NetworkSettings
+from patchcl.networks import NetworkSettings, build_network
+from patchcl.networks.unet import UNet
 
 
 class TrainingSettings(FrozenSettings):
@@ -33,7 +38,7 @@ class TrainingSettings(FrozenSettings):
     weight_decay: float = Field(1e-4, ge=0)
     validate_every: int = Field(200, gt=0, description="In steps.")
     log_every: int = Field(20, gt=0, description="In steps.")
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Device = "auto"
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     compile: bool = Field(False, description="Compile the networks with torch.compile.")
     memory_gib: float = Field(
@@ -54,6 +59,77 @@ class Settings(FrozenSettings):
     augment: AugmentSettings = AugmentSettings()
     training: TrainingSettings = TrainingSettings()
 
+    def build_network(self, plan: Plan) -> UNet:
+        """The network, with new weights, for images that are prepared by `plan`."""
+        return build_network(self.network, len(plan.channels), len(plan.classes), plan.size, plan.spacing_mm)
+
+    def build_method(self, plan: Plan, size: tuple[int, ...] | None = None) -> Method:
+        """The method with new weights for images that are prepared by `plan`, of `size` if that is not the plan's."""
+        task = Task(lambda: self.build_network(plan), len(plan.classes), size or plan.size, self.training.steps)
+        return build_method(self.method, task)
+
+
+PathLike = str | Path
+
+
+class SharedArguments(TypedDict, total=False):
+    """What a call may say of the settings of one run or many; what is named later here has the last word."""
+
+    config: PathLike | None
+    """A YAML file with parts of the tree."""
+    settings: Mapping[str, Any] | Sequence[str] | None
+    """Single settings: {"training.steps": 2000} or, as the command line has them, ["training.steps=2000"]."""
+    method: str | None
+    """`patchcl` by default; `supervised` learns from masks alone."""
+    split: PathLike | None
+    """A JSON file that divides the patients."""
+    plan: PathLike | None
+    """A saved plan."""
+    steps: int | None
+    """Optimizer steps."""
+    seed: int | None
+    """Of weights, order and augmentation."""
+    device: Device | None
+    """Where to compute; by default the fastest there is."""
+    precision: str | None
+    """`32-true` or `bf16-mixed`."""
+
+
+class SettingsArguments(SharedArguments, total=False):
+    """What a call may say of the settings of one run."""
+
+    labeled: int | Sequence[str] | None
+    """Pretend that only so many training patients, or these, have masks."""
+
+
+SHORT = {"method": "method.name", "labeled": "split.labeled", "split": "split.file", "plan": "plan.file"}
+SHORT |= {name: f"training.{name}" for name in ("steps", "seed", "device", "precision")}
+"""Arguments that are short for one setting."""
+
+
+def make_settings(**arguments: Unpack[SettingsArguments]) -> Settings:
+    """The settings tree that `arguments` describe.
+
+    Raises:
+        UserError: A file cannot be read, or a setting is unknown, of the wrong type or out of range.
+    """
+    config = arguments.pop("config", None)
+    return load_settings(None if config is None else Path(config), overrides_of(**arguments))
+
+
+def overrides_of(**arguments: Unpack[SettingsArguments]) -> list[str]:
+    """All of `arguments` but the file, as KEY=VALUE, the value in YAML."""
+    given = arguments.get("settings") or ()
+    single = [f"{key}={_yaml(value)}" for key, value in given.items()] if isinstance(given, Mapping) else list(given)
+    values = {SHORT[name]: value for name, value in arguments.items() if name in SHORT and value is not None}
+    files = {key: str(Path(str(values[key])).absolute()) for key in ("split.file", "plan.file") if key in values}
+    return [*single, *(f"{key}={_yaml(value)}" for key, value in (values | files).items())]
+
+
+def _yaml(value: object) -> str:
+    """`value` in YAML, of which JSON is a part."""
+    return json.dumps(list(value) if isinstance(value, tuple) else value, default=str, ensure_ascii=False)
+
 
 def load_settings(file: Path | None = None, overrides: Sequence[str] = ()) -> Settings:
     """The defaults, changed by a YAML `file`, changed by `overrides` such as `method.teacher_decay=0.999`.
@@ -66,7 +142,9 @@ def load_settings(file: Path | None = None, overrides: Sequence[str] = ()) -> Se
     tree = _read_yaml(file) if file else {}
     for override in overrides:
         _set(tree, override)
-    return _with_plan_file(_checked(tree, str(file) if file else "the settings"))
+    source = str(file) if file else "the settings"
+    _refuse_old_names(tree, source)
+    return _with_plan_file(_checked(tree, source))
 
 
 def planned(settings: Settings, plan: Plan) -> Settings:
@@ -84,7 +162,7 @@ def read_settings(path: Path) -> Settings:
     Raises:
         UserError: They cannot be read, or belong to another version of patchcl.
     """
-    return _checked(_read_yaml(path), str(path))
+    return _checked(with_new_names(_read_yaml(path)), str(path))
 
 
 def settings_yaml(settings: Settings) -> str:
@@ -101,6 +179,12 @@ def _with_plan_file(settings: Settings) -> Settings:
         batch = load_plan(plan.file).model_dump(include=set(BATCH) - training.model_fields_set, exclude_none=True)
         training = training.model_copy(update=batch)
     return settings.model_copy(update={"plan": plan, "training": training})
+
+
+def _refuse_old_names(tree: dict[str, Any], source: str) -> None:
+    lines = [f"  {old} is called {new} now; its meaning is the same." for old, new in old_settings(tree)]
+    if lines:
+        raise UserError("\n".join([f"In {source}:", *lines]))
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def read_cell(question: Question, cell: Cell, out: Path) -> CellResult:
     root = cell_root(out, cell)
     run = RunFolder(root)
     steps = question.settings_of(cell.method).training.steps
-    scores = {}
+    scores: dict[str, Evaluation] = {}
     if finished(root, question.on, steps):
         named = {"name": cell.method}
         scores = {each: scores_of(root, question.on, each).model_copy(update=named) for each in CHECKPOINTS}

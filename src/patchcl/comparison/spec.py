@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from patchcl import __version__
 from patchcl.comparison.worker import Job
 from patchcl.config import Settings, load_settings
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json
 from patchcl.core.settings import FrozenSettings
+from patchcl.core.version import __version__
 from patchcl.data.dataset import Dataset, read_dataset
 from patchcl.data.splits import cases_of, make_split
 from patchcl.evaluation.scores import Side

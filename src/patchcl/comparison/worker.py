@@ -26,12 +26,13 @@ from patchcl.core.lock import claimed
 from patchcl.core.settings import FrozenSettings
 from patchcl.evaluation.evaluate import evaluate_run
 from patchcl.evaluation.scores import Evaluation, Side, read_evaluation
+from patchcl.inference.trained_run import Checkpoint
 from patchcl.runs.checkpoint import read_checkpoint
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.provenance import hardware
 from patchcl.training.experiment import resume, start
 
-CHECKPOINTS = ("best", "last")
+CHECKPOINTS: tuple[Checkpoint, ...] = ("best", "last")
 """Both are scored, the headline last: a cell that has it is finished."""
 BUSY, REPLACED = 75, 76
 """Exit codes: another worker has the cell, from the start or since this one fell silent."""

@@ -9,7 +9,10 @@ from patchcl.core.errors import UserError
 CPU = torch.device("cpu")
 
 
-def best_device(name: Literal["auto", "cpu", "cuda", "mps"] = "auto") -> torch.device:
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+def best_device(name: Device = "auto") -> torch.device:
     """The device called `name`; the fastest one here for `auto`.
 
     Raises:
@@ -19,5 +22,5 @@ def best_device(name: Literal["auto", "cpu", "cuda", "mps"] = "auto") -> torch.d
     if name == "auto":
         return torch.device(next(device for device, available in here.items() if available))
     if not here[name]:
-        raise UserError(f"torch finds no {name} device here. Use --device auto or cpu.")
+        raise UserError(f"The device is to be {name}, but torch finds none here. Use --device auto or cpu.")
     return torch.device(name)

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from patchcl.config import Settings, read_settings
+from patchcl.config import Settings
 from patchcl.core.devices import CPU
 from patchcl.core.errors import UserError
 from patchcl.core.parallel import ProgressCallback, releasing_memory
@@ -30,7 +30,8 @@ from patchcl.evaluation.scores import (
     write_evaluation,
 )
 from patchcl.inference.predict import Files, predict_cases
-from patchcl.runs.checkpoint import Weights, load_network, read_checkpoint, weights_used
+from patchcl.inference.trained_run import Checkpoint, TrainedRun, open_run
+from patchcl.runs.checkpoint import Weights
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.provenance import origin
 
@@ -71,7 +72,7 @@ def evaluate_folders(
 def evaluate_run(
     run: RunFolder,
     on: Literal["test", "validation", "auto"] = "auto",
-    checkpoint: str = "last",
+    checkpoint: Checkpoint = "last",
     weights: Weights = "teacher",
     on_progress: ProgressCallback | None = None,
     device: torch.device = CPU,
@@ -94,21 +95,26 @@ def evaluate_run(
     Raises:
         UserError: The data set has moved, no held-out scan has a mask, or a scan cannot be predicted.
     """
-    settings = read_settings(run.settings)
-    split = load_split(run.split)
+    trained, split = open_run(run, checkpoint, weights, device), load_split(run.split)
+    settings, plan = trained.settings, trained.plan
     if settings.data is None:
         raise UserError(f"{run.settings} does not say where the data are: add `data: FOLDER`.")
     side, cases = _held_out(read_dataset(settings.data, settings.split.patient_pattern), split, on)
-    network, plan = load_network(run, checkpoint, weights, device)
     name = "_".join([side, checkpoint] + (["student"] if weights == "student" else []))
     folder = run.predictions / name
     summary = predict_cases(
-        network, plan, {case.name: case.images for case in cases}, folder, Files(output="nifti"), device, on_progress
+        trained.network,
+        plan,
+        {case.name: case.images for case in cases},
+        folder,
+        Files(output="nifti"),
+        device,
+        on_progress,
     )
     if summary.failed:
         raise UserError("\n".join(f"{case}: {message}" for case, message in summary.failed))
     triples = [(case.patient, folder / f"{case.name}.nii.gz", case.mask) for case in cases if case.mask is not None]
-    facts = _provenance(run, settings, split, side, checkpoint, weights) | origin(device)
+    facts = _provenance(trained, split, side) | origin(device)
     evaluation = _score(settings.method.name, triples, plan.classes, plan.ignore, facts, voxels, objects)
     write_evaluation(evaluation, run.evaluation / name)
     return evaluation
@@ -200,18 +206,16 @@ def _object_scores(tally: ObjectTally | None) -> dict[str, float]:
     return {} if tally is None else {f"object_{key}": value for key, value in score_objects(tally)._asdict().items()}
 
 
-def _provenance(
-    run: RunFolder, settings: Settings, split: Split, side: Side, checkpoint: str, weights: Weights
-) -> dict[str, str | int | None]:
+def _provenance(run: TrainedRun, split: Split, side: Side) -> dict[str, str | int | None]:
     """What was scored, and where it was trained."""
-    content = read_checkpoint(run, checkpoint)
-    trained = json.loads(run.provenance.read_text(encoding="utf-8")) if run.provenance.exists() else {}
+    notes = run.folder.provenance
+    trained = json.loads(notes.read_text(encoding="utf-8")) if notes.exists() else {}
     return {
         "on": side,
-        "checkpoint": checkpoint,
-        "step": content.get("step"),
-        "weights": weights_used(content["method"], weights),
-        "settings_fingerprint": settings_fingerprint(settings),
+        "checkpoint": run.checkpoint,
+        "step": run.step,
+        "weights": run.weights,
+        "settings_fingerprint": settings_fingerprint(run.settings),
         "split_fingerprint": split.fingerprint,
         **{f"trained_{key}": trained.get(key) for key in ("commit", "torch", "hardware")},
     }

@@ -23,8 +23,6 @@ from patchcl.data.preprocessing.row_blocks import network_row_blocks
 from patchcl.data.preprocessing.transforms import to_network_grid, to_scan_grid
 from patchcl.data.scan import Scan, read_image, write_map, write_mask
 from patchcl.inference.sliding_window import BATCH_SIZE, OVERLAP, network_probs
-from patchcl.runs.checkpoint import Weights, load_network
-from patchcl.runs.folder import RunFolder
 
 Output = Literal["same", "nifti", "dicom-seg"]
 """The format of masks: that of the scan, which is DICOM-SEG for a DICOM series, or one for all."""
@@ -74,12 +72,11 @@ def uncertainty_of(probs: np.ndarray) -> np.ndarray:
 
 
 def predict_files(
-    run: RunFolder,
+    network: nn.Module,
+    plan: Plan,
     source: Path,
     out: Path,
     *,
-    checkpoint: str = "last",
-    weights: Weights = "teacher",
     probabilities: bool = False,
     uncertainty: bool = False,
     output: Output = "same",
@@ -90,12 +87,11 @@ def predict_files(
     """Segment one scan or a folder of them; those that cannot be read do not hold up the others.
 
     Args:
-        run: The run whose network to use.
+        network: From images (B, C, *S) to logits (B, K, *S), in evaluation mode, on `device`.
+        plan: The plan the network was trained by.
         source: A scan, or a folder of them, named CASE_0000.nii.gz with one file per channel; where one file holds all
             channels, also CASE.nii.gz. Any format does, and a DICOM series is a folder.
         out: Folder for the masks, CASE.nii.gz, on the very grid of the scan.
-        checkpoint: `last` or `best`.
-        weights: `teacher` or `student`.
         probabilities: Write CASE_probabilities_<structure>.nii.gz too, restored linearly whatever the plan says.
         uncertainty: Write CASE_uncertainty.nii.gz too, see `uncertainty_of`.
         output: The format of the masks. Maps have that of the scan, or TIFF for pictures and NIfTI for DICOM.
@@ -110,7 +106,6 @@ def predict_files(
     with TemporaryDirectory(prefix="patchcl-") as links:
         scans, failed = (find_scans(source), []) if series is None else link_series(source, series, Path(links))
         _check_out(out, source)
-        network, plan = load_network(run, checkpoint, weights, device)
         summary = predict_cases(network, plan, scans, out, files, device, on_progress)
         told = [(name, without_links(message, Path(links))) for name, message in summary.failed]
     return PredictionSummary(summary.done, (*failed, *told))
@@ -143,7 +138,7 @@ def predict_cases(
 def _predict_case(
     network: nn.Module, plan: Plan, name: str, paths: tuple[Path, ...], out: Path, files: Files, device: torch.device
 ) -> None:
-    _check_channels(paths, plan)
+    require_channels(paths, plan)
     of_masks, of_maps = _endings(paths[0], files.output)
     blocks = None if files.probabilities or files.uncertainty else network_row_blocks(paths, plan)
     if blocks is not None:
@@ -205,7 +200,12 @@ def _endings(scan: Path, output: Output) -> tuple[str, str]:
     return DICOM if output == "dicom-seg" else ".nii.gz", ".nii.gz"
 
 
-def _check_channels(paths: tuple[Path, ...], plan: Plan) -> None:
+def require_channels(paths: tuple[Path, ...], plan: Plan) -> None:
+    """Refuse the files of a scan unless they hold the channels of `plan`.
+
+    Raises:
+        UserError: They hold more or fewer, or are numbered otherwise.
+    """
     found = [channel_of(path) for path in paths]
     held = sum(count_channels(path) for path in paths)
     if held == len(plan.channels) and found in ([""], [f"{index:04d}" for index in range(len(paths))]):

@@ -5,44 +5,12 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from patchcl.config import read_settings
-from patchcl.core.devices import CPU
 from patchcl.core.errors import UserError
-from patchcl.data.preprocessing.plan import Plan, load_plan
-from patchcl.networks import build_network
 from patchcl.runs.folder import RunFolder
 
 Weights = Literal["teacher", "student"]
-
-
-def load_network(
-    run: RunFolder, checkpoint: str = "last", weights: Weights = "teacher", device: torch.device = CPU
-) -> tuple[nn.Module, Plan]:
-    """The trained network of a run, ready to predict, and the plan its images were prepared by.
-
-    Args:
-        run: The run.
-        checkpoint: `last` or `best`.
-        weights: `teacher`, the moving average, which falls back to the student where there is none; or `student`.
-        device: Where the network shall live.
-
-    Raises:
-        UserError: The checkpoint is missing, damaged, or was made with other settings.
-    """
-    plan = load_plan(run.plan)
-    settings = read_settings(run.settings)
-    network = build_network(settings.network, len(plan.channels), len(plan.classes), plan.size, plan.spacing_mm)
-    state = read_checkpoint(run, checkpoint)["method"]
-    try:
-        network.load_state_dict(_part(state, weights_used(state, weights)))
-    except RuntimeError as error:
-        raise UserError(
-            f"{run.checkpoint(checkpoint)} does not fit the network that {run.settings} and {run.plan} describe. "
-            "Put these files back as training wrote them, or train anew."
-        ) from error
-    return network.to(device).eval(), plan
 
 
 def read_checkpoint(run: RunFolder, checkpoint: str) -> dict[str, Any]:
@@ -66,6 +34,6 @@ def weights_used(state: Mapping[str, Tensor], wanted: Weights) -> Weights:
     return wanted if any(key.startswith(f"{wanted}.") for key in state) else "student"
 
 
-def _part(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+def weights_of(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     """The weights of the sub-module `name`."""
     return {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}

@@ -15,6 +15,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from patchcl.config import Settings, planned, read_settings, settings_yaml
+from patchcl.core.devices import best_device
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json, write_text
 from patchcl.core.seeds import seed_for
@@ -27,9 +28,7 @@ from patchcl.data.preprocessing.fingerprint import save_fingerprint
 from patchcl.data.preprocessing.plan import Plan, load_plan, save_plan
 from patchcl.data.preprocessing.planner import fingerprint_for, make_plan
 from patchcl.data.splits import Split, cases_of, load_split, make_split, save_split, visible_to_training
-from patchcl.methods import build_method
-from patchcl.methods.base import Method, Task
-from patchcl.networks import build_network
+from patchcl.methods.base import Method
 from patchcl.networks.unet import UNet
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.provenance import provenance
@@ -128,25 +127,13 @@ def _memory_errors_on(device: torch.device) -> Iterator[None]:
 
 
 def _fabric(settings: Settings) -> Fabric:
-    training = settings.training
-    if training.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("training.device is cuda, but torch finds no CUDA device here. Use --device auto or cpu.")
-    if training.device == "mps" and not torch.backends.mps.is_available():
-        raise UserError("training.device is mps, but torch finds none here. Use --device auto or cpu.")
-    return Fabric(accelerator=training.device, devices=1, precision=training.precision)
+    accelerator = best_device(settings.training.device).type
+    return Fabric(accelerator=accelerator, devices=1, precision=settings.training.precision)
 
 
 def _build(settings: Settings, plan: Plan) -> Method:
     torch.manual_seed(seed_for(settings.training.seed, "weights"))
-    task = Task(
-        build_network=lambda: build_network(
-            settings.network, len(plan.channels), len(plan.classes), plan.size, plan.spacing_mm
-        ),
-        classes=len(plan.classes),
-        size=plan.size,
-        steps=settings.training.steps,
-    )
-    method = build_method(settings.method, task)
+    method = settings.build_method(plan)
     if settings.training.compile:
         for network in (child for child in method.children() if isinstance(child, UNet)):
             network.segment = torch.compile(network.segment)  # type: ignore[method-assign]

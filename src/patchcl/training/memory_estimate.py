@@ -13,15 +13,14 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from patchcl.config import Settings, TrainingSettings
+from patchcl.config import Settings
 from patchcl.contrast.patch_contrast import PatchContrast
 from patchcl.core.batch import LabeledBatch, TrainingBatch, UnlabeledBatch
+from patchcl.core.devices import best_device
 from patchcl.data.geometry import Grid
 from patchcl.data.preprocessing.plan import BATCH, Plan
 from patchcl.data.preprocessing.transforms import prepared_bytes
-from patchcl.methods import build_method
-from patchcl.methods.base import Method, Task
-from patchcl.networks import build_network
+from patchcl.methods.base import Method
 
 GIB = 2**30
 PEAK = 1.4
@@ -66,7 +65,7 @@ class Batch(NamedTuple):
 def estimate_memory(settings: Settings, plan: Plan, grids: Sequence[Grid]) -> MemoryEstimate:
     """What training by `plan` on scans that lie on `grids` takes."""
     method = _method_of(settings, plan, plan.size)
-    device = _device(settings.training)
+    device = best_device("auto").type if settings.training.device == "auto" else settings.training.device
     prepared = sum(prepared_bytes(grid, plan) for grid in grids)
     return MemoryEstimate(
         patch=None if method.contrast is None else method.contrast.side,
@@ -219,17 +218,7 @@ def _times(lengths: Sequence[int]) -> str:
 def _method_of(settings: Settings, plan: Plan, size: tuple[int, ...]) -> Method:
     """The method for images of `size`, with the network for those of the plan."""
     with torch.random.fork_rng(devices=[]):
-        return build_method(
-            settings.method,
-            Task(
-                build_network=lambda: build_network(
-                    settings.network, len(plan.channels), len(plan.classes), plan.size, plan.spacing_mm
-                ),
-                classes=len(plan.classes),
-                size=size,
-                steps=settings.training.steps,
-            ),
-        ).train()
+        return settings.build_method(plan, size).train()
 
 
 def _kept_bytes(method: Method, size: tuple[int, ...], labeled: int, unlabeled: int, step: int) -> int:
@@ -251,14 +240,6 @@ def _batch(size: tuple[int, ...], labeled: int, unlabeled: int) -> TrainingBatch
     views = (torch.rand(unlabeled, *size) for _ in UnlabeledBatch._fields)
     mask = torch.zeros(labeled, *size[1:], dtype=torch.int64)
     return TrainingBatch(LabeledBatch(torch.rand(labeled, *size), mask), UnlabeledBatch(*views))
-
-
-def _device(training: TrainingSettings) -> str:
-    if training.device != "auto":
-        return training.device
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _available_bytes(device: str) -> float | None:

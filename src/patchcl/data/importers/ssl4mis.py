@@ -86,8 +86,8 @@ def _slices(source: Path) -> dict[str, Files]:
     ]
     if broken:
         raise UserError(
-            f"{path} lacks slices of {preview(broken)}, or names some twice; expected all from the first, 0 or 1, to the "
-            "last. Download the list again."
+            f"{path} lacks slices of {preview(broken)}, or names some twice; expected all from the first, 0 or 1, to "
+            "the last. Download the list again."
         )
     return {name: tuple(folder / f"{name}_slice_{n}.h5" for n in sorted(own)) for name, own in numbers.items()}
 

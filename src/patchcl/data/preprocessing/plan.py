@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_text
+from patchcl.core.renamed import with_new_names
 from patchcl.core.settings import FrozenSettings
 
 SOFT_TISSUE = (-175.0, 250.0)
@@ -111,7 +112,8 @@ def load_plan(path: Path) -> Plan:
         UserError: The file is missing or is no plan.
     """
     try:
-        return Plan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return Plan.model_validate(with_new_names({"plan": content})["plan"])
     except OSError as error:
         raise UserError(f"The plan {path} cannot be read: {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

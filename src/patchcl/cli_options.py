@@ -1,0 +1,121 @@
+"""What the verbs of the command line take, each said once."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from patchcl.core.errors import UserError
+from patchcl.data.importers.registry import LAYOUTS
+from patchcl.methods import METHODS
+
+
+def names(listed: str) -> list[str]:
+    """The parts of a,b,c."""
+    return [part.strip() for part in listed.split(",") if part.strip()]
+
+
+def patients(listed: str) -> int | list[str]:
+    """A number of patients, or their names."""
+    return int(listed) if listed.isdecimal() else names(listed)
+
+
+def numbers(listed: str) -> list[int]:
+    """The numbers in 3,7,14."""
+    parts = names(listed) or [""]
+    for part in parts:
+        if not part.isdecimal():
+            raise UserError(f"{part!r} was found where whole numbers were expected, with commas between them: 3,7,14.")
+    return [int(part) for part in parts]
+
+
+def budgets(listed: str) -> list[int | None]:
+    """Numbers of patients with masks; None stands for all."""
+    return [None if part == "all" else numbers(part)[0] for part in names(listed)]
+
+
+CheckpointName = Literal["last", "best"]
+WeightsName = Literal["teacher", "student"]
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+PrecisionName = Literal["32-true", "bf16-mixed"]
+Output = Literal["same", "nifti", "dicom-seg"]
+
+Data = Annotated[Path, typer.Argument(help="A folder in nnU-Net raw layout: dataset.json, imagesTr, labelsTr.")]
+Run = Annotated[Path, typer.Argument(help="A folder made by patchcl train.")]
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="Settings in YAML.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="One setting, such as method.teacher_decay=0.99; may be repeated.")
+]
+Labeled = Annotated[
+    Any,
+    typer.Option(
+        parser=patients, metavar="N|NAMES", help="Pretend that only so many training patients, or a,b,c, have masks."
+    ),
+]
+Split = Annotated[Path | None, typer.Option(help="A JSON file that divides the patients.")]
+Plan = Annotated[Path | None, typer.Option(help="A plan that check --plan-out wrote; --set plan.x=y overrides.")]
+Steps = Annotated[int | None, typer.Option(help="Optimizer steps of a run.")]
+SettingsDevice = Annotated[DeviceName | None, typer.Option("--device", help="Where to compute.")]
+Device = Annotated[DeviceName, typer.Option(help="Where to compute.")]
+Checkpoint = Annotated[CheckpointName, typer.Option(help="last: the end of training; best: the best on validation.")]
+Weights = Annotated[WeightsName, typer.Option(help="teacher: the moving average of the student.")]
+Voxels = Annotated[bool, typer.Option("--voxels", help="Distances in voxels, where the spacing was lost.")]
+
+Method = Annotated[str | None, typer.Option("--method", help=f"{', '.join(METHODS)}; patchcl by default.")]
+Seed = Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")]
+Precision = Annotated[PrecisionName | None, typer.Option(help="Of the arithmetic.")]
+Probabilities = Annotated[bool, typer.Option("--probabilities", help="Also write a map for every structure.")]
+Uncertainty = Annotated[bool, typer.Option("--uncertainty", help="Also write where the network is unsure.")]
+Format = Annotated[
+    Output, typer.Option("--format", help="Of the masks; same: that of the scan, DICOM-SEG for a DICOM series.")
+]
+Objects = Annotated[
+    bool, typer.Option("--objects", help="Also F1, Dice and Hausdorff of single objects, such as glands.")
+]
+
+PlanOut = Annotated[
+    Path | None, typer.Option(help="Write the plan and a batch that fits this machine to this YAML file.")
+]
+Series = Annotated[
+    str | None,
+    typer.Option(help="For DICOM: the series to take of each folder, by part of its description, or UID."),
+]
+Scans = Annotated[Path, typer.Argument(help="A scan, a DICOM series, or a folder of these named CASE_0000.")]
+Folder = Annotated[Path, typer.Option("--out", "-o", help="A folder for the masks.")]
+Predictions = Annotated[Path | None, typer.Option(help="A folder of masks, instead of a run.")]
+Masks = Annotated[Path | None, typer.Option(help="The reference masks for --predictions, of the same names.")]
+EvaluateOn = Annotated[Literal["auto", "test", "validation"], typer.Option(help="auto: test if it has masks.")]
+CompareOn = Annotated[Literal["test", "validation"] | None, typer.Option(help="By default test if it has masks.")]
+Methods = Annotated[
+    Any,
+    typer.Option(
+        parser=names,
+        metavar="NAMES",
+        help=f"Several of {', '.join(METHODS)}, each also as NAME+contrast; by default all.",
+    ),
+]
+Budgets = Annotated[
+    Any, typer.Option(parser=budgets, metavar="NUMBERS", help="Numbers of patients with masks, such as 3,7,all.")
+]
+Seeds = Annotated[
+    Any, typer.Option(parser=numbers, metavar="NUMBERS", help="Of training, and of the split unless --split is given.")
+]
+Jobs = Annotated[int, typer.Option(min=1, help="Runs at a time on this machine.")]
+Layout = Annotated[
+    str | None, typer.Option(help=f"How SOURCE is laid out: {', '.join(LAYOUTS)}; by default it is looked at.")
+]
+Structures = Annotated[
+    Any,
+    typer.Option(
+        parser=names, metavar="NAMES", help="Names of the values 1, 2, ... in masks: RV,MYO,LV; of others: A=85,B=170."
+    ),
+]
+
+Channels = Annotated[Any, typer.Option(parser=names, metavar="NAMES", help="Names of the channels.")]
+Images = Annotated[str | None, typer.Option(help="For plain: the folder in SOURCE with images.")]
+ImageMasks = Annotated[str | None, typer.Option(help="For plain: the folder in SOURCE with masks.")]
+ImportSeries = Annotated[
+    str | None, typer.Option(help="For dicom: the series to take, by part of its description (a pattern) or UID.")
+]
+Source = Annotated[Path, typer.Argument(help="The folder of a data set; for a table, its CSV file.")]
+Runs = Annotated[list[Path], typer.Argument(help="Runs to show side by side; the first is what the others must beat.")]

@@ -1,0 +1,114 @@
+"""A trained run, opened once: its settings, its plan and its network, ready to segment."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from patchcl.config import Settings, read_settings
+from patchcl.core.devices import CPU
+from patchcl.core.errors import UserError
+from patchcl.data.discovery import find_scans
+from patchcl.data.geometry import Grid, grid_of
+from patchcl.data.preprocessing.plan import Plan, load_plan
+from patchcl.data.preprocessing.transforms import to_network_grid, to_scan_grid
+from patchcl.data.scan import Scan, read_image
+from patchcl.inference.predict import require_channels, uncertainty_of
+from patchcl.inference.sliding_window import network_probs
+from patchcl.runs.checkpoint import Weights, read_checkpoint, weights_of, weights_used
+from patchcl.runs.folder import RunFolder
+
+Checkpoint = Literal["last", "best"]
+
+
+class Prediction(NamedTuple):
+    """A segmented scan, on the scan's own grid."""
+
+    mask: np.ndarray  # (*shape) uint8, the likeliest class of every voxel
+    probabilities: np.ndarray  # (K, *shape) float32, summing to one over K
+    uncertainty: np.ndarray  # (*shape) float32, entropy: 0 is certain, 1 knows nothing
+    grid: Grid
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run's network in evaluation mode, with all that is needed to use it."""
+
+    folder: RunFolder
+    settings: Settings
+    plan: Plan
+    network: nn.Module
+    """From prepared images (B, C, *S) to logits (B, K, *S)."""
+    checkpoint: Checkpoint
+    weights: Weights
+    """Those in use: the student's where a teacher was asked for and the method has none."""
+    step: int
+    """Optimizer steps that the weights have seen."""
+    device: torch.device
+
+    def predict(
+        self, scan: Path | str | Sequence[Path | str] | np.ndarray, affine: np.ndarray | None = None
+    ) -> Prediction:
+        """Segment one scan.
+
+        Args:
+            scan: A file, a DICOM series, or the files of its channels in their order; or voxels (*shape) of a run with
+                one channel, (C, *shape) of one with several, with shape of two or three axes.
+            affine: For voxels: (4, 4), from voxel indices to mm, as nibabel has it; by default 1 mm voxels.
+
+        Raises:
+            UserError: The scan cannot be read, or has other channels than the run was trained on.
+        """
+        return self.predict_scan(self._scan(scan, affine))
+
+    def predict_scan(self, scan: Scan) -> Prediction:
+        """See `predict`; of a scan that was read already."""
+        image = torch.from_numpy(to_network_grid(scan, self.plan))
+        probs = network_probs(self.network, image, self.plan, self.device).numpy()
+        mask = to_scan_grid(probs, scan.grid, self.plan).argmax(axis=0).astype(np.uint8)
+        linear = self.plan.model_copy(update={"output_interpolation": "linear"})
+        smooth = to_scan_grid(probs, scan.grid, linear)
+        return Prediction(mask, smooth, uncertainty_of(smooth), scan.grid)
+
+    def _scan(self, source: Path | str | Sequence[Path | str] | np.ndarray, affine: np.ndarray | None) -> Scan:
+        if isinstance(source, np.ndarray):
+            voxels = source if len(self.plan.channels) > 1 else source[None]
+            grid = grid_of(Path("the array"), voxels.shape[1:], np.eye(4) if affine is None else np.asarray(affine))
+            return Scan(voxels.astype(np.float32), grid)
+        files = [source] if isinstance(source, Path | str) else source
+        paths = tuple(Path(file) for file in files)
+        if len(paths) == 1:
+            paths = next(iter(find_scans(paths[0]).values()))
+        require_channels(paths, self.plan)
+        return read_image(paths)
+
+
+def open_run(
+    folder: RunFolder, checkpoint: Checkpoint = "last", weights: Weights = "teacher", device: torch.device = CPU
+) -> TrainedRun:
+    """The trained network of a run, ready to predict, and the plan its images were prepared by.
+
+    Args:
+        folder: The run.
+        checkpoint: `last` or `best`.
+        weights: `teacher`, the moving average, which falls back to the student where there is none; or `student`.
+        device: Where the network shall live.
+
+    Raises:
+        UserError: The checkpoint is missing, damaged, or was made with other settings.
+    """
+    settings, plan = read_settings(folder.settings), load_plan(folder.plan)
+    network, content = settings.build_network(plan), read_checkpoint(folder, checkpoint)
+    used = weights_used(content["method"], weights)
+    try:
+        network.load_state_dict(weights_of(content["method"], used))
+    except RuntimeError as error:
+        raise UserError(
+            f"{folder.checkpoint(checkpoint)} does not fit the network that {folder.settings} and {folder.plan} "
+            "describe. Put these files back as training wrote them, or train anew."
+        ) from error
+    return TrainedRun(folder, settings, plan, network.to(device).eval(), checkpoint, used, int(content["step"]), device)
