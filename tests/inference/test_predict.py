@@ -14,12 +14,25 @@ from patchcl.data.geometry import Grid
 from patchcl.data.preprocessing.plan import Plan
 from patchcl.data.scan import Scan, read_image
 from patchcl.inference import predict
-from patchcl.inference.predict import Files, predict_cases, predict_files, predict_scan, uncertainty_of
+from patchcl.inference.predict import (
+    Files,
+    PredictionSummary,
+    predict_cases,
+    predict_files,
+    predict_scan,
+    uncertainty_of,
+)
+from patchcl.inference.trained_run import open_run
 from patchcl.networks import NetworkSettings, build_network
-from patchcl.runs.checkpoint import load_network
+from patchcl.runs.folder import RunFolder
 
 TINY = NetworkSettings(features=(4, 8))
 AFFINE = np.array([[-0.8, 0.1, 0, 30], [0.05, 1.1, 0, -12], [0, 0, 5, 7], [0, 0, 0, 1.0]])
+
+
+def segment(run: RunFolder, scans: Path, out: Path, **options) -> PredictionSummary:
+    trained = open_run(run)
+    return predict_files(trained.network, trained.plan, scans, out, **options)
 
 
 def plan_of(**changes) -> Plan:
@@ -120,7 +133,7 @@ def test_a_folder_is_predicted_with_the_geometry_of_its_scans(untrained_run, tmp
     write_scan(tmp_path / "scans" / "anna_0000.nii.gz", 1)
     write_scan(tmp_path / "scans" / "bert.nii.gz", 2, (17, 21, 2))
     seen = []
-    summary = predict_files(
+    summary = segment(
         run,
         tmp_path / "scans",
         tmp_path / "out",
@@ -144,9 +157,9 @@ def test_a_folder_is_predicted_with_the_geometry_of_its_scans(untrained_run, tmp
 def test_the_files_hold_what_the_network_says(untrained_run, tmp_path):
     run = untrained_run(tmp_path / "run", plan_of())
     voxels = write_scan(tmp_path / "anna.nii.gz")
-    predict_files(run, tmp_path / "anna.nii.gz", tmp_path / "out", probabilities=True, uncertainty=True)
-    network, plan = load_network(run)
-    probs = predict_scan(network, Scan(voxels[None], Grid(voxels.shape, AFFINE, (1, 1, 5))), plan)
+    segment(run, tmp_path / "anna.nii.gz", tmp_path / "out", probabilities=True, uncertainty=True)
+    trained = open_run(run)
+    probs = predict_scan(trained.network, Scan(voxels[None], Grid(voxels.shape, AFFINE, (1, 1, 5))), trained.plan)
 
     def content(name):
         return np.asarray(nib.load(tmp_path / "out" / f"anna{name}.nii.gz").dataobj)
@@ -159,7 +172,7 @@ def test_the_files_hold_what_the_network_says(untrained_run, tmp_path):
 def test_maps_stay_smooth_where_masks_return_by_nearest_neighbour(untrained_run, tmp_path):
     run = untrained_run(tmp_path / "run", plan_of(output_interpolation="nearest"))
     write_scan(tmp_path / "anna.nii.gz")
-    predict_files(run, tmp_path / "anna.nii.gz", tmp_path / "out", uncertainty=True)
+    segment(run, tmp_path / "anna.nii.gz", tmp_path / "out", uncertainty=True)
     uncertainty = np.asarray(nib.load(tmp_path / "out" / "anna_uncertainty.nii.gz").dataobj)
     assert uncertainty.min() > 0
 
@@ -168,14 +181,14 @@ def test_channels_of_a_case_come_together(untrained_run, tmp_path):
     run = untrained_run(tmp_path / "run", plan_of(channels=("T1", "T2")))
     for name in ("anna_0000", "anna_0001", "bert_0000", "carl"):
         write_scan(tmp_path / "scans" / f"{name}.nii.gz")
-    summary = predict_files(run, tmp_path / "scans", tmp_path / "out")
+    summary = segment(run, tmp_path / "scans", tmp_path / "out")
     assert summary.done == ("anna",)
     (bert, bert_says), (carl, carl_says) = summary.failed
     assert (bert, carl) == ("bert", "carl")
     assert "bert_0000.nii.gz: the network takes 2 channel(s)" in bert_says
     assert "_0001.nii.gz (T2)" in bert_says
     assert "carl.nii.gz" in carl_says
-    alone = predict_files(run, tmp_path / "scans" / "anna_0001.nii.gz", tmp_path / "alone")
+    alone = segment(run, tmp_path / "scans" / "anna_0001.nii.gz", tmp_path / "alone")
     assert alone.done == ("anna",)
 
 
@@ -184,7 +197,7 @@ def test_a_bad_scan_does_not_hold_up_the_good_ones(untrained_run, tmp_path):
     write_scan(tmp_path / "scans" / "a_good_0000.nii.gz")
     (tmp_path / "scans" / "bad_0000.nii.gz").write_bytes(b"no image")
     write_scan(tmp_path / "scans" / "good_0000.nii.gz")
-    summary = predict_files(run, tmp_path / "scans", tmp_path / "out")
+    summary = segment(run, tmp_path / "scans", tmp_path / "out")
     assert summary.done == ("a_good", "good")
     ((name, message),) = summary.failed
     assert name == "bad"
@@ -204,11 +217,11 @@ def test_pictures_in_colour_give_pictures(untrained_run, tmp_path, scan, mask, s
     pixels = np.random.default_rng(0).integers(0, 256, (20, 26, 3)).astype(np.uint8)
     (tmp_path / "scans").mkdir()
     Image.fromarray(pixels).save(tmp_path / "scans" / scan)
-    summary = predict_files(run, tmp_path / "scans", tmp_path / "out", uncertainty=True)
+    summary = segment(run, tmp_path / "scans", tmp_path / "out", uncertainty=True)
     assert summary == (("anna",), ())
     assert {path.name for path in (tmp_path / "out").iterdir()} == {mask, smooth}
-    network, plan = load_network(run)
-    probs = predict_scan(network, read_image([tmp_path / "scans" / scan]), plan)
+    trained = open_run(run)
+    probs = predict_scan(trained.network, read_image([tmp_path / "scans" / scan]), trained.plan)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / mask)), probs.argmax(axis=0))
     np.testing.assert_allclose(np.asarray(Image.open(tmp_path / "out" / smooth)), uncertainty_of(probs), atol=1e-6)
 
@@ -216,17 +229,17 @@ def test_pictures_in_colour_give_pictures(untrained_run, tmp_path, scan, mask, s
 def test_the_format_of_masks_can_be_chosen(untrained_run, tmp_path):
     run = untrained_run(tmp_path / "run", plan_of())
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 26)).astype(np.uint8)).save(tmp_path / "anna.png")
-    predict_files(run, tmp_path / "anna.png", tmp_path / "out", output="nifti", uncertainty=True)
+    segment(run, tmp_path / "anna.png", tmp_path / "out", output="nifti", uncertainty=True)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"anna.nii.gz", "anna_uncertainty.nii.gz"}
     assert nib.load(tmp_path / "out" / "anna.nii.gz").shape == (20, 26)
-    ((_, message),) = predict_files(run, tmp_path / "anna.png", tmp_path / "out", output="dicom-seg").failed
+    ((_, message),) = segment(run, tmp_path / "anna.png", tmp_path / "out", output="dicom-seg").failed
     assert "anna.png is no DICOM series" in message
 
 
 def test_a_grey_picture_does_not_fill_three_channels(untrained_run, tmp_path):
     run = untrained_run(tmp_path / "run", plan_of(channels=("R", "G", "B")))
     Image.fromarray(np.zeros((20, 26), np.uint8)).save(tmp_path / "anna.png")
-    ((_, message),) = predict_files(run, tmp_path / "anna.png", tmp_path / "out").failed
+    ((_, message),) = segment(run, tmp_path / "anna.png", tmp_path / "out").failed
     assert "anna.png: the network takes 3 channel(s), and 1 are here" in message
 
 
@@ -239,7 +252,7 @@ def test_scans_and_masks_are_never_written_over(untrained_run, tmp_path, out):
     write_scan(scan)
     before = scan.read_bytes()
     with pytest.raises(UserError, match="never written over"):
-        predict_files(run, scan.parent, tmp_path / "data" / out)
+        segment(run, scan.parent, tmp_path / "data" / out)
     assert scan.read_bytes() == before
 
 
@@ -248,7 +261,7 @@ def test_an_out_folder_that_cannot_be_made_is_explained(untrained_run, tmp_path)
     write_scan(tmp_path / "anna.nii.gz")
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="Cannot make the folder"):
-        predict_files(run, tmp_path / "anna.nii.gz", tmp_path / "file" / "out")
+        segment(run, tmp_path / "anna.nii.gz", tmp_path / "file" / "out")
 
 
 @pytest.mark.parametrize("side", [8, 9])

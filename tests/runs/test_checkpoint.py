@@ -1,50 +1,46 @@
-"""The weights of a run, and what is said where they cannot be had."""
+"""What a checkpoint holds, and what is said where it cannot be read."""
 
 import pytest
 import torch
-from torch import nn
 
 from patchcl.core.errors import UserError
-from patchcl.data.preprocessing.plan import Plan, save_plan
-from patchcl.runs.checkpoint import load_network
+from patchcl.runs.checkpoint import read_checkpoint, weights_of, weights_used
+from patchcl.runs.folder import RunFolder
 
-PLAN = Plan(
-    dimensions=2, fit="resize", size=(16, 16), normalise="min_max", channels=("MRI",),
-    classes=("background", "left", "right"),
-)  # fmt: skip
+STATE = {"student.bias": torch.zeros(2), "teacher.bias": torch.ones(2), "teacher.deep.weight": torch.ones(1)}
 
 
-def parameters(network: nn.Module) -> torch.Tensor:
-    return torch.cat([weight.flatten() for weight in network.parameters()])
+@pytest.fixture
+def run(tmp_path):
+    made = RunFolder.create(tmp_path / "run")
+    torch.save({"method": STATE, "step": 7}, made.last)
+    return made
 
 
-def test_teacher_and_student_are_different_networks(untrained_run, tmp_path):
-    run = untrained_run(tmp_path / "run", PLAN)
-    teacher, plan = load_network(run)
-    student, _ = load_network(run, weights="student")
-    state = torch.load(run.last)["method"]
-    assert plan == PLAN
-    assert not teacher.training
-    assert torch.equal(parameters(teacher)[-3:], state["teacher.classify.bias"])
-    assert torch.equal(parameters(student)[-3:], state["student.classify.bias"])
-    assert not torch.equal(parameters(teacher), parameters(student))
+def test_a_checkpoint_is_read_whole(run):
+    content = read_checkpoint(run, "last")
+    assert content["step"] == 7
+    assert list(content["method"]) == list(STATE)
 
 
-def test_a_method_without_a_teacher_predicts_with_its_student(untrained_run, tmp_path):
-    run = untrained_run(tmp_path / "run", PLAN, teacher=False)
-    teacher, student = (load_network(run, weights=weights)[0] for weights in ("teacher", "student"))
-    assert torch.equal(parameters(teacher), parameters(student))
+def test_one_that_was_never_written_is_named(run):
+    with pytest.raises(UserError, match=r"best\.ckpt does not exist"):
+        read_checkpoint(run, "best")
 
 
-def test_a_checkpoint_of_another_network_is_refused(untrained_run, tmp_path):
-    run = untrained_run(tmp_path / "run", PLAN)
-    save_plan(run.plan, PLAN.model_copy(update={"classes": ("background", "left")}))
-    with pytest.raises(UserError, match="does not fit the network"):
-        load_network(run)
+@pytest.mark.parametrize("content", [b"", b"PK", b"\x80\x04."])
+def test_a_damaged_one_is_named(run, content):
+    run.last.write_bytes(content)
+    with pytest.raises(UserError, match=r"last\.ckpt cannot be read: the file is damaged"):
+        read_checkpoint(run, "last")
 
 
-def test_a_damaged_checkpoint_is_named(untrained_run, tmp_path):
-    run = untrained_run(tmp_path / "run", PLAN)
-    run.last.write_bytes(run.last.read_bytes()[:200])
-    with pytest.raises(UserError, match=r"last\.ckpt cannot be read"):
-        load_network(run)
+def test_weights_are_those_of_one_network(run):
+    assert list(weights_of(STATE, "teacher")) == ["bias", "deep.weight"]
+    assert torch.equal(weights_of(STATE, "student")["bias"], torch.zeros(2))
+
+
+def test_where_there_is_no_teacher_the_student_predicts():
+    alone = {"student.bias": torch.zeros(2)}
+    assert [weights_used(state, "teacher") for state in (STATE, alone)] == ["teacher", "student"]
+    assert weights_used(STATE, "student") == "student"

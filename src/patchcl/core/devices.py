@@ -22,5 +22,5 @@ def best_device(name: Device = "auto") -> torch.device:
     if name == "auto":
         return torch.device(next(device for device, available in here.items() if available))
     if not here[name]:
-        raise UserError(f"The device is to be {name}, but torch finds none here. Use --device auto or cpu.")
+        raise UserError(f"torch finds no {name} device here. Use --device auto or cpu.")
     return torch.device(name)

@@ -1,0 +1,90 @@
+"""A run that is opened once: its network, and what it says of scans from files and arrays."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from patchcl.core.errors import UserError
+from patchcl.data.preprocessing.plan import Plan, save_plan
+from patchcl.inference.predict import predict_files, uncertainty_of
+from patchcl.inference.trained_run import open_run
+
+PLAN = Plan(
+    dimensions=2, fit="resize", size=(16, 16), normalise="min_max", channels=("MRI",),
+    classes=("background", "left", "right"),
+)  # fmt: skip
+AFFINE = np.diag([0.5, 0.5, 8, 1])
+
+
+def parameters(network: nn.Module) -> torch.Tensor:
+    return torch.cat([weight.flatten() for weight in network.parameters()])
+
+
+def test_teacher_and_student_are_different_networks(untrained_run, tmp_path):
+    run = untrained_run(tmp_path / "run", PLAN)
+    teacher, student = open_run(run), open_run(run, weights="student")
+    state = torch.load(run.last)["method"]
+    assert teacher.plan == PLAN
+    assert (teacher.weights, student.weights) == ("teacher", "student")
+    assert not teacher.network.training
+    assert torch.equal(parameters(teacher.network)[-3:], state["teacher.classify.bias"])
+    assert torch.equal(parameters(student.network)[-3:], state["student.classify.bias"])
+    assert not torch.equal(parameters(teacher.network), parameters(student.network))
+
+
+def test_a_method_without_a_teacher_predicts_with_its_student(untrained_run, tmp_path):
+    run = untrained_run(tmp_path / "run", PLAN, teacher=False)
+    teacher, student = (open_run(run, weights=weights) for weights in ("teacher", "student"))
+    assert teacher.weights == "student"
+    assert torch.equal(parameters(teacher.network), parameters(student.network))
+
+
+def test_a_checkpoint_of_another_network_is_refused(untrained_run, tmp_path):
+    run = untrained_run(tmp_path / "run", PLAN)
+    save_plan(run.plan, PLAN.model_copy(update={"classes": ("background", "left")}))
+    with pytest.raises(UserError, match="does not fit the network"):
+        open_run(run)
+
+
+def test_an_array_is_segmented_as_its_file_is(untrained_run, tmp_path):
+    trained = open_run(untrained_run(tmp_path / "run", PLAN))
+    voxels = np.random.default_rng(0).normal(100, 20, (20, 18, 3)).astype(np.float32)
+    nib.save(nib.Nifti1Image(voxels, AFFINE), tmp_path / "anna_0000.nii.gz")
+    predict_files(trained.network, trained.plan, tmp_path / "anna_0000.nii.gz", tmp_path / "out", uncertainty=True)
+    written = np.asarray(nib.load(tmp_path / "out" / "anna.nii.gz").dataobj)
+    for prediction in (trained.predict(voxels, AFFINE), trained.predict(str(tmp_path / "anna_0000.nii.gz"))):
+        np.testing.assert_array_equal(prediction.mask, written)
+        assert prediction.mask.dtype == np.uint8
+        assert prediction.probabilities.shape == (3, 20, 18, 3)
+        np.testing.assert_allclose(prediction.probabilities.sum(axis=0), 1, atol=1e-5)
+        np.testing.assert_array_equal(prediction.uncertainty, uncertainty_of(prediction.probabilities))
+        np.testing.assert_array_equal(prediction.grid.affine, AFFINE)
+
+
+def test_probabilities_are_smooth_where_masks_are_restored_by_nearest_neighbour(untrained_run, tmp_path):
+    trained = open_run(untrained_run(tmp_path / "run", PLAN.model_copy(update={"output_interpolation": "nearest"})))
+    probabilities = trained.predict(np.random.default_rng(0).random((20, 18), np.float32)).probabilities
+    assert ((probabilities > 0.01) & (probabilities < 0.99)).any()
+
+
+def test_channels_are_files_in_their_order_or_the_first_axis_of_an_array(untrained_run, tmp_path):
+    trained = open_run(untrained_run(tmp_path / "run", PLAN.model_copy(update={"channels": ("T1", "T2")})))
+    voxels = np.random.default_rng(0).random((2, 20, 18, 3), np.float32)
+    files = [tmp_path / f"anna_000{channel}.nii.gz" for channel in range(2)]
+    for file, channel in zip(files, voxels, strict=True):
+        nib.save(nib.Nifti1Image(channel, AFFINE), file)
+    masks = [trained.predict(files).mask, trained.predict(files[0]).mask, trained.predict(voxels, AFFINE).mask]
+    assert np.array_equal(masks[0], masks[2])
+    assert np.array_equal(masks[0], masks[1])  # the files beside it are its other channels
+    with pytest.raises(UserError, match="the network takes 2 channel"):
+        trained.predict([files[0], files[1], files[0]])
+
+
+def test_an_array_that_is_no_scan_is_refused(untrained_run, tmp_path):
+    trained = open_run(untrained_run(tmp_path / "run", PLAN))
+    with pytest.raises(UserError, match="the array has shape"):
+        trained.predict(np.zeros((4, 4, 4, 2), np.float32))
+    with pytest.raises(UserError, match="NaN"):
+        trained.predict(np.full((20, 18), np.nan, np.float32))
