@@ -18,7 +18,7 @@ from patchcl.core.batch import LabeledBatch, TrainingBatch, UnlabeledBatch
 from patchcl.core.parallel import release_memory
 from patchcl.data.preprocessing.plan import Plan, save_plan
 from patchcl.demo.phantom import write_cardiac
-from patchcl.methods import Task
+from patchcl.methods.base import Task
 from patchcl.networks import NetworkSettings, build_network
 from patchcl.runs.folder import RunFolder
 from patchcl.training.experiment import start
@@ -113,7 +113,7 @@ def untrained_run() -> Callable[..., RunFolder]:
 
 
 @pytest.fixture
-def health_logs() -> dict[str, list[dict[str, float]]]:
+def diagnostic_logs() -> dict[str, list[dict[str, float]]]:
     """The log rows of a run that was validated once, and of one that was validated twice and goes on."""
     first = {
         "step": 20,
@@ -125,7 +125,7 @@ def health_logs() -> dict[str, list[dict[str, float]]]:
         "found_left": 0.0,
         "ece": 0.03125,
         "ece_structures": 0.25,
-        "alarms": 0,
+        "warnings": 0,
     }
     last = first | {"step": 40, "accepted_left": 0.5, "agreement_left": 0.625, "ece": 0.0625, "effective_rank": 3.14159}
     return {"supervised": [{"step": 20, "loss": 1.0, "accepted": 0.5}, first], "patchcl": [first, last, {"step": 45}]}

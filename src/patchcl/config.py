@@ -4,7 +4,7 @@ import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 import yaml
 from pydantic import Field, ValidationError
@@ -18,11 +18,16 @@ from patchcl.core.renamed import old_settings, with_new_names
 from patchcl.core.settings import FrozenSettings
 from patchcl.data.preprocessing.plan import BATCH, Plan, PlanSettings, load_plan
 from patchcl.data.splits import SplitSettings
-from patchcl.methods import METHODS, AnyMethodSettings, build_method
-from patchcl.methods.base import Method, Task
+from patchcl.methods import any_method_settings, build_method, method_names, settings_classes
+from patchcl.methods.base import Method, MethodSettings, Task
 from patchcl.methods.patchcl import PatchCLSettings
 from patchcl.networks import NetworkSettings, build_network
 from patchcl.networks.unet import UNet
+
+if TYPE_CHECKING:
+    AnyMethodSettings = MethodSettings
+else:
+    AnyMethodSettings = any_method_settings()
 
 
 class TrainingSettings(FrozenSettings):
@@ -63,7 +68,7 @@ class Settings(FrozenSettings):
         """The network, with new weights, for images that are prepared by `plan`."""
         return build_network(self.network, len(plan.channels), len(plan.classes), plan.size, plan.spacing_mm)
 
-    def build_method(self, plan: Plan, size: tuple[int, ...] | None = None) -> Method:
+    def build_method(self, plan: Plan, size: tuple[int, ...] | None = None) -> Method[Any]:
         """The method with new weights for images that are prepared by `plan`, of `size` if that is not the plan's."""
         task = Task(lambda: self.build_network(plan), len(plan.classes), size or plan.size, self.training.steps)
         return build_method(self.method, task)
@@ -237,7 +242,6 @@ def _checked(tree: dict[str, Any], source: str) -> Settings:
 
 def _explained(errors: Sequence[ErrorDetails]) -> Iterator[str]:
     """One line for every setting that is wrong: its key, what was found, what was expected."""
-    names = {settings.model_fields["name"].default for settings in METHODS}
     for error in errors:
         place = error["loc"]
         if place[:1] == ("method",):  # what follows is the name of the method, and no key
@@ -247,7 +251,7 @@ def _explained(errors: Sequence[ErrorDetails]) -> Iterator[str]:
         if error["type"] == "extra_forbidden":
             yield f"{key} is not a setting.{_meant(keys[-1])}"
         elif error["type"] == "union_tag_invalid":
-            yield f"method.name is {error['ctx']['tag']!r}; choose one of {', '.join(sorted(names))}."
+            yield f"method.name is {error['ctx']['tag']!r}; choose one of {', '.join(sorted(method_names()))}."
         else:
             yield f"{key} is {error['input']!r}: {error['msg']}."
 
@@ -267,6 +271,6 @@ def _all_keys() -> set[str]:
         AugmentSettings,
         TrainingSettings,
         ContrastSettings,
-        *METHODS,
+        *settings_classes(),
     ]
     return {key for section in sections for key in section.model_fields}

@@ -6,9 +6,9 @@ from patchcl.figures.charts import (
     DARK,
     LIGHT,
     MethodMarks,
+    diagnostic_curves,
+    diagnostic_terms,
     efficiency_chart,
-    health_curves,
-    health_terms,
     learning_curves,
     loss_terms,
     methods_chart,
@@ -126,8 +126,8 @@ def test_the_chart_of_methods_has_a_line_for_each():
     assert png(figure).startswith(b"\x89PNG")
 
 
-def test_curves_hold_what_the_validations_logged_one_line_per_run(health_logs):
-    figure = health_curves(health_logs, DARK)
+def test_curves_hold_what_the_validations_logged_one_line_per_run(diagnostic_logs):
+    figure = diagnostic_curves(diagnostic_logs, DARK)
     by_title = {axis.get_title(loc="left"): axis for axis in figure.axes}
     terms = ["accepted left", "agreement background", "ece", "ece structures", "agreement left", "effective rank"]
     assert list(by_title) == terms
@@ -140,6 +140,6 @@ def test_curves_hold_what_the_validations_logged_one_line_per_run(health_logs):
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["supervised", "patchcl"]
 
 
-def test_acceptance_of_all_or_nothing_is_no_curve(health_logs):
-    assert "accepted_left" not in health_terms({"supervised": health_logs["supervised"][1:]})
-    assert "accepted_left" in health_terms(health_logs)
+def test_acceptance_of_all_or_nothing_is_no_curve(diagnostic_logs):
+    assert "accepted_left" not in diagnostic_terms({"supervised": diagnostic_logs["supervised"][1:]})
+    assert "accepted_left" in diagnostic_terms(diagnostic_logs)

@@ -20,12 +20,12 @@ from patchcl.evaluation.evaluate import evaluate_run
 from patchcl.evaluation.metrics import EMPTY_POLICY
 from patchcl.evaluation.object_metrics import OBJECT_POLICY
 from patchcl.evaluation.scores import Evaluation, PooledObjects, Score, write_evaluation
-from patchcl.figures.charts import health_curves
+from patchcl.figures.charts import diagnostic_curves
 from patchcl.figures.overlays import png, pseudo_mask_strip
 from patchcl.methods.patchcl import PatchCLSettings
 from patchcl.methods.supervised import SupervisedSettings
 from patchcl.networks import build_network
-from patchcl.reports.run_report import health, write_report
+from patchcl.reports.run_report import diagnostics, write_report
 from patchcl.runs.folder import RunFolder
 
 SETTINGS = {"supervised": SupervisedSettings(), "patchcl": PatchCLSettings()}
@@ -171,7 +171,7 @@ def test_a_run_without_scores_shows_its_curves(cardiac, tmp_path):
     assert f"patchcl evaluate {run.root}" in page.text
 
 
-def test_health_shows_alarms_tables_and_curves(cardiac, tmp_path):
+def test_diagnostics_show_warnings_tables_and_curves(cardiac, tmp_path):
     runs = [make_run(tmp_path / method, cardiac, method) for method in ("supervised", "patchcl")]
     put_log(runs[0])
     figures = {"accepted_left": 0.5, "agreement_left": 0.125, "found_left": 0.375, "ece_structures": 0.0625}
@@ -180,11 +180,11 @@ def test_health_shows_alarms_tables_and_curves(cardiac, tmp_path):
     write_report(runs, tmp_path / "report.html")
     page = Page(tmp_path / "report.html")
     assert page.open == []
-    assert page.headings == ["Nothing to compare yet", "Learning", "Health", "Facts"]
+    assert page.headings == ["Nothing to compare yet", "Learning", "Diagnostics", "Facts"]
     assert "patchcl: Pseudo-labels are wrong more often than right" in page.text
     assert "left patchcl 50.0 12.5 37.5" in page.text
     assert "patchcl 5 – 0.0625" in page.text
-    assert "No alarm." not in page.text
+    assert "No warning." not in page.text
     assert page.html.count('alt="Agreement, calibration error') == 1
 
 
@@ -192,7 +192,7 @@ def test_a_healthy_run_says_so(cardiac, tmp_path):
     run = make_run(tmp_path / "run", cardiac, "patchcl")
     run.log_jsonl.write_text('{"step": 5, "validation_dice": 0.25, "ece": 0.03125}\n')
     write_report([run], tmp_path / "report.html")
-    assert "No alarm." in Page(tmp_path / "report.html").text
+    assert "No warning." in Page(tmp_path / "report.html").text
 
 
 def test_a_run_that_has_only_begun_has_a_page(cardiac, tmp_path):
@@ -277,9 +277,9 @@ def test_single_objects_are_shown_where_all_runs_know_them(cardiac, tmp_path):
     assert "object F1" not in Page(tmp_path / "report.html").text.replace(OBJECT_POLICY, "")
 
 
-def test_the_tables_hold_the_last_validation(health_logs):
-    content = health(health_logs, SETTINGS)
-    assert content["alarms"] == []
+def test_the_tables_hold_the_last_validation(diagnostic_logs):
+    content = diagnostics(diagnostic_logs, SETTINGS)
+    assert content["warnings"] == []
     assert content["classes"] == [
         ("background", [("supervised", ["100.0", "87.5", "75.0"]), ("patchcl", ["100.0", "87.5", "75.0"])]),
         ("left", [("supervised", ["0.0", "–", "0.0"]), ("patchcl", ["50.0", "62.5", "0.0"])]),
@@ -290,24 +290,24 @@ def test_the_tables_hold_the_last_validation(health_logs):
     }
 
 
-def test_every_alarm_stands_beside_its_run(health_logs):
-    first, last, _ = health_logs["patchcl"]
+def test_every_warning_stands_beside_its_run(diagnostic_logs):
+    first, last, _ = diagnostic_logs["patchcl"]
     ill = [{"step": step, "loss": 1.0, "consistency": 1.0} for step in range(3)]
     ill += [last | {"step": step, "agreement_left": 0.25} for step in range(3)]
-    content = health({"supervised": [first], "patchcl": ill}, SETTINGS)
-    ((run, alarm),) = content["alarms"]
+    content = diagnostics({"supervised": [first], "patchcl": ill}, SETTINGS)
+    ((run, warning),) = content["warnings"]
     assert run == "patchcl"
-    assert "25.0 % of left. Raise method.confidence_threshold (now 0)" in alarm
+    assert "25.0 % of left. Raise method.confidence_threshold (now 0)" in warning
 
 
 @pytest.mark.parametrize("rows", [[], [{"step": 5, "loss": 1.0, "accepted": 0.5}, {"step": 5, "validation_dice": 0.2}]])
 def test_runs_that_logged_none_of_it_show_nothing(rows):
-    assert health({"patchcl": rows}, SETTINGS) is None
-    assert png(health_curves({"patchcl": rows})).startswith(b"\x89PNG")
+    assert diagnostics({"patchcl": rows}, SETTINGS) is None
+    assert png(diagnostic_curves({"patchcl": rows})).startswith(b"\x89PNG")
 
 
-def test_a_run_that_logged_contrast_alone_still_has_its_alarm():
+def test_a_run_that_logged_contrast_alone_still_has_its_warning():
     rows = [{"step": step, "loss": 8.0, "contrast": 8.0, "contrast_over_collapse": 0.0} for step in range(40)]
-    content = health({"patchcl": rows}, SETTINGS)
-    assert [run for run, _ in content["alarms"]] == ["patchcl"]
+    content = diagnostics({"patchcl": rows}, SETTINGS)
+    assert [run for run, _ in content["warnings"]] == ["patchcl"]
     assert content["classes"] == content["whole"]["rows"] == []
