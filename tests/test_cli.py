@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 
 from patchcl import cli
+from patchcl.data.importers.registry import LAYOUTS
 from patchcl.methods import method_names
 from patchcl.training import memory_estimate as estimate
 
@@ -82,12 +83,28 @@ def test_whoever_names_a_foreign_data_set_is_told_how_to_import_it(patchcl, tmp_
     assert code == 0, said
     assert "3 with masks; classes: background, structure_1. Values in the masks: 255 became 1 (structure_1)." in said
     assert f"Next: patchcl check {out}\n" in said.replace("check\n", "check ")
+    code, said = patchcl("import", source, "-o", tmp_path / "other")
+    assert code == 2
+    assert f"{source} has no known layout; it holds masks, photos. Say by --layout which one it has:" in said
+    assert all(f"  {name}: " in said for name in LAYOUTS)
     (source / "photos").rename(source / "images")
     for verb in (["check", source], ["train", source, "-o", tmp_path / "r"], ["compare", source, "-o", tmp_path / "r"]):
         code, said = patchcl(*verb)
         assert code == 2
         assert f"Import it first: patchcl import {source} -o NEW_FOLDER --layout plain" in said
     assert not (tmp_path / "r").exists()
+    code, said = patchcl("import", source, "-o", tmp_path / "detected")
+    assert code == 0, said
+    assert "3 scans, 3 with masks" in said
+
+
+def test_help_of_import_names_the_layouts_there_are(patchcl):
+    code, said = patchcl("import", "--help")
+    assert code == 0
+    assert all(name in said for name in LAYOUTS)
+    code, said = patchcl("import", "x", "-o", "y", "--layout", "nifti")
+    assert code == 2
+    assert f"--layout nifti is not known; choose one of {', '.join(LAYOUTS)}." in said
 
 
 def test_check_says_what_was_understood(patchcl, cardiac):

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from patchcl.core.errors import UserError
+from patchcl.data.importers.registry import LAYOUTS
 
 if TYPE_CHECKING:
     from patchcl.comparison.runner import Ending
@@ -36,7 +37,6 @@ Checkpoint = Literal["last", "best"]
 Weights = Literal["teacher", "student"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Output = Literal["same", "nifti", "dicom-seg"]
-Layout = Literal["plain", "table", "dicom", "crag", "kits19", "decathlon", "ssl4mis", "pymic"]
 
 DataArgument = Annotated[Path, typer.Argument(help="A folder in nnU-Net raw layout: dataset.json, imagesTr, labelsTr.")]
 RunArgument = Annotated[Path, typer.Argument(help="A folder made by patchcl train.")]
@@ -266,8 +266,8 @@ def import_data(
     source: Annotated[Path, typer.Argument(help="The folder of a data set; for a table, its CSV file.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="A new folder for the data set.")],
     layout: Annotated[
-        Layout, typer.Option(help="How SOURCE is laid out; plain: a folder of images beside one of masks.")
-    ],
+        str | None, typer.Option(help=f"How SOURCE is laid out: {', '.join(LAYOUTS)}; by default it is detected.")
+    ] = None,
     structures: Annotated[
         str | None, typer.Option(help="Names of the values 1, 2, ... in masks: RV,MYO,LV; of others: A=85,B=170.")
     ] = None,
@@ -279,21 +279,14 @@ def import_data(
     ] = None,
 ) -> None:
     """Turn images and masks that are laid out otherwise into a data set that patchcl reads, with its split."""
-    from patchcl.data.importers.registry import describe, import_dataset
+    from patchcl.data.importers.registry import ImportOptions, describe, import_dataset
 
-    names, kinds = _parts(structures) or None, _parts(channels) or None
+    names, kinds = tuple(_parts(structures)) or None, tuple(_parts(channels)) or None
+    options = ImportOptions(names, kinds, images, masks, series)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("Importing scans", total=None)
         imported = import_dataset(
-            source,
-            out,
-            layout,
-            names,
-            kinds,
-            on_progress=lambda done, of: bar.update(task, completed=done, total=of),
-            images=images,
-            masks=masks,
-            series=series,
+            source, out, layout, options, lambda done, total: bar.update(task, completed=done, total=total)
         )
     console.print(describe(imported), markup=False, highlight=False, soft_wrap=True)
     split = f" --split {imported.split}" if imported.split else ""

@@ -8,7 +8,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from patchcl.core.errors import UserError
-from patchcl.data.importers.crag import is_crag, read
+from patchcl.data.importers.crag import convert, detect
 from patchcl.data.importers.writer import write_raw_folder
 from patchcl.data.scan import read_mask
 
@@ -41,14 +41,14 @@ def crag(tmp_path: Path) -> Path:
 
 
 def test_glands_are_one_class_and_keep_their_numbers_beside_it(crag: Path, tmp_path: Path) -> None:
-    found = read(crag)
+    found = convert(crag)
     assert (found.name, found.channels, found.ending) == ("CRAG", ("R", "G", "B"), ".png")
     assert {scan.name: scan.side for scan in found.scans} == {
         "train_1": "train", "train_2": "train", "train_30": "train", "test_10": "test"
     }  # fmt: skip
     out = tmp_path / "out"
     result = write_raw_folder(found, out)
-    assert (result.labels, result.was, result.split) == ({"background": 0, "gland": 1}, {}, None)
+    assert (result.labels, result.source_values, result.split) == ({"background": 0, "gland": 1}, {}, None)
     assert (out / "imagesUn" / "train_30_0000.png").is_file()
     for kind, name in (("Tr", "train_1"), ("Tr", "train_2"), ("Ts", "test_10")):
         np.testing.assert_array_equal(read_mask(out / f"labels{kind}" / f"{name}.png", 2), glands(name) > 0)
@@ -61,11 +61,11 @@ def test_glands_are_one_class_and_keep_their_numbers_beside_it(crag: Path, tmp_p
 
 def test_pictures_for_training_alone_will_do(crag: Path) -> None:
     (crag / "valid").rename(crag / "else")
-    assert is_crag(crag)
-    assert len(read(crag).scans) == 3
+    assert detect(crag)
+    assert len(convert(crag).scans) == 3
     (crag / "train" / "Annotation").rename(crag / "annotations")
     with pytest.raises(UserError, match="is not laid out like CRAG: expected train and valid, each with Images"):
-        read(crag)
+        convert(crag)
 
 
 def test_annotations_that_cannot_be_right(crag: Path, tmp_path: Path) -> None:
@@ -74,20 +74,20 @@ def test_annotations_that_cannot_be_right(crag: Path, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"train_2\.mat holds an array \(1, 5, 9\) of values from 0 to 300; expected \(1, 7"
     ):
-        write_raw_folder(read(crag), tmp_path / "out")
+        write_raw_folder(convert(crag), tmp_path / "out")
     savemat(folder / "train_2.mat", {"inst_map": glands("train_2") / 2.5})
     with pytest.raises(UserError, match=r"train_2\.mat holds an array .* from 0 to 120; expected"):
-        write_raw_folder(read(crag), tmp_path / "out")
+        write_raw_folder(convert(crag), tmp_path / "out")
     savemat(folder / "train_2.mat", {"inst_map": np.zeros((0, 0))})
     with pytest.raises(UserError, match=r"train_2\.mat holds an array \(1, 0, 0\)"):
-        write_raw_folder(read(crag), tmp_path / "out")
+        write_raw_folder(convert(crag), tmp_path / "out")
     savemat(folder / "train_2.mat", {"type_map": glands("train_2")})
-    with pytest.raises(UserError, match=r"train_2\.mat cannot be read \('inst_map'\); expected a MATLAB file with"):
-        write_raw_folder(read(crag), tmp_path / "out")
+    with pytest.raises(UserError, match=r"train_2\.mat cannot be read as a MATLAB file with inst_map \('inst_map'\)"):
+        write_raw_folder(convert(crag), tmp_path / "out")
     (folder / "train_2.png").touch()
-    with pytest.raises(UserError, match=r"holds train_2 as \.mat and as \.png"):
-        read(crag)
+    with pytest.raises(UserError, match=r"Annotation holds both train_2\.mat and train_2\.png\. Keep one"):
+        convert(crag)
     (folder / "train_2.png").rename(folder / "train_9.png")
-    with pytest.raises(UserError, match="Annotation holds train_9 without a picture in Images"):
-        read(crag)
+    with pytest.raises(UserError, match=r"Annotation holds masks without an image: train_9\.png"):
+        convert(crag)
     assert not (tmp_path / "out").exists()

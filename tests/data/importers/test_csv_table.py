@@ -10,7 +10,7 @@ from PIL import Image
 
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import read_dataset
-from patchcl.data.importers.csv_table import is_table, read
+from patchcl.data.importers.csv_table import convert, detect
 from patchcl.data.importers.writer import write_raw_folder
 from patchcl.data.scan import read_image, read_mask
 from patchcl.data.splits import SplitSettings, make_split
@@ -50,7 +50,7 @@ def test_sides_patients_and_voxels_survive(write: Callable[..., Path], tmp_path:
         "i/d.nii.gz,m/d.nii.gz,P3_ED,P3,test,44",
         "",
     )
-    out = write_raw_folder(read(table.parent), tmp_path / "out").folder
+    out = write_raw_folder(convert(table.parent), tmp_path / "out").folder
     dataset = read_dataset(out)
     assert (dataset.name, dataset.channels) == ("scans", ("image",))
     split = make_split(dataset, SplitSettings(file=out / "split.json"))
@@ -74,8 +74,8 @@ def test_sides_patients_and_voxels_survive(write: Callable[..., Path], tmp_path:
 def test_channels_have_columns_of_their_own(write: Callable[..., Path], tmp_path: Path, delimiter: str) -> None:
     lines = ("image_1,image_0,mask", "b.nii.gz,a.nii.gz,m.nii.gz", "d.nii.gz,c.nii.gz,")
     table = write(*lines, delimiter=delimiter)
-    assert is_table(table)
-    found = read(table)
+    assert detect(table)
+    found = convert(table)
     assert (found.channels, found.ending) == (("image_0", "image_1"), ".nii.gz")
     dataset = read_dataset(write_raw_folder(found, tmp_path / "out").folder)
     expected = np.stack([voxels("a.nii.gz"), voxels("b.nii.gz")])
@@ -87,7 +87,7 @@ def test_pictures_in_colour_have_three_channels(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         Image.fromarray(np.full((4, 4, 3), 7, np.uint8)).save(tmp_path / name)
     (tmp_path / "t.csv").write_text("image,mask\na.png,\nb.png,")
-    assert read(tmp_path / "t.csv").channels == ("R", "G", "B")
+    assert convert(tmp_path / "t.csv").channels == ("R", "G", "B")
 
 
 def test_every_wrong_row_is_listed_with_its_line(write: Callable[..., Path]) -> None:
@@ -103,7 +103,7 @@ def test_every_wrong_row_is_listed_with_its_line(write: Callable[..., Path]) -> 
     )
     (table.parent / "c.txt").touch()
     with pytest.raises(UserError) as caught:
-        read(table)
+        convert(table)
     lines = str(caught.value).splitlines()
     assert lines[0] == f"{table} lists scans that cannot be imported. Correct it:"
     beginnings = [
@@ -121,7 +121,7 @@ def test_every_wrong_row_is_listed_with_its_line(write: Callable[..., Path]) -> 
 
 def test_a_long_list_of_wrong_rows_is_cut(write: Callable[..., Path]) -> None:
     with pytest.raises(UserError) as caught:
-        read(write("image,mask", *(f"gone{number}.nii.gz," for number in range(30))))
+        convert(write("image,mask", *(f"gone{number}.nii.gz," for number in range(30))))
     assert str(caught.value).splitlines()[-1] == "  and 10 more"
     assert len(str(caught.value).splitlines()) == 22
 
@@ -136,7 +136,7 @@ def test_a_long_list_of_wrong_rows_is_cut(write: Callable[..., Path]) -> None:
 )
 def test_rows_that_contradict_each_other(write: Callable[..., Path], rows: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        read(write("image,case,patient", *rows))
+        convert(write("image,case,patient", *rows))
 
 
 @pytest.mark.parametrize(
@@ -152,14 +152,14 @@ def test_rows_that_contradict_each_other(write: Callable[..., Path], rows: tuple
 )
 def test_tables_without_the_columns(write: Callable[..., Path], lines: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        read(write(*lines))
+        convert(write(*lines))
 
 
 def test_a_folder_needs_one_table(write: Callable[..., Path]) -> None:
     table = write("image,mask", "a.nii.gz,")
     (table.parent / "b.csv").write_bytes(b"\xff\xfe")
-    assert not is_table(table.parent / "b.csv")
+    assert not detect(table.parent / "b.csv")
     with pytest.raises(UserError, match="study holds 2 CSV files"):
-        read(table.parent)
+        convert(table.parent)
     with pytest.raises(UserError, match=r"b\.csv cannot be read as CSV"):
-        read(table.parent / "b.csv")
+        convert(table.parent / "b.csv")

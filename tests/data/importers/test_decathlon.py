@@ -10,7 +10,7 @@ import pytest
 
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import read_dataset
-from patchcl.data.importers.decathlon import is_task, read
+from patchcl.data.importers.decathlon import convert, detect
 from patchcl.data.importers.writer import write_raw_folder
 from patchcl.data.scan import read_grid, read_image, read_mask
 
@@ -49,8 +49,8 @@ def task(root: Path, channels: dict[str, str], **changes: Any) -> Path:
 
 def test_channels_are_taken_apart_and_stay_where_they_lie(tmp_path: Path) -> None:
     root = task(tmp_path / "Task05", {"1": "ADC", "0": "T2"})
-    assert is_task(root)
-    result = write_raw_folder(read(root), tmp_path / "out")
+    assert detect(root)
+    result = write_raw_folder(convert(root), tmp_path / "out")
     assert (result.split, result.scans, result.masks) == (None, 3, 2)
     dataset = read_dataset(tmp_path / "out")
     assert (dataset.name, dataset.channels) == ("PROSTATE", ("T2", "ADC"))
@@ -79,7 +79,7 @@ def test_scaled_numbers_stay_what_they_mean(tmp_path: Path) -> None:
     image.header.set_slope_inter(0.25, -7)
     scaled = nib.Nifti1Image(raw * 0.25 - 7, AFFINE, image.header)
     nib.save(scaled, root / "imagesTr" / "prostate_00.nii.gz")
-    write_raw_folder(read(root), tmp_path / "out")
+    write_raw_folder(convert(root), tmp_path / "out")
     written = read_image([tmp_path / "out" / "imagesTr" / "prostate_00_0001.nii.gz"]).voxels[0]
     stored = np.asarray(nib.load(root / "imagesTr" / "prostate_00.nii.gz").dataobj)[..., 1]
     np.testing.assert_allclose(written, stored, rtol=1e-6)
@@ -87,7 +87,7 @@ def test_scaled_numbers_stay_what_they_mean(tmp_path: Path) -> None:
 
 def test_volumes_of_one_modality_keep_their_bytes(tmp_path: Path) -> None:
     root = task(tmp_path / "Task04", {"0": "MRI"})
-    write_raw_folder(read(root), tmp_path / "out", ("Peripheral", "Transition"))
+    write_raw_folder(convert(root), tmp_path / "out", ("Peripheral", "Transition"))
     for folder, name in (("imagesTr", "prostate_00"), ("imagesTr", "prostate_01"), ("imagesTs", "prostate_02")):
         copy = tmp_path / "out" / folder / f"{name}_0000.nii.gz"
         assert copy.read_bytes() == (root / folder / f"{name}.nii.gz").read_bytes()
@@ -106,21 +106,21 @@ def test_volumes_of_one_modality_keep_their_bytes(tmp_path: Path) -> None:
 )
 def test_other_descriptions_are_not_those_of_a_task(tmp_path: Path, changes: dict[str, Any]) -> None:
     root = task(tmp_path / "Task04", {"0": "MRI"}, **changes)
-    assert not is_task(root)
+    assert not detect(root)
     with pytest.raises(UserError, match=r"dataset\.json is not that of a Decathlon task; expected modality"):
-        read(root)
+        convert(root)
     (root / "dataset.json").write_text("{")
-    assert not is_task(root)
+    assert not detect(root)
 
 
 def test_what_is_missing_or_wrong_is_named(tmp_path: Path) -> None:
     root = task(tmp_path / "Task05", {"0": "T2", "1": "ADC", "2": "DCE"})
     save(root / "labelsTr" / "prostate_01.nii.gz", np.ones(SHAPE, np.uint8), np.eye(4))
     with pytest.raises(UserError, match=r"prostate_01\.nii\.gz lies up to .* mm away from prostate_01\.nii\.gz"):
-        write_raw_folder(read(root), tmp_path / "out")
+        write_raw_folder(convert(root), tmp_path / "out")
     save(root / "imagesTr" / "prostate_01.nii.gz", np.ones((*SHAPE, 2), np.uint8))
     with pytest.raises(UserError, match=r"prostate_01\.nii\.gz has shape \(6, 5, 4, 2\); expected four axes"):
-        write_raw_folder(read(root), tmp_path / "out")
+        write_raw_folder(convert(root), tmp_path / "out")
     (root / "imagesTs" / "prostate_02.nii.gz").unlink()
     with pytest.raises(UserError, match=r"lists files that are not there: \./imagesTs/prostate_02\.nii\.gz"):
-        read(root)
+        convert(root)

@@ -14,8 +14,8 @@ from patchcl.data.dataset import read_dataset
 from patchcl.data.discovery import link_series
 from patchcl.data.formats.dicom import segmentation as dicom_seg
 from patchcl.data.formats.dicom import series as dicom
-from patchcl.data.importers.dicom_export import is_export, read
-from patchcl.data.importers.registry import describe, import_dataset, likely_layout, require_ours
+from patchcl.data.importers.dicom_export import convert, detect
+from patchcl.data.importers.registry import ImportOptions, describe, detect_layouts, import_dataset, require_ours
 from patchcl.data.preprocessing.plan import PlanSettings
 from patchcl.data.scan import read_grid, read_image, read_mask
 from patchcl.inference.predict import predict_files
@@ -107,17 +107,17 @@ def test_folders_of_many_series_are_listed_in_one_message_and_a_pattern_chooses(
         "description, or by its UID: --series PATTERN. What does not belong to the scans must lie elsewhere.",
     ]
     assert not (tmp_path / "out").exists()
-    imported = import_dataset(source, tmp_path / "out", "dicom", series="^CT .*mm$")
+    imported = import_dataset(source, tmp_path / "out", "dicom", ImportOptions(series="^CT .*mm$"))
     for case in read_dataset(imported.folder).cases:
         description = f"CT thorax {'2' if case.name == 'p3' else '5'}mm"
         assert (case.mask is None) == (case.name == "p3")
         np.testing.assert_array_equal(read_image(case.images).voxels[0], volume(case.name + description))
     with pytest.raises(UserError, match=r"1 of 3 folders .*\n.*p3 holds 1 series, and 0 of them fit '5mm'"):
-        read(source, "5mm")
+        convert(source, ImportOptions(series="5mm"))
     with pytest.raises(UserError, match=r"2 of 3 folders .*\n.*p1 holds 2 series, and 2 of them fit 'T|s'"):
-        read(source, "T|s")
+        convert(source, ImportOptions(series="T|s"))
     with pytest.raises(UserError, match=r"^'\(' is no regular expression"):
-        read(source, "(")
+        convert(source, ImportOptions(series="("))
 
 
 def test_a_series_of_every_folder_is_linked_and_the_others_are_told(export: Make, tmp_path: Path) -> None:
@@ -185,10 +185,10 @@ def test_a_uid_chooses_the_series_and_masks_of_the_others_stay_behind(export: Ma
     export("p1", "scout", labels=("bone",))
     source = export("p1", "late")
     for series, mask in {"1.2.2.6": "portal", "1.2.2.5": "scout"}.items():
-        found = read(source, series)
+        found = convert(source, ImportOptions(series=series))
         assert found.structures == {{"portal": "liver", "scout": "bone"}[mask]: 1}
     with pytest.raises(UserError, match="has no scan with a mask to learn from: no DICOM-SEG belongs to the series"):
-        read(source, "late")
+        convert(source, ImportOptions(series="late"))
 
 
 def test_a_mask_that_names_no_series_there_belongs_where_its_slices_lie(export: Make, change: Make) -> None:
@@ -199,18 +199,18 @@ def test_a_mask_that_names_no_series_there_belongs_where_its_slices_lie(export: 
     renamed[0].SeriesInstanceUID = "1.9"
     for named in (renamed, None):
         change(path, ReferencedSeriesSequence=named)
-        assert [scan.mask is None for scan in read(source).scans] == [False, False]
+        assert [scan.mask is None for scan in convert(source).scans] == [False, False]
     reference = str(pydicom.dcmread(path).FrameOfReferenceUID)
     stray = r"1 of 2 folders .*\n.*p2/masks/thorax\.dcm is a mask of no series that lies with it"
     change(path, FrameOfReferenceUID="1.9")
     with pytest.raises(UserError, match=stray):
-        read(source)
+        convert(source)
     change(path, FrameOfReferenceUID=reference)
     for slice_ in (source / "p2/study/thorax").iterdir():
         position = pydicom.dcmread(slice_).ImagePositionPatient
         change(slice_, ImagePositionPatient=[position[0], position[1], position[2] + 0.5])
     with pytest.raises(UserError, match=stray):
-        read(source)
+        convert(source)
 
 
 def test_two_masks_of_one_series_are_shown_with_their_labels(export: Make) -> None:
@@ -218,7 +218,7 @@ def test_two_masks_of_one_series_are_shown_with_their_labels(export: Make) -> No
     second = source / "p1/second.dcm"
     dicom_seg.write_segmentation(second, classes("p1"), source / "p1/study/thorax", ("background", "lung", "heart"))
     with pytest.raises(UserError) as error:
-        read(source)
+        convert(source)
     assert str(error.value).splitlines()[1:4] == [
         f"  {source / 'p1'} holds 2 masks of the series 'thorax':",
         f"    {source / 'p1/masks/thorax.dcm'}: 1 'liver'",
@@ -230,7 +230,7 @@ def test_masks_must_agree_on_their_segments_or_be_told_the_classes(export: Make,
     export("p1", labels=("Liver", "tumour"))
     source = export("p2", labels=("TUMOUR", "liver"))
     with pytest.raises(UserError) as error:
-        read(source)
+        convert(source)
     paths = [source / name / "masks/thorax.dcm" for name in ("p1", "p2")]
     assert str(error.value).splitlines()[:5] == [
         f"{source}: masks disagree on what their segments are:",
@@ -239,21 +239,21 @@ def test_masks_must_agree_on_their_segments_or_be_told_the_classes(export: Make,
         f"  2 'liver' in {paths[1]}",
         f"  2 'tumour' in {paths[0]}",
     ]
-    dataset = read_dataset(import_dataset(source, tmp_path / "out", "dicom", ["tumour", "liver"]).folder)
+    dataset = read_dataset(import_dataset(source, tmp_path / "out", "dicom", ImportOptions(("tumour", "liver"))).folder)
     assert dataset.classes == ("background", "tumour", "liver")
     for case in dataset.cases:
         expected = np.array([0, 2, 1] if case.name == "p1" else [0, 1, 2])[classes(case.name)]
         assert case.mask is not None
         np.testing.assert_array_equal(read_mask(case.mask, dataset.classes, read_image(case.images).grid), expected)
     with pytest.raises(UserError, match=r"p1/masks/thorax\.dcm has segments that are no class: 1 'Liver'"):
-        import_dataset(source, tmp_path / "other", "dicom", ["tumour"])
+        import_dataset(source, tmp_path / "other", "dicom", ImportOptions(("tumour",)))
     assert not (tmp_path / "other").exists()
 
 
 def test_labels_alike_are_one_class_and_a_structure_may_be_missing(export: Make) -> None:
     export("p1", labels=("Background", "left lung", "spleen"))
     source = export("p2", labels=("background", "Left_Lung"))
-    assert read(source).structures == {"left lung": 1, "spleen": 2}
+    assert convert(source).structures == {"left lung": 1, "spleen": 2}
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_labels_alike_are_one_class_and_a_structure_may_be_missing(export: Make)
 def test_classes_have_names_alone(export: Make, structures: list[str], message: str) -> None:
     source = export("p1", labels=("A", "B"))
     with pytest.raises(UserError, match=message):
-        read(source, "", structures)
+        convert(source, ImportOptions(tuple(structures)))
 
 
 def test_a_series_may_lie_in_several_folders_whose_files_have_one_name(
@@ -291,7 +291,7 @@ def test_what_is_wrong_is_said_of_every_folder(export: Make, write_file: Make, t
     (source / "empty").mkdir()
     (source / ".hidden").mkdir()
     with pytest.raises(UserError) as error:
-        read(source)
+        convert(source)
     first, empty, missing, damaged, _ = str(error.value).splitlines()
     assert first == f"{source}: 3 of 4 folders cannot be imported."
     assert empty.startswith(f"  {source / 'empty'} holds no DICOM image.")
@@ -300,11 +300,11 @@ def test_what_is_wrong_is_said_of_every_folder(export: Make, write_file: Make, t
     for number in range(4):
         (source / f"e{number}").mkdir()
     with pytest.raises(UserError, match=r"7 of 8 folders .*\n(  .*\n){5}  and 2 folders more\n"):
-        read(source)
+        convert(source)
     with pytest.raises(UserError, match="holds DICOM files themselves; expected a folder for each scan"):
-        read(source / "p1/study/thorax")
+        convert(source / "p1/study/thorax")
     with pytest.raises(UserError, match="holds no folders; expected a folder for each scan"):
-        read(source / "empty")
+        convert(source / "empty")
 
 
 def test_nothing_is_left_of_an_import_that_failed(export: Make, tmp_path: Path, change: Make) -> None:
@@ -320,28 +320,28 @@ def test_names_and_kinds_of_scans_must_not_clash(export: Make) -> None:
     export("p 1", labels=("liver",))
     source = export("p_1")
     with pytest.raises(UserError, match=r"folders .*pacs/p 1, .*pacs/p_1 would give scans of one name"):
-        read(source)
+        convert(source)
     (source / "p_1").rename(source / "p2")
     export("p3", Modality="MR")
     with pytest.raises(UserError, match="images of several kinds: CT in p2, MR in p3"):
-        read(source)
+        convert(source)
 
 
 def test_radiographs_of_two_modalities_are_of_one_kind(export: Make) -> None:
     export("p1", labels=("lung",), Modality="DX")
-    assert read(export("p2", Modality="CR")).channels == ("CR/DX",)
+    assert convert(export("p2", Modality="CR")).channels == ("CR/DX",)
 
 
 def test_an_export_is_recognised(export: Make, write_file: Make, tmp_path: Path) -> None:
     source = export("p1", labels=("liver",))
-    assert is_export(source)
-    assert likely_layout(source) == "dicom"
+    assert detect(source)
+    assert detect_layouts(source) == ["dicom"]
     with pytest.raises(UserError, match=r"Import it first: patchcl import .*pacs -o NEW_FOLDER --layout dicom"):
         require_ours(source)
-    assert likely_layout(source / "p1/study") == "dicom"
-    assert likely_layout(source / "p1/study/thorax") is None
+    assert detect_layouts(source / "p1/study") == ["dicom"]
+    assert detect_layouts(source / "p1/study/thorax") == []
     (source / "imagesTr").mkdir()
-    assert likely_layout(source) is None
+    assert detect_layouts(source) == []
 
 
 @pytest.mark.realdata

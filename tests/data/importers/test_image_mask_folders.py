@@ -11,8 +11,9 @@ from PIL import Image
 
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import read_dataset
-from patchcl.data.importers.image_mask_folders import has_folders, read
-from patchcl.data.importers.writer import FoundDataset, write_raw_folder
+from patchcl.data.importers.image_mask_folders import convert, detect
+from patchcl.data.importers.registry import ImportOptions
+from patchcl.data.importers.writer import SourceDataset, write_raw_folder
 from patchcl.data.scan import read_grid, read_image, read_mask
 
 SHAPE = (6, 5)
@@ -45,7 +46,7 @@ def make(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-def sides(found: FoundDataset) -> dict[str, bool]:
+def sides(found: SourceDataset) -> dict[str, bool]:
     """Name of the scan -> whether it has a mask."""
     return {scan.name: scan.mask is not None for scan in found.scans}
 
@@ -59,11 +60,11 @@ def test_masks_are_found_by_name_and_images_without_one_are_unlabeled(
     stems = ("a", "b", "c", "d", "ISIC_0000007", "seg", "alone", "b_c")
     root = make(*(f"{images}/{stem}.png" for stem in stems), masks=tuple(f"{masks}/{name}" for name in named))
     (root / images / ".DS_Store").touch()
-    found = read(root)
+    found = convert(root)
     assert (found.name, found.channels, found.ending) == ("Glands", ("R", "G", "B"), ".png")
     assert sides(found) == {stem: stem not in ("alone", "b_c") for stem in stems}
     result = write_raw_folder(found, tmp_path / "out")
-    assert (result.split, result.scans, result.masks, result.was["structure_1"]) == (None, 8, 6, 255)
+    assert (result.split, result.scans, result.masks, result.source_values["structure_1"]) == (None, 8, 6, 255)
     assert sorted(path.name for path in (tmp_path / "out" / "imagesUn").iterdir()) == ["alone_0000.png", "b_c_0000.png"]
     for name, stem in zip(named, stems, strict=False):
         written = read_mask(tmp_path / "out" / "labelsTr" / f"{stem}.png", 2)
@@ -73,26 +74,26 @@ def test_masks_are_found_by_name_and_images_without_one_are_unlabeled(
 
 def test_an_exact_name_goes_before_one_with_a_suffix(make: Callable[..., Path]) -> None:
     root = make("images/a.png", "images/a_seg.png", masks=("masks/a_seg.png",))
-    assert sides(read(root)) == {"a": False, "a_seg": True}
+    assert sides(convert(root)) == {"a": False, "a_seg": True}
 
 
 def test_folders_may_be_named(make: Callable[..., Path]) -> None:
     root = make("photos/a.png", masks=("by_hand/second/a.png",))
-    assert sides(read(root, "photos", "by_hand/second")) == {"a": True}
+    assert sides(convert(root, ImportOptions(images="photos", masks="by_hand/second"))) == {"a": True}
     with pytest.raises(UserError, match=r"Glands/photo is no folder\. Name the one with images by --images DIR"):
-        read(root, "photo", "by_hand/second")
+        convert(root, ImportOptions(images="photo", masks="by_hand/second"))
     with pytest.raises(
         UserError, match=r"hold one folder of masks, called masks or .*; found none\. Name it by --masks"
     ):
-        read(root, "photos")
-    assert not has_folders(root)
+        convert(root, ImportOptions(images="photos"))
+    assert not detect(root)
 
 
 def test_two_folders_of_one_kind_are_no_answer(make: Callable[..., Path]) -> None:
     root = make("images/a.png", masks=("masks/a.png", "labels/a.png"))
     with pytest.raises(UserError, match=r"one folder of masks, .*; found labels, masks"):
-        read(root)
-    assert has_folders(make("other/images/a.png", masks=("other/masks/a.png",)) / "other")
+        convert(root)
+    assert detect(make("other/images/a.png", masks=("other/masks/a.png",)) / "other")
 
 
 @pytest.mark.parametrize(
@@ -113,12 +114,12 @@ def test_names_that_do_not_match(
     for name in masks:
         (root / "masks" / name).touch()
     with pytest.raises(UserError, match=message):
-        read(root)
+        convert(root)
 
 
 def test_jpeg_stays_and_its_masks_lose_nothing(make: Callable[..., Path], tmp_path: Path) -> None:
     root = make("images/a.jpg", masks=("masks/a.bmp",))
-    write_raw_folder(read(root), tmp_path / "out", ("A",))
+    write_raw_folder(convert(root), tmp_path / "out", ("A",))
     (case,) = read_dataset(tmp_path / "out").cases
     assert case.images[0].read_bytes() == (root / "images" / "a.jpg").read_bytes()
     assert case.mask is not None
@@ -137,7 +138,7 @@ def test_a_dicom_series_becomes_nifti_where_it_lies(tmp_path: Path) -> None:
     classes = np.zeros(grid.shape, np.uint8)
     classes[2:9, 3:9] = 1
     nib.save(nib.Nifti1Image(classes, grid.affine), tmp_path / "study" / "masks" / "p1.nii.gz")
-    found = read(tmp_path / "study")
+    found = convert(tmp_path / "study")
     assert found.ending == ".nii.gz"
     (case,) = read_dataset(write_raw_folder(found, tmp_path / "out").folder).cases
     np.testing.assert_allclose(read_grid(case.images[0]).affine, grid.affine, atol=1e-4)
@@ -151,7 +152,7 @@ def test_several_grey_values_need_names(make: Callable[..., Path], tmp_path: Pat
     grey = np.array([[0, 85, 170]], np.uint8).repeat(6, axis=0).repeat([2, 2, 1], axis=1)
     save(root / "masks" / "a.png", grey)
     with pytest.raises(UserError, match=r"hold the values 0, 85, 170; .* --structures A=85,B=170"):
-        write_raw_folder(read(root), tmp_path / "out")
-    write_raw_folder(read(root), tmp_path / "out", ("A=170", "B=85"))
+        write_raw_folder(convert(root), tmp_path / "out")
+    write_raw_folder(convert(root), tmp_path / "out", ("A=170", "B=85"))
     expected = np.where(grey == 170, 1, np.where(grey == 85, 2, 0))
     np.testing.assert_array_equal(read_mask(tmp_path / "out" / "labelsTr" / "a.png", 3), expected)

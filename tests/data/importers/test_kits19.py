@@ -8,7 +8,7 @@ import pytest
 
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import read_dataset
-from patchcl.data.importers.kits19 import case_folders, read
+from patchcl.data.importers.kits19 import case_folders, convert
 from patchcl.data.importers.writer import write_raw_folder
 
 AFFINE = np.array([[0, 0, -0.8, 0], [0, -0.8, 0, 0], [-3.0, 0, 0, 0], [0, 0, 0, 1]])
@@ -29,7 +29,7 @@ def kidneys(tmp_path: Path) -> Path:
 
 
 def test_cases_keep_their_bytes_and_those_without_a_mask_are_unlabeled(kidneys: Path, tmp_path: Path) -> None:
-    result = write_raw_folder(read(kidneys), tmp_path / "out")
+    result = write_raw_folder(convert(kidneys), tmp_path / "out")
     assert (result.scans, result.masks, result.split) == (3, 2, None)
     dataset = read_dataset(tmp_path / "out")
     assert (dataset.channels, dataset.classes) == (("CT",), ("background", "kidney", "tumour"))
@@ -45,12 +45,12 @@ def test_cases_keep_their_bytes_and_those_without_a_mask_are_unlabeled(kidneys: 
 
 def test_the_folder_of_the_cases_will_do_as_well(kidneys: Path) -> None:
     assert [path.name for path in case_folders(kidneys / "data")] == ["case_00000", "case_00007", "case_00210"]
-    assert read(kidneys / "data").scans[0].name == "case_00000"
+    assert convert(kidneys / "data").scans[0].name == "case_00000"
 
 
 def test_what_is_missing_is_named(kidneys: Path, tmp_path: Path) -> None:
     (kidneys / "data" / "case_00007" / "imaging.nii.gz").unlink()
     with pytest.raises(UserError, match=r"data has cases without imaging\.nii\.gz: case_00007\. They are downloaded"):
-        read(kidneys)
+        convert(kidneys)
     with pytest.raises(UserError, match=r"holds no cases\. Expected folders such as case_00000"):
-        read(tmp_path)
+        convert(tmp_path)

@@ -2,8 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
-from typing import get_args
 
 import h5py
 import nibabel as nib
@@ -12,12 +13,19 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from patchcl import cli
 from patchcl.config import load_settings
 from patchcl.core.errors import UserError
 from patchcl.data.check import check_data
 from patchcl.data.dataset import read_dataset
-from patchcl.data.importers.registry import READERS, Layout, describe, import_dataset, likely_layout, require_ours
+from patchcl.data.importers.registry import (
+    LAYOUTS,
+    ImportOptions,
+    describe,
+    detect_layouts,
+    import_dataset,
+    load_importer,
+    require_ours,
+)
 from patchcl.data.preprocessing.plan import PlanSettings
 from patchcl.data.splits import SplitSettings
 from patchcl.training.experiment import start
@@ -58,8 +66,8 @@ def sources(cardiac: Path, tmp_path: Path) -> dict[str, Path]:
 @pytest.mark.parametrize("layout", ["ssl4mis", "pymic"])
 def test_an_imported_data_set_is_sound_and_trains(layout, sources, tmp_path, tiny):
     told = []
-    arguments = (("RV", "MYO", "LV"), ["cine-MRI"], lambda *done: told.append(done))
-    out = import_dataset(sources[layout], tmp_path / "out", layout, *arguments).folder
+    options = ImportOptions(("RV", "MYO", "LV"), ("cine-MRI",))
+    out = import_dataset(sources[layout], tmp_path / "out", layout, options, lambda *done: told.append(done)).folder
     assert told[-1] == (4, 4)
     assert read_dataset(out).channels == ("cine-MRI",)
     report = check_data(out, SplitSettings(file=out / "split.json", labeled=1), PlanSettings())
@@ -75,16 +83,37 @@ def test_mistakes_are_named(sources, tmp_path):
     with pytest.raises(UserError, match="gone is no folder"):
         import_dataset(tmp_path / "gone", tmp_path / "out", "pymic")
     with pytest.raises(UserError, match="--channels names 2, but scans have 1"):
-        import_dataset(sources["pymic"], tmp_path / "out", "pymic", channels=["T1", "T2"])
-    with pytest.raises(UserError, match="--images and --masks go with --layout plain; pymic has folders of its own"):
-        import_dataset(sources["pymic"], tmp_path / "out", "pymic", images="image")
-    with pytest.raises(UserError, match="--series goes with --layout dicom, and pymic has no series"):
-        import_dataset(sources["pymic"], tmp_path / "out", "pymic", series="thorax")
+        import_dataset(sources["pymic"], tmp_path / "out", "pymic", ImportOptions(channels=("T1", "T2")))
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_line_knows_the_layouts_there_are():
-    assert get_args(cli.Layout) == get_args(Layout) == tuple(READERS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_options_that_a_layout_does_not_take_are_refused(layout, tmp_path):
+    taken = {"plain": ("images", "masks"), "dicom": ("series",)}.get(layout, ())
+    others = [name for name in ("images", "masks", "series") if name not in taken]
+    names = ", ".join(f"--{name}" for name in ("structures", "channels", *taken))
+    message = f"--layout {layout} takes {names}. Leave out {' and '.join(f'--{name}' for name in others)}."
+    with pytest.raises(UserError) as error:
+        import_dataset(tmp_path, tmp_path / "out", layout, ImportOptions(images="i", masks="m", series="thorax"))
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_each_layout_is_registered_once(name):
+    importer = load_importer(name)
+    assert importer.name == name
+    assert importer.description
+    assert set(importer.options) <= set(ImportOptions._fields)
+    modules = Path(sys.modules[load_importer.__module__].__file__).parent.glob("*.py")
+    holding = [path.stem for path in modules if "\nIMPORTER = " in path.read_text()]
+    assert sorted(LAYOUTS.values()) == sorted(holding), "a module without a name, or with two"
+
+
+def test_names_are_known_without_the_libraries_of_the_importers():
+    heavy = ("torch", "monai", "numpy", "nibabel", "pydicom", "highdicom", "SimpleITK", "PIL", "h5py", "scipy")
+    code = f"import sys, patchcl.data.importers.registry as r; print(*r.LAYOUTS, *(set({heavy}) & set(sys.modules)))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["plain", "table", "dicom", "crag", "kits19", "decathlon", "ssl4mis", "pymic"]
 
 
 @pytest.fixture
@@ -106,8 +135,8 @@ def foreign(cardiac: Path, tmp_path: Path) -> dict[str, Path]:
             "decathlon/imagesTr/{}.nii.gz": image, "decathlon/labelsTr/{}.nii.gz": mask,
             "crag/train/Images/{}.png": tile, "crag/train/Annotation/{}.png": glands,
         }  # fmt: skip
-        for place, content in copies.items():
-            target = tmp_path / place.format(name)
+        for path, content in copies.items():
+            target = tmp_path / path.format(name)
             target.parent.mkdir(parents=True, exist_ok=True)
             if isinstance(content, Path):
                 shutil.copyfile(content, target)
@@ -130,8 +159,8 @@ def test_a_layout_without_sides_is_recognised_imported_and_checked(layout, forei
         UserError, match=f"looks like the layout {layout}. Import it first: patchcl import .*{layout} -o"
     ):
         require_ours(foreign[layout])
-    names = ("RV", "MYO", "LV") if layout == "kits19" else None
-    imported = import_dataset(foreign[layout], tmp_path / "out", layout, names)
+    options = ImportOptions(("RV", "MYO", "LV") if layout == "kits19" else None)
+    imported = import_dataset(foreign[layout], tmp_path / "out", None, options)
     report = check_data(imported.folder, SplitSettings(validation_fraction=0.25), PlanSettings())
     assert report.problems == ()
     assert report.sides["labeled"] == (3, 3)
@@ -140,13 +169,66 @@ def test_a_layout_without_sides_is_recognised_imported_and_checked(layout, forei
     require_ours(imported.folder)
 
 
-def test_what_a_folder_looks_like(sources, cardiac, tmp_path):
-    assert {layout: likely_layout(folder) for layout, folder in sources.items()} == {
-        layout: layout for layout in sources
-    }
-    for nothing in (cardiac, tmp_path, tmp_path / "gone", cardiac / "dataset.json"):
-        assert likely_layout(nothing) is None
+def test_each_layout_is_detected_and_no_other(sources, foreign, write_series, tmp_path):
+    write_series(np.zeros((4, 4, 3), np.int16), folder="dicom/patient")
+    samples = sources | foreign | {"dicom": tmp_path / "dicom"}
+    assert set(samples) == set(LAYOUTS)
+    for layout, folder in samples.items():
+        assert [name for name in LAYOUTS if load_importer(name).detect(folder)] == [layout]
+        assert detect_layouts(folder) == [layout]
+    assert detect_layouts(foreign["table"] / "scans.csv") == ["table"]
+
+
+def test_lists_say_more_than_names_of_folders_and_those_more_than_endings(sources, foreign, write_series, tmp_path):
+    for folder in ("image", "label"):
+        (sources["pymic"] / folder).mkdir(exist_ok=True)
+    shutil.copy(foreign["table"] / "scans.csv", foreign["plain"])
+    (tmp_path / "series" / "masks").mkdir(parents=True)
+    write_series(np.zeros((4, 4, 3), np.int16), folder="series/images/patient")
+    for folder, layout, weaker in (
+        (sources["pymic"], "pymic", "plain"),
+        (foreign["plain"], "table", "plain"),
+        (tmp_path / "series", "plain", "dicom"),
+    ):
+        assert load_importer(weaker).detect(folder)
+        assert detect_layouts(folder) == [layout]
+
+
+def test_what_has_no_foreign_layout(cardiac, tmp_path):
+    (tmp_path / "notes.txt").write_text("image,mask")
+    for nothing in (cardiac, tmp_path, tmp_path / "gone", cardiac / "dataset.json", tmp_path / "notes.txt"):
+        assert detect_layouts(nothing) == []
         require_ours(nothing)
+
+
+def test_a_data_set_of_ours_has_no_foreign_layout_whatever_lies_in_it(cardiac, tmp_path):
+    shutil.copytree(cardiac, tmp_path / "ours")
+    (tmp_path / "ours" / "scans.csv").write_text("image,mask\n")
+    assert load_importer("table").detect(tmp_path / "ours")
+    assert detect_layouts(tmp_path / "ours") == []
+
+
+def test_without_one_layout_all_are_told(foreign, tmp_path):
+    known = "\n".join(f"  {name}: {load_importer(name).description}" for name in LAYOUTS)
+    for name in "gfedcba":
+        (tmp_path / "unknown" / name).mkdir(parents=True)
+    with pytest.raises(UserError) as error:
+        import_dataset(tmp_path / "unknown", tmp_path / "out")
+    assert str(error.value) == (
+        f"{tmp_path / 'unknown'} has no known layout; it holds a, b, c, d, e and 2 more. Say by --layout which one it "
+        f"has:\n{known}"
+    )
+    shutil.copytree(foreign["kits19"], foreign["crag"], dirs_exist_ok=True)
+    with pytest.raises(UserError) as error:
+        import_dataset(foreign["crag"], tmp_path / "out")
+    assert (
+        str(error.value) == f"{foreign['crag']} looks like crag and kits19. Say by --layout which one it has:\n{known}"
+    )
+    with pytest.raises(UserError, match=r"looks like the layout crag or kits19\. Import it first: .* --layout crag$"):
+        require_ours(foreign["crag"])
+    with pytest.raises(UserError, match=r"gone is no folder\. Name the folder of the data set"):
+        import_dataset(tmp_path / "gone", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_summary_says_what_became_of_the_values(tmp_path):
@@ -154,7 +236,7 @@ def test_the_summary_says_what_became_of_the_values(tmp_path):
         (tmp_path / "study" / kind).mkdir(parents=True)
         pixels = np.full((4, 4), 7, np.uint8) if kind == "images" else np.eye(4, dtype=np.uint8) * np.uint8(255)
         Image.fromarray(pixels).save(tmp_path / "study" / kind / "a.png")
-    said = describe(import_dataset(tmp_path / "study", tmp_path / "one", "plain", ["gland"]))
+    said = describe(import_dataset(tmp_path / "study", tmp_path / "one", "plain", ImportOptions(("gland",))))
     assert said == "1 scans, 1 with masks; classes: background, gland. Values in the masks: 255 became 1 (gland)."
     Image.fromarray(np.eye(4, dtype=np.uint8)).save(tmp_path / "study" / "masks" / "a.png")
     said = describe(import_dataset(tmp_path / "study", tmp_path / "two", "plain"))

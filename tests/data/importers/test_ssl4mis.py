@@ -10,7 +10,7 @@ import pytest
 
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import read_dataset
-from patchcl.data.importers.ssl4mis import read
+from patchcl.data.importers.ssl4mis import convert
 from patchcl.data.importers.writer import write_raw_folder
 from patchcl.data.preprocessing.plan import PlanSettings, make_plan
 from patchcl.data.scan import read_grid, read_image, read_mask
@@ -62,7 +62,7 @@ def benchmark(tmp_path: Path, volumes: Volumes) -> Path:
 
 
 def imported(source: Path, out: Path) -> Path:
-    return write_raw_folder(read(source), out, ("RV", "MYO", "LV")).folder
+    return write_raw_folder(convert(source), out, ("RV", "MYO", "LV")).folder
 
 
 def require_same(out: Path, volumes: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
@@ -151,7 +151,7 @@ def test_a_list_that_is_missing(benchmark: Path, name: str) -> None:
     (benchmark / "train_slices.list").unlink()
     (benchmark / name).unlink()
     with pytest.raises(UserError, match=rf"{name} cannot be read"):
-        read(benchmark)
+        convert(benchmark)
 
 
 PLANE, VOLUME = np.zeros((9, 7), np.float32), np.zeros((4, 9, 7), np.float32)
@@ -161,7 +161,7 @@ PLANE, VOLUME = np.zeros((9, 7), np.float32), np.zeros((4, 9, 7), np.float32)
     ("broken", "message"),
     [
         (b"no HDF5", "cannot be read"),
-        ({"image": PLANE}, r"cannot be read \(.*label"),
+        ({"image": PLANE}, r"cannot be read as HDF5 with the arrays image and label \(.*'label'"),
         (
             {"image": PLANE, "label": PLANE[:5]},
             r"it holds image \(9, 7\) and label \(5, 7\), not two arrays of one size",
@@ -190,4 +190,4 @@ def test_a_broken_file_is_named_and_nothing_is_left_behind(
 def test_without_h5py_one_is_told_what_to_install(benchmark: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(UserError, match=r"pip install 'patchcl\[ssl4mis\]'"):
-        read(benchmark)
+        convert(benchmark)

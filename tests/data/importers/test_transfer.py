@@ -1,4 +1,4 @@
-"""Files in their place: what stays is the same to the byte, what changes is the same to the voxel."""
+"""Transferred files: what stays is the same to the byte, what changes is the same to the voxel."""
 
 import gzip
 from collections.abc import Callable
@@ -10,15 +10,8 @@ import pytest
 from PIL import Image
 
 from patchcl.core.errors import UserError
-from patchcl.data.importers import transfer as placing
-from patchcl.data.importers.transfer import (
-    channel_names,
-    common_ending,
-    found_scan,
-    place_image,
-    place_mask,
-    scan_names,
-)
+from patchcl.data.importers import transfer
+from patchcl.data.importers.transfer import transfer_image, transfer_mask
 from patchcl.data.scan import read_grid, read_mask
 
 RANDOM = np.random.default_rng(0)
@@ -32,63 +25,26 @@ def picture(path: Path, pixels: np.ndarray, **options: object) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    ("names", "ending"),
-    [
-        (("a.png", "b.PNG"), ".png"),
-        (("a.tif", "b.tif"), ".tif"),
-        (("a.nii", "b.nii"), ".nii"),
-        (("a.mha",), ".mha"),
-        (("a.jpg",), ".jpg"),
-        (("a.jpg", "b.jpeg"), ".png"),
-        (("a.tif", "b.png"), ".png"),
-        (("a.nii", "b.nii.gz"), ".nii.gz"),
-        (("a.mhd",), ".nii.gz"),
-        (("a.nrrd", "b.mha"), ".nii.gz"),
-    ],
-)
-def test_one_ending_for_all(names: tuple[str, ...], ending: str) -> None:
-    assert common_ending([Path(name) for name in names]) == ending
-
-
-def test_pictures_and_scans_are_two_data_sets() -> None:
-    with pytest.raises(UserError, match=r"a\.png is a picture, but b\.nii is a scan"):
-        common_ending([Path("a.png"), Path("b.nii")])
-
-
-def test_channels_are_columns_or_colours(tmp_path: Path) -> None:
-    colour, grey = picture(tmp_path / "c.png", COLOUR), picture(tmp_path / "g.png", GREY)
-    assert channel_names([colour]) == ("R", "G", "B")
-    assert channel_names([grey]) == ("image",)
-    assert channel_names([grey], ("T1",)) == ("T1",)
-    assert channel_names([colour, colour], ("T1", "T2")) == ("T1", "T2")
-
-
-def test_names_come_from_files_and_from_folders_where_those_repeat() -> None:
-    files = ["a/t1.nii.gz", "./b/t1.nii", "c/t2.png"]
-    assert scan_names(files) == {files[0]: "a_t1", files[1]: "b_t1", files[2]: "t2"}
-
-
 def test_what_may_stay_is_linked_or_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = picture(tmp_path / "a.PNG", COLOUR)
-    place_image(source, 3, tmp_path / "linked.png")
+    transfer_image(source, 3, tmp_path / "linked.png")
     assert (tmp_path / "linked.png").samefile(source)
     (tmp_path / "way.png").symlink_to(source)
-    place_image(tmp_path / "way.png", 3, tmp_path / "followed.png")
+    transfer_image(tmp_path / "way.png", 3, tmp_path / "followed.png")
     assert not (tmp_path / "followed.png").is_symlink()
 
     def refuse(*_: object) -> None:
         raise OSError("another disk")
 
-    monkeypatch.setattr(placing.os, "link", refuse)
-    place_image(source, 3, tmp_path / "copied.png")
+    monkeypatch.setattr(transfer.os, "link", refuse)
+    transfer_image(source, 3, tmp_path / "copied.png")
     assert not (tmp_path / "copied.png").samefile(source)
     assert (tmp_path / "copied.png").read_bytes() == source.read_bytes()
 
 
 def test_nifti_is_packed_to_the_byte(tmp_path: Path, save: Callable[..., Path]) -> None:
     source = save("a.nii", RANDOM.integers(-9, 9, (4, 5, 6)).astype(np.int16))
-    place_image(source, 1, tmp_path / "b.nii.gz")
+    transfer_image(source, 1, tmp_path / "b.nii.gz")
     assert gzip.decompress((tmp_path / "b.nii.gz").read_bytes()) == source.read_bytes()
 
 
@@ -96,7 +52,7 @@ def test_pictures_become_png_without_loss(tmp_path: Path) -> None:
     deep = RANDOM.integers(0, 65536, (6, 5), dtype=np.uint16)
     for name, pixels in {"colour.tif": COLOUR, "deep.tif": deep, "lossy.jpg": COLOUR}.items():
         source = picture(tmp_path / name, pixels)
-        place_image(source, 3 if pixels.ndim == 3 else 1, tmp_path / "out.png")
+        transfer_image(source, 3 if pixels.ndim == 3 else 1, tmp_path / "out.png")
         with Image.open(source) as before, Image.open(tmp_path / "out.png") as after:
             np.testing.assert_array_equal(np.asarray(after), np.asarray(before))
 
@@ -105,7 +61,7 @@ def test_a_stack_of_pages_is_no_png(tmp_path: Path) -> None:
     pages = [Image.fromarray(GREY) for _ in range(3)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
     with pytest.raises(UserError, match=r"a\.tif cannot become \.png without loss: it holds an array \(1, 6, 5, 3\)"):
-        place_image(tmp_path / "a.tif", 1, tmp_path / "b.png")
+        transfer_image(tmp_path / "a.tif", 1, tmp_path / "b.png")
 
 
 def test_scans_become_nifti_where_they_lie(tmp_path: Path) -> None:
@@ -115,7 +71,7 @@ def test_scans_become_nifti_where_they_lie(tmp_path: Path) -> None:
     image.SetSpacing((0.5, 0.75, 2.0))
     image.SetOrigin((10.0, -20.0, 30.0))
     itk.WriteImage(image, str(tmp_path / "a.mhd"))
-    place_image(tmp_path / "a.mhd", 1, tmp_path / "b.nii.gz")
+    transfer_image(tmp_path / "a.mhd", 1, tmp_path / "b.nii.gz")
     written = nib.load(tmp_path / "b.nii.gz")
     assert written.get_data_dtype() == np.int16
     np.testing.assert_array_equal(np.asarray(written.dataobj), voxels.T)
@@ -124,13 +80,9 @@ def test_scans_become_nifti_where_they_lie(tmp_path: Path) -> None:
 
 def test_all_images_have_the_same_channels(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"g\.png is grey, but other images are in colour\. Convert it"):
-        place_image(picture(tmp_path / "g.png", GREY), 3, tmp_path / "out.png")
+        transfer_image(picture(tmp_path / "g.png", GREY), 3, tmp_path / "out.png")
     with pytest.raises(UserError, match=r"c\.png is in colour, but other images are grey"):
-        place_image(picture(tmp_path / "c.png", COLOUR), 1, tmp_path / "out.png")
-    scan = found_scan("a", "train", [tmp_path / "g.png", tmp_path / "g.png"], None, 2)
-    for write, name in zip(scan.images, ("0.png", "1.png"), strict=True):
-        write(tmp_path / name)
-    assert (tmp_path / "1.png").is_file(), "two channels are one in each of two files"
+        transfer_image(picture(tmp_path / "c.png", COLOUR), 1, tmp_path / "out.png")
 
 
 def masks(tmp_path: Path) -> dict[str, Path]:
@@ -151,14 +103,14 @@ def test_masks_become_classes_however_they_are_coloured(tmp_path: Path) -> None:
     for name, mask in masks(tmp_path).items():
         target = tmp_path / "out" / f"{name}.png"
         target.parent.mkdir(exist_ok=True)
-        assert place_mask(mask, image, target) == {0, 1, 2}, name
+        assert transfer_mask(mask, image, target) == {0, 1, 2}, name
         np.testing.assert_array_equal(read_mask(target, 3, read_grid(image)), CLASSES, err_msg=name)
     assert (tmp_path / "out" / "mapped.png.png").read_bytes() == (tmp_path / "mapped.png").read_bytes()
 
 
 def test_a_mask_goes_onto_the_grid_of_its_image(tmp_path: Path, save: Callable[..., Path]) -> None:
     image, classes = save("a.nii", RANDOM.random((4, 5, 6))), RANDOM.integers(0, 3, (4, 5, 6)).astype(np.float64)
-    place_mask(save("a_seg.nii.gz", classes), image, tmp_path / "out.nii")
+    transfer_mask(save("a_seg.nii.gz", classes), image, tmp_path / "out.nii")
     np.testing.assert_array_equal(np.asarray(nib.load(tmp_path / "out.nii").dataobj), classes)
     np.testing.assert_array_equal(nib.load(tmp_path / "out.nii").affine, nib.load(image).affine)
 
@@ -168,13 +120,13 @@ def test_masks_that_cannot_be_right(tmp_path: Path) -> None:
     small = {"s.png": CLASSES[:5], "t.png": np.repeat(CLASSES[:5, :, None], 3, axis=2)}
     for name, pixels in small.items():
         with pytest.raises(UserError, match=rf"{name} has size 5 × 5, but .* 6 × 5"):
-            place_mask(picture(tmp_path / name, pixels), image, target)
+            transfer_mask(picture(tmp_path / name, pixels), image, target)
     with pytest.raises(UserError, match=r"c\.png holds colours"):
-        place_mask(picture(tmp_path / "c.png", COLOUR), image, target)
+        transfer_mask(picture(tmp_path / "c.png", COLOUR), image, target)
     with pytest.raises(UserError, match=r"j\.jpg is a JPEG"):
-        place_mask(picture(tmp_path / "j.jpg", CLASSES), image, target)
+        transfer_mask(picture(tmp_path / "j.jpg", CLASSES), image, target)
     with pytest.raises(UserError, match=r"d\.png holds the value 300"):
-        place_mask(picture(tmp_path / "d.png", np.full((6, 5), 300, np.uint16)), image, target)
+        transfer_mask(picture(tmp_path / "d.png", np.full((6, 5), 300, np.uint16)), image, target)
     assert not target.exists()
 
 
@@ -186,4 +138,4 @@ def test_images_that_cannot_be_read_are_named(tmp_path: Path, save: Callable[...
         nan: r"n\.nii holds 27 voxels that are NaN",
     }.items():
         with pytest.raises(UserError, match=message):
-            place_image(source, 1, tmp_path / f"out{source.suffix}")
+            transfer_image(source, 1, tmp_path / f"out{source.suffix}")

@@ -11,7 +11,7 @@ import pytest
 
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import read_dataset
-from patchcl.data.importers.writer import FoundDataset, FoundScan, Side, write_raw_folder
+from patchcl.data.importers.writer import SourceDataset, SourceScan, SplitSide, write_raw_folder
 from patchcl.data.scan import read_mask
 
 
@@ -32,16 +32,16 @@ def write_values(values: Sequence[int], target: Path) -> set[int]:
     return set(values)
 
 
-def scan(name: str, side: Side, value: int | None = 1) -> FoundScan:
+def scan(name: str, side: SplitSide, value: int | None = 1) -> SourceScan:
     mask = None if value is None else partial(write_file, value)
-    return FoundScan(name, side, (write_image,), mask)
+    return SourceScan(name, side, (write_image,), mask)
 
 
-def found(*scans: FoundScan) -> FoundDataset:
-    return FoundDataset("Tiny", ("MRI",), (*scans, scan("a", "train"), scan("v", "validation")))
+def found(*scans: SourceScan) -> SourceDataset:
+    return SourceDataset("Tiny", ("MRI",), (*scans, scan("a", "train"), scan("v", "validation")))
 
 
-def write(tmp_path: Path, *scans: FoundScan, structures: Sequence[str] | None = None) -> Path:
+def write(tmp_path: Path, *scans: SourceScan, structures: Sequence[str] | None = None) -> Path:
     return write_raw_folder(found(*scans), tmp_path / "out", structures).folder
 
 
@@ -81,7 +81,7 @@ def test_what_is_interrupted_leaves_nothing_behind(tmp_path: Path, error: BaseEx
 
     expected = UserError if isinstance(error, OSError) else type(error)
     with pytest.raises(expected):
-        write(tmp_path, FoundScan("b", "train", (stop,), None))
+        write(tmp_path, SourceScan("b", "train", (stop,), None))
     assert not list(tmp_path.iterdir())
 
 
@@ -115,7 +115,7 @@ def test_structures_may_be_absent_from_the_masks_if_they_are_named(tmp_path: Pat
 def test_masks_of_background_alone_teach_nothing(tmp_path: Path) -> None:
     scans = (scan("a", "train", 0), scan("v", "validation", 0))
     with pytest.raises(UserError, match="hold the values 0; expected"):
-        write_raw_folder(FoundDataset("Tiny", ("MRI",), scans), tmp_path / "out", ("A",))
+        write_raw_folder(SourceDataset("Tiny", ("MRI",), scans), tmp_path / "out", ("A",))
 
 
 @pytest.mark.parametrize(
@@ -140,21 +140,21 @@ def test_values_become_numbers_without_gaps(
         target.hardlink_to(precious)
         return set(values)
 
-    scans = tuple(FoundScan(name, side, (write_image,), link) for name, side in (("a", "train"), ("b", "test")))
-    result = write_raw_folder(FoundDataset("Tiny", ("MRI",), scans), tmp_path / "out", structures)
+    scans = tuple(SourceScan(name, side, (write_image,), link) for name, side in (("a", "train"), ("b", "test")))
+    result = write_raw_folder(SourceDataset("Tiny", ("MRI",), scans), tmp_path / "out", structures)
     assert list(json.loads((tmp_path / "out" / "dataset.json").read_text())["labels"].items()) == list(labels.items())
     for mask in ("labelsTr/a.nii.gz", "labelsTs/b.nii.gz"):
         assert tuple(read_mask(result.folder / mask, 9).flat[: len(values)]) == expected
     assert precious.read_bytes() == before, "the source is linked to, and must not change"
-    assert (result.labels, set(result.was)) == (labels, set(labels))
-    assert all(result.was[name] == values[expected.index(labels[name])] for name in labels)  # type: ignore[attr-defined]
+    assert (result.labels, set(result.source_values)) == (labels, set(labels))
+    assert all(result.source_values[name] == values[expected.index(labels[name])] for name in labels)  # type: ignore[attr-defined]
 
 
 def test_a_source_may_name_its_structures_and_users_may_rename_them(tmp_path: Path) -> None:
     dataset = found()._replace(structures={"kidney": 1, "tumour": 2})
     assert write_raw_folder(dataset, tmp_path / "one").labels == {"background": 0, "kidney": 1, "tumour": 2}
     renamed = write_raw_folder(dataset, tmp_path / "two", ("K",))
-    assert (renamed.labels, renamed.was) == ({"background": 0, "K": 1}, {})
+    assert (renamed.labels, renamed.source_values) == ({"background": 0, "K": 1}, {})
 
 
 def test_sides_are_written_where_there_is_somebody_to_validate_on(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_sides_are_written_where_there_is_somebody_to_validate_on(tmp_path: Path
     assert (with_sides.scans, with_sides.masks) == (4, 3)
     assert json.loads(with_sides.split.read_text()) == {"train": ["u", "a"], "validation": ["v"], "test": ["t"]}
     without = write_raw_folder(
-        FoundDataset("Tiny", ("MRI",), (scan("a", "train"), scan("t", "test"))), tmp_path / "two"
+        SourceDataset("Tiny", ("MRI",), (scan("a", "train"), scan("t", "test"))), tmp_path / "two"
     )
     assert without.split is None
     assert not (without.folder / "split.json").exists()
@@ -172,7 +172,7 @@ def test_sides_are_written_where_there_is_somebody_to_validate_on(tmp_path: Path
 def test_files_have_the_ending_of_the_data_set_and_objects_their_own_folder(tmp_path: Path) -> None:
     alone = scan("a", "train")._replace(instances=write_image)
     held_out = scan("t", "test")._replace(instances=write_image)
-    write_raw_folder(FoundDataset("Tiny", ("MRI",), (alone, held_out), ".nii"), tmp_path / "out")
+    write_raw_folder(SourceDataset("Tiny", ("MRI",), (alone, held_out), ".nii"), tmp_path / "out")
     files = sorted(str(path.relative_to(tmp_path / "out")) for path in tmp_path.rglob("*.nii*"))
     assert files == [
         "imagesTr/a_0000.nii", "imagesTs/t_0000.nii", "instancesTr/a.nii.gz", "instancesTs/t.nii.gz",
@@ -190,7 +190,7 @@ def test_files_have_the_ending_of_the_data_set_and_objects_their_own_folder(tmp_
         ((scan("a_scan1", "train"), scan("a_scan2", "test")), "Tiny has patients on two sides: a"),
     ],
 )
-def test_scans_that_contradict_each_other(tmp_path: Path, scans: tuple[FoundScan, ...], message: str) -> None:
+def test_scans_that_contradict_each_other(tmp_path: Path, scans: tuple[SourceScan, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        write_raw_folder(FoundDataset("Tiny", ("MRI",), scans), tmp_path / "out")
+        write_raw_folder(SourceDataset("Tiny", ("MRI",), scans), tmp_path / "out")
     assert not list(tmp_path.iterdir())

@@ -1,1 +1,1 @@
-"""Where data sets come from: one file per source, each of which writes an nnU-Net raw folder."""
+"""Importers of foreign data sets: one file per layout, each of which registry.LAYOUTS names once."""

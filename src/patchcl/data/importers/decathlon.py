@@ -1,4 +1,4 @@
-"""Tasks of the Medical Segmentation Decathlon: NIfTI volumes that dataset.json lists.
+"""Medical Segmentation Decathlon: tasks of NIfTI volumes that dataset.json lists.
 
 Source: http://medicaldecathlon.com and the dataset.json of its tasks: `modality` and `labels` map "0", "1", ... to
 names, `training` lists pairs of image and label, `test` images alone. Images of several modalities have four axes.
@@ -17,18 +17,22 @@ from patchcl.data.dataset import preview
 from patchcl.data.formats import without_ending
 from patchcl.data.formats.base import reading
 from patchcl.data.geometry import grid_of, require_same_grid
-from patchcl.data.importers.transfer import found_scan, place_mask
-from patchcl.data.importers.writer import FoundDataset, FoundScan, Side
+from patchcl.data.importers.registry import NO_OPTIONS, Importer, ImportOptions
+from patchcl.data.importers.scan_files import ScanFiles
+from patchcl.data.importers.transfer import transfer_mask
+from patchcl.data.importers.writer import SourceDataset, SourceScan, SplitSide
 from patchcl.data.scan import read_grid
 
 
-def read(source: Path) -> FoundDataset:
-    """The task in the folder `source`. Its test images, which have no masks, are kept for the final test.
+def detect(folder: Path) -> bool:
+    """Whether dataset.json is that of a task whose files are there under the names in its list."""
+    task = _task(folder)
+    return task is not None and (folder / str(task["training"][0]["image"])).is_file()
 
-    Raises:
-        UserError: dataset.json is missing or not that of a task, or lists a file that is not there.
-    """
-    task = task_of(source)
+
+def convert(source: Path, options: ImportOptions = NO_OPTIONS) -> SourceDataset:
+    """The task in the folder `source`. Its test images, which have no masks, are kept for the final test."""
+    task = _task(source)
     if task is None:
         raise UserError(
             f"{source / 'dataset.json'} is not that of a Decathlon task; expected modality, labels, and a list "
@@ -43,10 +47,10 @@ def read(source: Path) -> FoundDataset:
         raise UserError(f"{source / 'dataset.json'} lists files that are not there: {preview(missing)}. Restore them.")
     scans = [_scan(source / image, source / label, "train", len(channels)) for image, label in training]
     scans += [_scan(source / image, None, "test", len(channels)) for image in test]
-    return FoundDataset(str(task.get("name", source.name)), channels, tuple(scans), structures=structures)
+    return SourceDataset(str(task.get("name", source.name)), channels, tuple(scans), structures=structures)
 
 
-def task_of(source: Path) -> dict[str, Any] | None:
+def _task(source: Path) -> dict[str, Any] | None:
     """What dataset.json says of a task, None if it is missing or is something else."""
     try:
         task = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
@@ -61,12 +65,13 @@ def _numbered(names: dict[str, str]) -> dict[int, str]:
     return {int(number): name.strip() for number, name in names.items()}
 
 
-def _scan(image: Path, label: Path | None, side: Side, channels: int) -> FoundScan:
+def _scan(image: Path, label: Path | None, side: SplitSide, channels: int) -> SourceScan:
+    """One scan; several channels are the fourth axis of its image."""
     name = without_ending(image.name)
     if channels == 1:
-        return found_scan(name, side, [image], label, 1)
+        return ScanFiles(name, [image], label, side).as_scan(1)
     images = tuple(partial(_write_channel, image, channel, channels) for channel in range(channels))
-    return FoundScan(name, side, images, None if label is None else partial(_place_label, label, image))
+    return SourceScan(name, side, images, None if label is None else partial(_transfer_mask, label, image))
 
 
 def _open(path: Path) -> Any:  # noqa: ANN401 - nibabel has no types
@@ -89,13 +94,10 @@ def _write_channel(source: Path, channel: int, channels: int, target: Path) -> N
     nib.save(nib.Nifti1Image(values, image.affine, header), target)
 
 
-def _place_label(source: Path, image: Path, target: Path) -> set[int]:
+def _transfer_mask(source: Path, image: Path, target: Path) -> set[int]:
     volume = _open(image)
     require_same_grid(read_grid(source), grid_of(image, volume.shape[:3], volume.affine), source, image.name)
-    return place_mask(source, source, target)
+    return transfer_mask(source, source, target)
 
 
-def is_task(source: Path) -> bool:
-    """Whether dataset.json is that of a task whose files are there under the names in its list."""
-    task = task_of(source)
-    return task is not None and (source / task["training"][0]["image"]).is_file()
+IMPORTER = Importer("decathlon", "a task of the Medical Segmentation Decathlon with its dataset.json", detect, convert)

@@ -1,11 +1,11 @@
-"""What a PACS exports: a folder for each scan, with the DICOM files of one series or of many, and perhaps a mask.
+"""DICOM export of a PACS: a folder for each scan, with the files of one series or of many, and perhaps a mask.
 
 The folder is the patient. Masks are DICOM-SEG, and belong to the series that they say they were drawn on.
 """
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from textwrap import indent
@@ -20,8 +20,10 @@ from patchcl.data.formats.dicom import segmentation as dicom_seg
 from patchcl.data.formats.dicom import series as dicom
 from patchcl.data.formats.dicom.frames import need_pydicom, read_header
 from patchcl.data.geometry import Grid
-from patchcl.data.importers.transfer import COLOURS, link_or_copy
-from patchcl.data.importers.writer import FoundDataset, FoundScan
+from patchcl.data.importers.registry import NO_OPTIONS, Importer, ImportOptions
+from patchcl.data.importers.scan_files import COLOURS, first_lines
+from patchcl.data.importers.transfer import link_or_copy
+from patchcl.data.importers.writer import SourceDataset, SourceScan
 from patchcl.data.scan import read_mask, require_finite
 
 SHOWN = 5
@@ -30,110 +32,93 @@ DEEPEST = 3
 """How far below a data set its layout is looked for: patient, study and series."""
 
 
-class Chosen(NamedTuple):
-    """What becomes a scan, of one folder."""
+class _Series(NamedTuple):
+    """The image series of one folder that becomes a scan, and its mask."""
 
     folder: Path
-    files: tuple[Path, ...]  # of the image
+    files: tuple[Path, ...]
     grid: Grid
     channels: tuple[str, ...]
     mask: Path | None
     labels: dict[int, str]  # of the segments in the mask, by their numbers
 
-
-def read(source: Path, series: str = "", structures: Sequence[str] | None = None) -> FoundDataset:
-    """The scans in the folders of `source`, each with its files in it or in folders of any depth below.
-
-    Args:
-        source: The folder that holds a folder for each scan.
-        series: A regular expression that finds something in the description of the series to take, or its UID.
-        structures: The classes, in their order; otherwise they are the labels in the masks, by their numbers.
-
-    Raises:
-        UserError: A folder has not exactly one such series, or several masks of it; or masks disagree on the classes.
-    """
-    need_pydicom(source)
-    dicom.finds(series, "")  # what is no regular expression is refused before any file is opened
-    chosen = _chosen_in(source, _folders(source), series)
-    if all(one.mask is None for one in chosen):
-        raise UserError(
-            f"{source} has no scan with a mask to learn from: no DICOM-SEG belongs to the series. Convert masks of "
-            "other kinds, such as RTSTRUCT, and put them into the folders of their scans."
-        )
-    named = _require_names(structures) if structures is not None else _labels(source, chosen)
-    names = _scan_names([one.folder for one in chosen])
-    scans = [
-        FoundScan(
-            name,
-            "train",
-            (partial(_place_series, one),),
-            None if one.mask is None else partial(_place_mask, one.mask, ("background", *named), one.grid),
-        )
-        for name, one in zip(names, chosen, strict=True)
-    ]
-    values = {name: value for value, name in enumerate(named, start=1)}
-    return FoundDataset(source.resolve().name, _channels(source, chosen), tuple(scans), DICOM, values)
+    def scan(self, name: str, structures: Sequence[str]) -> SourceScan:
+        """The scan, with the classes background and `structures`."""
+        classes = ("background", *structures)
+        mask = None if self.mask is None else partial(_transfer_mask, self.mask, classes, self.grid)
+        return SourceScan(name, "train", (partial(_transfer_series, self),), mask)
 
 
-def is_export(folder: Path) -> bool:
+def detect(folder: Path) -> bool:
     """Whether `folder` holds folders with files called .dcm, in them or not far below."""
     levels = ("/".join(["*"] * depth) + "/*.[dD][cC][mM]" for depth in range(1, DEEPEST + 1))
     return not (folder / "imagesTr").is_dir() and any(next(folder.glob(level), None) for level in levels)
 
 
-def _folders(source: Path) -> list[Path]:
+def convert(source: Path, options: ImportOptions = NO_OPTIONS) -> SourceDataset:
+    """The scans in the folders of `source`, each with its files in it or in folders of any depth below.
+
+    A folder must hold exactly one series that fits `options.series`, and one mask of it at the most. The classes are
+    `options.structures`, or else the labels in the masks, by their numbers, on which masks must agree.
+    """
+    need_pydicom(source)
+    dicom.finds(options.series or "", "")  # what is no regular expression is refused before any file is opened
+    all_series = _all_series(source, options.series or "")
+    if all(series.mask is None for series in all_series):
+        raise UserError(
+            f"{source} has no scan with a mask to learn from: no DICOM-SEG belongs to the series. Convert masks of "
+            "other kinds, such as RTSTRUCT, and put them into the folders of their scans."
+        )
+    structures = _labels(source, all_series) if options.structures is None else _require_names(options.structures)
+    names = _scan_names([series.folder for series in all_series])
+    scans = [series.scan(name, structures) for name, series in zip(names, all_series, strict=True)]
+    values = {name: value for value, name in enumerate(structures, start=1)}
+    return SourceDataset(source.resolve().name, _channels(source, all_series), tuple(scans), DICOM, values)
+
+
+def _all_series(source: Path, pattern: str) -> list[_Series]:
+    """The series of each folder; what is wrong with the first few folders is told in one message."""
     folders = sorted(path for path in source.iterdir() if path.is_dir() and not path.name.startswith("."))
     if dicom.is_series_folder(source) or not folders:
-        found = "DICOM files themselves" if dicom.is_series_folder(source) else "no folders"
-        raise UserError(f"{source} holds {found}; expected a folder for each scan. Put its files there.")
-    return folders
-
-
-def _chosen_in(source: Path, folders: Sequence[Path], series: str) -> list[Chosen]:
-    """What each folder has to give.
-
-    Raises:
-        UserError: Tells what is wrong with the first few folders.
-    """
-    chosen, problems = [], []
+        content = "DICOM files themselves" if dicom.is_series_folder(source) else "no folders"
+        raise UserError(f"{source} holds {content}; expected a folder for each scan. Put its files there.")
+    all_series, problems = [], []
     for folder in folders:
         try:
-            chosen.append(_choose(folder, series))
+            all_series.append(_series(folder, pattern))
         except UserError as error:
             problems.append(indent(str(error), "  "))
-    if not problems:
-        return chosen
-    more = [f"  and {len(problems) - SHOWN} folders more"] if len(problems) > SHOWN else []
-    lines = "\n".join([*problems[:SHOWN], *more])
-    raise UserError(
-        f"{source}: {len(problems)} of {len(folders)} folders cannot be imported.\n{lines}\n"
-        "Each folder is a scan: one image series, and one mask of it at the most. Choose the series by a part of its "
-        "description, or by its UID: --series PATTERN. What does not belong to the scans must lie elsewhere."
-    )
+    if problems:
+        raise UserError(
+            f"{source}: {len(problems)} of {len(folders)} folders cannot be imported.\n"
+            f"{first_lines(problems, SHOWN, 'folders ')}\n"
+            "Each folder is a scan: one image series, and one mask of it at the most. Choose the series by a part of "
+            "its description, or by its UID: --series PATTERN. What does not belong to the scans must lie elsewhere."
+        )
+    return all_series
 
 
-def _choose(folder: Path, series: str) -> Chosen:
+def _series(folder: Path, pattern: str) -> _Series:
     contents = dicom.contents_of(folder, below=True)
-    fitting = dicom.fitting_series(contents.series, series)
+    fitting = dicom.fitting_series(contents.series, pattern)
     if len(fitting) != 1:
-        raise UserError(dicom.listing(folder, contents.series, series))
+        raise UserError(dicom.listing(folder, contents.series, pattern))
     (image,) = fitting
     grid = dicom.stack_of(image.files, folder).grid
-    masks = _masks_of(image, grid, contents)
+    masks = _masks(image, grid, contents)
     if len(masks) > 1:
-        raise UserError(f"{folder} holds {len(masks)} masks of the series {image.description!r}:\n{_described(masks)}")
+        segments = {path: preview([f"{number} {label!r}" for number, label in masks[path].items()]) for path in masks}
+        lines = "\n".join(f"  {path}: {named}" for path, named in segments.items())
+        raise UserError(f"{folder} holds {len(masks)} masks of the series {image.description!r}:\n{lines}")
     mask, labels = next(iter(masks.items()), (None, {}))
     colour = max(dicom.components(*item) for item in image.files.items()) == len(COLOURS)
-    return Chosen(folder, tuple(image.files), grid, COLOURS if colour else (image.modality or "image",), mask, labels)
+    return _Series(folder, tuple(image.files), grid, COLOURS if colour else (image.modality or "image",), mask, labels)
 
 
-def _masks_of(image: dicom.Series, grid: Grid, contents: dicom.Contents) -> dict[Path, dict[int, str]]:
-    """The masks of the series `image`, with the labels of their segments.
+def _masks(image: dicom.Series, grid: Grid, contents: dicom.Contents) -> dict[Path, dict[int, str]]:
+    """The masks of the series `image`, with the labels of their segments; a mask of no series is refused.
 
     A mask may name a series that is not there, as when UIDs were made anew; then its frames have to be slices of it.
-
-    Raises:
-        UserError: A mask belongs to no series.
     """
     there = {series.uid for series in contents.series}
     masks = {}
@@ -150,49 +135,31 @@ def _masks_of(image: dicom.Series, grid: Grid, contents: dicom.Contents) -> dict
     return masks
 
 
-def _described(masks: Mapping[Path, dict[int, str]]) -> str:
-    """A line for each mask, with its segments."""
-    return "\n".join(
-        f"  {path}: " + preview([f"{number} {label!r}" for number, label in labels.items()])
-        for path, labels in masks.items()
-    )
-
-
-def _labels(source: Path, chosen: Sequence[Chosen]) -> list[str]:
-    """The labels of the segments in all masks, in the order of their numbers.
-
-    Raises:
-        UserError: A number has two labels, or a label has two numbers or is missing.
-    """
-    found: dict[tuple[int, str], str] = {}  # number and label -> how a message shows them
+def _labels(source: Path, all_series: Sequence[_Series]) -> list[str]:
+    """The labels of the segments in all masks, in the order of their numbers, one for each number."""
+    segments: dict[tuple[int, str], str] = {}  # number and label -> how a message shows them
     names: dict[int, str] = {}
-    for one in chosen:
-        for number, label in one.labels.items():
+    for series in all_series:
+        for number, label in series.labels.items():
             if dicom_seg.plain(label) != "background":
-                found.setdefault((number, dicom_seg.plain(label)), f"  {number} {label!r} in {one.mask}")
+                segments.setdefault((number, dicom_seg.plain(label)), f"  {number} {label!r} in {series.mask}")
                 names.setdefault(number, label)
     unclear = [
         line
-        for (number, label), line in sorted(found.items())
-        if not label or any((number == other) != (label == another) for other, another in found)
+        for (number, label), line in sorted(segments.items())
+        if not label or any((number == other) != (label == another) for other, another in segments)
     ]
     if unclear:
-        more = [f"  and {len(unclear) - SHOWN} more"] if len(unclear) > SHOWN else []
-        lines = "\n".join([*unclear[:SHOWN], *more])
         raise UserError(
-            f"{source}: masks disagree on what their segments are:\n{lines}\nName the classes in their order: "
-            "--structures A,B. Segments with these labels become these classes; in masks that have none of the labels, "
-            "segment 1 is the first class, 2 the second."
+            f"{source}: masks disagree on what their segments are:\n{first_lines(unclear, SHOWN)}\nName the classes in "
+            "their order: --structures A,B. Segments with these labels become these classes; in masks that have none "
+            "of the labels, segment 1 is the first class, 2 the second."
         )
     return _require_names([names[number] for number in sorted(names)])
 
 
 def _require_names(names: Sequence[str]) -> list[str]:
-    """Refuse what is no name of a class in DICOM-SEG.
-
-    Raises:
-        UserError: There are values among them, or the one for what nobody annotated.
-    """
+    """Refuse what is no name of a class in DICOM-SEG: values, and the one for what nobody annotated."""
     if any(re.fullmatch(r".+=[0-9]+", name) for name in names):
         raise UserError(
             f"--structures {','.join(names)}: DICOM-SEG tells classes by name, and its files stay as they are. Give "
@@ -207,62 +174,45 @@ def _require_names(names: Sequence[str]) -> list[str]:
 
 
 def _scan_names(folders: Sequence[Path]) -> list[str]:
-    """What the scans in `folders` are called: like these, without what a file's name should not have.
-
-    Raises:
-        UserError: Two folders would have one name.
-    """
+    """What the scans in `folders` are called: like these, without what a file's name should not have."""
     names = [re.sub(r"[^\w.-]+", "_", folder.name).strip("_.") or "scan" for folder in folders]
-    twice = {name for name, count in Counter(names).items() if count > 1}
-    if twice:
-        same = [str(folder) for folder, name in zip(folders, names, strict=True) if name in twice]
+    counts = Counter(names)
+    same = [str(folder) for folder, name in zip(folders, names, strict=True) if counts[name] > 1]
+    if same:
         raise UserError(f"The folders {preview(same)} would give scans of one name. Rename one of them.")
     return names
 
 
-def _channels(source: Path, chosen: Sequence[Chosen]) -> tuple[str, ...]:
-    """What the channels of all scans are called: the modality, or colours.
-
-    Raises:
-        UserError: Some scans are in colour, or in Hounsfield units, and others are not.
-    """
-    kinds = {one.channels: one.folder for one in chosen}
+def _channels(source: Path, all_series: Sequence[_Series]) -> tuple[str, ...]:
+    """What the channels of all scans are called: the modality, or colours; Hounsfield units do not go with others."""
+    kinds = {series.channels: series.folder for series in all_series}
     if len(kinds) > 1 and kinds.keys() & {COLOURS, ("CT",)}:
-        found = ", ".join(f"{'/'.join(kind)} in {folder.name}" for kind, folder in kinds.items())
+        listed = ", ".join(f"{'/'.join(kind)} in {folder.name}" for kind, folder in kinds.items())
         raise UserError(
-            f"{source} holds images of several kinds: {found}. One network learns from one kind: choose by --series "
+            f"{source} holds images of several kinds: {listed}. One network learns from one kind: choose by --series "
             "PATTERN, or import them one by one."
         )
     return COLOURS if COLOURS in kinds else ("/".join(sorted(modality for (modality,) in kinds)),)
 
 
-def _place_series(one: Chosen, target: Path) -> None:
-    """Put the files of the image into the folder `target`, once they were read.
-
-    Raises:
-        UserError: A file cannot be read, or holds NaN or infinite voxels.
-    """
-    headers: dict[Path, Any] = {file: read_header(file) for file in one.files}
-    require_finite(dicom.values_of(dicom.stack_of(headers, one.folder)), one.folder)
+def _transfer_series(series: _Series, target: Path) -> None:
+    """Put the files of the image into the folder `target`, once they were read and hold finite voxels."""
+    headers: dict[Path, Any] = {file: read_header(file) for file in series.files}
+    require_finite(dicom.values_of(dicom.stack_of(headers, series.folder)), series.folder)
     target.mkdir()
-    for file, name in zip(one.files, _file_names(one.files), strict=True):
+    names = [file.name if file.suffix.lower() == DICOM else f"{file.name}{DICOM}" for file in series.files]
+    if len({name.lower() for name in names}) < len(names):  # files of one name come from several folders
+        names = [f"{number:05d}_{name}" for number, name in enumerate(names)]
+    for file, name in zip(series.files, names, strict=True):
         link_or_copy(file, target / name)
 
 
-def _place_mask(mask: Path, classes: Sequence[str], grid: Grid, target: Path) -> set[int]:
-    """Put the DICOM-SEG `mask` at `target`, once it was read; returns the classes in it.
-
-    Raises:
-        UserError: It cannot be read, does not lie on `grid`, or has a segment that is no class.
-    """
+def _transfer_mask(mask: Path, classes: Sequence[str], grid: Grid, target: Path) -> set[int]:
+    """Put the DICOM-SEG `mask` at `target`, once it was read; returns the classes in it."""
     values = read_mask(mask, classes, grid)
     link_or_copy(mask, target)
     return set(np.unique(values).tolist())
 
 
-def _file_names(files: Sequence[Path]) -> list[str]:
-    """Their own names, ending in .dcm; numbered where files from several folders share one."""
-    names = [file.name if file.suffix.lower() == DICOM else f"{file.name}{DICOM}" for file in files]
-    if len({name.lower() for name in names}) == len(names):
-        return names
-    return [f"{number:05d}_{name}" for number, name in enumerate(names)]
+DESCRIPTION = "what a PACS exports: a folder of DICOM files for each scan"
+IMPORTER = Importer("dicom", DESCRIPTION, detect, convert, options=("series",), certainty=0)

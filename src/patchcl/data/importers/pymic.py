@@ -1,86 +1,57 @@
-"""Lists of PyMIC: CSV files that name an image, and often its mask, in every row.
+"""PyMIC lists: CSV files that name an image, and often its mask, in every row.
 
 Source: https://github.com/HiLab-git/PyMIC, `pymic/io/nifty_dataset.py` and `examples`.
 """
 
-import csv
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from patchcl.core.errors import UserError
-from patchcl.data.formats import ENDINGS, ending_of
-from patchcl.data.importers.transfer import channel_names, common_ending, found_scan, scan_names
-from patchcl.data.importers.writer import FoundDataset, Side
+from patchcl.data.importers.csv_table import Row, by_column, dataset_of_rows, read_csv
+from patchcl.data.importers.registry import NO_OPTIONS, Importer, ImportOptions
+from patchcl.data.importers.writer import SourceDataset
 
-LISTS = {
-    "train": r".*train|(.*[_-])?lab",
-    "unlabeled": r".*unlab",
-    "validation": r".*val(id)?",
-    "test": r".*test",
-}
+LISTS = {"train": r".*train|(.*[_-])?lab", "unlabeled": r".*unlab", "validation": r".*val(id)?", "test": r".*test"}
 """Kind of list -> how its name ends: image_train.csv, image_train_r10_unlab.csv, image_valid.csv."""
-SIDES: dict[str, Side] = {"train": "train", "unlabeled": "train", "validation": "validation", "test": "test"}
 NOT_CHANNELS = ("label", "image_weight", "pixel_weight")
 
 
-class _Row(NamedTuple):
-    """One scan of a list, in files whose paths start from the folder of the data set."""
-
-    images: dict[str, str]  # channel -> file
-    mask: str  # empty if there is none
+def detect(folder: Path) -> bool:
+    """Whether there are lists of scans to train and to validate on."""
+    return {"train", "validation"} <= {kind for path in folder.glob("*.csv") for kind in _kinds(path)}
 
 
-def read(source: Path) -> FoundDataset:
+def convert(source: Path, options: ImportOptions = NO_OPTIONS) -> SourceDataset:
     """The data set whose lists lie in the folder `source`, which their paths start from.
 
     There is one list of a kind, told by the end of its name: train (or lab), unlab, valid and test. Columns are
     `image`, or one for every channel, and `label`. Training scans without a label are unlabeled, and in the list of
     unlabeled ones no label is looked at. Other CSV files are left aside.
-
-    Raises:
-        UserError: A list is missing or there are two, a column or a file is missing, or lists differ in channels.
     """
-    rows = [(kind, row) for kind, path in _lists(source).items() for row in _rows(path, source, kind != "unlabeled")]
-    channels = {tuple(row.images) for _, row in rows}
+    rows = [row for kind, path in _lists(source).items() for row in _rows(path, kind)]
+    channels = {", ".join(row.images) for row in rows}
     if len(channels) > 1:
-        shown = " and ".join(sorted(", ".join(names) for names in channels))
-        raise UserError(f"The lists in {source} differ in their columns: {shown}. Each must name the same channels.")
-    names = scan_names([next(iter(row.images.values())) for _, row in rows])
-    images = [[source / file for file in row.images.values()] for _, row in rows]
-    masks = [source / row.mask if row.mask else None for _, row in rows]
-    named = channel_names(images[0], channels.pop())
-    scans = [
-        found_scan(names[next(iter(row.images.values()))], SIDES[kind], files, mask, len(named))
-        for (kind, row), files, mask in zip(rows, images, masks, strict=True)
-    ]
-    ending = common_ending([file for files in images for file in files])
-    return FoundDataset(source.resolve().name, named, tuple(scans), ending)
-
-
-def has_lists(source: Path) -> bool:
-    """Whether there are lists of scans to train and to validate on."""
-    return {"train", "validation"} <= {kind for path in source.glob("*.csv") for kind in _kinds(path)}
+        columns = " and ".join(sorted(channels))
+        raise UserError(f"The lists in {source} differ in their columns: {columns}. Each must name the same channels.")
+    return dataset_of_rows(source.resolve().name, rows, source, source)
 
 
 def _lists(source: Path) -> dict[str, Path]:
     """Kind -> list."""
-    found: dict[str, Path] = {}
+    lists: dict[str, Path] = {}
     for path in sorted(source.glob("*.csv")):
         for kind in _kinds(path):
-            if kind in found:
-                raise UserError(
-                    f"{source} has two {kind} lists, {found[kind].name} and {path.name}. Leave one of them there."
-                )
-            found[kind] = path
-    missing = [kind for kind in ("train", "validation") if kind not in found]
+            if kind in lists:
+                files = f"{lists[kind].name} and {path.name}"
+                raise UserError(f"{source} has two {kind} lists, {files}. Leave one of them there.")
+            lists[kind] = path
+    missing = [kind for kind in ("train", "validation") if kind not in lists]
     if missing:
         raise UserError(
             f"{source} has no {' and no '.join(missing)} list. Expected files such as image_train.csv, "
             "image_unlab.csv, image_valid.csv and image_test.csv in the folder that their paths start from."
         )
-    return {kind: found[kind] for kind in LISTS if kind in found}
+    return {kind: lists[kind] for kind in LISTS if kind in lists}
 
 
 def _kinds(path: Path) -> list[str]:
@@ -88,29 +59,22 @@ def _kinds(path: Path) -> list[str]:
     return [kind for kind, ending in LISTS.items() if re.fullmatch(ending, path.stem.lower())]
 
 
-def _rows(path: Path, source: Path, labeled: bool) -> list[_Row]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            table = list(csv.DictReader(file, skipinitialspace=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as CSV: {error}. Save it again as text with commas.") from error
-    if not table:
+def _rows(path: Path, kind: str) -> list[Row]:
+    header, lines = read_csv(path)
+    if not lines:
         raise UserError(f"{path} lists no scan. Fill it, or remove it.")
-    return [_row(line, f"{path}, line {number}", source, labeled) for number, line in enumerate(table, start=2)]
+    rows = []
+    for line, cells in lines:
+        named = by_column(header, cells)
+        images = {column: file for column, file in named.items() if column not in NOT_CHANNELS}
+        if len(cells) > len(header) or not images or not all(images.values()) or "" in images:
+            raise UserError(
+                f"{path}, line {line}: found {', '.join(cells)} under {', '.join(header)}; expected a column image, or "
+                "one for every channel, with a file in each row, and a column label."
+            )
+        mask, side = ("", "train") if kind == "unlabeled" else (named.get("label", ""), kind)
+        rows.append(Row(f"{path}, line {line}", images, mask, side=side))
+    return rows
 
 
-def _row(line: Mapping[str | None, object], place: str, source: Path, labeled: bool) -> _Row:
-    cells = {str(column): str(cell or "").strip() for column, cell in line.items()}
-    images = {column: cell for column, cell in cells.items() if column not in NOT_CHANNELS}
-    if None in line or not images or not all(images.values()) or "" in images:
-        raise UserError(
-            f"{place}: found {', '.join(cells.values())} under {', '.join(cells)}; expected a column image, or one for "
-            "every channel, with a file in each row, and a column label."
-        )
-    row = _Row(images, cells.get("label", "") if labeled else "")
-    for file in (*images.values(), *([row.mask] if row.mask else [])):
-        if not ending_of(file):
-            raise UserError(f"{place}: {file} is of no known format; expected one of {', '.join(ENDINGS)}. Convert it.")
-        if not (source / file).is_file():
-            raise UserError(f"{place}: {source / file} does not exist. Paths start from {source}; correct the list.")
-    return row
+IMPORTER = Importer("pymic", "lists of PyMIC: *train.csv, *valid.csv and often *unlab.csv, *test.csv", detect, convert)

@@ -1,120 +1,123 @@
-"""Foreign data sets become ours: `patchcl import`."""
+"""Register of the importers: `patchcl import` turns every layout that is named here into a data set of ours.
 
-from collections.abc import Callable, Sequence
+A new layout is a module beside this one that holds its IMPORTER, and one line in LAYOUTS. The modules are loaded when
+they are needed, so that the command line learns the names without their libraries.
+"""
+
+import importlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, NamedTuple
 
 from patchcl.core.errors import UserError
 from patchcl.core.parallel import ProgressCallback
-from patchcl.data.importers import crag, decathlon, dicom_export, kits19, pymic, ssl4mis
-from patchcl.data.importers import csv_table as table
-from patchcl.data.importers import image_mask_folders as plain
-from patchcl.data.importers.writer import FoundDataset, Imported, write_raw_folder
 
-Layout = Literal["plain", "table", "dicom", "crag", "kits19", "decathlon", "ssl4mis", "pymic"]
-READERS: dict[Layout, Callable[[Path], FoundDataset]] = {
-    "plain": plain.read,
-    "table": table.read,
-    "dicom": dicom_export.read,
-    "crag": crag.read,
-    "kits19": kits19.read,
-    "decathlon": decathlon.read,
-    "ssl4mis": ssl4mis.read,
-    "pymic": pymic.read,
+if TYPE_CHECKING:
+    from patchcl.data.importers.writer import ImportResult, SourceDataset
+
+LAYOUTS = {
+    "plain": "image_mask_folders",
+    "table": "csv_table",
+    "dicom": "dicom_export",
+    "crag": "crag",
+    "kits19": "kits19",
+    "decathlon": "decathlon",
+    "ssl4mis": "ssl4mis",
+    "pymic": "pymic",
 }
+"""What `--layout` takes -> the module with its importer."""
+
+
+class ImportOptions(NamedTuple):
+    """What a user may say of a data set beyond where it is; None where nothing was said."""
+
+    structures: tuple[str, ...] | None = None  # names of the values 1, 2, ... in the masks, or NAME=VALUE
+    channels: tuple[str, ...] | None = None  # their names; one with CT in it means Hounsfield units
+    images: str | None = None  # the folder of images, where it has no usual name
+    masks: str | None = None  # the folder of masks, where it has no usual name
+    series: str | None = None  # finds something in the description of the DICOM series to take, or is its UID
+
+
+NO_OPTIONS = ImportOptions()
+
+
+class Importer(NamedTuple):
+    """The reader of one layout."""
+
+    name: str  # as LAYOUTS has it
+    description: str  # what a folder of this layout holds
+    detect: Callable[[Path], bool]  # whether a folder has this layout; never fails
+    convert: Callable[[Path, ImportOptions], "SourceDataset"]  # what to write; UserError if the layout is not kept
+    options: tuple[str, ...] = ()  # fields of ImportOptions that it takes beside structures and channels
+    takes_file: bool = False  # whether the source may be a file instead of a folder
+    certainty: int = 2  # of `detect`: 2 by files that are made for this layout, 1 by usual names, 0 by endings alone
+
+
+def load_importer(name: str) -> Importer:
+    """The importer of the layout `name`.
+
+    Raises:
+        UserError: There is no such layout.
+    """
+    if name not in LAYOUTS:
+        raise UserError(f"--layout {name} is not known; choose one of {', '.join(LAYOUTS)}.")
+    importer: Importer = importlib.import_module(f"patchcl.data.importers.{LAYOUTS[name]}").IMPORTER
+    return importer
+
+
+def detect_layouts(source: Path) -> list[str]:
+    """Names of the layouts that `source` seems to have, with equal certainty; none for a data set of ours."""
+    described = (source / "dataset.json").exists()  # it is ours, or a task of the Decathlon
+    importers = [load_importer(name) for name in (("decathlon",) if described else LAYOUTS)]
+    likely = [reader for reader in importers if (source.is_dir() or reader.takes_file) and reader.detect(source)]
+    return [reader.name for reader in likely if reader.certainty == max(other.certainty for other in likely)]
 
 
 def import_dataset(
     source: Path,
     out: Path,
-    layout: Layout,
-    structures: Sequence[str] | None = None,
-    channels: Sequence[str] | None = None,
+    layout: str | None = None,
+    options: ImportOptions = NO_OPTIONS,
     on_progress: ProgressCallback | None = None,
-    images: str | None = None,
-    masks: str | None = None,
-    series: str | None = None,
-) -> Imported:
+) -> "ImportResult":
     """Write the data set in `source` to the new folder `out`, with its split in split.json if it has one.
 
     Args:
         source: The folder of the foreign data set; for a table, its file.
         out: A folder that does not exist yet, or is empty; it appears when all went well.
-        layout: How `source` is laid out.
-        structures: Names of the values 1, 2, ... in the masks, or NAME=VALUE.
-        channels: Names of the channels; a name with CT in it means Hounsfield units.
+        layout: How `source` is laid out; None to detect it.
+        options: What else there is to say of it.
         on_progress: Told how many scans of all are done.
-        images: The folder in `source` with images, where it has no usual name; for `plain`.
-        masks: The folder in `source` with masks, where it has no usual name; for `plain`.
-        series: Finds something in the description of the series to take, or is its UID; for `dicom`.
 
     Raises:
-        UserError: `source` is not laid out so, a file cannot be read, or `out` cannot be written.
+        UserError: `source` is not laid out so, or no layout or several were detected; an option is not for this
+            layout; a file cannot be read, or `out` cannot be written.
     """
-    if layout not in READERS:
-        raise UserError(f"--layout {layout} is not known; choose one of {', '.join(get_args(Layout))}.")
-    if not source.is_dir() and not (layout == "table" and source.is_file()):
+    from patchcl.data.importers.writer import write_raw_folder
+
+    importer = load_importer(_only_layout(source) if layout is None else layout)
+    if not source.is_dir() and not (importer.takes_file and source.is_file()):
         raise UserError(f"{source} is no folder. Name the folder of the data set.")
-    if layout != "plain" and (images or masks):
-        raise UserError(
-            f"--images and --masks go with --layout plain; {layout} has folders of its own. Leave them out."
-        )
-    if layout != "dicom" and series is not None:
-        raise UserError(f"--series goes with --layout dicom, and {layout} has no series. Leave it out.")
-    found = _read(source, layout, structures, images, masks, series)
-    if channels is not None:
-        if len(channels) != len(found.channels):
+    _require_taken(options, importer)
+    dataset = importer.convert(source, options)
+    if options.channels is not None:
+        if len(options.channels) != len(dataset.channels):
             raise UserError(
-                f"--channels names {len(channels)}, but scans have {len(found.channels)}. Name each of them."
+                f"--channels names {len(options.channels)}, but scans have {len(dataset.channels)}. Name each of them."
             )
-        found = found._replace(channels=tuple(channels))
-    return write_raw_folder(found, out, structures, on_progress)
+        dataset = dataset._replace(channels=options.channels)
+    return write_raw_folder(dataset, out, options.structures, on_progress)
 
 
-def _read(
-    source: Path,
-    layout: Layout,
-    structures: Sequence[str] | None,
-    images: str | None,
-    masks: str | None,
-    series: str | None,
-) -> FoundDataset:
-    """What `source` holds; two layouts can be told more of it than where it is."""
-    if layout == "plain":
-        return plain.read(source, images, masks)
-    if layout == "dicom":
-        return dicom_export.read(source, series or "", structures)
-    return READERS[layout](source)
-
-
-def describe(imported: Imported) -> str:
-    """What a user should know of it: how much there is, and what became of the values in the masks."""
-    counted = f"{imported.scans} scans, {imported.masks} with masks; classes: {', '.join(imported.labels)}."
+def describe(result: "ImportResult") -> str:
+    """Summary of an import: how much there is, and what became of the values in the masks."""
+    counts = f"{result.scans} scans, {result.masks} with masks; classes: {', '.join(result.labels)}."
     changes = [
-        f"{value} became {imported.labels[name]} ({name})"
-        for name, value in imported.was.items()
-        if value != imported.labels[name]
+        f"{value} became {result.labels[name]} ({name})"
+        for name, value in result.source_values.items()
+        if value != result.labels[name]
     ]
-    return counted + (f" Values in the masks: {', '.join(changes)}." if changes else "")
-
-
-def likely_layout(folder: Path) -> Layout | None:
-    """The foreign layout that `folder` seems to have; None if it has none, or is a data set of ours."""
-    if not folder.is_dir():
-        return None
-    if (folder / "dataset.json").exists():
-        return "decathlon" if decathlon.is_task(folder) else None
-    lists = sorted(folder.glob("*.csv"))
-    signs: dict[Layout, bool] = {
-        "crag": crag.is_crag(folder),
-        "kits19": any((case / kits19.IMAGE).is_file() for case in kits19.case_folders(folder)),
-        "ssl4mis": (folder / "data").is_dir() and any(folder.glob("train*.list")),
-        "table": len(lists) == 1 and table.is_table(lists[0]),
-        "pymic": pymic.has_lists(folder),
-        "plain": plain.has_folders(folder),
-        "dicom": dicom_export.is_export(folder),
-    }
-    return next((layout for layout, there in signs.items() if there), None)
+    return counts + (f" Values in the masks: {', '.join(changes)}." if changes else "")
 
 
 def require_ours(folder: Path) -> None:
@@ -123,9 +126,40 @@ def require_ours(folder: Path) -> None:
     Raises:
         UserError: It has a foreign layout; the message says how to import it.
     """
-    layout = likely_layout(folder)
-    if layout is not None:
+    layouts = detect_layouts(folder)
+    if layouts:
         raise UserError(
-            f"{folder} is not laid out as patchcl reads it, but looks like the layout {layout}. Import it first: "
-            f"patchcl import {folder} -o NEW_FOLDER --layout {layout}"
+            f"{folder} is not laid out as patchcl reads it, but looks like the layout {' or '.join(layouts)}. Import "
+            f"it first: patchcl import {folder} -o NEW_FOLDER --layout {layouts[0]}"
         )
+
+
+def _only_layout(source: Path) -> str:
+    """The one layout that `source` has.
+
+    Raises:
+        UserError: It has none or several; the message lists all there are.
+    """
+    from patchcl.data.dataset import preview
+
+    if not source.exists():
+        raise UserError(f"{source} is no folder. Name the folder of the data set.")
+    layouts = detect_layouts(source)
+    if len(layouts) == 1:
+        return layouts[0]
+    inside = sorted(path.name for path in source.iterdir()) if source.is_dir() else [source.name]
+    seen = (
+        f"looks like {' and '.join(layouts)}" if layouts else f"has no known layout; it holds {preview(inside) or '-'}"
+    )
+    known = "\n".join(f"  {name}: {load_importer(name).description}" for name in LAYOUTS)
+    raise UserError(f"{source} {seen}. Say by --layout which one it has:\n{known}")
+
+
+def _require_taken(options: ImportOptions, importer: Importer) -> None:
+    """Refuse options that are not for this layout."""
+    taken = ("structures", "channels", *importer.options)
+    given = [name for name, value in options._asdict().items() if value is not None]
+    others = [f"--{name}" for name in given if name not in taken]
+    if others:
+        names = ", ".join(f"--{name}" for name in taken)
+        raise UserError(f"--layout {importer.name} takes {names}. Leave out {' and '.join(others)}.")

@@ -1,50 +1,51 @@
-"""Folders of the SSL4MIS benchmark: slices and volumes in HDF5, and lists of who is on which side.
+"""SSL4MIS benchmark: slices and volumes in HDF5, and lists of who is on which side.
 
 Source: https://github.com/HiLab-git/SSL4MIS, `dataloaders/dataset.py` and `data/ACDC`.
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
 
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import preview
-from patchcl.data.importers.writer import FoundDataset, FoundScan, Side
+from patchcl.data.formats.base import library, reading
+from patchcl.data.importers.registry import NO_OPTIONS, Importer, ImportOptions
+from patchcl.data.importers.writer import SourceDataset, SourceScan, SplitSide
 
-Files = tuple[Path, ...]
-"""One volume, or all slices of one in their order."""
+KIND = "HDF5 with the arrays image and label"
+Files = tuple[Path, ...]  # one volume, or all slices of one in their order
 
 
-def read(source: Path) -> FoundDataset:
+def detect(folder: Path) -> bool:
+    """Whether there are data and a list of what to train on."""
+    return (folder / "data").is_dir() and any(folder.glob("train*.list"))
+
+
+def convert(source: Path, options: ImportOptions = NO_OPTIONS) -> SourceDataset:
     """The data set in the folder `source`: train_slices.list or train.list, val.list, test.list and data.
 
     Patients keep the order of the lists, so that the first N are the labeled ones of the published tables. Training
     scans are put together from the slices in data/slices that training there uses; without train_slices.list they
     are, like all others, the volumes in data. The benchmark has lost the spacing: all voxels are 1 mm wide.
-
-    Raises:
-        UserError: h5py is not installed, or a list or a file it names is missing.
     """
-    _h5py()
+    library("h5py", source, "a data set of SSL4MIS", "ssl4mis")
     training = _slices(source) if (source / "train_slices.list").is_file() else _volumes(source, "train")
-    files: dict[Side, dict[str, Files]] = {"train": training, "validation": _volumes(source, "val")}
+    files: dict[SplitSide, dict[str, Files]] = {"train": training, "validation": _volumes(source, "val")}
     if (source / "test.list").is_file():
         files["test"] = _volumes(source, "test")
     missing = [str(path) for side in files.values() for paths in side.values() for path in paths if not path.is_file()]
     if missing:
         raise UserError(f"{source} lists files that are not there: {preview(missing)}. Download the data set again.")
     scans = [
-        FoundScan(name, side, (partial(_write_image, paths),), partial(_write_mask, paths))
+        SourceScan(name, side, (partial(_write_image, paths),), partial(_write_mask, paths))
         for side, named in files.items()
         for name, paths in named.items()
     ]
-    return FoundDataset(source.resolve().name, ("image",), tuple(scans))
+    return SourceDataset(source.resolve().name, ("image",), tuple(scans))
 
 
 def _names(source: Path, list_name: str) -> list[str]:
@@ -73,54 +74,29 @@ def _volumes(source: Path, list_name: str) -> dict[str, Files]:
 
 def _slices(source: Path) -> dict[str, Files]:
     """Scan -> its slices in the order of their numbers; scans in the order of the list."""
+    path, folder = source / "train_slices.list", source / "data" / "slices"
     numbers: dict[str, list[int]] = {}
     for entry in _names(source, "train_slices"):
         match = re.fullmatch(r"(.+)_slice_([0-9]+)", entry)
         if match is None:
-            raise UserError(
-                f"{source / 'train_slices.list'} holds {entry}; expected names like patient001_frame01_slice_3."
-            )
+            raise UserError(f"{path} holds {entry}; expected names like patient001_frame01_slice_3.")
         numbers.setdefault(match[1], []).append(int(match[2]))
-    broken = [name for name, found in numbers.items() if not _is_whole(found)]
+    broken = [
+        name for name, own in numbers.items() if sorted(own) not in ([*range(len(own))], [*range(1, len(own) + 1)])
+    ]
     if broken:
         raise UserError(
-            f"{source / 'train_slices.list'} lacks slices of {preview(broken)}, or names some twice; expected "
-            "all from the first, 0 or 1, to the last. Download the list again."
+            f"{path} lacks slices of {preview(broken)}, or names some twice; expected all from the first, 0 or 1, to the "
+            "last. Download the list again."
         )
-    folder = source / "data" / "slices"
-    return {name: tuple(folder / f"{name}_slice_{n}.h5" for n in sorted(found)) for name, found in numbers.items()}
-
-
-def _is_whole(numbers: Sequence[int]) -> bool:
-    first = min(numbers)
-    return first <= 1 and sorted(numbers) == list(range(first, first + len(numbers)))
-
-
-def _h5py() -> Any:  # noqa: ANN401 - h5py has no types
-    try:
-        import h5py
-    except ImportError as error:
-        raise UserError("Files of SSL4MIS need h5py. Install it with: pip install 'patchcl[ssl4mis]'") from error
-    return h5py
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """The file `path`; whatever goes wrong with it becomes one message that names it."""
-    try:
-        with _h5py().File(path, "r") as file:
-            yield file
-    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}); expected HDF5 with the arrays image and label. Download it again."
-        ) from error
+    return {name: tuple(folder / f"{name}_slice_{n}.h5" for n in sorted(own)) for name, own in numbers.items()}
 
 
 def _array(files: Files, key: str) -> np.ndarray:
     """One array of a scan, (x, y, z) as NIfTI has it; the benchmark has (z, y, x)."""
     layers = []
     for path in files:
-        with _opened(path) as file:
+        with reading(path, KIND), library("h5py", path, KIND, "ssl4mis").File(path, "r") as file:
             array = np.asarray(file[key])
             axes = 2 if len(files) > 1 or array.ndim == 2 else 3
             if array.ndim != axes or file["image"].shape != file["label"].shape or not array.size:
@@ -133,7 +109,7 @@ def _array(files: Files, key: str) -> np.ndarray:
 
 
 def _write_image(files: Files, target: Path) -> None:
-    _save(_array(files, "image").astype(np.float32), target)
+    nib.save(nib.Nifti1Image(_array(files, "image").astype(np.float32), np.eye(4)), target)
 
 
 def _write_mask(files: Files, target: Path) -> set[int]:
@@ -143,9 +119,8 @@ def _write_mask(files: Files, target: Path) -> set[int]:
         raise UserError(
             f"{files[0]}: label holds {preview([f'{v:g}' for v in values])}; expected whole numbers from 0 to 255."
         )
-    _save(mask.astype(np.uint8), target)
+    nib.save(nib.Nifti1Image(mask.astype(np.uint8), np.eye(4)), target)
     return set(values.astype(int).tolist())
 
 
-def _save(voxels: np.ndarray, target: Path) -> None:
-    nib.save(nib.Nifti1Image(voxels, np.eye(4)), target)
+IMPORTER = Importer("ssl4mis", "a folder of SSL4MIS: data, train_slices.list, val.list, test.list", detect, convert)

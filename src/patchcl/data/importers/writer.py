@@ -1,4 +1,4 @@
-"""Writes what an importer has found as a data set of ours, whole or not at all."""
+"""Writer of the data set that an importer has read: an nnU-Net raw folder, whole or not at all."""
 
 import os
 import re
@@ -18,36 +18,31 @@ from patchcl.data.dataset import IGNORE_LABEL, PATIENT_PATTERN, preview
 from patchcl.data.formats import DICOM, mask_ending
 from patchcl.data.scan import read_mask, write_mask
 
-Side = Literal["train", "validation", "test"]
-SIDES: tuple[Side, ...] = ("train", "validation", "test")
+SplitSide = Literal["train", "validation", "test"]
+SIDES: tuple[SplitSide, ...] = ("train", "validation", "test")
 
 
-class FoundScan(NamedTuple):
+class SourceScan(NamedTuple):
     """One scan of a foreign data set, not yet read."""
 
     name: str
-    side: Side
+    side: SplitSide
     images: tuple[Callable[[Path], None], ...]  # each writes one channel, or all colours, to the file it is given
     mask: Callable[[Path], set[int]] | None  # writes the mask and tells the values in it
     instances: Callable[[Path], None] | None = None  # writes which object every voxel belongs to, where that is known
 
-    @property
-    def patient(self) -> str:
-        """Whose scan it is."""
-        return patient_of(self.name)
 
-
-class FoundDataset(NamedTuple):
+class SourceDataset(NamedTuple):
     """A foreign data set: its channels, and its scans in the order that its lists have them."""
 
     name: str
     channels: tuple[str, ...]
-    scans: tuple[FoundScan, ...]
+    scans: tuple[SourceScan, ...]
     ending: str = ".nii.gz"  # of the images
     structures: Mapping[str, int] | None = None  # name -> value in its masks, where the data set tells
 
 
-class Imported(NamedTuple):
+class ImportResult(NamedTuple):
     """What was written."""
 
     folder: Path
@@ -55,18 +50,21 @@ class Imported(NamedTuple):
     scans: int
     masks: int
     labels: dict[str, int]  # class -> value in the masks
-    was: dict[str, int]  # class -> value that it had, if any class has another value now; else empty
+    source_values: dict[str, int]  # class -> value that it had, if any class has another value now; else empty
 
 
 def patient_of(name: str) -> str:
-    """Whose scan it is, as training will read it from the name."""
+    """The patient of the scan `name`, as training will read it from the name."""
     match = re.fullmatch(PATIENT_PATTERN, name)
     return name if match is None else match[1]
 
 
 def write_raw_folder(
-    found: FoundDataset, out: Path, structures: Sequence[str] | None = None, on_progress: ProgressCallback | None = None
-) -> Imported:
+    dataset: SourceDataset,
+    out: Path,
+    structures: Sequence[str] | None = None,
+    on_progress: ProgressCallback | None = None,
+) -> ImportResult:
     """Write dataset.json, images and masks to the new folder `out`, and the sides, if there are any, to split.json.
 
     Nothing is left behind if anything goes wrong. Training and validation scans with masks go to imagesTr, those
@@ -74,7 +72,7 @@ def write_raw_folder(
     0 without gaps.
 
     Args:
-        found: What to write.
+        dataset: What to write.
         out: A folder that does not exist yet, or is empty.
         structures: Names of the values 1, 2, ... in the masks, or of others, as NAME=VALUE; a data set that does not
             name them itself gets structure_1, structure_2, ...
@@ -83,50 +81,52 @@ def write_raw_folder(
     Raises:
         UserError: `out` holds something or cannot be written, a scan cannot be read, or scans contradict each other.
     """
-    _require_sound(found)
-    named = found.structures if structures is None else _named(structures)
+    _require_sound(dataset)
+    named = dataset.structures if structures is None else _named(structures)
     with _whole_folder(out) as folder:
         values = {0}
-        for done, scan in enumerate(found.scans, start=1):
-            values |= _write_scan(scan, folder, found.ending)
+        for done, scan in enumerate(dataset.scans, start=1):
+            values |= _write_scan(scan, folder, dataset.ending)
             if on_progress is not None:
-                on_progress(done, len(found.scans))
-        was = _labels(values, named)
-        labels = {name: index for index, name in enumerate(was)}
-        if was != labels:
-            _renumber(folder, list(was.values()))
-        write_json(folder / "dataset.json", _description(found, labels))
-        sided = any(scan.side == "validation" for scan in found.scans)
-        if sided:
-            write_json(folder / "split.json", _split(found))
-    masks = sum(scan.mask is not None for scan in found.scans)
-    split = out / "split.json" if sided else None
-    return Imported(out, split, len(found.scans), masks, labels, was if was != labels else {})
+                on_progress(done, len(dataset.scans))
+        source_values = _source_values(values, named)
+        labels = {name: index for index, name in enumerate(source_values)}
+        if source_values != labels:
+            _renumber(folder, list(source_values.values()))
+        write_json(folder / "dataset.json", _description(dataset, labels))
+        sides = {
+            side: list(dict.fromkeys(patient_of(s.name) for s in dataset.scans if s.side == side)) for side in SIDES
+        }
+        if sides["validation"]:
+            write_json(folder / "split.json", sides)
+    masks = sum(scan.mask is not None for scan in dataset.scans)
+    split = out / "split.json" if sides["validation"] else None
+    return ImportResult(out, split, len(dataset.scans), masks, labels, source_values if source_values != labels else {})
 
 
-def _write_scan(scan: FoundScan, folder: Path, ending: str) -> set[int]:
-    """The files of one scan; returns the values in its mask."""
-    kind = "Ts" if scan.side == "test" else "Un" if scan.mask is None else "Tr"
+def _write_scan(scan: SourceScan, folder: Path, ending: str) -> set[int]:
+    """Write the files of one scan; returns the values in its mask."""
+    subset = "Ts" if scan.side == "test" else "Un" if scan.mask is None else "Tr"
     for channel, write in enumerate(scan.images):
-        place = _place(folder, f"images{kind}", f"{scan.name}_{channel:04d}{ending}")
-        write(place.with_suffix("") if ending == DICOM else place)
+        image = _new_file(folder, f"images{subset}", f"{scan.name}_{channel:04d}{ending}")
+        write(image.with_suffix("") if ending == DICOM else image)
     name = f"{scan.name}{mask_ending(ending)}"
     if scan.instances is not None:
-        scan.instances(_place(folder, f"instances{kind}", name))
-    return set() if scan.mask is None else scan.mask(_place(folder, f"labels{kind}", name))
+        scan.instances(_new_file(folder, f"instances{subset}", name))
+    return set() if scan.mask is None else scan.mask(_new_file(folder, f"labels{subset}", name))
 
 
-def _place(folder: Path, kind: str, name: str) -> Path:
+def _new_file(folder: Path, kind: str, name: str) -> Path:
     (folder / kind).mkdir(exist_ok=True)
     return folder / kind / name
 
 
-def _renumber(folder: Path, was: Sequence[int]) -> None:
-    """Give the masks in `folder` the values 0, 1, ... for those that they have, in the order of `was`."""
-    now = np.zeros(256, np.uint8)
-    now[list(was)] = range(len(was))
+def _renumber(folder: Path, source_values: Sequence[int]) -> None:
+    """Give the masks in `folder` the values 0, 1, ... for those that they have, in their order here."""
+    new_values = np.zeros(256, np.uint8)
+    new_values[list(source_values)] = range(len(source_values))
     for path in sorted(folder.glob("labels*/*")):
-        write_mask(path, now[read_mask(path, 256)], path)
+        write_mask(path, new_values[read_mask(path, 256)], path)
 
 
 @contextmanager
@@ -147,25 +147,22 @@ def _whole_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _require_sound(found: FoundDataset) -> None:
+def _require_sound(dataset: SourceDataset) -> None:
     """No name twice, no patient on two sides, and somebody to learn from and to validate on."""
-    names = Counter(scan.name for scan in found.scans)
+    names = Counter(scan.name for scan in dataset.scans)
     twice = [name for name, count in names.items() if count > 1]
     if twice:
-        raise UserError(f"{found.name} lists scans more than once: {preview(twice)}. List each on one side, once.")
-    homes: dict[str, set[Side]] = {}
-    for scan in found.scans:
-        homes.setdefault(scan.patient, set()).add(scan.side)
-    torn = [patient for patient, sides in homes.items() if len(sides) > 1]
+        raise UserError(f"{dataset.name} lists scans more than once: {preview(twice)}. List each on one side, once.")
+    sides = Counter(patient for patient, _ in dict.fromkeys((patient_of(s.name), s.side) for s in dataset.scans))
+    torn = [patient for patient, count in sides.items() if count > 1]
     if torn:
-        raise UserError(
-            f"{found.name} has patients on two sides: {preview(torn)}. All scans of a patient must be in one list."
-        )
-    masked = {scan.side for scan in found.scans if scan.mask is not None}
+        advice = "All scans of a patient must be in one list."
+        raise UserError(f"{dataset.name} has patients on two sides: {preview(torn)}. {advice}")
+    masked = {scan.side for scan in dataset.scans if scan.mask is not None}
     if "train" not in masked:
-        raise UserError(f"{found.name} has no scan with a mask to learn from. Check its masks and their names.")
-    if "validation" in {scan.side for scan in found.scans} - masked:
-        raise UserError(f"{found.name} has no scan with a mask to validate on. Check its validation list.")
+        raise UserError(f"{dataset.name} has no scan with a mask to learn from. Check its masks and their names.")
+    if "validation" in {scan.side for scan in dataset.scans} - masked:
+        raise UserError(f"{dataset.name} has no scan with a mask to validate on. Check its validation list.")
 
 
 def _named(structures: Sequence[str]) -> dict[str, int]:
@@ -173,9 +170,8 @@ def _named(structures: Sequence[str]) -> dict[str, int]:
     pairs = [re.fullmatch(r"(.+)=([0-9]+)", structure) for structure in structures]
     if any(pairs) and not all(pairs):
         raise UserError(f"--structures {','.join(structures)}: give all structures a value, or none: A=85,B=170.")
-    values = {pair[1]: int(pair[2]) for pair in pairs if pair} or {
-        name: value for value, name in enumerate(structures, start=1)
-    }
+    values = {pair[1]: int(pair[2]) for pair in pairs if pair}
+    values = values or {name: value for value, name in enumerate(structures, start=1)}
     own = len({"background", *values}) == len({0, *values.values()}) == len(structures) + 1
     if not own or max(values.values(), default=0) > 255:
         raise UserError(
@@ -185,7 +181,7 @@ def _named(structures: Sequence[str]) -> dict[str, int]:
     return values
 
 
-def _labels(values: set[int], named: Mapping[str, int] | None) -> dict[str, int]:
+def _source_values(values: set[int], named: Mapping[str, int] | None) -> dict[str, int]:
     """Class name -> value in the masks as they came, in the order in which the classes are numbered.
 
     Where masks hold 0 and 255 alone, 255 is the one structure there is. What is called ignore comes last.
@@ -194,33 +190,22 @@ def _labels(values: set[int], named: Mapping[str, int] | None) -> dict[str, int]
         named = dict.fromkeys(named or ["structure_1"], 255)
     if named is None and values == set(range(max(len(values), 2))):
         named = {f"structure_{value}": value for value in range(1, len(values))}
+    held = f"the values {preview([str(value) for value in sorted(values)])}"
+    advice = "Name the structure of every value: --structures A=85,B=170."
     if named is None or len(values) < 2:
-        raise UserError(
-            f"The masks hold the values {_listed(values)}; expected whole numbers from 0, the background, without "
-            "gaps. Name the structure of every value: --structures A=85,B=170."
-        )
+        raise UserError(f"The masks hold {held}; expected whole numbers from 0, the background, without gaps. {advice}")
     if values - {0, *named.values()}:
-        raise UserError(
-            f"The structures are {', '.join(f'{name}={value}' for name, value in named.items())}, but the masks hold "
-            f"the values {_listed(values)}. Name the structure of every value: --structures A=85,B=170."
-        )
+        structures = ", ".join(f"{name}={value}" for name, value in named.items())
+        raise UserError(f"The structures are {structures}, but the masks hold {held}. {advice}")
     return {"background": 0} | dict(sorted(named.items(), key=lambda item: item[0] == IGNORE_LABEL))
 
 
-def _listed(values: set[int]) -> str:
-    return preview([str(value) for value in sorted(values)])
-
-
-def _description(found: FoundDataset, labels: dict[str, int]) -> dict[str, object]:
+def _description(dataset: SourceDataset, labels: dict[str, int]) -> dict[str, object]:
+    """The content of dataset.json."""
     return {
-        "name": found.name,
-        "channel_names": {str(index): name for index, name in enumerate(found.channels)},
+        "name": dataset.name,
+        "channel_names": {str(index): name for index, name in enumerate(dataset.channels)},
         "labels": labels,
-        "numTraining": sum(scan.side != "test" and scan.mask is not None for scan in found.scans),
-        "file_ending": found.ending,
+        "numTraining": sum(scan.side != "test" and scan.mask is not None for scan in dataset.scans),
+        "file_ending": dataset.ending,
     }
-
-
-def _split(found: FoundDataset) -> dict[str, list[str]]:
-    """Every side with its patients, in the order of the lists; of those who train, whoever has a mask is labeled."""
-    return {side: list(dict.fromkeys(s.patient for s in found.scans if s.side == side)) for side in SIDES}
