@@ -174,9 +174,24 @@ def test_each_layout_is_detected_and_no_other(sources, foreign, write_series, tm
     samples = sources | foreign | {"dicom": tmp_path / "dicom"}
     assert set(samples) == set(LAYOUTS)
     for layout, folder in samples.items():
-        assert detect_layouts(folder) == [layout]
         assert [name for name in LAYOUTS if load_importer(name).detect(folder)] == [layout]
+        assert detect_layouts(folder) == [layout]
     assert detect_layouts(foreign["table"] / "scans.csv") == ["table"]
+
+
+def test_lists_say_more_than_names_of_folders_and_those_more_than_endings(sources, foreign, write_series, tmp_path):
+    for folder in ("image", "label"):
+        (sources["pymic"] / folder).mkdir(exist_ok=True)
+    shutil.copy(foreign["table"] / "scans.csv", foreign["plain"])
+    (tmp_path / "series" / "masks").mkdir(parents=True)
+    write_series(np.zeros((4, 4, 3), np.int16), folder="series/images/patient")
+    for folder, layout, weaker in (
+        (sources["pymic"], "pymic", "plain"),
+        (foreign["plain"], "table", "plain"),
+        (tmp_path / "series", "plain", "dicom"),
+    ):
+        assert load_importer(weaker).detect(folder)
+        assert detect_layouts(folder) == [layout]
 
 
 def test_what_has_no_foreign_layout(cardiac, tmp_path):

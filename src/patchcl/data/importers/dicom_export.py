@@ -214,4 +214,5 @@ def _transfer_mask(mask: Path, classes: Sequence[str], grid: Grid, target: Path)
     return set(np.unique(values).tolist())
 
 
-IMPORTER = Importer("dicom", "what a PACS exports: a folder of DICOM files for each scan", detect, convert, ("series",))
+DESCRIPTION = "what a PACS exports: a folder of DICOM files for each scan"
+IMPORTER = Importer("dicom", DESCRIPTION, detect, convert, options=("series",), certainty=0)

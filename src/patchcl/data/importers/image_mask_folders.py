@@ -68,4 +68,4 @@ def _scans_in(folder: Path) -> list[Path]:
 
 
 DESCRIPTION = "a folder images beside a folder masks; others are named by --images DIR --masks DIR"
-IMPORTER = Importer("plain", DESCRIPTION, detect, convert, options=("images", "masks"))
+IMPORTER = Importer("plain", DESCRIPTION, detect, convert, options=("images", "masks"), certainty=1)

@@ -50,6 +50,7 @@ class Importer(NamedTuple):
     convert: Callable[[Path, ImportOptions], "SourceDataset"]  # what to write; UserError if the layout is not kept
     options: tuple[str, ...] = ()  # fields of ImportOptions that it takes beside structures and channels
     takes_file: bool = False  # whether the source may be a file instead of a folder
+    certainty: int = 2  # of `detect`: 2 by files that are made for this layout, 1 by usual names, 0 by endings alone
 
 
 def load_importer(name: str) -> Importer:
@@ -65,10 +66,11 @@ def load_importer(name: str) -> Importer:
 
 
 def detect_layouts(source: Path) -> list[str]:
-    """Names of the layouts that `source` seems to have; none for a data set of ours."""
+    """Names of the layouts that `source` seems to have, with equal certainty; none for a data set of ours."""
     described = (source / "dataset.json").exists()  # it is ours, or a task of the Decathlon
     importers = [load_importer(name) for name in (("decathlon",) if described else LAYOUTS)]
-    return [reader.name for reader in importers if (source.is_dir() or reader.takes_file) and reader.detect(source)]
+    likely = [reader for reader in importers if (source.is_dir() or reader.takes_file) and reader.detect(source)]
+    return [reader.name for reader in likely if reader.certainty == max(other.certainty for other in likely)]
 
 
 def import_dataset(
