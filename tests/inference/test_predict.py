@@ -10,13 +10,13 @@ from torch import nn
 
 from patchcl.config import Settings, settings_yaml
 from patchcl.core.errors import UserError
-from patchcl.data.formats import images as pictures
+from patchcl.data.formats import tiff
 from patchcl.data.geometry import Grid
 from patchcl.data.preprocessing.plan import Plan, save_plan
 from patchcl.data.scan import Scan, read_image
 from patchcl.inference import predict
 from patchcl.inference.predict import Files, predict_cases, predict_files, predict_scan, uncertainty_of
-from patchcl.inference.sliding_window import BATCH_SIZE, CPU_FRACTION, network_probs
+from patchcl.inference.sliding_window import BATCH_SIZE, CPU_DIVISOR, network_probs
 from patchcl.networks import NetworkSettings, build_network
 from patchcl.runs.checkpoint import load_network
 from patchcl.runs.folder import RunFolder
@@ -312,7 +312,7 @@ def test_a_cpu_is_given_few_windows_at_once(fit):
     network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     image = torch.zeros(37, 1, 8, 8) if fit == "resize" else torch.zeros(1, 1, 40, 40)
     network_probs(network, image, plan)
-    assert max(seen) == BATCH_SIZE // CPU_FRACTION == 4
+    assert max(seen) == BATCH_SIZE // CPU_DIVISOR == 4
 
 
 @pytest.mark.parametrize("side", [8, 9])
@@ -332,7 +332,7 @@ def test_a_large_picture_is_segmented_in_bands_as_if_whole(tmp_path, monkeypatch
     (tmp_path / "whole").mkdir()
     (tmp_path / "bands").mkdir()
     assert segment("whole") == ()
-    monkeypatch.setattr(pictures, "LARGE", 1000)
+    monkeypatch.setattr(tiff, "LARGE", 1000)
     monkeypatch.setattr(predict, "WINDOWS", 4)
     assert segment("bands") == ()
     whole, blocks = (np.asarray(Image.open(tmp_path / name / "a.tif")) for name in ("whole", "bands"))

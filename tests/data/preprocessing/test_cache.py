@@ -15,7 +15,7 @@ from scipy.ndimage import zoom
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import Case, Dataset, read_dataset
 from patchcl.data.duplicates import signature
-from patchcl.data.formats import images as pictures
+from patchcl.data.formats import tiff
 from patchcl.data.geometry import Grid
 from patchcl.data.preprocessing.cache import PreparedCase, prepare
 from patchcl.data.preprocessing.plan import Plan, PlanSettings, make_plan
@@ -461,7 +461,7 @@ def test_a_large_picture_is_prepared_in_bands_byte_for_byte(
     known = {"channels": ("R", "G", "B"), "window": (0, 255), "normalise": normalise, "ignore": 2}
     of_pieces = plan(2, (16, 16), fit="crop", spacing_mm=(1.0, 1.0), **known, classes=("0", "A"))
     (whole,) = prepare([case], of_pieces, tmp_path / "whole")
-    monkeypatch.setattr(pictures, "LARGE", 1000)  # and read at once would be half of it
+    monkeypatch.setattr(tiff, "LARGE", 1000)  # and read at once would be half of it
     (banded,) = prepare([case], of_pieces, tmp_path / "banded")
     assert whole.mask is not None
     assert banded.mask is not None
@@ -476,7 +476,7 @@ def test_a_large_picture_is_prepared_in_bands_byte_for_byte(
 
 
 def test_a_large_picture_or_mask_that_says_nothing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "LARGE", 1000)
+    monkeypatch.setattr(tiff, "LARGE", 1000)
     image, mask = tmp_path / "a.tif", tmp_path / "mask.tif"
     known = {"channels": ("R", "G", "B"), "window": (0, 255), "normalise": "rgb", "ignore": 2, "classes": ("0", "A")}
     of_pieces = plan(2, (16, 16), fit="crop", spacing_mm=(1.0, 1.0), **known)
