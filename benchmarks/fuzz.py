@@ -408,7 +408,9 @@ def content(found: dict[str, list[Ending]], seconds: float) -> dict[str, object]
 
     from patchcl.runs.provenance import origin
 
-    versions = {name: _version(name) for name in ("numpy", "nibabel", "pillow", "SimpleITK", "pydicom", "highdicom")}
+    versions = {
+        name: _version(name) for name in ("numpy", "nibabel", "pillow", "tifffile", "SimpleITK", "pydicom", "highdicom")
+    }
     return {
         "origin": json.loads(json.dumps(origin(torch.device("cpu")))) | {"versions": versions},
         "seconds": round(seconds, 1),

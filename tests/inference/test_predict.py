@@ -9,7 +9,7 @@ from scipy.stats import entropy
 from torch import nn
 
 from patchcl.core.errors import UserError
-from patchcl.data.formats import images as pictures
+from patchcl.data.formats import tiff
 from patchcl.data.geometry import Grid
 from patchcl.data.preprocessing.plan import Plan
 from patchcl.data.scan import Scan, read_image
@@ -281,7 +281,7 @@ def test_a_large_picture_is_segmented_in_bands_as_if_whole(tmp_path, monkeypatch
     (tmp_path / "whole").mkdir()
     (tmp_path / "bands").mkdir()
     assert segment("whole") == ()
-    monkeypatch.setattr(pictures, "LARGE", 1000)
+    monkeypatch.setattr(tiff, "LARGE", 1000)
     monkeypatch.setattr(predict, "WINDOWS", 4)
     assert segment("bands") == ()
     whole, blocks = (np.asarray(Image.open(tmp_path / name / "a.tif")) for name in ("whole", "bands"))

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import nibabel as nib
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from rich.console import Console
 
@@ -219,7 +220,6 @@ def transparent(path: Path) -> None:
 
 
 def packed_highest_byte_first(path: Path) -> None:
-    tifffile = pytest.importorskip("tifffile")
     tifffile.imwrite(path, image_of("anna")[..., 0].astype(np.int32), compression="zlib", byteorder=">")
 
 
@@ -266,6 +266,8 @@ class Row(NamedTuple):
 
 GZ, IMAGE, MASK = ".nii.gz", "imagesTr/anna_0000.nii.gz", "labelsTr/anna.nii.gz"
 IMAGE_PNG = "imagesTr/anna_0000.png"
+IMAGE_TIFF = "imagesTr/anna_0000.tif"
+HYPERSTACK = {"imagej": True, "metadata": {"axes": "ZCYX"}}
 ROWS = (
     Row("truncated gzip", to_bytes(IMAGE, lambda content: content[:200]), IMAGE, "cannot be read as a NIfTI image"),
     Row(
@@ -395,9 +397,17 @@ ROWS = (
     Row("transparent pixels", lambda root: transparent(root / IMAGE_PNG), IMAGE_PNG, "has transparent pixels", ".png"),
     Row(
         "compressed TIFF, highest byte first",
-        lambda root: packed_highest_byte_first(root / "imagesTr/anna_0000.tif"),
-        "imagesTr/anna_0000.tif",
-        "compressed numbers with their highest byte first",
+        lambda root: packed_highest_byte_first(root / IMAGE_TIFF),
+        "",
+        "",
+        ".tif",
+        "nothing",
+    ),
+    Row(
+        "TIFF of channels and slices",
+        lambda root: tifffile.imwrite(root / IMAGE_TIFF, np.zeros((4, 2, 8, 8), np.uint16), **HYPERSTACK),
+        IMAGE_TIFF,
+        "has pages along other axes than that of slices (4 depth x 2 channel)",
         ".tif",
     ),
     Row("more than 255 classes", many_classes, "dataset.json", "labels has 300 classes, but at most 255 fit"),
@@ -676,3 +686,5 @@ def test_what_must_work_is_read_exactly(pool: Path, tmp_path: Path) -> None:
     deep = read_image([root / "imagesTr/bert_0000.png"]).voxels[0]
     np.testing.assert_array_equal(deep, 60.0 * image_of("bert")[..., 0])
     assert deep.max() > 255
+    root = spoilt(row_called("compressed TIFF, highest byte first"), pool, tmp_path / "tif")
+    np.testing.assert_array_equal(read_image([root / IMAGE_TIFF]).voxels[0], image_of("anna")[..., 0])

@@ -12,7 +12,7 @@ from PIL import Image
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import Case, Dataset, read_dataset
 from patchcl.data.duplicates import signature
-from patchcl.data.formats import images as pictures
+from patchcl.data.formats import tiff
 from patchcl.data.geometry import Grid
 from patchcl.data.preprocessing.cache import PreparedCase, prepare
 from patchcl.data.preprocessing.plan import Plan, PlanSettings
@@ -202,7 +202,7 @@ def test_a_broken_manifest_costs_time_only(dataset: Dataset, tiny: Plan, tmp_pat
 
 
 def test_a_large_picture_or_mask_that_says_nothing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "LARGE", 1000)
+    monkeypatch.setattr(tiff, "LARGE", 1000)
     image, mask = tmp_path / "a.tif", tmp_path / "mask.tif"
     known = {"channels": ("R", "G", "B"), "window": (0, 255), "normalise": "rgb", "ignore": 2, "classes": ("0", "A")}
     of_pieces = Plan(dimensions=2, size=(16, 16), fit="crop", spacing_mm=(1.0, 1.0), **known)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import Case
-from patchcl.data.formats import images as pictures
+from patchcl.data.formats import tiff
 from patchcl.data.preprocessing.cache import prepare
 from patchcl.data.preprocessing.plan import Plan
 from patchcl.data.preprocessing.row_blocks import network_row_blocks
@@ -36,7 +36,7 @@ def test_bands_are_the_rows_of_the_whole_where_pixels_are_prepared_one_by_one(
     save_colours(image, np.random.default_rng(0))
     whole = to_network_grid(read_image([image]), by_pixel)[0]
     assert network_row_blocks([image], by_pixel) is None  # it can be held
-    monkeypatch.setattr(pictures, "LARGE", 1000)
+    monkeypatch.setattr(tiff, "LARGE", 1000)
     blocks = network_row_blocks([image], by_pixel)
     assert blocks is not None
     rows = blocks.shape[0]
@@ -59,7 +59,7 @@ def test_a_large_picture_is_prepared_in_bands_byte_for_byte(
     Image.fromarray(classes).save(mask, compression="tiff_lzw", strip_size=16 * 45)
     case = Case("a", "a", (image,), mask, "imagesTr")
     (whole,) = prepare([case], of_pieces, tmp_path / "whole")
-    monkeypatch.setattr(pictures, "LARGE", 1000)  # and read at once would be half of it
+    monkeypatch.setattr(tiff, "LARGE", 1000)  # and read at once would be half of it
     (banded,) = prepare([case], of_pieces, tmp_path / "banded")
     assert whole.mask is not None
     assert banded.mask is not None

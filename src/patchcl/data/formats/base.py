@@ -108,6 +108,54 @@ def require_content(path: Path, claimed: int, ratio: int = 1) -> None:
         )
 
 
+def require_upright(path: Path, orientation: int) -> None:
+    """Refuse a picture that viewers turn or mirror, as EXIF tells them to.
+
+    Raises:
+        UserError: It is stored otherwise than it is shown.
+    """
+    if orientation != 1:
+        raise UserError(
+            f"{path} is stored turned or mirrored (orientation {orientation}), and a mask drawn on what viewers show "
+            "would not fit. Save it upright, without this mark."
+        )
+
+
+def require_opaque(path: Path, opaque: bool) -> None:
+    """Refuse a picture with something behind it.
+
+    Raises:
+        UserError: It is not `opaque`.
+    """
+    if not opaque:
+        raise UserError(f"{path} has transparent pixels, whose colour nobody can know. Save it without transparency.")
+
+
+def require_eight_bits(path: Path, bits: int) -> None:
+    """Refuse a picture in colours of another depth than screens show.
+
+    Raises:
+        UserError: `bits` of a colour are not 8.
+    """
+    if bits != 8:
+        raise UserError(
+            f"{path} has colours of {bits} bits; expected 8. Convert it, or save each colour as a grey file."
+        )
+
+
+def require_grey(path: Path, colours: str) -> None:
+    """Refuse a mask whose pixels are `colours`; "" where they are numbers or indices.
+
+    Raises:
+        UserError: They are.
+    """
+    if colours:
+        raise UserError(
+            f"{path} holds colours ({colours}); a mask has one number per pixel, its class. "
+            "Save it as grey values or with a colour map."
+        )
+
+
 def library(name: str, path: Path, kind: str, extra: str) -> Any:  # noqa: ANN401 - a module
     """The optional library `name`, which reading `path` needs because it is `kind`.
 

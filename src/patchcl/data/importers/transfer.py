@@ -11,12 +11,8 @@ from PIL import Image
 from patchcl.core.errors import UserError
 from patchcl.data.formats import ending_of, format_of, nifti
 from patchcl.data.formats import images as pictures
-from patchcl.data.formats.base import reading
 from patchcl.data.geometry import require_same_grid
 from patchcl.data.scan import read_grid, read_image, read_mask, write_mask
-
-LOSSLESS = ("PNG", "BMP", "TIFF")
-"""Formats of pictures whose grey values can be told from colours, because saving keeps them."""
 
 
 def transfer_image(source: Path, channels: int, target: Path) -> None:
@@ -88,10 +84,7 @@ def _convert(source: Path, target: Path) -> None:
 
 def _grey_in_colours(path: Path) -> np.ndarray | None:
     """The values (*shape) of a mask that was saved in colours though it is grey; None if that is not the case."""
-    if format_of(path) is not pictures.FORMAT:
+    if format_of(path) is not pictures.FORMAT or not pictures.is_lossless_rgb(path):
         return None
-    with reading(path, pictures.KIND), Image.open(path) as picture:
-        if picture.format not in LOSSLESS or picture.mode not in ("RGB", "RGBA"):
-            return None
     values = pictures.read_values(path)
     return values[0] if len(values) == 3 and (values == values[:1]).all() else None
