@@ -1,3 +1,3 @@
 """Semi-supervised medical image segmentation with PatchCL."""
 
-__version__ = "0.1.0"
+from patchcl.core.version import __version__ as __version__

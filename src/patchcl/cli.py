@@ -239,26 +239,28 @@ def compare(
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time on this machine.")] = 1,
     on: Annotated[Literal["test", "validation"] | None, typer.Option(help="By default test if it has masks.")] = None,
     voxels: Annotated[bool, typer.Option("--voxels", help="Distances in voxels, where the spacing was lost.")] = False,
-    table: Annotated[Path | None, typer.Option(help="Train nothing; show what this folder holds.")] = None,
+    show: Annotated[Path | None, typer.Option(help="Train nothing; show what this folder holds.")] = None,
+    table: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Train many methods with several seeds and amounts of masks, and compare them in a table and on a page."""
     from patchcl.comparison.comparison import compare_methods, show_comparison
-    from patchcl.comparison.spec import ask
+    from patchcl.comparison.spec import build_spec
     from patchcl.data.importers.registry import require_ours
 
-    if table is not None and data is None:
-        show_comparison(table, console, on)
+    if table is not None:
+        raise UserError(f"--table is now called --show. Call: patchcl compare --show {table}")
+    if show is not None and data is None:
+        show_comparison(show, console, on)
         return
-    if table is not None or data is None or out is None:
-        raise UserError("Give either DATA and -o DIR, or --table DIR alone.")
+    if show is not None or data is None or out is None:
+        raise UserError("Give either DATA and -o DIR, or --show DIR alone.")
     require_ours(data)
     named = METHODS if methods is None else _parts(methods)
     counts = [None if count == "all" else _number(count, "--labeled") for count in _parts(labeled)]
     numbers = [_number(seed, "--seeds") for seed in _parts(seeds) or [""]]
     overrides = _overrides(settings, split=split, steps=steps, device=device)
-    _finish_comparison(
-        compare_methods(ask(data, named, counts, numbers, config, overrides, on, voxels), out, jobs, console)
-    )
+    spec = build_spec(data, named, counts, numbers, config, overrides, on, voxels)
+    _finish_comparison(compare_methods(spec, out, jobs, console))
 
 
 @app.command(name="import")
@@ -396,9 +398,9 @@ def _finish_comparison(ending: "Ending") -> None:
     if ending.stop:
         console.print("Stopped; all of it is saved. Call the same command again to go on.")
         raise typer.Exit(ending.stop.exit_code)
-    for place, reason in ending.failed.items():
+    for run_id, reason in ending.failed.items():
         errors.print("[bold red]Failed[/bold red]", end=" ")
-        errors.print(f"{place}: {reason}", markup=False, highlight=False, soft_wrap=True)
+        errors.print(f"{run_id}: {reason}", markup=False, highlight=False, soft_wrap=True)
     if ending.failed:
         raise typer.Exit(1)
 

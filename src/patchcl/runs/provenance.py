@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from patchcl import __version__
+from patchcl.core.version import __version__
 
 
 def origin(device: torch.device) -> dict[str, str | None]:

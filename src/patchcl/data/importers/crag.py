@@ -17,10 +17,10 @@ from patchcl.core.errors import UserError
 from patchcl.data.dataset import preview
 from patchcl.data.formats import format_of
 from patchcl.data.importers.transfer import COLOURS, place_image
-from patchcl.data.importers.writer import FoundDataset, FoundScan, Side
+from patchcl.data.importers.writer import FoundDataset, FoundScan, Subset
 from patchcl.data.scan import read_grid, write_mask
 
-FOLDERS: dict[str, Side] = {"train": "train", "valid": "test"}
+FOLDERS: dict[str, Subset] = {"train": "train", "valid": "test"}
 MAP = "inst_map"
 LARGEST = 65535
 """Of the numbers that a picture can hold."""
@@ -46,7 +46,7 @@ def is_crag(source: Path) -> bool:
     return all((source / "train" / folder).is_dir() for folder in ("Images", "Annotation"))
 
 
-def _scans(folder: Path, side: Side) -> list[FoundScan]:
+def _scans(folder: Path, side: Subset) -> list[FoundScan]:
     images = {path.stem: path for path in _visible(folder / "Images", (".png",))}
     annotations: dict[str, Path] = {}
     for path in _visible(folder / "Annotation", (".png", ".mat")):
@@ -62,7 +62,7 @@ def _visible(folder: Path, endings: tuple[str, ...]) -> list[Path]:
     return sorted(path for path in folder.glob("[!.]*") if path.name.lower().endswith(endings))
 
 
-def _scan(images: Mapping[str, Path], annotations: Mapping[str, Path], name: str, side: Side) -> FoundScan:
+def _scan(images: Mapping[str, Path], annotations: Mapping[str, Path], name: str, side: Subset) -> FoundScan:
     image, annotation = images[name], annotations.get(name)
     place = partial(place_image, image, 3)
     if annotation is None:

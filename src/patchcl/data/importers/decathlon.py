@@ -18,7 +18,7 @@ from patchcl.data.formats import without_ending
 from patchcl.data.formats.base import reading
 from patchcl.data.geometry import grid_of, require_same_grid
 from patchcl.data.importers.transfer import found_scan, place_mask
-from patchcl.data.importers.writer import FoundDataset, FoundScan, Side
+from patchcl.data.importers.writer import FoundDataset, FoundScan, Subset
 from patchcl.data.scan import read_grid
 
 
@@ -61,7 +61,7 @@ def _numbered(names: dict[str, str]) -> dict[int, str]:
     return {int(number): name.strip() for number, name in names.items()}
 
 
-def _scan(image: Path, label: Path | None, side: Side, channels: int) -> FoundScan:
+def _scan(image: Path, label: Path | None, side: Subset, channels: int) -> FoundScan:
     name = without_ending(image.name)
     if channels == 1:
         return found_scan(name, side, [image], label, 1)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from patchcl.core.errors import UserError
 from patchcl.data.formats import ENDINGS, ending_of
 from patchcl.data.importers.transfer import channel_names, common_ending, found_scan, scan_names
-from patchcl.data.importers.writer import FoundDataset, Side
+from patchcl.data.importers.writer import FoundDataset, Subset
 
 LISTS = {
     "train": r".*train|(.*[_-])?lab",
@@ -21,7 +21,7 @@ LISTS = {
     "test": r".*test",
 }
 """Kind of list -> how its name ends: image_train.csv, image_train_r10_unlab.csv, image_valid.csv."""
-SIDES: dict[str, Side] = {"train": "train", "unlabeled": "train", "validation": "validation", "test": "test"}
+SUBSETS: dict[str, Subset] = {"train": "train", "unlabeled": "train", "validation": "validation", "test": "test"}
 NOT_CHANNELS = ("label", "image_weight", "pixel_weight")
 
 
@@ -52,7 +52,7 @@ def read(source: Path) -> FoundDataset:
     masks = [source / row.mask if row.mask else None for _, row in rows]
     named = channel_names(images[0], channels.pop())
     scans = [
-        found_scan(names[next(iter(row.images.values()))], SIDES[kind], files, mask, len(named))
+        found_scan(names[next(iter(row.images.values()))], SUBSETS[kind], files, mask, len(named))
         for (kind, row), files, mask in zip(rows, images, masks, strict=True)
     ]
     ending = common_ending([file for files in images for file in files])

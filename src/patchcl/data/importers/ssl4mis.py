@@ -15,7 +15,7 @@ import numpy as np
 
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import preview
-from patchcl.data.importers.writer import FoundDataset, FoundScan, Side
+from patchcl.data.importers.writer import FoundDataset, FoundScan, Subset
 
 Files = tuple[Path, ...]
 """One volume, or all slices of one in their order."""
@@ -33,7 +33,7 @@ def read(source: Path) -> FoundDataset:
     """
     _h5py()
     training = _slices(source) if (source / "train_slices.list").is_file() else _volumes(source, "train")
-    files: dict[Side, dict[str, Files]] = {"train": training, "validation": _volumes(source, "val")}
+    files: dict[Subset, dict[str, Files]] = {"train": training, "validation": _volumes(source, "val")}
     if (source / "test.list").is_file():
         files["test"] = _volumes(source, "test")
     missing = [str(path) for side in files.values() for paths in side.values() for path in paths if not path.is_file()]

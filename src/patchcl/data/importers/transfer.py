@@ -17,7 +17,7 @@ from patchcl.data.formats import ending_of, format_of, nifti, without_ending
 from patchcl.data.formats import images as pictures
 from patchcl.data.formats.base import reading
 from patchcl.data.geometry import require_same_grid
-from patchcl.data.importers.writer import FoundScan, Side
+from patchcl.data.importers.writer import FoundScan, Subset
 from patchcl.data.scan import read_grid, read_image, read_mask, write_mask
 
 CONVERTED = (".mhd", ".nhdr", ".dcm", "")
@@ -66,7 +66,7 @@ def scan_names(files: Sequence[str]) -> dict[str, str]:
     return {file: name if counts[name] == 1 else whole[file] for file, name in names.items()}
 
 
-def found_scan(name: str, side: Side, images: Sequence[Path], mask: Path | None, channels: int) -> FoundScan:
+def found_scan(name: str, side: Subset, images: Sequence[Path], mask: Path | None, channels: int) -> FoundScan:
     """A scan that lies in files; `images` hold so many `channels` together."""
     place = None if mask is None else partial(place_mask, mask, images[0])
     return FoundScan(name, side, tuple(partial(place_image, image, channels // len(images)) for image in images), place)

@@ -18,15 +18,15 @@ from patchcl.data.dataset import IGNORE_LABEL, PATIENT_PATTERN, preview
 from patchcl.data.formats import DICOM, mask_ending
 from patchcl.data.scan import read_mask, write_mask
 
-Side = Literal["train", "validation", "test"]
-SIDES: tuple[Side, ...] = ("train", "validation", "test")
+Subset = Literal["train", "validation", "test"]
+SUBSETS: tuple[Subset, ...] = ("train", "validation", "test")
 
 
 class FoundScan(NamedTuple):
     """One scan of a foreign data set, not yet read."""
 
     name: str
-    side: Side
+    side: Subset
     images: tuple[Callable[[Path], None], ...]  # each writes one channel, or all colours, to the file it is given
     mask: Callable[[Path], set[int]] | None  # writes the mask and tells the values in it
     instances: Callable[[Path], None] | None = None  # writes which object every voxel belongs to, where that is known
@@ -153,7 +153,7 @@ def _require_sound(found: FoundDataset) -> None:
     twice = [name for name, count in names.items() if count > 1]
     if twice:
         raise UserError(f"{found.name} lists scans more than once: {preview(twice)}. List each on one side, once.")
-    homes: dict[str, set[Side]] = {}
+    homes: dict[str, set[Subset]] = {}
     for scan in found.scans:
         homes.setdefault(scan.patient, set()).add(scan.side)
     torn = [patient for patient, sides in homes.items() if len(sides) > 1]
@@ -223,4 +223,4 @@ def _description(found: FoundDataset, labels: dict[str, int]) -> dict[str, objec
 
 def _split(found: FoundDataset) -> dict[str, list[str]]:
     """Every side with its patients, in the order of the lists; of those who train, whoever has a mask is labeled."""
-    return {side: list(dict.fromkeys(s.patient for s in found.scans if s.side == side)) for side in SIDES}
+    return {side: list(dict.fromkeys(s.patient for s in found.scans if s.side == side)) for side in SUBSETS}

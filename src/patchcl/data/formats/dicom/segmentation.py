@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from patchcl import __version__
 from patchcl.core.errors import UserError
 from patchcl.core.files import atomic_write
+from patchcl.core.version import __version__
 from patchcl.data.formats.base import Format, reading
 from patchcl.data.formats.dicom.frames import KIND, LPS_TO_RAS, Frame, field, frames_of, need_pydicom, read_header
 from patchcl.data.formats.dicom.series import (
