@@ -107,7 +107,7 @@ ABLATIONS = {
 }
 """The parts of the published method, each in the recipe that was ours at first; and the recipe of today."""
 FIGURES = ("contrast_over_collapse", "separability", "effective_rank", "seconds_per_step")
-Cell = dict[str, Any]  # what one run found
+Measurement = dict[str, Any]  # of one run
 
 
 def main() -> None:
@@ -179,7 +179,7 @@ def settings_of(ablation: Ablation, row: str, seed: int, split: Sequence[str], c
     return load_settings(None, [*SCALE, *split, f"training.seed={seed}", f"cache={cache.resolve()}", *base, *own])
 
 
-def found(run: RunFolder) -> Cell:
+def found(run: RunFolder) -> Measurement:
     """Dice by patient and structure, the last figures of the log, and where they come from."""
     evaluation = evaluate_run(run, on="validation")
     dice = {each: evaluation.by_patient("dice", each) for each in (*evaluation.structures, MEAN)}
@@ -191,13 +191,13 @@ def found(run: RunFolder) -> Cell:
     return {"dice": dice, "figures": {key: last[key] for key in FIGURES if key in last}, "provenance": origin}
 
 
-def read_cells(folder: Path, rows: Iterable[str]) -> dict[str, dict[str, Cell]]:
+def read_cells(folder: Path, rows: Iterable[str]) -> dict[str, dict[str, Measurement]]:
     """Every finished run by row and seed, rows in their order; nothing where there is none."""
     cells = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("seed_*/*/cell.json"))]
     return {row: {str(cell["seed"]): cell for cell in cells if cell["row"] == row} for row in rows} if cells else {}
 
 
-def markdown(rows: Mapping[str, Mapping[str, Cell]], reference: str) -> str:
+def markdown(rows: Mapping[str, Mapping[str, Measurement]], reference: str) -> str:
     """The table: Dice over seeds, and the paired difference from the reference row with two intervals."""
     lines = [
         f"| | seeds | Dice % | less `{reference}` (t-interval over seeds) | (bootstrap over patients) "
@@ -210,7 +210,7 @@ def markdown(rows: Mapping[str, Mapping[str, Cell]], reference: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def columns(cells: Mapping[str, Cell], reference: Mapping[str, Cell]) -> Iterator[str]:
+def columns(cells: Mapping[str, Measurement], reference: Mapping[str, Measurement]) -> Iterator[str]:
     """What the table says of one row."""
     means = [np.mean(list(cell["dice"][MEAN].values())) for cell in cells.values()]
     yield str(len(means))
@@ -226,7 +226,7 @@ def columns(cells: Mapping[str, Cell], reference: Mapping[str, Cell]) -> Iterato
         yield f"{np.mean(values):.2f}" if values else ""
 
 
-def differences(cell: Cell, reference: Cell, seed: str) -> dict[str, float]:
+def differences(cell: Measurement, reference: Measurement, seed: str) -> dict[str, float]:
     """Less the reference, patient by patient. Generated patients of different seeds are different patients."""
     ours, theirs = cell["dice"][MEAN], reference["dice"][MEAN]
     same = cell["kind"] == "acdc"

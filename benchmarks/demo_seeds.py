@@ -25,7 +25,7 @@ from patchcl.core.files import write_json
 from patchcl.demo.demo import DEMO, METHODS, DemoResult, run_demo
 from patchcl.evaluation.intervals import Interval
 from patchcl.evaluation.metrics import EMPTY_POLICY
-from patchcl.evaluation.paired import points
+from patchcl.evaluation.paired import format_interval, format_points
 from patchcl.evaluation.scores import MEAN, Metric, summarise
 from patchcl.runs.folder import RunFolder
 
@@ -131,9 +131,8 @@ def show(results: dict[str, Any], seeds: Seeds, console: Console) -> None:
     for heading in (*(f"{name}\n{UNITS[metric]}" for metric, name in columns), "Dice points\n(95 % interval)"):
         table.add_column(heading, justify="right", no_wrap=True)
     for structure, cells in results.items():
-        mean, low, high = interval(cells)
-        difference = f"{points(mean)} ({points(low)} to {points(high)})"
-        table.add_row(structure, *(shown(cells[metric][name], metric) for metric, name in columns), difference)
+        figures = [format_figure(cells[metric][name], metric) for metric, name in columns]
+        table.add_row(structure, *figures, format_interval(interval(cells)))
     console.print(table)
     console.print(answer(interval(results[MEAN]), len(seeds)), highlight=False)
     commits = {run["commit"] for seed in seeds.values() for run in seed["provenance"].values()}
@@ -141,7 +140,7 @@ def show(results: dict[str, Any], seeds: Seeds, console: Console) -> None:
         console.print(f"Note: these runs come from several commits: {', '.join(sorted(map(str, commits)))}.")
 
 
-def shown(figure: dict[str, float | None], metric: str) -> str:
+def format_figure(figure: dict[str, float | None], metric: str) -> str:
     """Dice in percent, distances in mm."""
     scale = 100 if metric == "dice" else 1
     return " ± ".join("?" if part is None else f"{scale * part:.1f}" for part in figure.values())
@@ -156,8 +155,9 @@ def answer(difference: Interval, seeds: int) -> str:
     """What the numbers say, also when it is no."""
     mean, low, high = difference
     if math.isnan(low):
-        return f"{points(mean)} Dice points with one seed, and one seed is no answer."
-    facts = f"{points(mean)} Dice points ({points(low)} to {points(high)}, 95 % t-interval over {seeds} seeds)"
+        return f"{format_points(mean)} Dice points with one seed, and one seed is no answer."
+    bounds = f"{format_points(low)} to {format_points(high)}"
+    facts = f"{format_points(mean)} Dice points ({bounds}, 95 % t-interval over {seeds} seeds)"
     if low > 0:
         return f"Yes, the unlabeled scans help on this generated data: {facts}."
     if high < 0:

@@ -15,6 +15,8 @@ import numpy as np
 from scipy import stats
 
 from patchcl.core.files import write_text
+from patchcl.evaluation.intervals import Interval
+from patchcl.evaluation.paired import format_interval, format_points
 
 HERE = Path(__file__).parent
 RESULTS, WORDS, DOCUMENT = HERE / "results", HERE / "results.md.j2", HERE.parent / "docs" / "results.md"
@@ -44,7 +46,7 @@ def demo_table() -> str:
     methods, rows = ("supervised", "patchcl"), []
     for name, cell in read("demo_seeds.json")["summary"].items():
         dice, distance = cell["dice"], cell["hd95_mm"]
-        gain = signed(*(dice["difference"][key] for key in ("mean", "low", "high")))
+        gain = format_interval(Interval(*(dice["difference"][key] for key in ("mean", "low", "high"))))
         of_dice = [spread(dice[method], 100) for method in methods]
         of_distance = [spread(distance[method], 1) for method in methods]
         rows.append((name, *of_dice, f"**{gain}**" if name == "mean" else gain, *of_distance))
@@ -56,15 +58,15 @@ def demo_gain(seeds: Sequence[int]) -> str:
     """What the unlabeled scans add on some seeds of the demo, with a t-interval where there are several."""
     gains = demo_gains(seeds)
     if len(gains) == 1:
-        return points(gains[0])
+        return format_points(gains[0])
     low, high = stats.t.interval(0.95, len(gains) - 1, loc=gains.mean(), scale=stats.sem(gains))
     count = f"95 % t-interval over {len(gains)} seeds"
-    return f"{points(gains.mean())} Dice points ({points(low)} to {points(high)}, {count})"
+    return f"{format_points(gains.mean())} Dice points ({format_points(low)} to {format_points(high)}, {count})"
 
 
 def demo_seed_by_seed(seeds: Sequence[int]) -> str:
     """The gain of each seed."""
-    return ", ".join(map(points, demo_gains(seeds)))
+    return ", ".join(map(format_points, demo_gains(seeds)))
 
 
 def demo_gains(seeds: Sequence[int]) -> np.ndarray:
@@ -134,7 +136,7 @@ def compare_answer(file: str) -> str:
 def difference(line: Mapping[str, Any]) -> str:
     """The paired difference from supervised learning; nothing for that itself."""
     values = [line[f"dice_difference{part}"] for part in ("", "_low", "_high")]
-    return "" if None in values else signed(*values)
+    return "" if None in values else format_interval(Interval(*values))
 
 
 def read(file: str) -> dict[str, Any]:
@@ -147,16 +149,6 @@ def spread(of: Mapping[str, float | None], scale: float, prefix: str = "") -> st
     """Mean ± standard deviation."""
     mean, std = of[f"{prefix}mean"], of[f"{prefix}std"]
     return "" if mean is None else f"{scale * mean:.1f}" + ("" if std is None else f" ± {scale * std:.1f}")
-
-
-def signed(mean: float, low: float, high: float) -> str:
-    """A difference in [-1, 1] in points, with its interval."""
-    return f"{points(mean)} ({points(low)} to {points(high)})"
-
-
-def points(value: float) -> str:
-    """A difference in [-1, 1] in points, with its sign."""
-    return f"{100 * value:+.1f}".replace("-", "−")
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -231,10 +231,11 @@ def test_predict_does_the_good_scans_lists_the_bad_and_exits_with_1(patchcl, car
         (("resume", "{data}"), "holds no run"),
         (("predict", "{data}", "{data}", "-o", "{out}"), "holds no run"),
         (("evaluate",), "Give either a RUN"),
-        (("compare",), "Give either DATA and -o DIR, or --table DIR alone"),
+        (("compare",), "Give either DATA and -o DIR, or --show DIR alone"),
         (("compare", "{data}"), "Give either DATA and -o DIR"),
-        (("compare", "{data}", "--table", "{out}"), "Give either DATA and -o DIR"),
-        (("compare", "--table", "{out}"), "holds no comparison"),
+        (("compare", "{data}", "--show", "{out}"), "Give either DATA and -o DIR"),
+        (("compare", "--show", "{out}"), "holds no comparison"),
+        (("compare", "--table", "{out}"), "--table is now called --show"),
         (("compare", "{data}", "-o", "{data}"), "something else than a comparison"),
         (("compare", "{data}", "-o", "{out}", "--methods", "magic"), "each also as NAME+contrast"),
         (("compare", "{data}", "-o", "{out}", "--methods", ""), "names none"),
@@ -270,13 +271,13 @@ def test_control_c_leaves_a_resumable_run_and_says_so(cardiac, tmp_path, tiny):
 
 
 def test_compare_stops_goes_on_and_answers(patchcl, cardiac, tmp_path, tiny):
-    """Two cells side by side; Ctrl-C while they train, then the same command again, then the table alone."""
+    """Two runs side by side; Ctrl-C while they train, then the same command again, then the table alone."""
     out = tmp_path / "comparison"
     options = ["--methods", "supervised,mean_teacher", "--labeled", "2", "--seeds", "0", "--steps", "40", "--jobs", "2"]
     command = ["compare", str(cardiac), "-o", str(out), *options, *as_options(tiny[:3] + tiny[6:])]
     often = ["--set", "training.log_every=1", "--set", "training.validate_every=20"]
     process = subprocess.Popen([*PATCHCL, *command, *often], stdout=subprocess.PIPE, text=True)
-    roots = [out / "cells" / "labeled_2" / method / "seed_0" for method in ("supervised", "mean_teacher")]
+    roots = [out / "runs" / "labeled_2" / method / "seed_0" for method in ("supervised", "mean_teacher")]
     while process.poll() is None and not any((root / "log.jsonl").exists() for root in roots):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
@@ -284,7 +285,7 @@ def test_compare_stops_goes_on_and_answers(patchcl, cardiac, tmp_path, tiny):
     assert process.returncode == 130
     assert "Call the same command again to go on" in " ".join(said.split())
     assert any((root / "checkpoints" / "last.ckpt").is_file() for root in roots)
-    assert not list(out.rglob("*.claim-*"))
+    assert not list(out.rglob("*.lock-*"))
 
     code, said = patchcl(*command, *often)
     assert code == 0
@@ -292,19 +293,19 @@ def test_compare_stops_goes_on_and_answers(patchcl, cardiac, tmp_path, tiny):
     for root in roots:
         assert sum(session["steps"] for session in json.loads((root / "sessions.json").read_text())) == 40
         assert {path.name for path in (root / "evaluation").glob("*.json")} == {"test_last.json", "test_best.json"}
-    cells = json.loads((out / "results.json").read_text())["cells"]
-    assert all(0 < cell["peak_gib"] < 100 and cell["minutes"] > 0 for cell in cells)
+    runs = json.loads((out / "results.json").read_text())["runs"]
+    assert all(0 < run["peak_gib"] < 100 and run["minutes"] > 0 for run in runs)
 
-    before = {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("*") if path.is_file()}
+    before = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*") if path.is_file()}
     (out / "compare.html").unlink()
-    code, again = patchcl("compare", "--table", out)
+    code, again = patchcl("compare", "--show", out)
     assert code == 0
     assert again in said
     assert (out / "compare.html").is_file()
-    assert before == {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("*") if path.is_file()}
+    assert before == {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*") if path.is_file()}
 
 
-def test_a_failed_cell_is_named_at_the_end_and_the_exit_code_is_1(patchcl, cardiac, tmp_path, tiny):
+def test_a_failed_run_is_named_at_the_end_and_the_exit_code_is_1(patchcl, cardiac, tmp_path, tiny):
     data = shutil.copytree(cardiac, tmp_path / "data")
     scan = sorted((data / "imagesTr").iterdir())[0]
     scan.write_bytes(bytes(scan.stat().st_size))

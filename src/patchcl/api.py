@@ -10,7 +10,7 @@ from typing import Literal, Unpack
 
 from patchcl.comparison.comparison import compare_methods
 from patchcl.comparison.runner import Ending
-from patchcl.comparison.spec import ask
+from patchcl.comparison.spec import build_spec
 from patchcl.config import PathLike, SettingsArguments, SharedArguments, make_settings, overrides_of
 from patchcl.core.console import console, progress_bar
 from patchcl.core.devices import Device, best_device
@@ -271,8 +271,8 @@ def compare(
     config = settings.pop("config", None)
     file = None if config is None else Path(config)
     overrides = overrides_of(**settings)
-    question = ask(Path(data), methods or method_names(), list(labeled or ()), seeds, file, overrides, on, voxels)
-    return compare_methods(question, Path(out), jobs, console)
+    spec = build_spec(Path(data), methods or method_names(), list(labeled or ()), seeds, file, overrides, on, voxels)
+    return compare_methods(spec, Path(out), jobs, console)
 
 
 def report(runs: PathLike | Sequence[PathLike], out: PathLike = "report.html") -> Path:

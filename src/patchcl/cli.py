@@ -174,7 +174,7 @@ def compare(
     """Train many methods with several seeds and amounts of masks, and compare them in a table and on a page."""
     given = {name: value for name, value in locals().items() if name not in ("show", "table")}
     if table is not None:
-        raise UserError(f"--table is called --show now: patchcl compare --show {table}")
+        raise UserError(f"--table is now called --show. Call: patchcl compare --show {table}")
     if show is not None and data is None:
         from patchcl.comparison.comparison import show_comparison
 

@@ -1,4 +1,4 @@
-"""A folder of cells as training leaves them, without the training."""
+"""A folder of runs as training leaves them, without the training."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from patchcl.comparison.spec import Cell, Question, ask, cell_root, job_of, join
+from patchcl.comparison.spec import CompareRun, CompareSpec, build_spec, job_of, run_root
+from patchcl.comparison.spec_file import add_spec
 from patchcl.comparison.worker import Session, scores_file
 from patchcl.config import settings_yaml
 from patchcl.core.files import write_json, write_text
@@ -22,8 +23,8 @@ STRUCTURES = ("left", "right")
 
 
 @pytest.fixture
-def question(cardiac: Path, tiny: tuple[str, ...]) -> Callable[..., Question]:
-    """Asks about the generated data set: methods, counts of labeled patients, seeds, and what else `ask` takes."""
+def make_spec(cardiac: Path, tiny: tuple[str, ...]) -> Callable[..., CompareSpec]:
+    """Makes the spec of a comparison on the generated data set: methods, label budgets, seeds, and the rest."""
 
     def make(
         methods: Sequence[str] = ("supervised", "patchcl"),
@@ -31,17 +32,17 @@ def question(cardiac: Path, tiny: tuple[str, ...]) -> Callable[..., Question]:
         seeds: Sequence[int] = (0,),
         *more: str,
         **options: object,
-    ) -> Question:
-        return ask(cardiac, methods, labeled, seeds, None, [*tiny, *more], **options)
+    ) -> CompareSpec:
+        return build_spec(cardiac, methods, labeled, seeds, None, [*tiny, *more], **options)
 
     return make
 
 
-def put_cell(question: Question, cell: Cell, out: Path, dice: Sequence[float], **facts: object) -> RunFolder:
-    """A finished cell in which patient p0 has the first Dice in both structures, p1 the next, and so on."""
-    job = job_of(question, cell, out, 1)
+def put_run(spec: CompareSpec, compare_run: CompareRun, out: Path, dice: Sequence[float], **facts: object) -> RunFolder:
+    """A finished run in which patient p0 has the first Dice in both structures, p1 the next, and so on."""
+    job = job_of(spec, compare_run, out, 1)
     run = RunFolder.create(job.root)
-    dataset = read_dataset(question.data)
+    dataset = read_dataset(spec.data)
     write_text(run.settings, settings_yaml(job.settings))
     split = make_split(dataset, job.settings.split)
     save_split(run.split, split)
@@ -52,28 +53,28 @@ def put_cell(question: Question, cell: Cell, out: Path, dice: Sequence[float], *
     other = {"jaccard": 0.5, "hd95_mm": 9, "asd_mm": 3}
     for checkpoint, gain in (("best", 0.125), ("last", 0.0)):
         scores = [
-            Score(patient=f"p{place}", case=f"p{place}", structure=name, dice=each + gain, **other)
-            for place, each in enumerate(dice)
+            Score(patient=f"p{index}", case=f"p{index}", structure=name, dice=each + gain, **other)
+            for index, each in enumerate(dice)
             for name in STRUCTURES
         ]
-        known = {"on": question.on, "step": job.settings.training.steps, "split_fingerprint": split.fingerprint}
+        known = {"on": spec.on, "step": job.settings.training.steps, "split_hash": split.hash}
         evaluation = Evaluation(name="run", structures=STRUCTURES, unit="mm", scores=tuple(scores), provenance=known)
-        path = scores_file(run.root, question.on, checkpoint)
+        path = scores_file(run.root, spec.on, checkpoint)
         write_evaluation(evaluation, path.with_suffix(""))
     return run
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Callable[..., Path]:
-    """Makes a folder that holds the question and, of its cells, those whose Dice are given."""
+    """Makes a folder that holds the spec and, of its runs, those whose Dice are given."""
 
-    def make(question: Question, dice: Callable[[Cell], Sequence[float] | None]) -> Path:
+    def make(spec: CompareSpec, dice: Callable[[CompareRun], Sequence[float] | None]) -> Path:
         out = tmp_path / "comparison"
-        join(question, out)
-        for cell in question.cells:
-            values = dice(cell)
-            if values is not None and not cell_root(out, cell).exists():
-                put_cell(question, cell, out, values)
+        add_spec(spec, out)
+        for compare_run in spec.runs:
+            values = dice(compare_run)
+            if values is not None and not run_root(out, compare_run).exists():
+                put_run(spec, compare_run, out, values)
         return out
 
     return make

@@ -1,4 +1,4 @@
-"""From the question to the answer, with a stand-in for training."""
+"""From the spec to the answer, with a stand-in for training."""
 
 import io
 import sys
@@ -6,9 +6,10 @@ import sys
 import pytest
 from rich.console import Console
 
-from patchcl.comparison import runner as workers
+from patchcl.comparison import runner as runner
 from patchcl.comparison.comparison import compare_methods, show_comparison
-from patchcl.comparison.spec import cell_root, read_question
+from patchcl.comparison.spec import run_root
+from patchcl.comparison.spec_file import read_spec
 from patchcl.core.errors import UserError
 
 FAILS = """
@@ -25,36 +26,36 @@ def _blank_charts(monkeypatch):
     monkeypatch.setattr("patchcl.comparison.page.themed", lambda draw: {"light": "blank", "dark": "blank"})
 
 
-def test_only_what_is_missing_is_run_and_all_is_shown(question, folder, monkeypatch):
-    monkeypatch.setattr(workers, "WORKER", (sys.executable, "-c", FAILS))
-    asked, said = question(seeds=(0, 1)), io.StringIO()
-    out = folder(asked, lambda cell: [0.25, 0.5] if cell.seed == 0 else None)
-    done = [cell_root(out, cell) for cell in asked.cells if cell.seed == 0]
+def test_only_what_is_missing_is_run_and_all_is_shown(make_spec, folder, monkeypatch):
+    monkeypatch.setattr(runner, "WORKER", (sys.executable, "-c", FAILS))
+    spec, said = make_spec(seeds=(0, 1)), io.StringIO()
+    out = folder(spec, lambda compare_run: [0.25, 0.5] if compare_run.seed == 0 else None)
+    done = [run_root(out, compare_run) for compare_run in spec.runs if compare_run.seed == 0]
     before = {path: path.stat().st_mtime_ns for root in done for path in root.rglob("*")}
-    ending = compare_methods(asked, out, 2, Console(file=said, width=120))
+    ending = compare_methods(spec, out, 2, Console(file=said, width=120))
     assert ending.failed == dict.fromkeys(("labeled_2/supervised/seed_1", "labeled_2/patchcl/seed_1"), "no memory")
     assert before == {path: path.stat().st_mtime_ns for root in done for path in root.rglob("*")}
     text = said.getvalue()
-    assert "4 cells, 2 of them finished already." in text
-    assert "Empty: labeled_2/patchcl/seed_1: failed: no memory" in text
-    assert {"compare.json", "compare.csv", "results.json", "compare.html", "cells"} == {
+    assert "4 runs, 2 of them finished already." in text
+    assert "Missing: labeled_2/patchcl/seed_1: failed: no memory" in text
+    assert {"compare.json", "compare.csv", "results.json", "compare.html", "runs"} == {
         path.name for path in out.iterdir()
     }
 
 
-def test_a_part_of_the_question_runs_alone_but_all_is_shown(question, folder):
-    asked = question(seeds=(0, 1))
-    out = folder(asked, lambda cell: [0.25, 0.5])
+def test_a_part_of_the_runs_is_made_alone_but_all_is_shown(make_spec, folder):
+    spec = make_spec(seeds=(0, 1))
+    out = folder(spec, lambda compare_run: [0.25, 0.5])
     said = io.StringIO()
-    compare_methods(question(("patchcl",), seeds=(1,)), out, 1, Console(file=said, width=120))
-    assert "1 cells, 1 of them finished already." in said.getvalue()
-    assert read_question(out).cells == asked.cells
+    compare_methods(make_spec(("patchcl",), seeds=(1,)), out, 1, Console(file=said, width=120))
+    assert "1 runs, 1 of them finished already." in said.getvalue()
+    assert read_spec(out).runs == spec.runs
     assert "supervised" in (out / "compare.csv").read_text()
 
 
-def test_the_other_side_can_be_shown(question, folder):
-    asked = question(on="validation")
-    out = folder(asked, lambda cell: [0.25, 0.5])
+def test_the_other_side_can_be_shown(make_spec, folder):
+    spec = make_spec(on="validation")
+    out = folder(spec, lambda compare_run: [0.25, 0.5])
     said = io.StringIO()
     show_comparison(out, Console(file=said), on="test")
     assert "Nothing to compare yet" in said.getvalue()

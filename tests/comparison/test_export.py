@@ -5,23 +5,23 @@ import json
 
 import pytest
 
-from patchcl.comparison.export import settings_fingerprint, write_csv, write_results
-from patchcl.comparison.results import read_levels
+from patchcl.comparison.export import settings_hash, write_csv, write_results
+from patchcl.comparison.results import read_budgets
 from patchcl.evaluation.metrics import EMPTY_POLICY
 
 
 @pytest.fixture
-def made(question, folder):
-    """A question, its levels and its folder; one of four cells is empty."""
-    asked = question(seeds=(0, 1))
+def made(make_spec, folder):
+    """A spec, its budgets and its folder; one of four runs is missing."""
+    spec = make_spec(seeds=(0, 1))
     dice = {("supervised", 0): [0.25, 0.5], ("supervised", 1): [0.5, 0.5], ("patchcl", 0): [0.5, 0.75]}
-    out = folder(asked, lambda cell: dice.get((cell.method, cell.seed)))
-    return asked, read_levels(asked, out), out
+    out = folder(spec, lambda compare_run: dice.get((compare_run.method, compare_run.seed)))
+    return spec, read_budgets(spec, out), out
 
 
 def test_the_csv_has_a_line_for_everything_and_gaps_where_nothing_is_known(made):
-    _, levels, out = made
-    write_csv(levels, out / "compare.csv")
+    _, budgets, out = made
+    write_csv(budgets, out / "compare.csv")
     with (out / "compare.csv").open() as file:
         lines = {(line["method"], line["checkpoint"], line["structure"]): line for line in csv.DictReader(file)}
     assert len(lines) == 2 * 2 * 3
@@ -37,27 +37,28 @@ def test_the_csv_has_a_line_for_everything_and_gaps_where_nothing_is_known(made)
     assert (float(patchcl["minutes"]), float(patchcl["peak_gib"])) == (1, 0.5)
 
 
-def test_the_results_say_where_every_cell_comes_from_or_why_it_is_empty(made):
-    asked, levels, out = made
-    write_results(asked, levels, out / "results.json")
+def test_the_results_say_where_every_run_comes_from_or_why_it_is_missing(made):
+    spec, budgets, out = made
+    write_results(spec, budgets, out / "results.json")
     results = json.loads((out / "results.json").read_text())
     assert results["empty_policy"] == EMPTY_POLICY
-    assert results["asked"] == asked.model_dump(mode="json")
+    assert results["spec"] == spec.model_dump(mode="json")
     assert results["answer"][0] == "supervised scores highest"
     assert len(results["rows"]) == 12
-    cells = {cell["place"]: cell for cell in results["cells"]}
-    assert cells.keys() == {cell.place for cell in asked.cells}
-    done, empty = cells["labeled_2/supervised/seed_1"], cells["labeled_2/patchcl/seed_1"]
+    runs = {run["run_id"]: run for run in results["runs"]}
+    assert runs.keys() == {compare_run.run_id for compare_run in spec.runs}
+    done, missing = runs["labeled_2/supervised/seed_1"], runs["labeled_2/patchcl/seed_1"]
     assert done["provenance"]["hardware"] == "an abacus"
     assert done["scores"]["last"]["dice"] == 0.5
-    assert done["scores"]["last"]["split_fingerprint"] == asked.splits["labeled_2/seed_1"]
-    assert done["empty_because"] is None
-    assert (empty["empty_because"], empty["scores"], empty["minutes"]) == ("not run yet", {}, None)
+    assert results["settings_hash"] == settings_hash(spec)
+    assert done["scores"]["last"]["split_hash"] == spec.splits["labeled_2/seed_1"]
+    assert done["missing_because"] is None
+    assert (missing["missing_because"], missing["scores"], missing["minutes"]) == ("not run yet", {}, None)
 
 
-def test_the_fingerprint_is_that_of_what_cells_have_in_common(question):
-    same = {settings_fingerprint(question(seeds=seeds)) for seeds in ((0,), (1, 2))}
+def test_the_hash_is_that_of_what_runs_have_in_common(make_spec):
+    same = {settings_hash(make_spec(seeds=seeds)) for seeds in ((0,), (1, 2))}
     assert len(same) == 1
-    others = {settings_fingerprint(question(("supervised", "patchcl"), (2,), (0,), "training.steps=7"))}
-    others |= {settings_fingerprint(question(voxels=True)), settings_fingerprint(question(("supervised",)))}
+    others = {settings_hash(make_spec(("supervised", "patchcl"), (2,), (0,), "training.steps=7"))}
+    others |= {settings_hash(make_spec(voxels=True)), settings_hash(make_spec(("supervised",)))}
     assert len(others | same) == 4

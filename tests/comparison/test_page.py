@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 import pytest
 from matplotlib.figure import Figure
 
-from patchcl.comparison.page import PANELS, write_grid_page
-from patchcl.comparison.results import read_levels
-from patchcl.comparison.spec import cell_root
+from patchcl.comparison.page import PANELS, write_compare_page
+from patchcl.comparison.results import read_budgets
+from patchcl.comparison.spec import run_root
 from patchcl.comparison.worker import scores_file
 from patchcl.data.dataset import read_dataset
 from patchcl.evaluation.metrics import EMPTY_POLICY
@@ -56,38 +56,38 @@ def blank_charts(monkeypatch):
 
 
 @pytest.fixture
-def page(question, folder):
-    """Made of how much Dice every method adds to that of supervised; None for an empty cell."""
+def page(make_spec, folder):
+    """Made of how much Dice every method adds to that of supervised; None for a missing run."""
 
-    def make(labeled=(2,), seeds=(0, 1), put=lambda asked, out: None, **gains):
-        asked = question(tuple(gains), labeled, seeds)
+    def make(labeled=(2,), seeds=(0, 1), put=lambda spec, out: None, **gains):
+        spec = make_spec(tuple(gains), labeled, seeds)
 
-        def dice(cell):
-            gain = gains[cell.method]
+        def dice(compare_run):
+            gain = gains[compare_run.method]
             return None if gain is None else [each + gain for each in BASE]
 
-        out = folder(asked, dice)
-        put(asked, out)
-        write_grid_page(asked, read_levels(asked, out), out)
+        out = folder(spec, dice)
+        put(spec, out)
+        write_compare_page(spec, read_budgets(spec, out), out)
         return Page(out / "compare.html")
 
     return make
 
 
-def put_scans(asked, out):
+def put_scans(spec, out):
     """Give the scores to test patients, and predict for them just what the reference says."""
-    cases = [case for case in read_dataset(asked.data).cases if case.folder == "imagesTs"]
-    for cell in asked.cells:
-        path = scores_file(cell_root(out, cell), "test", "last")
+    cases = [case for case in read_dataset(spec.data).cases if case.folder == "imagesTs"]
+    for compare_run in spec.runs:
+        path = scores_file(run_root(out, compare_run), "test", "last")
         evaluation = read_evaluation(path)
-        names = {f"p{place}": case for place, case in enumerate(cases)}
+        names = {f"p{index}": case for index, case in enumerate(cases)}
         scores = [
             score.model_copy(update={"patient": names[score.patient].patient, "case": names[score.patient].name})
             for score in evaluation.scores
             if score.patient in names
         ]
         write_evaluation(evaluation.model_copy(update={"scores": tuple(scores)}), path.with_suffix(""))
-        predictions = RunFolder(cell_root(out, cell)).predictions / "test_last"
+        predictions = RunFolder(run_root(out, compare_run)).predictions / "test_last"
         predictions.mkdir(parents=True)
         for case in cases:
             shutil.copy(case.mask, predictions / f"{case.name}.nii.gz")
@@ -128,17 +128,17 @@ def test_the_best_of_every_column_is_marked(page):
 
 
 @pytest.mark.usefixtures("blank_charts")
-def test_empty_cells_are_listed_with_their_reason(page):
+def test_missing_runs_are_listed_with_their_reason(page):
     made = page(supervised=0, patchcl=None)
-    assert "2 of the cells have no result" in made.text
+    assert "2 of the runs have no result" in made.text
     assert "labeled_2/patchcl/seed_1 not run yet" in made.text
-    assert "Empty cells" in made.headings
+    assert "Missing runs" in made.headings
 
 
 @pytest.mark.usefixtures("blank_charts")
 def test_nothing_done_is_still_a_page(page):
     made = page(supervised=None)
-    assert made.headings == ["Nothing to compare yet", "Facts", "Empty cells"]
+    assert made.headings == ["Nothing to compare yet", "Facts", "Missing runs"]
     assert made.sources == []
 
 

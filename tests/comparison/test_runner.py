@@ -1,4 +1,4 @@
-"""Several workers at once, with a stand-in for the work that ends as the seed of its cell says."""
+"""Several workers at once, with a stand-in for the work that ends as the seed of its run says."""
 
 import io
 import json
@@ -11,9 +11,9 @@ import time
 import pytest
 from rich.console import Console
 
-from patchcl.comparison import runner as workers
-from patchcl.comparison.runner import run_cells
-from patchcl.comparison.spec import Cell, job_of
+from patchcl.comparison import runner as runner
+from patchcl.comparison.runner import run_jobs
+from patchcl.comparison.spec import CompareRun, job_of
 from patchcl.core.lock import this_host
 
 STAND_IN = """
@@ -51,26 +51,26 @@ match job["settings"]["training"]["seed"]:
 
 
 @pytest.fixture
-def work(monkeypatch, tmp_path, question):
-    """Runs cells of these seeds; gives how it ended and all that was said."""
-    monkeypatch.setattr(workers, "WORKER", (sys.executable, "-c", STAND_IN))
-    monkeypatch.setattr(workers, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(workers, "LOOK_SECONDS", 0.05)
+def work(monkeypatch, tmp_path, make_spec):
+    """Runs runs of these seeds; gives how it ended and all that was said."""
+    monkeypatch.setattr(runner, "WORKER", (sys.executable, "-c", STAND_IN))
+    monkeypatch.setattr(runner, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(runner, "LOOK_SECONDS", 0.05)
 
     def run(*seeds: int, at_once: int = 1):
-        asked, said = question(("supervised",), (2,), seeds), io.StringIO()
-        jobs = {cell.place: job_of(asked, cell, tmp_path, at_once) for cell in asked.cells}
-        ending = run_cells(jobs, at_once, Console(file=said, width=200))
+        spec, said = make_spec(("supervised",), (2,), seeds), io.StringIO()
+        jobs = {compare_run.run_id: job_of(spec, compare_run, tmp_path, at_once) for compare_run in spec.runs}
+        ending = run_jobs(jobs, at_once, Console(file=said, width=200))
         return ending, said.getvalue()
 
     return run
 
 
 def root(tmp_path, seed):
-    return tmp_path / "cells" / Cell(2, "supervised", seed).place
+    return tmp_path / "runs" / CompareRun(2, "supervised", seed).run_id
 
 
-def test_a_failed_cell_does_not_hold_up_the_others(work, tmp_path):
+def test_a_failed_run_does_not_hold_up_the_others(work, tmp_path):
     ending, said = work(1, 2, 0)
     assert not ending.stop
     assert ending.failed.keys() == {"labeled_2/supervised/seed_1", "labeled_2/supervised/seed_2"}
@@ -83,7 +83,7 @@ def test_a_failed_cell_does_not_hold_up_the_others(work, tmp_path):
     assert "seed_1 failed: the scans are gone" in said
 
 
-def test_a_failure_is_forgotten_when_the_cell_is_tried_again(work, tmp_path):
+def test_a_failure_is_forgotten_when_the_run_is_tried_again(work, tmp_path):
     work(2)
     path = root(tmp_path, 2).with_name("seed_2.error")
     path.write_text("of long ago")
@@ -115,9 +115,9 @@ def test_workers_share_cores_and_cards(set_before, cards, at_once, expected, mon
         monkeypatch.delenv(name, raising=False)
     for name, value in set_before.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(workers, "_cores", lambda: 5)
+    monkeypatch.setattr(runner, "_cores", lambda: 5)
     monkeypatch.setattr("torch.cuda.device_count", lambda: cards)
-    given = [workers._environment(slot, at_once) for slot in range(at_once)]
+    given = [runner._environment(slot, at_once) for slot in range(at_once)]
     assert {(each.get("OMP_NUM_THREADS"), each.get("CUDA_VISIBLE_DEVICES")) for each in given} == expected
 
 
@@ -127,7 +127,7 @@ def test_words_of_a_worker_are_kept_beside_its_run(work, tmp_path, monkeypatch):
     assert "working with 3" in root(tmp_path, 0).with_name("seed_0.log").read_text()
 
 
-def test_a_finished_cell_is_not_begun_again(work, tmp_path):
+def test_a_finished_run_is_not_begun_again(work, tmp_path):
     work(0)
     before = root(tmp_path, 0).with_name("seed_0.log").read_text()
     ending, said = work(0)
@@ -136,29 +136,29 @@ def test_a_finished_cell_is_not_begun_again(work, tmp_path):
     assert ending.failed == {}
 
 
-def test_a_cell_that_another_was_quicker_to_take_comes_later(work):
+def test_a_run_that_another_was_quicker_to_take_comes_later(work):
     ending, said = work(4)
     assert ending.failed == {}
     assert said.count("seed_4 starts") + said.count("seed_4 goes on") == 2
     assert "[1/1] labeled_2/supervised/seed_4 Dice" in said
 
 
-def test_cells_of_others_are_waited_for(work, tmp_path):
-    claim = root(tmp_path, 0).with_name("seed_0.claim-1")
-    claim.parent.mkdir(parents=True)
-    claim.write_text(json.dumps(["elsewhere", 1]))
-    threading.Timer(0.5, claim.unlink).start()
+def test_runs_of_others_are_waited_for(work, tmp_path):
+    lock = root(tmp_path, 0).with_name("seed_0.lock-1")
+    lock.parent.mkdir(parents=True)
+    lock.write_text(json.dumps(["elsewhere", 1]))
+    threading.Timer(0.5, lock.unlink).start()
     _, said = work(0)
     assert said.count("Others are working on labeled_2/supervised/seed_0; waiting") == 1
     assert said.index("waiting") < said.index("seed_0 starts")
 
 
 def test_a_takeover_is_announced(work, tmp_path):
-    claim = root(tmp_path, 0).with_name("seed_0.claim-1")
-    claim.parent.mkdir(parents=True)
-    claim.write_text(json.dumps(["elsewhere/pid:1", 77]))
+    lock = root(tmp_path, 0).with_name("seed_0.lock-1")
+    lock.parent.mkdir(parents=True)
+    lock.write_text(json.dumps(["elsewhere/pid:1", 77]))
     then = time.time() - 3600
-    os.utime(claim, (then, then))
+    os.utime(lock, (then, then))
     _, said = work(0)
     assert "seed_0: taking over from process 77 on elsewhere, silent for 60 min" in said
     assert this_host() not in said

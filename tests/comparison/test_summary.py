@@ -1,41 +1,47 @@
-"""What the terminal says of made-up cells."""
+"""What the terminal says of made-up runs."""
 
 import io
 
 import pytest
 from rich.console import Console
 
-from patchcl.comparison.results import read_levels
-from patchcl.comparison.summary import NOTHING, caution, headline, lead, missing, render_levels, sentences
+from patchcl.comparison.results import read_budgets
+from patchcl.comparison.summary import NOTHING, caution, headline, lead, missing, render_budgets, sentences
 from patchcl.evaluation.metrics import EMPTY_POLICY
 
 BASE = [0.25, 0.5, 0.5, 0.25, 0.5, 0.5]
 
 
 @pytest.fixture
-def levels(question, folder):
-    """Made of how much Dice every method adds to that of supervised; None for an empty cell."""
+def budgets(make_spec, folder):
+    """Made of how much Dice every method adds to that of supervised; None for a missing run."""
 
     def make(seeds=(0, 1), labeled=(2,), **gains):
-        asked = question(tuple(gains), labeled, seeds)
+        spec = make_spec(tuple(gains), labeled, seeds)
 
-        def dice(cell):
-            gain = gains[cell.method](cell) if callable(gains[cell.method]) else gains[cell.method]
+        def dice(compare_run):
+            gain = (
+                gains[compare_run.method](compare_run)
+                if callable(gains[compare_run.method])
+                else gains[compare_run.method]
+            )
             return None if gain is None else [each + gain for each in BASE]
 
-        return read_levels(asked, folder(asked, dice))
+        return read_budgets(spec, folder(spec, dice))
 
     return make
 
 
-def rendered(levels, width=80):
+def rendered(budgets, width=80):
     said = io.StringIO()
-    render_levels(levels, Console(file=said, width=width))
+    render_budgets(budgets, Console(file=said, width=width))
     return said.getvalue()
 
 
-def test_the_tables_fit_a_terminal_and_hold_every_figure(levels):
-    text = rendered(levels(supervised=0, patchcl=lambda cell: 0.125 + 0.25 * cell.seed, mean_teacher=-0.125))
+def test_the_tables_fit_a_terminal_and_hold_every_figure(budgets):
+    text = rendered(
+        budgets(supervised=0, patchcl=lambda compare_run: 0.125 + 0.25 * compare_run.seed, mean_teacher=-0.125)
+    )
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
     lines = text.splitlines()
@@ -51,24 +57,26 @@ def test_the_tables_fit_a_terminal_and_hold_every_figure(levels):
     assert "averaged over seeds" in " ".join(text.split())
 
 
-def test_the_best_of_a_column_is_bold(levels):
+def test_the_best_of_a_column_is_bold(budgets):
     said = io.StringIO()
-    render_levels(levels(supervised=0, patchcl=0.125), Console(file=said, width=120, force_terminal=True))
+    render_budgets(budgets(supervised=0, patchcl=0.125), Console(file=said, width=120, force_terminal=True))
     assert "\x1b[1m54.2 ± 0.0\x1b[0m" in said.getvalue()
     assert "\x1b[1m41.7 ± 0.0\x1b[0m" not in said.getvalue()
 
 
-def test_empty_cells_stand_below_with_their_reason(levels):
-    made = levels(supervised=0, patchcl=lambda cell: None if cell.seed else 0.125)
+def test_missing_runs_stand_below_with_their_reason(budgets):
+    made = budgets(supervised=0, patchcl=lambda compare_run: None if compare_run.seed else 0.125)
     assert missing(made) == [("labeled_2/patchcl/seed_1", "not run yet")]
     text = " ".join(rendered(made).split())
-    assert "Empty: labeled_2/patchcl/seed_1: not run yet" in text
+    assert "Missing: labeled_2/patchcl/seed_1: not run yet" in text
     assert "never called the best: patchcl (1)" in text
     assert headline(made) == "supervised scores highest"
 
 
-def test_the_answer_says_by_how_much_and_whether_that_is_clear(levels):
-    (sentence,) = sentences(levels(supervised=0, patchcl=0.125, mean_teacher=-0.125, fixmatch=lambda cell: 0.25))
+def test_the_answer_says_by_how_much_and_whether_that_is_clear(budgets):
+    (sentence,) = sentences(
+        budgets(supervised=0, patchcl=0.125, mean_teacher=-0.125, fixmatch=lambda compare_run: 0.25)
+    )
     assert sentence == (
         "With 2 labeled patients (2 seeds) fixmatch has the highest Dice, 66.7 ± 0.0 %, "
         "+25.0 (+25.0 to +25.0) points against supervised. "
@@ -77,21 +85,23 @@ def test_the_answer_says_by_how_much_and_whether_that_is_clear(levels):
     )
 
 
-def test_seeds_that_disagree_are_no_verdict(levels):
+def test_seeds_that_disagree_are_no_verdict(budgets):
     """On average 12.5 points in every patient, but one of the seeds is worse."""
-    made = levels(supervised=0, patchcl=lambda cell: 0.375 - 0.5 * cell.seed)
+    made = budgets(supervised=0, patchcl=lambda compare_run: 0.375 - 0.5 * compare_run.seed)
     (sentence,) = sentences(made)
     assert "Its lead over the next, supervised, may be chance: +12.5 (+12.5 to +12.5)" in sentence
     assert "Not clearly different from supervised: patchcl." in sentence
 
 
-def test_the_headline_names_the_best_of_every_count(levels):
-    made = levels(labeled=(1, 2, 3), supervised=0, patchcl=lambda cell: 0.125 if cell.labeled == 2 else -0.125)
+def test_the_headline_names_the_best_of_every_count(budgets):
+    made = budgets(
+        labeled=(1, 2, 3), supervised=0, patchcl=lambda compare_run: 0.125 if compare_run.labeled == 2 else -0.125
+    )
     assert headline(made) == "Highest Dice: supervised with 1 and 3, patchcl with 2 labeled patients"
 
 
-def test_without_a_baseline_methods_are_still_ranked(levels):
-    made = levels(patchcl=0.125, mean_teacher=0)
+def test_without_a_baseline_methods_are_still_ranked(budgets):
+    made = budgets(patchcl=0.125, mean_teacher=0)
     assert headline(made) == "patchcl scores highest"
     assert sentences(made) == [
         "With 2 labeled patients (2 seeds) patchcl has the highest Dice, 54.2 ± 0.0 %. "
@@ -99,20 +109,20 @@ def test_without_a_baseline_methods_are_still_ranked(levels):
     ]
 
 
-def test_one_method_leads_nobody(levels):
-    (level,) = levels(supervised=0)
-    assert lead(level) is None
-    assert sentences([level]) == ["With 2 labeled patients (2 seeds) supervised has the highest Dice, 41.7 ± 0.0 %."]
+def test_one_method_leads_nobody(budgets):
+    (budget,) = budgets(supervised=0)
+    assert lead(budget) is None
+    assert sentences([budget]) == ["With 2 labeled patients (2 seeds) supervised has the highest Dice, 41.7 ± 0.0 %."]
 
 
-def test_nothing_done_is_nothing_to_compare(levels):
-    made = levels(supervised=None, patchcl=None)
+def test_nothing_done_is_nothing_to_compare(budgets):
+    made = budgets(supervised=None, patchcl=None)
     assert headline(made) == NOTHING
     assert sentences(made) == []
     assert NOTHING in rendered(made)
 
 
-def test_many_comparisons_come_with_a_warning(levels):
-    made = levels(supervised=0, patchcl=0.125, mean_teacher=0, fixmatch=0)
+def test_many_comparisons_come_with_a_warning(budgets):
+    made = budgets(supervised=0, patchcl=0.125, mean_teacher=0, fixmatch=0)
     assert next(caution(made[:1])).startswith("There are 3 comparisons with supervised")
     assert list(caution([made[0]._replace(rows=made[0].rows[:3])])) == []

@@ -1,4 +1,4 @@
-"""One cell: trained and scored once, whatever was there before, and measured."""
+"""One run: trained and scored once, whatever was there before, and measured."""
 
 import json
 import os
@@ -26,11 +26,11 @@ QUIET = Console(quiet=True)
 
 @pytest.fixture(scope="module")
 def done(cardiac, tmp_path_factory) -> Job:
-    """A cell that was worked on."""
+    """A run that was worked on."""
     tiny = ("plan.size=[32, 32]", "plan.fit=resize", "network.features=[8, 16]", "training.device=cpu")
     few = ("training.steps=4", "training.validate_every=2", "training.labeled_per_batch=2", "method.name=supervised")
     settings = load_settings(None, [*tiny, *few, "training.log_every=1"])
-    root = tmp_path_factory.mktemp("done") / "cells" / "seed_0"
+    root = tmp_path_factory.mktemp("done") / "runs" / "seed_0"
     settings = settings.model_copy(update={"data": cardiac, "cache": root.parent / "prepared"})
     job = Job(root=root, settings=settings, on="test", voxels=True, at_once=1)
     work(job, QUIET)
@@ -112,9 +112,9 @@ def test_a_run_without_data_is_explained(done, tmp_path):
         work(done.model_copy(update={"root": tmp_path / "seed_0", "settings": settings}), QUIET)
 
 
-def test_a_job_survives_the_pipe(done, question, tmp_path):
-    asked = question(("mean_teacher+contrast",))
-    for job in (done, job_of(asked, asked.cells[0], tmp_path, 2)):
+def test_a_job_survives_the_pipe(done, make_spec, tmp_path):
+    spec = make_spec(("mean_teacher+contrast",))
+    for job in (done, job_of(spec, spec.runs[0], tmp_path, 2)):
         assert Job.model_validate_json(job.model_dump_json()) == job
 
 
@@ -129,7 +129,7 @@ def test_the_peak_is_that_of_the_resident_set():
 
 
 def test_start_is_the_one_of_any_run(done, cardiac, tmp_path):
-    """A cell is an ordinary run: the same settings without the grid give the same weights."""
+    """A run is an ordinary run: the same settings without the grid give the same weights."""
     start(cardiac, tmp_path / "run", done.settings, QUIET)
     one, other = (torch.load(RunFolder(root).last)["method"] for root in (done.root, tmp_path / "run"))
     assert all(torch.equal(one[name], other[name]) for name in one)

@@ -1,4 +1,4 @@
-"""Who may work on a cell: one at a time, whoever is dead is replaced, and whoever is replaced finds out."""
+"""Who may work in a folder: one at a time, whoever is dead is replaced, and whoever is replaced finds out."""
 
 import json
 import os
@@ -10,16 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from patchcl.core import lock as claims
-from patchcl.core.lock import STALE_SECONDS, claimed, claims_on, this_host
+from patchcl.core import lock as lock_module
+from patchcl.core.lock import STALE_SECONDS, locked, locks_on, this_host
 
 
 def never() -> None:
-    raise AssertionError("gave up")
+    raise AssertionError("lost")
 
 
-def put_claim(cell, number=1, host="elsewhere", pid=1, silent=0.0):
-    path = cell.with_name(f"{cell.name}.claim-{number}")
+def put_lock(target, number=1, host="elsewhere", pid=1, silent=0.0, ending=".lock-"):
+    path = target.with_name(f"{target.name}{ending}{number}")
     path.write_text(json.dumps([host, pid]))
     then = time.time() - silent
     os.utime(path, (then, then))
@@ -27,7 +27,7 @@ def put_claim(cell, number=1, host="elsewhere", pid=1, silent=0.0):
 
 
 @pytest.fixture
-def cell(tmp_path):
+def target(tmp_path):
     return tmp_path / "seed_0"
 
 
@@ -38,28 +38,28 @@ def dead_pid():
     return process.pid
 
 
-def test_a_claim_says_who_holds_it_and_goes_when_the_work_is_done(cell):
-    with claimed(cell, never) as ours:
-        (claim,) = claims_on(cell)
+def test_a_lock_says_who_holds_it_and_goes_when_the_work_is_done(target):
+    with locked(target, never) as ours:
+        (lock,) = locks_on(target)
         assert ours
-        assert (claim.host, claim.pid) == (this_host(), os.getpid())
-        assert claim.alive
-        assert str(os.getpid()) in str(claim)
-        with claimed(cell, never) as again:
+        assert (lock.host, lock.pid) == (this_host(), os.getpid())
+        assert lock.alive
+        assert str(os.getpid()) in str(lock)
+        with locked(target, never) as again:
             assert not again
-        assert claims_on(cell)[0].path == claim.path
-    assert list(cell.parent.iterdir()) == []
+        assert locks_on(target)[0].path == lock.path
+    assert list(target.parent.iterdir()) == []
 
 
-def test_a_claim_goes_when_the_work_fails(cell):
-    with pytest.raises(ValueError, match="oh"), claimed(cell, never):
+def test_a_lock_goes_when_the_work_fails(target):
+    with pytest.raises(ValueError, match="oh"), locked(target, never):
         raise ValueError("oh")
-    assert list(cell.parent.iterdir()) == []
+    assert list(target.parent.iterdir()) == []
 
 
-def test_another_cell_is_another_matter(cell):
-    put_claim(cell.with_name("seed_01"))
-    with claimed(cell, never) as ours:
+def test_another_folder_is_another_matter(target):
+    put_lock(target.with_name("seed_01"))
+    with locked(target, never) as ours:
         assert ours
 
 
@@ -73,33 +73,44 @@ def test_another_cell_is_another_matter(cell):
         ("here, gone", 0.0, False),
     ],
 )
-def test_a_silent_or_gone_holder_is_replaced(host, silent, alive, cell, dead_pid):
+def test_a_silent_or_gone_holder_is_replaced(host, silent, alive, target, dead_pid):
     pid = dead_pid if host == "here, gone" else os.getpid()
-    old = put_claim(cell, 3, "elsewhere" if host == "elsewhere" else this_host(), pid, silent)
-    assert claims_on(cell)[0].alive == alive
-    assert claims_on(cell)[0].silent_seconds == pytest.approx(silent, abs=20)
-    with claimed(cell, never) as ours:
+    old = put_lock(target, 3, "elsewhere" if host == "elsewhere" else this_host(), pid, silent)
+    assert locks_on(target)[0].alive == alive
+    assert locks_on(target)[0].silent_seconds == pytest.approx(silent, abs=20)
+    with locked(target, never) as ours:
         assert ours != alive
         assert old.exists() == alive
-        assert [claim.number for claim in claims_on(cell)] == [3 if alive else 4]
+        assert [lock.number for lock in locks_on(target)] == [3 if alive else 4]
 
 
-def test_a_claim_that_is_being_written_counts(cell):
-    put_claim(cell).write_text("")
-    assert claims_on(cell)[0].alive
-    with claimed(cell, never) as ours:
+def test_a_lock_that_version_01_wrote_counts_and_is_taken_over(target):
+    old = put_lock(target, 3, ending=".claim-")
+    with locked(target, never) as ours:
+        assert not ours
+    put_lock(target, 3, silent=2 * STALE_SECONDS, ending=".claim-")
+    with locked(target, never) as ours:
+        assert ours
+        assert [lock.path.name for lock in locks_on(target)] == [f"{target.name}.lock-4"]
+        assert not old.exists()
+
+
+def test_a_lock_that_is_being_written_counts(target):
+    put_lock(target).write_text("")
+    assert locks_on(target)[0].alive
+    with locked(target, never) as ours:
         assert not ours
 
 
 @pytest.mark.parametrize("left", [False, True], ids=["nobody before", "a dead one before"])
-def test_of_many_who_want_a_cell_at_once_one_gets_it(left, cell):
+def test_of_many_who_want_a_lock_at_once_one_gets_it(left, target):
     if left:
-        put_claim(cell, silent=2 * STALE_SECONDS)
+        put_lock(target, silent=2 * STALE_SECONDS)
     ready, done = threading.Barrier(8), threading.Barrier(8)
 
     def compete() -> bool:
         ready.wait()
-        with claimed(cell, never) as ours:
+        with locked(target, never) as ours:
             done.wait()
             return ours
 
@@ -107,21 +118,21 @@ def test_of_many_who_want_a_cell_at_once_one_gets_it(left, cell):
         assert sum(task.result() for task in [pool.submit(compete) for _ in range(8)]) == 1
 
 
-def test_the_holder_is_heard_of_as_long_as_it_works(cell, monkeypatch):
-    monkeypatch.setattr(claims, "BEAT_SECONDS", 0.01)
-    with claimed(cell, never):
-        (claim,) = claims_on(cell)
-        os.utime(claim.path, (0, 0))
-        assert within_seconds(lambda: claims_on(cell)[0].silent_seconds < 60)
+def test_the_holder_is_heard_of_as_long_as_it_works(target, monkeypatch):
+    monkeypatch.setattr(lock_module, "HEARTBEAT_SECONDS", 0.01)
+    with locked(target, never):
+        (lock,) = locks_on(target)
+        os.utime(lock.path, (0, 0))
+        assert within_seconds(lambda: locks_on(target)[0].silent_seconds < 60)
 
 
-def test_a_holder_that_was_replaced_gives_up(cell, monkeypatch):
-    monkeypatch.setattr(claims, "BEAT_SECONDS", 0.01)
-    gave_up = threading.Event()
-    with claimed(cell, gave_up.set):
-        assert not gave_up.wait(0.1)
-        put_claim(cell, number=2)
-        assert gave_up.wait(5)
+def test_a_holder_that_was_replaced_is_told(target, monkeypatch):
+    monkeypatch.setattr(lock_module, "HEARTBEAT_SECONDS", 0.01)
+    lost = threading.Event()
+    with locked(target, lost.set):
+        assert not lost.wait(0.1)
+        put_lock(target, number=2)
+        assert lost.wait(5)
 
 
 def within_seconds(condition) -> bool:

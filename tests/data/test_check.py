@@ -48,7 +48,7 @@ def test_a_sound_data_set_is_described(make_dataset: Make) -> None:
     for fact in ("Tiny", "3 patients, 3 scans", "2 patients, 3 scans", "12-14 × 10 × 4 voxels", "1.5 × 1.5-2 × 8 mm"):
         assert fact in text
     assert report.split is not None
-    assert report.split.fingerprint[:16] in text
+    assert report.split.hash[:16] in text
     assert "slices, because they are 5.3 times thicker" in text
     assert "No problems found." in text
 

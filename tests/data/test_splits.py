@@ -201,17 +201,27 @@ def test_a_patient_in_two_folders_is_refused(make_dataset: Make) -> None:
         make_split(read_dataset(masked), SplitSettings())
 
 
-def test_the_fingerprint_follows_the_content() -> None:
+def test_a_split_of_version_01_is_read_and_still_guarded(tmp_path: Path) -> None:
     split = Split(labeled=("a", "b"), unlabeled=("c",), validation=("d",), test=())
-    assert len(split.fingerprint) == 64
-    assert split.fingerprint == split.model_copy(update={"labeled": ("b", "a")}).fingerprint
+    content = {**split.model_dump(mode="json"), "fingerprint": split.hash}
+    (tmp_path / "split.json").write_text(json.dumps(content))
+    assert load_split(tmp_path / "split.json") == split
+    (tmp_path / "split.json").write_text(json.dumps(content | {"test": ["e"]}))
+    with pytest.raises(UserError, match="was changed after the run began"):
+        load_split(tmp_path / "split.json")
+
+
+def test_the_hash_follows_the_content() -> None:
+    split = Split(labeled=("a", "b"), unlabeled=("c",), validation=("d",), test=())
+    assert len(split.hash) == 64
+    assert split.hash == split.model_copy(update={"labeled": ("b", "a")}).hash
     changed = [
         Split(labeled=("a",), unlabeled=("b", "c"), validation=("d",), test=()),
         Split(labeled=("a", "b"), unlabeled=("c",), validation=("d",), test=("e",)),
         Split(labeled=("a", "b"), unlabeled=("d",), validation=("c",), test=()),
         Split(labeled=("ab",), unlabeled=("c",), validation=("d",), test=()),
     ]
-    assert len({split.fingerprint, *(other.fingerprint for other in changed)}) == 5
+    assert len({split.hash, *(other.hash for other in changed)}) == 5
 
 
 def test_training_is_handed_no_hidden_mask(dataset: Dataset) -> None:

@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from patchcl.demo.demo import METHODS, demo_settings, run_demo, table_question
+from patchcl.demo.demo import METHODS, compare_spec, demo_settings, run_demo
 from patchcl.demo.phantom import write_cardiac
 from patchcl.methods import method_names
 from patchcl.runs.folder import RunFolder
@@ -36,9 +36,9 @@ def test_both_methods_get_the_same_but_for_the_method():
 
 def test_the_table_asks_for_every_method_under_the_same_settings(tmp_path):
     write_cardiac(tmp_path, labeled=5, unlabeled=2, test=1, seed=0)
-    question = table_question(tmp_path, seed=4, steps=5)
-    assert set(question.methods) == {*method_names(), "unimatch+contrast", "bcp+contrast"}
-    assert {(cell.labeled, cell.seed) for cell in question.cells} == {(3, 4)}
-    assert question.on == "test"
-    ours, theirs = question.settings["training"], demo_settings("patchcl", seed=4, steps=5).model_dump()["training"]
+    spec = compare_spec(tmp_path, seed=4, steps=5)
+    assert set(spec.methods) == {*method_names(), "unimatch+contrast", "bcp+contrast"}
+    assert {(compare_run.labeled, compare_run.seed) for compare_run in spec.runs} == {(3, 4)}
+    assert spec.on == "test"
+    ours, theirs = spec.settings["training"], demo_settings("patchcl", seed=4, steps=5).model_dump()["training"]
     assert ours | {"seed": 4} == theirs

@@ -18,7 +18,7 @@ from patchcl.data.dataset import read_dataset
 from patchcl.data.preprocessing.plan import PlanSettings, save_plan
 from patchcl.data.preprocessing.planner import make_plan
 from patchcl.data.splits import SplitSettings, make_split
-from patchcl.evaluation.evaluate import evaluate_folders, evaluate_run, settings_fingerprint
+from patchcl.evaluation.evaluate import evaluate_folders, evaluate_run, settings_hash
 from patchcl.evaluation.metrics import EMPTY_POLICY, IGNORE_POLICY
 from patchcl.evaluation.scores import (
     METRICS,
@@ -43,7 +43,7 @@ def make_run(root: Path, data: Path, seed: int = 0) -> RunFolder:
     run = RunFolder.create(root)
     run.settings.write_text(settings_yaml(Settings(data=data, network=network)))
     save_plan(run.plan, plan)
-    write_json(run.split, {**split.model_dump(mode="json"), "fingerprint": split.fingerprint})
+    write_json(run.split, {**split.model_dump(mode="json"), "hash": split.hash})
     torch.manual_seed(seed)
     parts = {name: build_network(network, 1, len(plan.classes), plan.size) for name in ("student", "teacher")}
     for part in parts.values():
@@ -175,8 +175,8 @@ def test_a_run_is_scored_on_its_test_scans(cardiac, tmp_path):
     assert evaluation.provenance["on"] == "test"
     assert evaluation.provenance["step"] == 7
     assert evaluation.provenance["weights"] == "teacher"
-    assert evaluation.provenance["split_fingerprint"] == json.loads(run.split.read_text())["fingerprint"]
-    assert evaluation.provenance["settings_fingerprint"] == settings_fingerprint(read_settings(run.settings))
+    assert evaluation.provenance["split_hash"] == json.loads(run.split.read_text())["hash"]
+    assert evaluation.provenance["settings_hash"] == settings_hash(read_settings(run.settings))
     assert origin(torch.device("cpu")).items() < evaluation.provenance.items()
     assert evaluation.provenance["trained_commit"] is None
 
@@ -193,18 +193,26 @@ def test_scores_say_where_the_run_was_trained(cardiac, tmp_path):
 
 def test_settings_are_the_same_wherever_the_files_lie(tmp_path):
     settings = load_settings(overrides=["data=/here", "cache=/there", "split.file=/s.json", "split.seed=3"])
-    fingerprint = settings_fingerprint(settings)
+    known = settings_hash(settings)
     moved = ["data=/elsewhere", "split.file=/t.json", "split.seed=3", "split.fold=2"]
-    assert settings_fingerprint(load_settings(overrides=moved)) == fingerprint
+    assert settings_hash(load_settings(overrides=moved)) == known
     for other in ("split.seed=4", "training.steps=7", "method.teacher_decay=0.5", "plan.input_interpolation=nearest"):
-        assert settings_fingerprint(load_settings(overrides=[*moved, other])) != fingerprint
-    assert len(fingerprint) == 64
+        assert settings_hash(load_settings(overrides=[*moved, other])) != known
+    assert len(known) == 64
 
 
 def test_the_scores_of_a_run_are_kept(cardiac, tmp_path):
     run = make_run(tmp_path / "run", cardiac)
     evaluation = evaluate_run(run)
     assert read_evaluation(run.evaluation / "test_last.json") == evaluation
+    path = run.evaluation / "test_last.json"
+    path.write_text(
+        path.read_text()
+        .replace('"split_hash"', '"split_fingerprint"')
+        .replace('"settings_hash"', '"settings_fingerprint"')
+    )
+    assert '"split_hash"' not in path.read_text()  # as version 0.1 wrote it
+    assert read_evaluation(path) == evaluation
     rows = list(csv.DictReader((run.evaluation / "test_last.csv").read_text().splitlines()))
     content = json.loads((run.evaluation / "test_last.json").read_text())
     summary = content["summary"]["structures"]

@@ -10,7 +10,7 @@ from scipy import stats
 
 from patchcl.core.errors import UserError
 from patchcl.evaluation.metrics import EMPTY_POLICY
-from patchcl.evaluation.paired import compare, compare_seeds, in_words, points, render_comparison
+from patchcl.evaluation.paired import compare, compare_seeds, format_points, in_words, render_comparison
 from patchcl.evaluation.scores import Evaluation, Score
 
 
@@ -115,4 +115,4 @@ def test_the_table_shows_both_methods_their_difference_and_the_policy():
     ("dice", "text"), [(0.0312, "+3.1"), (-0.2, "−20.0"), (0, "0.0"), (-0.0001, "0.0"), (math.nan, "?")]
 )
 def test_points(dice, text):
-    assert points(dice) == text
+    assert format_points(dice) == text

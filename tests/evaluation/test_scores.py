@@ -14,7 +14,7 @@ from patchcl.evaluation.scores import (
     summarise,
     write_evaluation,
 )
-from patchcl.evaluation.tables import shown
+from patchcl.evaluation.tables import format_score
 
 CLASSES = ("background", "left", "right")
 
@@ -44,7 +44,7 @@ def test_damaged_scores_are_named(tmp_path):
 
 def test_one_patient_has_no_deviation(tmp_path):
     evaluation = evaluation_of("one", {"a": 0.5})
-    assert shown(summarise(evaluation, "dice"), "dice") == "50.0"
+    assert format_score(summarise(evaluation, "dice"), "dice") == "50.0"
     write_evaluation(evaluation, tmp_path / "scores")
     assert json.loads((tmp_path / "scores.json").read_text())["summary"]["structures"]["mean"]["dice"]["std"] is None
 

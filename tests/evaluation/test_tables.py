@@ -7,8 +7,8 @@ from rich.console import Console
 from patchcl.evaluation.evaluate import evaluate_folders
 from patchcl.evaluation.metrics import EMPTY_POLICY
 from patchcl.evaluation.object_metrics import OBJECT_POLICY
-from patchcl.evaluation.scores import Spread
-from patchcl.evaluation.tables import counted, render, shown
+from patchcl.evaluation.scores import MeanStd
+from patchcl.evaluation.tables import format_score, pluralize, render
 
 CLASSES = ("background", "left", "right")
 
@@ -35,15 +35,15 @@ def test_tables_of_objects_show_their_figures_and_how_they_are_counted(folders):
 @pytest.mark.parametrize(
     ("spread", "metric", "text"),
     [
-        (Spread(0.12345, 0.0678), "dice", "12.3 ± 6.8"),
-        (Spread(12.345, 0.678), "hd95_mm", "12.35 ± 0.68"),
-        (Spread(1.0, math.nan), "object_f1", "100.0"),
-        (Spread(0.0, 0.0), "asd_mm", "0.00 ± 0.00"),
+        (MeanStd(0.12345, 0.0678), "dice", "12.3 ± 6.8"),
+        (MeanStd(12.345, 0.678), "hd95_mm", "12.35 ± 0.68"),
+        (MeanStd(1.0, math.nan), "object_f1", "100.0"),
+        (MeanStd(0.0, 0.0), "asd_mm", "0.00 ± 0.00"),
     ],
 )
 def test_overlap_is_shown_in_percent_and_distance_with_two_digits(spread, metric, text):
-    assert shown(spread, metric) == text
+    assert format_score(spread, metric) == text
 
 
 def test_one_patient_is_no_patients():
-    assert [counted(patients) for patients in (0, 1, 2)] == ["0 patients", "1 patient", "2 patients"]
+    assert [pluralize(patients, "patient") for patients in (0, 1, 2)] == ["0 patients", "1 patient", "2 patients"]

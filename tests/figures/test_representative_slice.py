@@ -8,7 +8,7 @@ from PIL import Image
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import Case
 from patchcl.data.preprocessing.plan import Plan
-from patchcl.figures.representative_slice import LEAST, telling_slice
+from patchcl.figures.representative_slice import LEAST, representative_slice
 
 CLASSES = ("background", "left")
 PLAN = Plan(
@@ -36,8 +36,8 @@ def case(tmp_path):
 def test_the_slice_with_most_of_the_structures_is_cut_to_them(case, tmp_path):
     predicted = np.zeros((100, 6, 90), np.uint8)
     predicted[0, 0] = 1  # in another slice
-    view = telling_slice(case, [write(tmp_path / "predicted.nii.gz", predicted)], PLAN)
-    assert view.place == 3
+    view = representative_slice(case, [write(tmp_path / "predicted.nii.gz", predicted)], PLAN)
+    assert view.slice_index == 3
     reference, prediction = view.masks
     assert reference.sum() == 60
     assert not prediction.any()
@@ -54,8 +54,8 @@ def test_volumes_are_shown_across_their_coarsest_axis(case, tmp_path, spacing, a
     images = (write(tmp_path / "volume.nii.gz", mask.astype(np.float32), spacing),)
     volume = case._replace(images=images, mask=write(tmp_path / "mask.nii.gz", mask, spacing))
     plan = PLAN.model_copy(update={"dimensions": 3})
-    view = telling_slice(volume, [], plan)
-    assert view.place == (2, 3, 4)[axis]
+    view = representative_slice(volume, [], plan)
+    assert view.slice_index == (2, 3, 4)[axis]
     assert view.image.shape == tuple(length for other, length in enumerate(mask.shape) if other != axis)
     assert view.image[tuple(at for other, at in enumerate((2, 3, 4)) if other != axis)] == 1
 
@@ -65,15 +65,15 @@ def test_what_nobody_annotated_is_no_structure(case, tmp_path):
     mask[:, 5], mask[:10, 3] = 2, 2
     partly = case._replace(mask=write(tmp_path / "partly.nii.gz", mask))
     plan = PLAN.model_copy(update={"ignore": 2})
-    view, before = (telling_slice(each, [], of) for each, of in ((partly, plan), (case, PLAN)))
-    assert view.place == before.place == 3
+    view, before = (representative_slice(each, [], of) for each, of in ((partly, plan), (case, PLAN)))
+    assert view.slice_index == before.slice_index == 3
     np.testing.assert_array_equal(view.masks, before.masks)
 
 
 def test_what_a_prediction_adds_is_not_cut_off(case, tmp_path):
     predicted = np.zeros((100, 6, 90), np.uint8)
     predicted[95:, 3, :5] = 1
-    view = telling_slice(case, [write(tmp_path / "predicted.nii.gz", predicted)], PLAN)
+    view = representative_slice(case, [write(tmp_path / "predicted.nii.gz", predicted)], PLAN)
     assert view.masks[1].sum() == 25
     assert view.masks[0].sum() == 60
 
@@ -83,18 +83,18 @@ def test_a_single_slice_is_shown_as_it_is(tmp_path):
     mask[5, 6] = 1
     images = (write(tmp_path / "image.nii.gz", np.zeros((20, 30), np.float32), (2.0, 3.0, 1.0)),)
     flat = Case("case", "patient", images, write(tmp_path / "mask.nii.gz", mask, (2.0, 3.0, 1.0)), "imagesTs")
-    view = telling_slice(flat, [], PLAN)
-    assert (view.place, view.aspect, len(view.masks)) == (0, 1.5, 1)
+    view = representative_slice(flat, [], PLAN)
+    assert (view.slice_index, view.aspect, len(view.masks)) == (0, 1.5, 1)
 
 
 def test_an_empty_slice_is_shown_whole(case, tmp_path):
     empty = case._replace(mask=write(tmp_path / "empty.nii.gz", np.zeros((100, 6, 90), np.uint8)))
-    assert telling_slice(empty, [], PLAN).image.shape == (100, 90)
+    assert representative_slice(empty, [], PLAN).image.shape == (100, 90)
 
 
 def test_a_scan_without_a_mask_is_refused(case):
     with pytest.raises(UserError, match="case has no mask"):
-        telling_slice(case._replace(mask=None), [], PLAN)
+        representative_slice(case._replace(mask=None), [], PLAN)
 
 
 def test_pictures_are_shown_upright(tmp_path):
@@ -104,7 +104,7 @@ def test_pictures_are_shown_upright(tmp_path):
     for name in ("image", "mask"):
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
     picture = Case("case", "patient", (tmp_path / "image.png",), tmp_path / "mask.png", "imagesTs")
-    view = telling_slice(picture, [], PLAN)
+    view = representative_slice(picture, [], PLAN)
     left, top = 45 - int(LEAST), 0
     assert view.image.shape == (60 - left, 10 + int(LEAST) + 1 - top)
     assert np.argwhere(view.image == 1).tolist() == [[45 - left, 10 - top]]
@@ -117,6 +117,6 @@ def test_pictures_in_colour_are_shown_in_colour(tmp_path):
     Image.fromarray((pixels[..., 0] > 0).astype(np.uint8)).save(tmp_path / "mask.png")
     picture = Case("case", "patient", (tmp_path / "image.png",), tmp_path / "mask.png", "imagesTs")
     plan = PLAN.model_copy(update={"channels": ("R", "G", "B"), "normalise": "rgb"})
-    view = telling_slice(picture, [], plan)
+    view = representative_slice(picture, [], plan)
     assert view.image.shape == (20, 20, 3)
     assert view.image[5, 10].tolist() == [200, 100, 50]

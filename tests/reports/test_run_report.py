@@ -66,7 +66,7 @@ def make_run(root: Path, data: Path, method: str, *changes: str, seed: int = 0) 
     run = RunFolder.create(root)
     run.settings.write_text(settings_yaml(settings))
     save_plan(run.plan, plan)
-    write_json(run.split, {**split.model_dump(mode="json"), "fingerprint": split.fingerprint})
+    write_json(run.split, {**split.model_dump(mode="json"), "hash": split.hash})
     write_json(run.provenance, {"patchcl": "0.1.0", "hardware": "an abacus <fast>", "seconds": 90.0, "commit": None})
     torch.manual_seed(seed)
     network = build_network(settings.network, 1, len(plan.classes), plan.size)
@@ -89,8 +89,8 @@ def draw_strips(run: RunFolder, steps: tuple[int, ...]) -> None:
 
 def put_scores(run: RunFolder, dice: list[float], stem: str = "test_last", structures=("left",)) -> None:
     scores = [
-        Score(patient=f"p{place}", case=f"p{place}", structure=each, dice=value, jaccard=value, hd95_mm=9, asd_mm=1)
-        for place, value in enumerate(dice)
+        Score(patient=f"p{index}", case=f"p{index}", structure=each, dice=value, jaccard=value, hd95_mm=9, asd_mm=1)
+        for index, value in enumerate(dice)
         for each in structures
     ]
     evaluation = Evaluation(name="run", structures=structures, unit="mm", scores=tuple(scores), provenance={})
@@ -121,7 +121,7 @@ def test_the_whole_page(cardiac, tmp_path):
             mean = 100 * np.mean([score.dice for score in evaluation.scores if score.structure == structure])
             assert f"{mean:.1f} ±" in page.text
     assert EMPTY_POLICY in page.text
-    assert json.loads(supervised.split.read_text())["fingerprint"] in page.text
+    assert json.loads(supervised.split.read_text())["hash"] in page.text
     assert "after 100 steps after 300 steps after 400 steps" in page.text
     assert "best, the median and the worst patient by the Dice of supervised" in page.text
     assert "an abacus <fast>" in page.text

@@ -1,1 +1,1 @@
-"""Many methods, several amounts of masks, several seeds: run as a grid of cells, and shown as one answer."""
+"""The verb `compare`: many methods, label budgets and seeds, run side by side and shown as one answer."""

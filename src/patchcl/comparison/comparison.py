@@ -1,38 +1,39 @@
-"""A comparison from its question to its page: run what is missing, then say what all cells say."""
+"""The verb `compare` from its spec to its page: run what is missing, then show the results of all runs."""
 
 from pathlib import Path
 
 from rich.console import Console
 
 from patchcl.comparison.export import write_csv, write_results
-from patchcl.comparison.page import write_grid_page
-from patchcl.comparison.results import read_levels
-from patchcl.comparison.runner import Ending, run_cells
-from patchcl.comparison.spec import Question, job_of, join, read_question
-from patchcl.comparison.summary import render_levels
+from patchcl.comparison.page import write_compare_page
+from patchcl.comparison.results import read_budgets
+from patchcl.comparison.runner import Ending, run_jobs
+from patchcl.comparison.spec import CompareSpec, job_of
+from patchcl.comparison.spec_file import add_spec, read_spec
+from patchcl.comparison.summary import render_budgets
 from patchcl.comparison.worker import finished
-from patchcl.evaluation.scores import Side
+from patchcl.evaluation.scores import SplitSide
 
 
-def compare_methods(question: Question, out: Path, at_once: int, console: Console) -> Ending:
-    """Run the cells of `question` that `out` lacks, up to `at_once` side by side; show the outcome unless stopped.
+def compare_methods(spec: CompareSpec, out: Path, at_once: int, console: Console) -> Ending:
+    """Make the runs of `spec` that `out` lacks, up to `at_once` side by side; show all results unless stopped.
 
     Raises:
-        UserError: `out` holds another question.
+        UserError: `out` holds a comparison under other conditions.
     """
-    join(question, out)
-    jobs = {cell.place: job_of(question, cell, out, at_once) for cell in question.cells}
-    left = {place: job for place, job in jobs.items() if not finished(job.root, job.on, job.settings.training.steps)}
-    console.print(f"{len(jobs)} cells, {len(jobs) - len(left)} of them finished already.", highlight=False)
-    ending = run_cells(left, at_once, console)
-    join(question, out)  # another machine may have written meanwhile without knowing of this question
+    add_spec(spec, out)
+    jobs = {compare_run.run_id: job_of(spec, compare_run, out, at_once) for compare_run in spec.runs}
+    left = {run_id: job for run_id, job in jobs.items() if not finished(job.root, job.on, job.settings.training.steps)}
+    console.print(f"{len(jobs)} runs, {len(jobs) - len(left)} of them finished already.", highlight=False)
+    ending = run_jobs(left, at_once, console)
+    add_spec(spec, out)  # another machine may have written meanwhile without knowing of this spec
     if not ending.stop:
         show_comparison(out, console)
     return ending
 
 
-def show_comparison(out: Path, console: Console, on: Side | None = None) -> None:
-    """Print what the cells in `out` say, and write compare.csv, results.json and compare.html beside them.
+def show_comparison(out: Path, console: Console, on: SplitSide | None = None) -> None:
+    """Print the results of the runs in `out`, and write compare.csv, results.json and compare.html beside them.
 
     Args:
         out: The folder of a comparison.
@@ -42,12 +43,12 @@ def show_comparison(out: Path, console: Console, on: Side | None = None) -> None
     Raises:
         UserError: `out` holds no comparison, or cannot be written to.
     """
-    question = read_question(out)
+    spec = read_spec(out)
     if on is not None:
-        question = question.model_copy(update={"on": on})
-    levels = read_levels(question, out)
-    render_levels(levels, console)
-    write_csv(levels, out / "compare.csv")
-    write_results(question, levels, out / "results.json")
-    write_grid_page(question, levels, out)
+        spec = spec.model_copy(update={"on": on})
+    budgets = read_budgets(spec, out)
+    render_budgets(budgets, console)
+    write_csv(budgets, out / "compare.csv")
+    write_results(spec, budgets, out / "results.json")
+    write_compare_page(spec, budgets, out)
     console.print(f"Page: [bold]{out / 'compare.html'}[/bold]  (open it in a browser)", highlight=False)

@@ -1,4 +1,4 @@
-"""The numbers of a comparison of many methods: what the cells of a folder say, method by method and over seeds."""
+"""Results of a comparison: scores, time and memory of its runs, by label budget and method, over seeds."""
 
 import json
 import math
@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from patchcl.comparison.spec import Cell, Question, cell_root
+from patchcl.comparison.spec import CompareRun, CompareSpec, run_root
 from patchcl.comparison.worker import CHECKPOINTS, Session, error_file, finished, scores_of, sessions_of
 from patchcl.data.splits import load_split
 from patchcl.evaluation.paired import Comparison, compare_seeds
-from patchcl.evaluation.scores import MEAN, METRICS, Evaluation, Metric, Spread, summarise
+from patchcl.evaluation.scores import FRACTION_METRICS, MEAN, METRICS, Evaluation, MeanStd, Metric, summarise
+from patchcl.evaluation.tables import pluralize
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import read_rows
 
@@ -23,7 +24,7 @@ FEWEST_SEEDS = 3
 
 
 class Figure(NamedTuple):
-    """What a column of the table shows."""
+    """A column of the table: a metric of a structure, or of their mean, at a checkpoint."""
 
     metric: Metric
     structure: str = MEAN
@@ -34,13 +35,13 @@ DICE = Figure("dice")
 """The headline."""
 
 
-class CellResult(NamedTuple):
-    """What a cell has come to."""
+class RunResult(NamedTuple):
+    """Scores and cost of one run of the comparison."""
 
-    cell: Cell
-    scores: dict[str, Evaluation]  # by checkpoint; none of an empty cell
+    run: CompareRun
+    scores: dict[str, Evaluation]  # by checkpoint; none of a run that is not finished
     means: dict[Figure, float]  # over patients
-    why: str  # a cell is empty; "" for one that is not
+    missing_because: str  # why there are no scores; "" where there are
     sessions: list[Session]
     steps: int
     provenance: dict[str, Any]
@@ -48,53 +49,53 @@ class CellResult(NamedTuple):
 
     @property
     def minutes(self) -> float:
-        """What its training took: the pace of the sessions that were measured, times all steps. NaN if none was."""
+        """Training time: the pace of the sessions that were measured, times all steps. NaN if none was."""
         steps = sum(session.steps for session in self.sessions)
         return sum(session.seconds for session in self.sessions) / steps * self.steps / 60 if steps else math.nan
 
     @property
     def peak_gib(self) -> float:
-        """The most memory that it held at a time; NaN if nothing tells."""
+        """Peak memory of all sessions; NaN if nothing tells."""
         peaks = [session.peak_mib for session in self.sessions if session.peak_mib is not None]
         return max(peaks) / 2**10 if peaks else math.nan
 
 
 class Row(NamedTuple):
-    """A method with so many labeled patients: its finished cells, and what it adds to the baseline."""
+    """A row of the table: the finished runs of a method under one label budget, and what it adds to the baseline."""
 
     method: str
-    results: tuple[CellResult, ...]  # one per seed
+    results: tuple[RunResult, ...]  # one per seed
     against: Comparison | None  # the baseline; None for itself and where no seed has both
     pairs: int  # seeds that have both
 
-    def spread(self, figure: Figure = DICE) -> Spread:
+    def mean_std(self, figure: Figure = DICE) -> MeanStd:
         """Mean and standard deviation over seeds of the mean over patients; NaN where there is too little for it."""
         return over_seeds([result.means[figure] for result in self.results])
 
     @property
-    def minutes(self) -> Spread:
-        """Of training, over seeds."""
+    def minutes(self) -> MeanStd:
+        """Training time over seeds."""
         return over_seeds([result.minutes for result in self.results])
 
     @property
-    def peak_gib(self) -> Spread:
-        """Memory, over seeds."""
+    def peak_gib(self) -> MeanStd:
+        """Peak memory over seeds."""
         return over_seeds([result.peak_gib for result in self.results])
 
     def patient_dice(self) -> dict[str, float]:
         """Every patient's Dice, averaged over the seeds that scored it."""
         scores = [result.scores["last"].by_patient("dice") for result in self.results]
-        patients = dict.fromkeys(patient for each in scores for patient in each)
-        return {name: float(np.mean([each[name] for each in scores if name in each])) for name in patients}
+        patients = dict.fromkeys(patient for dice in scores for patient in dice)
+        return {name: float(np.mean([dice[name] for dice in scores if name in dice])) for name in patients}
 
 
-class Level(NamedTuple):
-    """All methods with the same number of labeled patients."""
+class LabelBudget(NamedTuple):
+    """A number of labeled patients, and the results of all methods with so many."""
 
     labeled: int | None  # as asked
     labeled_patients: int | None  # None as long as no run has begun
     rows: tuple[Row, ...]
-    empty: tuple[CellResult, ...]
+    missing: tuple[RunResult, ...]  # runs without scores
 
     @property
     def evaluations(self) -> list[Evaluation]:
@@ -103,8 +104,8 @@ class Level(NamedTuple):
 
     @property
     def patients(self) -> int:
-        """How many were scored, all seeds together."""
-        return len({patient for each in self.evaluations for patient in each.patients})
+        """The number of patients that were scored, all seeds together."""
+        return len({patient for evaluation in self.evaluations for patient in evaluation.patients})
 
     @property
     def seeds(self) -> int:
@@ -118,43 +119,45 @@ class Level(NamedTuple):
 
     @property
     def unit(self) -> str:
-        """Of distances."""
+        """The unit of distances."""
         return self.evaluations[0].unit if self.evaluations else "mm"
 
     @property
     def complete(self) -> list[Row]:
         """The methods with most seeds, best Dice first: only among them is one called the best."""
         rows = [row for row in self.rows if row.results and len(row.results) == self.seeds]
-        return sorted(rows, key=lambda row: -row.spread().mean)
+        return sorted(rows, key=lambda row: -row.mean_std().mean)
 
     def best(self, figure: Figure) -> float | None:
         """The best of a column; None where all are alike."""
-        means = [row.spread(figure).mean for row in self.complete]
+        means = [row.mean_std(figure).mean for row in self.complete]
         if not means or min(means) == max(means):
             return None
-        return max(means) if figure.metric in ("dice", "jaccard") else min(means)
+        return max(means) if figure.metric in FRACTION_METRICS else min(means)
 
 
-def read_levels(question: Question, out: Path) -> list[Level]:
-    """Everything that the cells in `out` say, few labeled patients first."""
-    results = {cell: read_cell(question, cell, out) for cell in question.cells}
-    return [_level(question, results, labeled) for labeled in question.labeled]
+def read_budgets(spec: CompareSpec, out: Path) -> list[LabelBudget]:
+    """The results of all runs in `out`, few labeled patients first."""
+    results = [read_run(spec, compare_run, out) for compare_run in spec.runs]
+    return [_budget(spec, results, labeled) for labeled in spec.labeled]
 
 
-def read_cell(question: Question, cell: Cell, out: Path) -> CellResult:
-    """What the cell has come to, also where that is nothing yet."""
-    root = cell_root(out, cell)
+def read_run(spec: CompareSpec, compare_run: CompareRun, out: Path) -> RunResult:
+    """The result of one run, also where there is none yet."""
+    root = run_root(out, compare_run)
     run = RunFolder(root)
-    steps = question.settings_of(cell.method).training.steps
+    steps = spec.settings_of(compare_run.method).training.steps
     scores: dict[str, Evaluation] = {}
-    if finished(root, question.on, steps):
-        named = {"name": cell.method}
-        scores = {each: scores_of(root, question.on, each).model_copy(update=named) for each in CHECKPOINTS}
-    return CellResult(
-        cell=cell,
+    if finished(root, spec.on, steps):
+        named = {"name": compare_run.method}
+        scores = {
+            checkpoint: scores_of(root, spec.on, checkpoint).model_copy(update=named) for checkpoint in CHECKPOINTS
+        }
+    return RunResult(
+        run=compare_run,
         scores=scores,
         means={figure: summarise(scores[figure.checkpoint], *figure[:2]).mean for figure in figures_of(scores)},
-        why="" if scores else _why(run, steps),
+        missing_because="" if scores else _missing_because(run, steps),
         sessions=sessions_of(root),
         steps=steps,
         provenance=json.loads(run.provenance.read_text("utf-8")) if run.provenance.is_file() else {},
@@ -163,7 +166,7 @@ def read_cell(question: Question, cell: Cell, out: Path) -> CellResult:
 
 
 def figures_of(scores: Mapping[str, Evaluation]) -> list[Figure]:
-    """Every figure that the scores of a cell hold."""
+    """Every figure that the scores of a run hold."""
     return [
         Figure(metric, structure, checkpoint)
         for checkpoint, evaluation in scores.items()
@@ -172,71 +175,72 @@ def figures_of(scores: Mapping[str, Evaluation]) -> list[Figure]:
     ]
 
 
-def over_seeds(values: Sequence[float]) -> Spread:
+def over_seeds(values: Sequence[float]) -> MeanStd:
     """Mean and standard deviation; NaN where no, or not more than one, value is there."""
     mean = float(np.mean(values)) if values else math.nan
-    return Spread(mean, float(np.std(values, ddof=1)) if len(values) > 1 else math.nan)
+    return MeanStd(mean, float(np.std(values, ddof=1)) if len(values) > 1 else math.nan)
 
 
-def remarks(levels: Sequence[Level]) -> Iterator[str]:
-    """What a reader must know beside the figures, because it could explain some of them."""
-    results = [result for level in levels for row in level.rows for result in row.results]
+def remarks(budgets: Sequence[LabelBudget]) -> Iterator[str]:
+    """Caveats that a reader must know beside the figures, because they could explain some of them."""
+    results = [result for budget in budgets for row in budget.rows for result in row.results]
     commits = sorted({str(result.provenance.get("commit")) for result in results})
     if len(commits) > 1:
-        yield f"The cells were made by several commits: {', '.join(commits)}."
+        yield f"The runs were made by several commits: {', '.join(commits)}."
     machines = {
         (session.hardware, session.threads, session.at_once) for result in results for session in result.sessions
     }
     if len(machines) > 1:
         listed = [f"{name} ({threads} threads, {count} at once)" for name, threads, count in sorted(machines)]
         yield f"Times and memory were not all measured under the same conditions: {'; '.join(listed)}."
-    if any(each.provenance.get("on") == "validation" for level in levels for each in level.evaluations):
+    if any(scores.provenance.get("on") == "validation" for budget in budgets for scores in budget.evaluations):
         yield "Scored on validation patients, who chose the best checkpoints: their figures flatter."
-    if results and max(level.seeds for level in levels) < FEWEST_SEEDS:
+    if results and max(budget.seeds for budget in budgets) < FEWEST_SEEDS:
         yield f"Fewer than {FEWEST_SEEDS} seeds are a first look: another seed may turn the order round."
-    for level in levels:
-        yield from _unevenness(level)
+    for budget in budgets:
+        yield from _unevenness(budget)
 
 
-def labeled_words(level: Level) -> str:
-    """How many labeled patients, in words."""
-    count = level.labeled_patients or level.labeled
-    return "all labeled patients" if count is None else f"{count} labeled patient" + "s" * (count != 1)
+def describe_budget(budget: LabelBudget) -> str:
+    """The number of labeled patients in words."""
+    count = budget.labeled_patients or budget.labeled
+    return "all labeled patients" if count is None else pluralize(count, "labeled patient")
 
 
-def _unevenness(level: Level) -> Iterator[str]:
+def _unevenness(budget: LabelBudget) -> Iterator[str]:
     """Where methods do not rest on the same seeds."""
-    few = [f"{row.method} ({len(row.results)})" for row in level.rows if len(row.results) < level.seeds]
+    few = [f"{row.method} ({len(row.results)})" for row in budget.rows if len(row.results) < budget.seeds]
     if few:
         yield (
-            f"With {labeled_words(level)}, these have fewer than the {level.seeds} seeds of others, and are never "
+            f"With {describe_budget(budget)}, these have fewer than the {budget.seeds} seeds of others, and are never "
             f"called the best: {', '.join(few)}."
         )
-    lone = [row.method for row in level.rows if row.against and row.pairs < len(row.results)]
+    lone = [row.method for row in budget.rows if row.against and row.pairs < len(row.results)]
     if lone:
-        yield f"With {labeled_words(level)}, not every seed of {', '.join(lone)} has a {BASELINE} run to pair with."
+        yield f"With {describe_budget(budget)}, not every seed of {', '.join(lone)} has a {BASELINE} run to pair with."
 
 
-def _level(question: Question, results: dict[Cell, CellResult], labeled: int | None) -> Level:
-    ours = [result for cell, result in results.items() if cell.labeled == labeled]
-    done = {(each.cell.method, each.cell.seed): each for each in ours if each.scores}
-    counts = [each.labeled_patients for each in ours if each.labeled_patients is not None]
-    rows = [_row(method, question.seeds, done) for method in question.methods]
-    return Level(labeled, max(counts, default=None), tuple(rows), tuple(each for each in ours if not each.scores))
+def _budget(spec: CompareSpec, results: Sequence[RunResult], labeled: int | None) -> LabelBudget:
+    ours = [result for result in results if result.run.labeled == labeled]
+    done = {(result.run.method, result.run.seed): result for result in ours if result.scores}
+    counts = [result.labeled_patients for result in ours if result.labeled_patients is not None]
+    rows = tuple(_row(method, spec.seeds, done) for method in spec.methods)
+    missing = tuple(result for result in ours if not result.scores)
+    return LabelBudget(labeled, max(counts, default=None), rows, missing)
 
 
-def _row(method: str, seeds: Sequence[int], done: dict[tuple[str, int], CellResult]) -> Row:
+def _row(method: str, seeds: Sequence[int], done: dict[tuple[str, int], RunResult]) -> Row:
     results = [done[method, seed] for seed in seeds if (method, seed) in done]
     pairs = [
-        (done[BASELINE, each.cell.seed].scores["last"], each.scores["last"])
-        for each in results
-        if method != BASELINE and (BASELINE, each.cell.seed) in done
+        (done[BASELINE, result.run.seed].scores["last"], result.scores["last"])
+        for result in results
+        if method != BASELINE and (BASELINE, result.run.seed) in done
     ]
     against = compare_seeds(*zip(*pairs, strict=True)) if pairs else None
     return Row(method, tuple(results), against, len(pairs))
 
 
-def _why(run: RunFolder, steps: int) -> str:
+def _missing_because(run: RunFolder, steps: int) -> str:
     failure = error_file(run.root)
     if failure.is_file():
         return f"failed: {failure.read_text('utf-8')}"

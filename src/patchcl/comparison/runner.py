@@ -1,6 +1,6 @@
-"""Runs cells, several at once, each in a process of its own, and loses none to the failure of another.
+"""Worker processes for the runs of a comparison, several at once; the failure of one does not harm another.
 
-Other machines may work in the same folder: a cell that one of them holds is left to it, and looked at again later.
+Other machines may work in the same folder: a run that one of them holds is left to it, and looked at again later.
 """
 
 import os
@@ -17,64 +17,68 @@ from typing import NamedTuple, Self
 import torch
 from rich.console import Console
 
-from patchcl.comparison.progress import Board
+from patchcl.comparison.progress import CompareProgress
 from patchcl.comparison.worker import BUSY, REPLACED, Job, error_file, finished, scores_of
 from patchcl.core.files import write_text
-from patchcl.core.lock import claims_on
+from patchcl.core.lock import locks_on
 from patchcl.evaluation.scores import summarise
 from patchcl.training.signals import StopRequest, stop_on_signals
 
 POLL_SECONDS = 0.5
 LOOK_SECONDS = 10.0
-"""Between two looks at cells that others hold."""
+"""Between two looks at runs that others hold."""
 WORKER = (sys.executable, "-P", "-m", "patchcl.comparison.worker")
 
 
 class Ending(NamedTuple):
-    """How the work ended."""
+    """The outcome of all jobs together."""
 
-    failed: dict[str, str]  # by the place of a cell the reason
+    failed: dict[str, str]  # the reason by run id
     stop: StopRequest  # true if somebody asked to stop before the end
 
 
 class Worker(NamedTuple):
-    """A process that works on a cell."""
+    """A process that works on a run."""
 
     process: subprocess.Popen[str]
     slot: int
     started: float
 
 
-def run_cells(jobs: Mapping[str, Job], at_once: int, console: Console) -> Ending:
-    """Bring every cell to its end, up to `at_once` side by side; a failed one does not hold up the others.
+def run_jobs(jobs: Mapping[str, Job], at_once: int, console: Console) -> Ending:
+    """Work on every job to its end, up to `at_once` side by side; a failed one does not hold up the others.
 
-    A request to stop lets every worker save what it has. Cells that are finished are not touched.
+    A request to stop lets every worker save what it has. Runs that are finished are not touched.
 
     Args:
-        jobs: What to do, by the place of the cell; begun from the first.
+        jobs: What to do, by run id; begun from the first.
         at_once: Workers that share this machine: each gets its part of the cores, and of the cards where there are
             several.
         console: Told of every start, end and failure.
     """
-    with stop_on_signals() as stop, Board(console, len(jobs)) as board, Crew(jobs, at_once, board) as crew:
-        while crew.unfinished and not stop:
-            crew.tend()
+    with (
+        stop_on_signals() as stop,
+        CompareProgress(console, len(jobs)) as progress,
+        Workers(jobs, at_once, progress) as workers,
+    ):
+        while workers.unfinished and not stop:
+            workers.update()
             time.sleep(POLL_SECONDS)
         if stop:
-            board.say("Stopping: whatever runs saves its state first. Ctrl-C again gives that up.")
-            crew.dismiss()
-    return Ending(crew.failed, stop)
+            progress.say("Stopping: whatever runs saves its state first. Ctrl-C again gives that up.")
+            workers.stop()
+    return Ending(workers.failed, stop)
 
 
-class Crew:
-    """The workers on this machine, and the cells that wait for one."""
+class Workers:
+    """The workers on this machine, and the runs that wait for one."""
 
-    def __init__(self, jobs: Mapping[str, Job], at_once: int, board: Board) -> None:
-        self.jobs, self.board = jobs, board
+    def __init__(self, jobs: Mapping[str, Job], at_once: int, progress: CompareProgress) -> None:
+        self.jobs, self.progress = jobs, progress
         self.waiting = list(jobs)
-        self.idle = list(range(at_once))
+        self.free_slots = list(range(at_once))
         self.at_once = at_once
-        self.workers: dict[str, Worker] = {}
+        self.running: dict[str, Worker] = {}
         self.failed: dict[str, str] = {}
         self.look_again = 0.0
 
@@ -84,80 +88,80 @@ class Crew:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for worker in self.workers.values():
+        for worker in self.running.values():
             worker.process.kill()
 
     @property
     def unfinished(self) -> bool:
         """Whether there is anything left to do or to wait for."""
-        return bool(self.waiting or self.workers)
+        return bool(self.waiting or self.running)
 
-    def tend(self) -> None:
-        """See who has ended, and give the idle something to do."""
-        for place, worker in list(self.workers.items()):
+    def update(self) -> None:
+        """Notice the workers that have ended, and start new ones where a slot is free."""
+        for run_id, worker in list(self.running.items()):
             if worker.process.poll() is None:
-                self.board.move(place, self.jobs[place])
+                self.progress.update(run_id, self.jobs[run_id])
             else:
-                self._settle(place, worker)
-        while self.idle:
-            free = self._next()
-            if free is None:
+                self._settle(run_id, worker)
+        while self.free_slots:
+            next_id = self._next()
+            if next_id is None:
                 break
-            self._begin(free)
+            self._begin(next_id)
 
-    def dismiss(self) -> None:
+    def stop(self) -> None:
         """Ask all workers to stop, and wait until they have saved."""
         self.waiting.clear()
-        for worker in self.workers.values():
+        for worker in self.running.values():
             _close(worker.process)
-        for place, worker in list(self.workers.items()):
+        for run_id, worker in list(self.running.items()):
             worker.process.wait()
-            self._settle(place, worker, asked=True)
+            self._settle(run_id, worker, asked=True)
 
     def _next(self) -> str | None:
-        """The first waiting cell that nobody works on; finished ones are dropped on the way."""
+        """The first waiting run that nobody works on; finished ones are dropped on the way."""
         if time.monotonic() < self.look_again:
             return None
-        for place in list(self.waiting):
-            job = self.jobs[place]
+        for run_id in list(self.waiting):
+            job = self.jobs[run_id]
             if _finished(job):
-                self.waiting.remove(place)
-                self.board.finish(place, f"was finished elsewhere: {_dice(job)}")
-            elif not any(claim.alive for claim in claims_on(job.root)):
-                return place
+                self.waiting.remove(run_id)
+                self.progress.finish(run_id, f"was finished elsewhere: {_dice(job)}")
+            elif not any(lock.alive for lock in locks_on(job.root)):
+                return run_id
         if self.waiting:
             if not self.look_again:
-                self.board.say(f"Others are working on {', '.join(self.waiting)}; waiting for them.")
+                self.progress.say(f"Others are working on {', '.join(self.waiting)}; waiting for them.")
             self.look_again = time.monotonic() + LOOK_SECONDS
         return None
 
-    def _begin(self, place: str) -> None:
-        job, slot = self.jobs[place], self.idle.pop(0)
-        self.waiting.remove(place)
-        for claim in claims_on(job.root):
-            silence = f"silent for {claim.silent_seconds / 60:.0f} min"
-            self.board.say(f"{place}: taking over from {claim}, {silence}")
-        self.board.begin(place, job)
-        self.workers[place] = Worker(_started(job, slot), slot, time.monotonic())
+    def _begin(self, run_id: str) -> None:
+        job, slot = self.jobs[run_id], self.free_slots.pop(0)
+        self.waiting.remove(run_id)
+        for lock in locks_on(job.root):
+            silence = f"silent for {lock.silent_seconds / 60:.0f} min"
+            self.progress.say(f"{run_id}: taking over from {lock}, {silence}")
+        self.progress.begin(run_id, job)
+        self.running[run_id] = Worker(_started(job, slot), slot, time.monotonic())
 
-    def _settle(self, place: str, worker: Worker, asked: bool = False) -> None:
-        """A worker has ended: well, or at the wish of somebody, or not."""
-        job, code = self.jobs[place], worker.process.returncode
+    def _settle(self, run_id: str, worker: Worker, asked: bool = False) -> None:
+        """Note how a worker has ended: well, because somebody asked for it, or by a failure."""
+        job, code = self.jobs[run_id], worker.process.returncode
         _close(worker.process)
-        del self.workers[place]
-        self.idle.append(worker.slot)
-        self.board.leave(place)
+        del self.running[run_id]
+        self.free_slots.append(worker.slot)
+        self.progress.remove(run_id)
         if code == 0:
-            self.board.finish(place, f"{_dice(job)}, {time.monotonic() - worker.started:.0f} s")
+            self.progress.finish(run_id, f"{_dice(job)}, {time.monotonic() - worker.started:.0f} s")
         elif code in (BUSY, REPLACED) and not asked:
-            self.waiting.append(place)
+            self.waiting.append(run_id)
         elif not asked:
-            self.failed[place] = _reason(job, code)
-            self.board.finish(place, f"failed: {self.failed[place]}")
+            self.failed[run_id] = _reason(job, code)
+            self.progress.finish(run_id, f"failed: {self.failed[run_id]}")
 
 
 def _started(job: Job, slot: int) -> subprocess.Popen[str]:
-    """A worker on `job`, whose words go to a file beside the run; out of reach of a Ctrl-C, which we pass on."""
+    """A new worker process on `job`, its output in a file beside the run. A Ctrl-C does not reach it: we pass it on."""
     job.root.parent.mkdir(parents=True, exist_ok=True)
     error_file(job.root).unlink(missing_ok=True)
     with log_file(job.root).open("a", encoding="utf-8") as log:
@@ -178,12 +182,12 @@ def _started(job: Job, slot: int) -> subprocess.Popen[str]:
 
 
 def log_file(root: Path) -> Path:
-    """Where a worker's words go."""
+    """The file that holds a worker's output."""
     return root.with_name(f"{root.name}.log")
 
 
 def _environment(slot: int, at_once: int) -> dict[str, str]:
-    """Ours, with the worker's share of the cores unless the user has spoken, and one card of several."""
+    """Our environment, with the worker's share of the cores unless the user set it, and one card of several."""
     environment = dict(os.environ)
     if at_once > 1:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // at_once)))
@@ -202,7 +206,7 @@ def _cores() -> int:
 
 
 def _close(process: subprocess.Popen[str]) -> None:
-    """The end of its input asks a worker to stop."""
+    """Ask a worker to stop, by the end of its input."""
     if process.stdin is not None:
         with suppress(BrokenPipeError):
             process.stdin.close()

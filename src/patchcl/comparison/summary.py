@@ -1,4 +1,4 @@
-"""A comparison of many methods for the terminal: tables, and the answer in words."""
+"""Summary of a comparison for the terminal: tables, and the answer in words."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,12 +7,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from patchcl.comparison.results import BASELINE, DICE, Figure, Level, Row, labeled_words, remarks
+from patchcl.comparison.results import BASELINE, DICE, Figure, LabelBudget, Row, describe_budget, remarks
 from patchcl.evaluation.intervals import FEWEST_PATIENTS
 from patchcl.evaluation.metrics import EMPTY_POLICY
-from patchcl.evaluation.paired import Comparison, compare_seeds, points
-from patchcl.evaluation.scores import Metric, Spread
-from patchcl.evaluation.tables import counted, shown
+from patchcl.evaluation.paired import Comparison, compare_seeds, format_interval
+from patchcl.evaluation.scores import MeanStd, Metric
+from patchcl.evaluation.tables import format_score, pluralize
 
 NOTHING = "Nothing to compare yet"
 INTERVALS = (
@@ -27,100 +27,101 @@ MANY = 3
 """From so many comparisons on, the reader is warned that chance gets as many tries."""
 
 
-def render_levels(levels: Sequence[Level], console: Console) -> None:
+def render_budgets(budgets: Sequence[LabelBudget], console: Console) -> None:
     """Print all tables, what is missing, and the answer."""
-    for level in levels:
-        console.rule(f"[bold]{labeled_words(level)}[/bold]", align="left")
-        console.print(f"{counted(level.patients)} scored; mean ± standard deviation over seeds", highlight=False)
-        for table in (quality_table(level), surface_table(level), structure_table(level)):
+    for budget in budgets:
+        console.rule(f"[bold]{describe_budget(budget)}[/bold]", align="left")
+        console.print(
+            f"{pluralize(budget.patients, 'patient')} scored; mean ± standard deviation over seeds", highlight=False
+        )
+        for table in (quality_table(budget), surface_table(budget), structure_table(budget)):
             console.print(table)
         console.print(EMPTY_POLICY, style="dim", highlight=False)
-    for place, why in missing(levels):
-        console.print(f"Empty: {place}: {why}", highlight=False, markup=False)
-    for remark in (*remarks(levels), *caution(levels)):
+    for run_id, reason in missing(budgets):
+        console.print(f"Missing: {run_id}: {reason}", highlight=False, markup=False)
+    for remark in (*remarks(budgets), *caution(budgets)):
         console.print(f"Note: {remark}", highlight=False, markup=False)
     console.print(INTERVALS, style="dim", highlight=False)
-    console.print(headline(levels), style="bold", highlight=False)
-    for sentence in sentences(levels):
+    console.print(headline(budgets), style="bold", highlight=False)
+    for sentence in sentences(budgets):
         console.print(sentence, highlight=False)
 
 
-def quality_table(level: Level) -> Table:
-    """The headline of every method, what it adds to the baseline, and the second checkpoint."""
+def quality_table(budget: LabelBudget) -> Table:
+    """The table of mean Dice: the last checkpoint, its difference from the baseline, the best checkpoint."""
     table = _table(("Dice %\nlast", f"against {BASELINE}\nin Dice points", "Dice %\nbest"))
-    for row in level.rows:
-        cells = (_marked(level, row, DICE), difference_cell(row.against), _marked(level, row, BEST_DICE))
-        table.add_row(row.method, *cells)
+    for row in budget.rows:
+        runs = (_marked(budget, row, DICE), difference_cell(row.against), _marked(budget, row, BEST_DICE))
+        table.add_row(row.method, *runs)
     return table
 
 
-def surface_table(level: Level) -> Table:
-    """Of the last checkpoint the other figures."""
-    table = _table(("Jaccard %", f"95HD {level.unit}", f"ASD {level.unit}"))
-    for row in level.rows:
-        table.add_row(row.method, *(_marked(level, row, Figure(metric)) for metric in DETAILS))
+def surface_table(budget: LabelBudget) -> Table:
+    """The table of the other metrics, of the last checkpoint."""
+    table = _table(("Jaccard %", f"95HD {budget.unit}", f"ASD {budget.unit}"))
+    for row in budget.rows:
+        table.add_row(row.method, *(_marked(budget, row, Figure(metric)) for metric in DETAILS))
     return table
 
 
-def structure_table(level: Level) -> Table:
-    """Of the last checkpoint the Dice of every structure; seeds, and what training took."""
-    table = _table((*(f"{name}\nDice %" for name in level.structures), "seeds", "minutes", "GiB"))
-    for row in level.rows:
-        dice = (plain(row.spread(Figure("dice", name)), scale=100) for name in level.structures)
-        table.add_row(row.method, *dice, str(len(row.results)), plain(row.minutes), plain(row.peak_gib, digits=2))
+def structure_table(budget: LabelBudget) -> Table:
+    """The table of the Dice of every structure, of the last checkpoint; seeds, training time and memory."""
+    table = _table((*(f"{name}\nDice %" for name in budget.structures), "seeds", "minutes", "GiB"))
+    for row in budget.rows:
+        dice = (format_mean(row.mean_std(Figure("dice", name)), scale=100) for name in budget.structures)
+        table.add_row(
+            row.method, *dice, str(len(row.results)), format_mean(row.minutes), format_mean(row.peak_gib, digits=2)
+        )
     return table
 
 
-def details(level: Level) -> list[Figure]:
-    """What the page shows in its second table."""
-    return [*map(Figure, DETAILS), *(Figure("dice", structure) for structure in level.structures)]
+def details(budget: LabelBudget) -> list[Figure]:
+    """The columns of the second table of the page."""
+    return [*map(Figure, DETAILS), *(Figure("dice", structure) for structure in budget.structures)]
 
 
 def figure_cell(row: Row, figure: Figure) -> str:
     """A figure as tables print it; nothing where nothing was measured."""
-    return shown(row.spread(figure), figure.metric) if row.results else ""
+    return format_score(row.mean_std(figure), figure.metric) if row.results else ""
 
 
 def difference_cell(against: Comparison | None) -> str:
     """The mean difference with its interval; nothing where there is none."""
-    if against is None:
-        return ""
-    mean, low, high = against.overall.interval
-    return f"{points(mean)} ({points(low)} to {points(high)})"
+    return format_interval(against.overall.interval) if against else ""
 
 
-def plain(spread: Spread, digits: int = 1, scale: int = 1) -> str:
+def format_mean(figure: MeanStd, digits: int = 1, scale: int = 1) -> str:
     """The mean alone; nothing where it is not known."""
-    return "" if math.isnan(spread.mean) else f"{scale * spread.mean:.{digits}f}"
+    return "" if math.isnan(figure.mean) else f"{scale * figure.mean:.{digits}f}"
 
 
-def missing(levels: Sequence[Level]) -> list[tuple[str, str]]:
-    """Every cell without a result, and why."""
-    return [(result.cell.place, result.why) for level in levels for result in level.empty]
+def missing(budgets: Sequence[LabelBudget]) -> list[tuple[str, str]]:
+    """Every run without scores, and why it has none."""
+    return [(result.run.run_id, result.missing_because) for budget in budgets for result in budget.missing]
 
 
-def headline(levels: Sequence[Level]) -> str:
+def headline(budgets: Sequence[LabelBudget]) -> str:
     """Which method scores highest, in one line."""
-    best: dict[str, list[Level]] = {}
-    for level in levels:
-        if level.complete:
-            best.setdefault(level.complete[0].method, []).append(level)
+    best: dict[str, list[LabelBudget]] = {}
+    for budget in budgets:
+        if budget.complete:
+            best.setdefault(budget.complete[0].method, []).append(budget)
     if not best:
         return NOTHING
     if len(best) == 1:
         return f"{next(iter(best))} scores highest"
-    counts = [f"{method} with {_listed(level.labeled_patients for level in of)}" for method, of in best.items()]
+    counts = [f"{method} with {_listed(budget.labeled_patients for budget in won)}" for method, won in best.items()]
     return f"Highest Dice: {', '.join(counts)} labeled patients"
 
 
-def sentences(levels: Sequence[Level]) -> list[str]:
-    """Level by level: the best, its lead over the next, and how all stand to the baseline."""
-    return [" ".join(_about(level)) for level in levels if level.complete]
+def sentences(budgets: Sequence[LabelBudget]) -> list[str]:
+    """For every label budget: the best method, its lead over the next, and how all stand to the baseline."""
+    return [" ".join(_about(budget)) for budget in budgets if budget.complete]
 
 
-def caution(levels: Sequence[Level]) -> Iterator[str]:
-    """That chance gets a try with every comparison."""
-    tries = sum(row.against is not None for level in levels for row in level.rows)
+def caution(budgets: Sequence[LabelBudget]) -> Iterator[str]:
+    """The warning about multiple comparisons: chance gets a try with each."""
+    tries = sum(row.against is not None for budget in budgets for row in budget.rows)
     if tries >= MANY:
         yield (
             f"There are {tries} comparisons with {BASELINE}, and each stands for itself: among so many, a method that "
@@ -128,44 +129,44 @@ def caution(levels: Sequence[Level]) -> Iterator[str]:
         )
 
 
-def lead(level: Level) -> Comparison | None:
+def lead(budget: LabelBudget) -> Comparison | None:
     """What the best method adds to the next; None if there is no next, or no seed that both have."""
-    if len(level.complete) < 2:
+    if len(budget.complete) < 2:
         return None
-    best, second = ({each.cell.seed: each.scores["last"] for each in row.results} for row in level.complete[:2])
+    best, second = ({result.run.seed: result.scores["last"] for result in row.results} for row in budget.complete[:2])
     seeds = [seed for seed in best if seed in second]
     return compare_seeds([second[seed] for seed in seeds], [best[seed] for seed in seeds]) if seeds else None
 
 
-def _about(level: Level) -> Iterator[str]:
-    best, ahead = level.complete[0], lead(level)
-    seeds = f"{level.seeds} seed" + "s" * (level.seeds != 1)
+def _about(budget: LabelBudget) -> Iterator[str]:
+    best, ahead = budget.complete[0], lead(budget)
+    seeds = pluralize(budget.seeds, "seed")
     gain = f", {difference_cell(best.against)} points against {BASELINE}" if best.against else ""
     dice = f"{figure_cell(best, DICE)} %{gain}"
-    yield f"With {labeled_words(level)} ({seeds}) {best.method} has the highest Dice, {dice}."
+    yield f"With {describe_budget(budget)} ({seeds}) {best.method} has the highest Dice, {dice}."
     if ahead is not None:
         how = "is clear" if ahead.overall.verdict == "helped" else "may be chance"
         yield f"Its lead over the next, {ahead.first}, {how}: {difference_cell(ahead)}."
     words = {"helped": "Better than", "no clear difference": "Not clearly different from", "hurt": "Worse than"}
-    for verdict, word in words.items():
-        names = [row.method for row in level.rows if row.against and row.against.overall.verdict == verdict]
+    for verdict, wording in words.items():
+        names = [row.method for row in budget.rows if row.against and row.against.overall.verdict == verdict]
         if names:
-            yield f"{word} {BASELINE}: {', '.join(names)}."
+            yield f"{wording} {BASELINE}: {', '.join(names)}."
 
 
 def _listed(counts: Iterable[int | None]) -> str:
     return " and ".join(map(str, counts))
 
 
-def is_best(level: Level, row: Row, figure: Figure) -> bool:
+def is_best(budget: LabelBudget, row: Row, figure: Figure) -> bool:
     """Whether no method with as many seeds has a better figure, and not all have the same."""
-    return row.spread(figure).mean == level.best(figure)
+    return row.mean_std(figure).mean == budget.best(figure)
 
 
-def _marked(level: Level, row: Row, figure: Figure) -> str:
+def _marked(budget: LabelBudget, row: Row, figure: Figure) -> str:
     """The figure, bold where it is the best of its column."""
     text = figure_cell(row, figure)
-    return f"[bold]{text}[/bold]" if is_best(level, row, figure) else text
+    return f"[bold]{text}[/bold]" if is_best(budget, row, figure) else text
 
 
 def _table(headings: Sequence[str]) -> Table:

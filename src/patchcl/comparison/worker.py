@@ -1,7 +1,7 @@
-"""One cell of a comparison in a process of its own: train it or go on with it, score it, note what it cost.
+"""Worker process of a comparison: trains one run or goes on with it, scores it, notes what it cost.
 
 Whoever starts the process writes one line, a `Job` in JSON, to its input and keeps the input open. When that is closed,
-because the starter wants the cell to stop or is gone itself, the cell saves what it has and ends.
+because the starter wants the run to stop or is gone itself, the run saves what it has and ends.
 """
 
 import json
@@ -22,10 +22,10 @@ from patchcl.config import Settings
 from patchcl.core.devices import best_device
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json, write_text
-from patchcl.core.lock import claimed
+from patchcl.core.lock import locked
 from patchcl.core.settings import FrozenSettings
 from patchcl.evaluation.evaluate import evaluate_run
-from patchcl.evaluation.scores import Evaluation, Side, read_evaluation
+from patchcl.evaluation.scores import Evaluation, SplitSide, read_evaluation
 from patchcl.inference.trained_run import Checkpoint
 from patchcl.runs.checkpoint import read_checkpoint
 from patchcl.runs.folder import RunFolder
@@ -33,24 +33,24 @@ from patchcl.runs.provenance import hardware
 from patchcl.training.experiment import resume, start
 
 CHECKPOINTS: tuple[Checkpoint, ...] = ("best", "last")
-"""Both are scored, the headline last: a cell that has it is finished."""
+"""Both are scored, the headline last: a run that has it is finished."""
 BUSY, REPLACED = 75, 76
-"""Exit codes: another worker has the cell, from the start or since this one fell silent."""
+"""Exit codes: another worker has the run, from the start or since this one fell silent."""
 
 
 class Job(FrozenSettings):
-    """A cell to be worked on."""
+    """A run to be made, as a worker is told of it."""
 
     root: Path  # of the run
     settings: Settings
-    on: Side
+    on: SplitSide
     voxels: bool
-    at_once: int  # cells that share the machine
+    at_once: int  # runs that share the machine
     command: tuple[str, ...] = ()  # what the user typed
 
 
 class Session(FrozenSettings):
-    """What a cell cost from one start to the next stop. A session that was killed leaves none."""
+    """Time and memory of a run from one start to the next stop. A session that was killed leaves none."""
 
     hardware: str
     threads: int
@@ -61,14 +61,14 @@ class Session(FrozenSettings):
 
 
 def main() -> None:
-    """Work on the cell that the input names; what goes wrong is kept beside its folder."""
+    """Work on the run that the input names; what goes wrong is kept beside its folder."""
     job = Job.model_validate_json(sys.stdin.readline())
     sys.argv = list(job.command) or sys.argv  # for the provenance of the run
     signal.signal(signal.SIGTERM, _leave)
-    with claimed(job.root, give_up=lambda: os._exit(REPLACED)) as ours:
+    with locked(job.root, on_lost=lambda: os._exit(REPLACED)) as ours:
         if not ours:
             sys.exit(BUSY)
-        threading.Thread(target=_stop_at_end_of_input, daemon=True).start()  # not before there is a claim to give back
+        threading.Thread(target=_stop_at_end_of_input, daemon=True).start()  # not before there is a lock to release
         try:
             work(job, Console())
         except Exception as error:
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def work(job: Job, console: Console) -> None:
-    """Do what is missing of a cell: steps, then scores.
+    """Do what is missing of a run: steps, then scores.
 
     Raises:
         UserError: Something about the data or the settings must be mended first.
@@ -93,31 +93,33 @@ def work(job: Job, console: Console) -> None:
         evaluate_run(run, job.on, checkpoint, device=device, voxels=job.voxels)
 
 
-def finished(root: Path, on: Side, steps: int) -> bool:
+def finished(root: Path, on: SplitSide, steps: int) -> bool:
     """Whether the run in `root` has been trained to its end and scored on that side."""
     last, best = (scores_file(root, on, checkpoint) for checkpoint in ("last", "best"))
     return best.is_file() and last.is_file() and read_evaluation(last).provenance["step"] == steps
 
 
-def scores_of(root: Path, on: Side, checkpoint: str) -> Evaluation:
-    """The scores of a finished cell."""
+def scores_of(root: Path, on: SplitSide, checkpoint: str) -> Evaluation:
+    """The scores of a finished run."""
     return read_evaluation(scores_file(root, on, checkpoint))
 
 
-def scores_file(root: Path, on: Side, checkpoint: str) -> Path:
-    """Where `evaluate_run` keeps them."""
+def scores_file(root: Path, on: SplitSide, checkpoint: str) -> Path:
+    """The file in which `evaluate_run` keeps the scores."""
     return RunFolder(root).evaluation / f"{on}_{checkpoint}.json"
 
 
 def error_file(root: Path) -> Path:
-    """Where it stands why a cell failed; there is none if it did not."""
+    """The file that says why a run failed; there is none if it did not."""
     return root.with_name(f"{root.name}.error")
 
 
 def sessions_of(root: Path) -> list[Session]:
-    """What the run in `root` has cost so far."""
+    """The sessions of the run in `root` so far."""
     path = _sessions_file(root)
-    return [Session.model_validate(each) for each in json.loads(path.read_text("utf-8"))] if path.is_file() else []
+    return (
+        [Session.model_validate(session) for session in json.loads(path.read_text("utf-8"))] if path.is_file() else []
+    )
 
 
 def peak_mib(device: torch.device) -> float | None:
@@ -153,14 +155,14 @@ def _train(job: Job, run: RunFolder, console: Console) -> None:
         seconds=_seconds(run) - spent,
         peak_mib=peak_mib(device),
     )
-    write_json(_sessions_file(run.root), [each.model_dump(mode="json") for each in (*sessions_of(run.root), session)])
+    write_json(_sessions_file(run.root), [known.model_dump(mode="json") for known in (*sessions_of(run.root), session)])
     if outcome.stop:
         raise SystemExit(outcome.stop.exit_code)
 
 
 def _data(settings: Settings) -> Path:
     if settings.data is None:
-        raise UserError("The settings of this cell do not say where the data are.")
+        raise UserError("The settings of this run do not say where the data are.")
     return settings.data
 
 

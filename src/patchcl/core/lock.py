@@ -1,8 +1,14 @@
-"""One worker per cell, also on machines that share a folder: a claim is a file that only one of them can make.
+"""A lock on a folder that machines share: a file that only one process can make, with host, process and heartbeat.
 
-The holder touches its claim as long as it works. A claim that stays untouched for `STALE_SECONDS`, or whose process is
-gone from this machine, is dead, and the next worker takes over with a claim of a higher number. A holder that had only
-slept finds that claim at its next beat and gives up.
+The holder touches its lock file as long as it works. A lock whose file stays untouched for `STALE_SECONDS`, or whose
+process is gone from this machine, is stale: the next process takes it over with a lock of a higher number. A holder
+that had only slept finds that lock at its next heartbeat and is told that it has lost its own.
+
+Why this is not the library `filelock`: its `SoftFileLock` makes its file in the same way and names host and process,
+but has no heartbeat, so the lock of another machine that died is never free again, or, with a lifetime, is taken from a
+holder that still works. Its `SoftFileLease` has a heartbeat, and stands in releases from 3.30 on: machines whose torch
+is fixed often come with older ones. It also makes a process that has just started watch the lock of a dead machine for
+the whole term, where this one goes by the clock of the file system, and it does not tell who has been silent how long.
 """
 
 import json
@@ -14,13 +20,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-BEAT_SECONDS = 30.0
+HEARTBEAT_SECONDS = 30.0
 STALE_SECONDS = 300.0
-"""Far more than a beat: a folder shared over a network may show what another machine did a minute late."""
+"""Far more than a heartbeat: a folder shared over a network may show what another machine did a minute late."""
+ENDINGS = (".lock-", ".claim-")
+"""What stands between the name of the folder and the number of its lock; the second is that of version 0.1."""
 
 
-class Claim(NamedTuple):
-    """What a claim file says, and for how long its holder has not been heard of."""
+class Lock(NamedTuple):
+    """The content of a lock file, and for how long its holder has not been heard of."""
 
     path: Path
     number: int
@@ -37,32 +45,32 @@ class Claim(NamedTuple):
         return f"process {self.pid} on {self.host.partition('/')[0]}"
 
 
-def claims_on(cell: Path) -> list[Claim]:
-    """The claims on the cell in the folder `cell`, dead ones too; the one that counts is the last."""
-    found = [_read(path) for path in cell.parent.glob(f"{cell.name}.claim-*")]
-    return sorted((claim for claim in found if claim), key=lambda claim: claim.number)
+def locks_on(folder: Path) -> list[Lock]:
+    """The locks on `folder`, which need not exist, stale ones too; the one that counts is the last."""
+    paths = [path for ending in ENDINGS for path in folder.parent.glob(f"{folder.name}{ending}*")]
+    return sorted((lock for lock in map(_read, paths) if lock), key=lambda lock: lock.number)
 
 
 @contextmanager
-def claimed(cell: Path, give_up: Callable[[], object]) -> Iterator[bool]:
-    """Holds the claim on `cell` for the time inside; false if another holds it.
+def locked(folder: Path, on_lost: Callable[[], object]) -> Iterator[bool]:
+    """Holds the lock on `folder` for the time inside; false if another holds it.
 
     Args:
-        cell: The folder of the cell; the claim lies beside it.
-        give_up: Called, in a thread of its own, when another has taken over: nothing may be written any more.
+        folder: What to lock; the lock file lies beside it.
+        on_lost: Called, in a thread of its own, when another has taken over: nothing may be written any more.
     """
-    path = _take(cell)
+    path = _acquire(folder)
     if path is None:
         yield False
         return
     ended = threading.Event()
-    beats = threading.Thread(target=_beat, args=(cell, path, ended, give_up), daemon=True)
-    beats.start()
+    heartbeat = threading.Thread(target=_heartbeat, args=(folder, path, ended, on_lost), daemon=True)
+    heartbeat.start()
     try:
         yield True
     finally:
         ended.set()
-        beats.join()
+        heartbeat.join()
         path.unlink(missing_ok=True)
 
 
@@ -74,46 +82,46 @@ def this_host() -> str:
         return platform.node()
 
 
-def _take(cell: Path) -> Path | None:
-    """A new claim on `cell` in the place of dead ones; None if another was there or was quicker."""
-    claims = claims_on(cell)
-    if any(claim.alive for claim in claims):
+def _acquire(folder: Path) -> Path | None:
+    """The file of a new lock on `folder`, stale ones removed; None if another holds one or was quicker."""
+    locks = locks_on(folder)
+    if any(lock.alive for lock in locks):
         return None
-    number = max((claim.number for claim in claims), default=0) + 1
-    path = cell.with_name(f"{cell.name}.claim-{number}")
+    number = max((lock.number for lock in locks), default=0) + 1
+    path = folder.with_name(f"{folder.name}{ENDINGS[0]}{number}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("x", encoding="utf-8") as file:
             json.dump([this_host(), os.getpid()], file)
     except FileExistsError:
         return None
-    last = [claim.path for claim in claims_on(cell)][-1:]
-    if last != [path]:  # dead ones were cleared away by a quicker one while we counted them
+    last = [lock.path for lock in locks_on(folder)][-1:]
+    if last != [path]:  # stale ones were cleared away by a quicker process while we counted them
         path.unlink(missing_ok=True)
         return None
-    for claim in claims:
-        claim.path.unlink(missing_ok=True)
+    for lock in locks:
+        lock.path.unlink(missing_ok=True)
     return path
 
 
-def _beat(cell: Path, path: Path, ended: threading.Event, give_up: Callable[[], object]) -> None:
-    while not ended.wait(BEAT_SECONDS):
-        with suppress(OSError):  # a shared folder may be out of reach for a while; the next beat tries again
-            claims = claims_on(cell)
-            if not claims or claims[-1].path != path:
-                give_up()
+def _heartbeat(folder: Path, path: Path, ended: threading.Event, on_lost: Callable[[], object]) -> None:
+    while not ended.wait(HEARTBEAT_SECONDS):
+        with suppress(OSError):  # a shared folder may be out of reach for a while; the next heartbeat tries again
+            locks = locks_on(folder)
+            if not locks or locks[-1].path != path:
+                on_lost()
                 return
             os.utime(path)
 
 
-def _read(path: Path) -> Claim | None:
-    """None if the claim was given back a moment ago."""
+def _read(path: Path) -> Lock | None:
+    """None if the lock was released a moment ago."""
     try:
         text, silent = path.read_text(encoding="utf-8"), _now(path.parent) - path.stat().st_mtime
     except FileNotFoundError:
         return None
     host, pid = json.loads(text) if text.endswith("]") else ("?", 0)  # being written
-    return Claim(path, int(path.name.rpartition("-")[2]), host, pid, silent)
+    return Lock(path, int(path.name.rpartition("-")[2]), host, pid, silent)
 
 
 def _now(folder: Path) -> float:
@@ -127,7 +135,7 @@ def _now(folder: Path) -> float:
 
 
 def _runs(pid: int) -> bool:
-    """Whether there is such a process here; on Windows, where asking would end it, the beats alone must tell."""
+    """Whether there is such a process here; on Windows, where asking would end it, the heartbeats alone must tell."""
     if os.name == "nt":
         return True
     try:

@@ -207,7 +207,7 @@ def _data_table(report: CheckReport) -> Table:
     table.add_row("size", _range([grid.shape for grid in report.grids], "voxels"))
     table.add_row("spacing", _range([grid.spacing_mm for grid in report.grids], "mm"))
     if report.split is not None:
-        table.add_row("split", report.split.fingerprint[:16])
+        table.add_row("split", report.split.hash[:16])
     return table
 
 

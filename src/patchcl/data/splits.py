@@ -51,7 +51,7 @@ class Split(FrozenSettings):
     test: tuple[str, ...]
 
     @property
-    def fingerprint(self) -> str:
+    def hash(self) -> str:
         """The sha256 of who is where, in hex; the order of patients on a side does not count."""
         sides = {side: sorted(patients) for side, patients in self.model_dump().items()}
         return hashlib.sha256(json.dumps(sides, sort_keys=True).encode()).hexdigest()
@@ -72,8 +72,8 @@ def make_split(dataset: Dataset, settings: SplitSettings) -> Split:
 
 
 def save_split(path: Path, split: Split) -> None:
-    """Write `split` as JSON, its fingerprint beside it."""
-    write_json(path, {**split.model_dump(mode="json"), "fingerprint": split.fingerprint})
+    """Write `split` as JSON, its hash beside it."""
+    write_json(path, {**split.model_dump(mode="json"), "hash": split.hash})
 
 
 def load_split(path: Path) -> Split:
@@ -84,11 +84,11 @@ def load_split(path: Path) -> Split:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        fingerprint = content.pop("fingerprint")
+        saved_hash = content.pop("fingerprint" if "fingerprint" in content else "hash")  # the former in version 0.1
         split = Split.model_validate(content)
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"{path} cannot be read as a split. Restore it, or train again.") from error
-    if split.fingerprint != fingerprint:
+    if split.hash != saved_hash:
         raise UserError(f"{path} was changed after the run began. Restore it, or train again.")
     return split
 

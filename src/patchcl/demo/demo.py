@@ -1,4 +1,4 @@
-"""The whole story on generated scans: a few masks, many scans, and an honest answer to whether these helped."""
+"""The verb `demo`: train on generated scans with few masks and many scans, and say whether these helped."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ from rich.console import Console
 
 from patchcl.comparison.comparison import compare_methods
 from patchcl.comparison.runner import Ending
-from patchcl.comparison.spec import Question, ask
+from patchcl.comparison.spec import CompareSpec, build_spec
 from patchcl.config import Settings, load_settings
 from patchcl.data.check import check_data, render
 from patchcl.demo.phantom import write_cardiac
@@ -31,13 +31,13 @@ DEMO = (
     "training.steps=800",
     "split.labeled=3",
 )
-"""What makes the job small enough for two processor cores and a few minutes; all else is as for any user."""
+"""Settings that make the job small enough for two processor cores and a few minutes; all else is as for any user."""
 TABLE_STEPS = 200
-"""Of each run of the table of all methods."""
+"""Steps of each run of the comparison of all methods."""
 
 
 class DemoResult(NamedTuple):
-    """What the demo found."""
+    """Scores of the demo, their difference, and its report."""
 
     evaluations: dict[str, Evaluation]  # by method
     comparison: Comparison  # patchcl less supervised
@@ -84,14 +84,14 @@ def compare_all(out: Path, seed: int, console: Console, steps: int | None = None
     Raises:
         UserError: `out` cannot be written to, or holds something else.
     """
-    question = table_question(generated_scans(out, seed, console), seed, steps or TABLE_STEPS)
-    return compare_methods(question, out / "compare", min(os.cpu_count() or 1, 4), console)
+    spec = compare_spec(generated_scans(out, seed, console), seed, steps or TABLE_STEPS)
+    return compare_methods(spec, out / "compare", min(os.cpu_count() or 1, 4), console)
 
 
-def table_question(data: Path, seed: int, steps: int) -> Question:
-    """Every method, and patch contrast on top of two that have strong views."""
+def compare_spec(data: Path, seed: int, steps: int) -> CompareSpec:
+    """The comparison of every method, and of two that have strong views with patch contrast on top."""
     methods = [*method_names(), "unimatch+contrast", "bcp+contrast"]
-    return ask(data, methods, [3], [seed], overrides=[*DEMO, f"training.steps={steps}"], on="test")
+    return build_spec(data, methods, [3], [seed], overrides=[*DEMO, f"training.steps={steps}"], on="test")
 
 
 def generated_scans(out: Path, seed: int, console: Console) -> Path:

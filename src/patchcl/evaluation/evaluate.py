@@ -1,4 +1,4 @@
-"""Score predictions against reference masks, patient by patient."""
+"""Evaluation of predictions against reference masks, patient by patient."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ from patchcl.evaluation.scores import (
     Evaluation,
     PooledObjects,
     Score,
-    Side,
+    SplitSide,
     write_evaluation,
 )
 from patchcl.inference.predict import Files, predict_cases
@@ -63,9 +63,9 @@ def evaluate_folders(
     """
     if not classes:
         classes, ignore = _labels_beside(masks)
-    found, wanted = _mask_files(predictions, classes), _mask_files(masks, classes)
-    _require_partners(found, wanted, predictions, masks)
-    triples = [(_patient(name, patient_pattern), found[name], wanted[name]) for name in wanted]
+    predicted, reference = _mask_files(predictions, classes), _mask_files(masks, classes)
+    _require_partners(predicted, reference, predictions, masks)
+    triples = [(_patient(name, patient_pattern), predicted[name], reference[name]) for name in reference]
     return _score(predictions.name, triples, classes, ignore, origin(CPU), voxels, objects)
 
 
@@ -120,16 +120,16 @@ def evaluate_run(
     return evaluation
 
 
-def settings_fingerprint(settings: Settings) -> str:
+def settings_hash(settings: Settings) -> str:
     """The sha256, in hex, of all that decides a result, wherever data, cache and split file lie.
 
-    Who is on which side is told by the fingerprint of the split.
+    Who is on which side is told by the hash of the split.
     """
     tree = settings.model_dump(mode="json", exclude={"data": True, "cache": True, "split": {"file", "fold"}})
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
-def _held_out(dataset: Dataset, split: Split, on: str) -> tuple[Side, tuple[Case, ...]]:
+def _held_out(dataset: Dataset, split: Split, on: str) -> tuple[SplitSide, tuple[Case, ...]]:
     """The side of the split to score, and its cases, all of which have masks."""
     test = cases_of(dataset, split.test, masked=True)
     if on == "validation" or (on == "auto" and not test):
@@ -172,11 +172,11 @@ def _score(
         ignored += int(known.size - np.count_nonzero(known))
         spacing = (1.0,) * len(grid.shape) if voxels else grid.spacing_mm
         spacings.update(spacing)
-        of_case = _tally(*masks, reference, grid, classes, spacing) if objects else {}
+        tally_by_structure = _tally(*masks, reference, grid, classes, spacing) if objects else {}
         for score in score_case(*masks, classes, spacing, None if known.all() else known):
-            extra = _object_scores(of_case.get(score.structure))
+            extra = _object_scores(tally_by_structure.get(score.structure))
             scores.append(Score(patient=patient, case=without_ending(reference.name), **score._asdict(), **extra))
-        for structure, tally in of_case.items():
+        for structure, tally in tally_by_structure.items():
             tallies[structure].append(tally)
     unit: Literal["mm", "voxels"] = "voxels" if spacings == {1.0} else "mm"
     facts = {**provenance, **({IGNORED_VOXELS: ignored} if ignored else {})}
@@ -186,7 +186,7 @@ def _score(
         unit=unit,
         scores=tuple(scores),
         provenance=facts,
-        pooled={each: PooledObjects(**_object_scores(pooled(some))) for each, some in tallies.items() if some},
+        pooled={name: PooledObjects(**_object_scores(pooled(counts))) for name, counts in tallies.items() if counts},
     )
 
 
@@ -206,7 +206,7 @@ def _object_scores(tally: ObjectTally | None) -> dict[str, float]:
     return {} if tally is None else {f"object_{key}": value for key, value in score_objects(tally)._asdict().items()}
 
 
-def _provenance(run: TrainedRun, split: Split, side: Side) -> dict[str, str | int | None]:
+def _provenance(run: TrainedRun, split: Split, side: SplitSide) -> dict[str, str | int | None]:
     """What was scored, and where it was trained."""
     notes = run.folder.provenance
     trained = json.loads(notes.read_text(encoding="utf-8")) if notes.exists() else {}
@@ -215,8 +215,8 @@ def _provenance(run: TrainedRun, split: Split, side: Side) -> dict[str, str | in
         "checkpoint": run.checkpoint,
         "step": run.step,
         "weights": run.weights,
-        "settings_fingerprint": settings_fingerprint(run.settings),
-        "split_fingerprint": split.fingerprint,
+        "settings_hash": settings_hash(run.settings),
+        "split_hash": split.hash,
         **{f"trained_{key}": trained.get(key) for key in ("commit", "torch", "hardware")},
     }
 
@@ -235,19 +235,19 @@ def _whole_grid(predicted: Path, reference: Path) -> Grid:
     return read_grid(predicted if tells_by_name(reference) else reference)
 
 
-def _require_partners(found: dict[str, Path], wanted: dict[str, Path], predictions: Path, masks: Path) -> None:
-    problems = [f"  {predictions} holds no mask called {name}" for name in wanted if name not in found]
-    problems += [f"  {masks} holds no mask called {name}" for name in found if name not in wanted]
+def _require_partners(predicted: dict[str, Path], reference: dict[str, Path], predictions: Path, masks: Path) -> None:
+    problems = [f"  {predictions} holds no mask called {name}" for name in reference if name not in predicted]
+    problems += [f"  {masks} holds no mask called {name}" for name in predicted if name not in reference]
     if problems:
         raise UserError(
             "\n".join(["Each prediction needs a mask of the same name and the other way round:", *problems])
         )
-    if not wanted:
+    if not reference:
         raise UserError(f"{masks} holds no masks; expected files that end in {', '.join(ENDINGS)}.")
 
 
 def _patient(case: str, pattern: str) -> str:
-    found = re.fullmatch(pattern, case)
-    if found is None:
+    match = re.fullmatch(pattern, case)
+    if match is None:
         raise UserError(f"{case}: the patient pattern {pattern!r} does not match this name. Change the pattern.")
-    return found[1]
+    return match[1]

@@ -1,4 +1,4 @@
-"""Whether a difference between two methods is more than chance, with patients as the unit."""
+"""Confidence intervals of paired differences, with patients as the unit: is a difference more than chance?"""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ def patient_means(values: Sequence[float], patients: Sequence[str]) -> dict[str,
     scans = defaultdict(list)
     for value, patient in zip(values, patients, strict=True):
         scans[patient].append(value)
-    return {patient: float(np.mean(of_patient)) for patient, of_patient in scans.items()}
+    return {patient: float(np.mean(of_scans)) for patient, of_scans in scans.items()}
 
 
 def paired_interval(

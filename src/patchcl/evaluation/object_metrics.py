@@ -1,4 +1,4 @@
-"""How well single objects, such as glands or nuclei, were found: the three scores of the GlaS challenge.
+"""Metrics of single objects, such as glands or nuclei: the three scores of the GlaS challenge.
 
 An object is one id of an instance map; a mask without ids has its connected components for objects.
 
@@ -32,14 +32,14 @@ OBJECT_POLICY = (
 
 
 class ObjectScore(NamedTuple):
-    """How well the objects of some images were found."""
+    """F1, Dice and Hausdorff distance over the objects of some images."""
 
     f1: float  # 0 .. 1
     dice: float  # 0 .. 1
     hausdorff_mm: float
 
 
-class Side(NamedTuple):
+class ObjectSums(NamedTuple):
     """Sums over the objects of one side, predicted or reference, each against its partner on the other."""
 
     objects: int
@@ -49,11 +49,11 @@ class Side(NamedTuple):
 
 
 class ObjectTally(NamedTuple):
-    """What the scores of images are made of. The tallies of single images add up to that of all of them."""
+    """Counts and sums that the scores of images are made of; those of single images add up to those of all."""
 
     right: int  # predicted objects that cover more than half of their partner
-    predicted: Side
-    reference: Side
+    predicted: ObjectSums
+    reference: ObjectSums
 
 
 class _Objects(NamedTuple):
@@ -98,12 +98,12 @@ def tally_objects(
     predicted: Integer[np.ndarray, "*S"], reference: Integer[np.ndarray, "*S"], spacing_mm: Sequence[float]
 ) -> ObjectTally:
     """Count and measure the objects of two instance maps of one image; 0 is the background, ids may have gaps."""
-    found, wanted = _objects(predicted, spacing_mm), _objects(reference, spacing_mm)
-    shared = _shared(found, wanted)
+    own, other = _objects(predicted, spacing_mm), _objects(reference, spacing_mm)
+    shared = _shared(own, other)
     return ObjectTally(
         right=_right(shared),
-        predicted=_side(shared, found, wanted, spacing_mm),
-        reference=_side(shared.T, wanted, found, spacing_mm),
+        predicted=_sums(shared, own, other, spacing_mm),
+        reference=_sums(shared.T, other, own, spacing_mm),
     )
 
 
@@ -134,10 +134,10 @@ def _objects(ids: np.ndarray, spacing_mm: Sequence[float]) -> _Objects:
     return _Objects(numbered, boxes, corners.reshape(len(boxes), 2 * ids.ndim) * np.repeat(spacing_mm, 2))
 
 
-def _shared(found: _Objects, wanted: _Objects) -> np.ndarray:
+def _shared(predicted: _Objects, reference: _Objects) -> np.ndarray:
     """(P + 1, R + 1) voxels that two objects share; row and column 0 are the background."""
-    shape = len(found.boxes) + 1, len(wanted.boxes) + 1
-    pairs = found.ids * shape[1] + wanted.ids
+    shape = len(predicted.boxes) + 1, len(reference.boxes) + 1
+    pairs = predicted.ids * shape[1] + reference.ids
     return np.bincount(pairs.ravel(), minlength=shape[0] * shape[1]).reshape(shape)
 
 
@@ -149,52 +149,52 @@ def _right(shared: np.ndarray) -> int:
     return int(np.count_nonzero(2 * common.max(axis=1) > areas[common.argmax(axis=1)]))
 
 
-def _side(shared: np.ndarray, own: _Objects, other: _Objects, spacing_mm: Sequence[float]) -> Side:
+def _sums(shared: np.ndarray, own: _Objects, other: _Objects, spacing_mm: Sequence[float]) -> ObjectSums:
     """The sums over `own`, whose objects are the rows of `shared`."""
     areas = shared.sum(axis=1)[1:]
     if not other.boxes:
         diagonal = image_diagonal(own.ids.shape, spacing_mm)
-        return Side(len(areas), float(areas.sum()), 0.0, float(areas.sum()) * diagonal)
+        return ObjectSums(len(areas), float(areas.sum()), 0.0, float(areas.sum()) * diagonal)
     common = shared[1:, 1:]
     partners = common.argmax(axis=1)
     most = common.max(axis=1)
     dice = 2 * most / (areas + shared.sum(axis=0)[1:][partners])
     distances = [
-        _hausdorff_mm(own, each, other, partner, spacing_mm) if overlap else _nearest_mm(own, each, other, spacing_mm)
-        for each, (partner, overlap) in enumerate(zip(partners.tolist(), most.tolist(), strict=True))
+        _hausdorff_mm(own, index, other, partner, spacing_mm) if overlap else _nearest_mm(own, index, other, spacing_mm)
+        for index, (partner, overlap) in enumerate(zip(partners.tolist(), most.tolist(), strict=True))
     ]
-    return Side(len(areas), float(areas.sum()), float(areas @ dice), float(areas @ np.array(distances)))
+    return ObjectSums(len(areas), float(areas.sum()), float(areas @ dice), float(areas @ np.array(distances)))
 
 
-def _nearest_mm(own: _Objects, each: int, other: _Objects, spacing_mm: Sequence[float]) -> float:
+def _nearest_mm(own: _Objects, index: int, other: _Objects, spacing_mm: Sequence[float]) -> float:
     """The least Hausdorff distance from one object to any of the other side.
 
     Two objects are at least as far apart as the edges of their boxes, so most need not be measured.
     """
-    bounds = np.abs(other.corners_mm - own.corners_mm[each]).max(axis=1)
+    bounds = np.abs(other.corners_mm - own.corners_mm[index]).max(axis=1)
     best = np.inf
-    for place in bounds.argsort().tolist():
-        if bounds[place] >= best:
+    for partner in bounds.argsort().tolist():
+        if bounds[partner] >= best:
             break
-        best = min(best, _hausdorff_mm(own, each, other, place, spacing_mm))
+        best = min(best, _hausdorff_mm(own, index, other, partner, spacing_mm))
     return float(best)
 
 
-def _hausdorff_mm(own: _Objects, each: int, other: _Objects, place: int, spacing_mm: Sequence[float]) -> float:
+def _hausdorff_mm(own: _Objects, index: int, other: _Objects, partner: int, spacing_mm: Sequence[float]) -> float:
     """How far the voxels of either object lie from the other at most; insides count, not surfaces alone."""
     box = tuple(
         slice(min(one.start, two.start), max(one.stop, two.stop))
-        for one, two in zip(own.boxes[each], other.boxes[place], strict=True)
+        for one, two in zip(own.boxes[index], other.boxes[partner], strict=True)
     )
-    mine, theirs = own.ids[box] == each + 1, other.ids[box] == place + 1
+    mine, theirs = own.ids[box] == index + 1, other.ids[box] == partner + 1
     to_theirs = distance_transform_edt(~theirs, sampling=spacing_mm)[mine].max()
     to_mine = distance_transform_edt(~mine, sampling=spacing_mm)[theirs].max()
     return float(max(to_theirs, to_mine))
 
 
-def _added(sides: Sequence[Side]) -> Side:
+def _added(sides: Sequence[ObjectSums]) -> ObjectSums:
     objects, area, dice, hausdorff_mm = (sum(values) for values in zip(*sides, strict=True))
-    return Side(int(objects), area, dice, hausdorff_mm)
+    return ObjectSums(int(objects), area, dice, hausdorff_mm)
 
 
 def instances_beside(mask_file: Path, mask: Integer[np.ndarray, "*S"], grid: Grid) -> Integer[np.ndarray, "*S"] | None:

@@ -1,4 +1,4 @@
-"""Compare two methods on the same patients, and say in plain words what the difference is worth."""
+"""Paired comparison of two methods on the same patients, and in plain words what the difference is worth."""
 
 import math
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ from rich.table import Table
 from patchcl.core.errors import UserError
 from patchcl.evaluation.intervals import FEWEST_PATIENTS, Interval, paired_interval, patient_means
 from patchcl.evaluation.metrics import EMPTY_POLICY
-from patchcl.evaluation.scores import MEAN, Evaluation, Metric, Spread, summarise
-from patchcl.evaluation.tables import counted, shown
+from patchcl.evaluation.scores import MEAN, Evaluation, MeanStd, Metric, summarise
+from patchcl.evaluation.tables import empty_table, format_score, pluralize
 
 COMPARED: tuple[Metric, Metric] = ("dice", "hd95_mm")
-"""What a comparison shows of every structure; the difference is that of the first."""
+"""The metrics that a comparison shows of every structure; the difference is that of the first."""
 
 
 class Difference(NamedTuple):
-    """What the second evaluation adds to the Dice of a structure."""
+    """The difference in Dice of a structure, second evaluation less the first."""
 
     structure: str
     interval: Interval  # in Dice, 0 .. 1
@@ -76,32 +76,26 @@ def compare_seeds(firsts: Sequence[Evaluation], seconds: Sequence[Evaluation]) -
 def comparison_table(first: Evaluation, second: Evaluation) -> Table:
     """Both methods structure by structure, and their paired difference with its interval, for the terminal."""
     comparison = compare(first, second)
-    title = f"Mean over {counted(comparison.patients)}, and the paired difference with its 95 % interval"
-    table = Table(
-        title=title,
-        caption=EMPTY_POLICY,
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("structure")
-    for heading in (f"Dice %\n{first.name}", f"\n{second.name}", "difference\nin Dice points"):
-        table.add_column(heading, justify="right")
-    for heading in (f"95HD {first.unit}\n{first.name}", f"\n{second.name}"):
-        table.add_column(heading, justify="right")
+    title = f"Mean over {pluralize(comparison.patients, 'patient')}, and the paired difference with its 95 % interval"
+    dice = (f"Dice %\n{first.name}", f"\n{second.name}", "difference\nin Dice points")
+    distance = (f"95HD {first.unit}\n{first.name}", f"\n{second.name}")
+    table = empty_table(title, EMPTY_POLICY, (*dice, *distance), box=box.SIMPLE, padding=(0, 1, 0, 0))
     for structure, interval, _ in comparison.differences:
-        before, after = ([_cell(of, metric, structure) for of in (first, second)] for metric in COMPARED)
-        change = f"{points(interval.mean)} ({points(interval.low)} to {points(interval.high)})"
-        table.add_row(structure, *before, change, *after, style="bold" if structure == MEAN else None)
+        before, after = (
+            [_mean(evaluation, metric, structure) for evaluation in (first, second)] for metric in COMPARED
+        )
+        table.add_row(
+            structure, *before, format_interval(interval), *after, style="bold" if structure == MEAN else None
+        )
     return table
 
 
 def in_words(comparison: Comparison) -> str:
     """The verdict on the mean of all structures, in one sentence."""
     mean, low, high = comparison.overall.interval
-    facts = f"({points(low)} to {points(high)}, 95 % interval over {counted(comparison.patients)})"
-    change = f"{points(mean)} Dice points {facts}"
+    patients = pluralize(comparison.patients, "patient")
+    facts = f"({format_points(low)} to {format_points(high)}, 95 % interval over {patients})"
+    change = f"{format_points(mean)} Dice points {facts}"
     match comparison.overall.verdict:
         case "helped":
             return f"{comparison.second} is better than {comparison.first}: {change}."
@@ -117,14 +111,20 @@ def render_comparison(first: Evaluation, second: Evaluation, console: Console) -
     console.print(in_words(compare(first, second)), style="bold", highlight=False)
 
 
-def points(dice: float) -> str:
+def format_points(dice: float) -> str:
     """A difference in Dice in points of a hundred, with its sign; a question mark where there is none."""
     rounded = "?" if math.isnan(dice) else f"{100 * dice:+.1f}".replace("-", "−")
     return "0.0" if rounded in ("+0.0", "−0.0") else rounded
 
 
-def _cell(evaluation: Evaluation, metric: Metric, structure: str) -> str:
-    return shown(Spread(summarise(evaluation, metric, structure).mean, math.nan), metric)
+def format_interval(interval: Interval) -> str:
+    """A difference in Dice with its interval, in points of a hundred."""
+    mean, low, high = map(format_points, interval)
+    return f"{mean} ({low} to {high})"
+
+
+def _mean(evaluation: Evaluation, metric: Metric, structure: str) -> str:
+    return format_score(MeanStd(summarise(evaluation, metric, structure).mean, math.nan), metric)
 
 
 def _require_same(what: str, first: Evaluation, second: Evaluation, ours: Sequence[str], theirs: Sequence[str]) -> None:
@@ -154,5 +154,5 @@ def _difference(firsts: Sequence[Evaluation], seconds: Sequence[Evaluation], str
 
 def _over_seeds(evaluations: Sequence[Evaluation], structure: str) -> dict[str, float]:
     """The Dice of every patient, averaged over the seeds that scored it."""
-    scores = [pair for each in evaluations for pair in each.by_patient("dice", structure).items()]
+    scores = [pair for evaluation in evaluations for pair in evaluation.by_patient("dice", structure).items()]
     return patient_means([dice for _, dice in scores], [patient for patient, _ in scores])

@@ -1,4 +1,4 @@
-"""What an evaluation is: scores of patients and structures, their means, and the files that hold them."""
+"""Scores of an evaluation: by patient and structure, their means, and the files that hold them."""
 
 import csv
 import io
@@ -17,19 +17,11 @@ from patchcl.evaluation.intervals import patient_means
 from patchcl.evaluation.metrics import EMPTY_POLICY
 
 Metric = Literal["dice", "jaccard", "hd95_mm", "asd_mm", "object_f1", "object_dice", "object_hausdorff_mm"]
-
-
 METRICS: tuple[Metric, ...] = ("dice", "jaccard", "hd95_mm", "asd_mm")
-
-
 OBJECT_METRICS: tuple[Metric, ...] = ("object_f1", "object_dice", "object_hausdorff_mm")
-"""What is known besides of an evaluation that was asked for single objects."""
-
-
-SHARES: tuple[Metric, ...] = ("dice", "jaccard", "object_f1", "object_dice")
+"""The metrics of single objects, in evaluations that were asked for them."""
+FRACTION_METRICS: tuple[Metric, ...] = ("dice", "jaccard", "object_f1", "object_dice")
 """Metrics from 0 to 1, of which more is better; all others are distances."""
-
-
 HEADINGS: dict[Metric, str] = {
     "dice": "Dice %",
     "jaccard": "Jaccard %",
@@ -39,21 +31,17 @@ HEADINGS: dict[Metric, str] = {
     "object_dice": "object Dice %",
     "object_hausdorff_mm": "Hausdorff {unit}",
 }
-
-
-Side = Literal["test", "validation"]
-
-
+SplitSide = Literal["test", "validation"]
 IGNORED_VOXELS = "ignored_voxels"
 """How many voxels of all masks nobody annotated, in the provenance of scores that leave some out."""
-
-
 MEAN = "mean"
-"""The row of a table that averages all structures."""
+"""The name of the row that averages all structures."""
+OLD_KEYS = {"settings_fingerprint": "settings_hash", "split_fingerprint": "split_hash"}
+"""Keys of the provenance that version 0.1 wrote, and their names today."""
 
 
 class Score(FrozenSettings):
-    """How well one structure was found in one scan. Distances are in voxels where the evaluation says so."""
+    """The metrics of one structure in one scan. Distances are in voxels where the evaluation says so."""
 
     patient: str
     case: str
@@ -68,7 +56,7 @@ class Score(FrozenSettings):
 
 
 class PooledObjects(FrozenSettings):
-    """How well the objects of one structure were found in all scans together, as the GlaS challenge counts."""
+    """The metrics of the objects of one structure in all scans together, as the GlaS challenge counts."""
 
     object_f1: float
     object_dice: float
@@ -87,7 +75,7 @@ class Evaluation(FrozenSettings):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """All that was measured."""
+        """The metrics that were measured."""
         return METRICS + OBJECT_METRICS * bool(self.pooled)
 
     @property
@@ -101,17 +89,17 @@ class Evaluation(FrozenSettings):
         return patient_means([getattr(row, metric) for row in rows], [row.patient for row in rows])
 
 
-class Spread(NamedTuple):
+class MeanStd(NamedTuple):
     """Mean and standard deviation over patients; the latter is NaN for a single one."""
 
     mean: float
     std: float
 
 
-def summarise(evaluation: Evaluation, metric: Metric, structure: str = MEAN) -> Spread:
-    """The figure of the table: the mean over patients, and how much they differ."""
+def summarise(evaluation: Evaluation, metric: Metric, structure: str = MEAN) -> MeanStd:
+    """Mean and standard deviation of a metric over patients."""
     values = list(evaluation.by_patient(metric, structure).values())
-    return Spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else math.nan)
+    return MeanStd(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else math.nan)
 
 
 def write_evaluation(evaluation: Evaluation, stem: Path) -> None:
@@ -135,24 +123,26 @@ def read_evaluation(path: Path) -> Evaluation:
         UserError: The file is missing or holds something else.
     """
     try:
-        return Evaluation.model_validate(_without_summary(path))
-    except (OSError, ValueError) as error:
+        return Evaluation.model_validate(_content(path))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} cannot be read as scores. Make it anew with: patchcl evaluate") from error
 
 
 def _summary(evaluation: Evaluation) -> dict[str, Any]:
     rows: dict[str, Any] = {
-        structure: {metric: _plain(summarise(evaluation, metric, structure)) for metric in evaluation.metrics}
+        structure: {metric: _without_nan(summarise(evaluation, metric, structure)) for metric in evaluation.metrics}
         for structure in (*evaluation.structures, MEAN)
     }
     return {"patients": len(evaluation.patients), "structures": rows, "empty_policy": EMPTY_POLICY}
 
 
-def _plain(spread: Spread) -> dict[str, float | None]:
-    """For JSON, which knows no NaN."""
-    return {"mean": spread.mean, "std": None if math.isnan(spread.std) else spread.std}
+def _without_nan(figure: MeanStd) -> dict[str, float | None]:
+    """The figure with None for NaN, which JSON does not know."""
+    return {"mean": figure.mean, "std": None if math.isnan(figure.std) else figure.std}
 
 
-def _without_summary(path: Path) -> Any:  # noqa: ANN401 - checked by the caller
+def _content(path: Path) -> dict[str, Any]:
+    """The scores in a file without their summary, keys of the provenance by their names of today."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    return {key: value for key, value in content.items() if key != "summary"}
+    provenance = {OLD_KEYS.get(key, key): value for key, value in content["provenance"].items()}
+    return {key: value for key, value in content.items() if key != "summary"} | {"provenance": provenance}

@@ -1,7 +1,8 @@
-"""Scores as tables for the terminal."""
+"""Tables of scores for the terminal, and how they write figures."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -9,15 +10,15 @@ from rich.table import Table
 from patchcl.evaluation.metrics import EMPTY_POLICY, IGNORE_POLICY
 from patchcl.evaluation.object_metrics import OBJECT_POLICY
 from patchcl.evaluation.scores import (
+    FRACTION_METRICS,
     HEADINGS,
     IGNORED_VOXELS,
     MEAN,
     METRICS,
     OBJECT_METRICS,
-    SHARES,
     Evaluation,
+    MeanStd,
     Metric,
-    Spread,
     summarise,
 )
 
@@ -30,46 +31,58 @@ def render(evaluation: Evaluation, console: Console) -> None:
 
 
 def score_table(evaluation: Evaluation) -> Table:
-    """The scores of every structure, for the terminal: mean and standard deviation over patients."""
-    title = f"{evaluation.name}: {counted(len(evaluation.patients))}, mean ± standard deviation"
+    """The table of scores: mean and standard deviation over patients of every structure."""
+    title = f"{evaluation.name}: {pluralize(len(evaluation.patients), 'patient')}, mean ± standard deviation"
     caption = " ".join([EMPTY_POLICY, *([IGNORE_POLICY] if IGNORED_VOXELS in evaluation.provenance else [])])
-    table = _empty_table(title, caption, METRICS, evaluation.unit)
+    table = empty_table(title, caption, _headings(METRICS, evaluation.unit))
     for structure in (*evaluation.structures, MEAN):
-        cells = [shown(summarise(evaluation, metric, structure), metric) for metric in METRICS]
+        cells = [format_score(summarise(evaluation, metric, structure), metric) for metric in METRICS]
         table.add_row(structure, *cells, style="bold" if structure == MEAN else None)
     return table
 
 
 def object_table(evaluation: Evaluation) -> Table:
-    """The scores of single objects, for the terminal: over patients, and of all objects in one pool."""
+    """The table of the scores of single objects: over patients, and of all objects in one pool."""
     title = f"{evaluation.name}: single objects, mean ± standard deviation over patients"
-    table = _empty_table(title, OBJECT_POLICY, OBJECT_METRICS, evaluation.unit)
+    table = empty_table(title, OBJECT_POLICY, _headings(OBJECT_METRICS, evaluation.unit))
     for structure, together in evaluation.pooled.items():
-        cells = [shown(summarise(evaluation, metric, structure), metric) for metric in OBJECT_METRICS]
+        cells = [format_score(summarise(evaluation, metric, structure), metric) for metric in OBJECT_METRICS]
         table.add_row(structure, *cells)
         figures = together.model_dump()
         table.add_row(
             f"{structure}, all in one pool",
-            *(shown(Spread(figures[metric], math.nan), metric) for metric in OBJECT_METRICS),
+            *(format_score(MeanStd(figures[metric], math.nan), metric) for metric in OBJECT_METRICS),
         )
     return table
 
 
-def shown(spread: Spread, metric: Metric) -> str:
-    """A figure as tables print it: overlap in percent with one digit, distances with two."""
-    scale, digits = (100, 1) if metric in SHARES else (1, 2)
-    deviation = "" if math.isnan(spread.std) else f" ± {scale * spread.std:.{digits}f}"
-    return f"{scale * spread.mean:.{digits}f}{deviation}"
+def format_score(figure: MeanStd, metric: Metric) -> str:
+    """A score as tables print it: overlap in percent with one digit, distances with two."""
+    scale, digits = (100, 1) if metric in FRACTION_METRICS else (1, 2)
+    deviation = "" if math.isnan(figure.std) else f" ± {scale * figure.std:.{digits}f}"
+    return f"{scale * figure.mean:.{digits}f}{deviation}"
 
 
-def counted(patients: int) -> str:
-    """So many patients, in words."""
-    return f"{patients} patient" + "s" * (patients != 1)
+def pluralize(count: int, noun: str) -> str:
+    """The count with its noun, in the plural unless it is 1."""
+    return f"{count} {noun}" + "s" * (count != 1)
 
 
-def _empty_table(title: str, caption: str, metrics: Sequence[Metric], unit: str) -> Table:
-    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+def empty_table(title: str, caption: str, headings: Iterable[str], **look: Any) -> Table:  # noqa: ANN401 - of rich
+    """A table of structures without rows, as all tables of this room look.
+
+    Args:
+        title: Above it.
+        caption: Below it.
+        headings: Of the columns after that with the names of structures.
+        look: What else `rich.table.Table` takes.
+    """
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", **look)
     table.add_column("structure")
-    for metric in metrics:
-        table.add_column(HEADINGS[metric].format(unit=unit), justify="right")
+    for heading in headings:
+        table.add_column(heading, justify="right")
     return table
+
+
+def _headings(metrics: Sequence[Metric], unit: str) -> list[str]:
+    return [HEADINGS[metric].format(unit=unit) for metric in metrics]

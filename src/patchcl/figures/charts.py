@@ -1,4 +1,4 @@
-"""Charts: learning curves, scores of patients, label efficiency, methods."""
+"""Charts: learning curves, scores of patients, label efficiency, methods, diagnostics."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from patchcl.evaluation.intervals import Interval
 
 
 class Theme(NamedTuple):
-    """The colours of a chart, so that it suits the page it stands on."""
+    """Colours of a chart, so that it suits the page it stands on."""
 
     ink: str
     grid: str
@@ -19,7 +19,7 @@ class Theme(NamedTuple):
 
 
 class MethodMarks(NamedTuple):
-    """What a chart of methods draws in the line of each; NaN is left out."""
+    """The marks of a method in the chart of methods; NaN is left out."""
 
     patients: Sequence[float]  # Dice of each, 0 .. 1
     dice: float  # 0 .. 1
@@ -30,8 +30,6 @@ class MethodMarks(NamedTuple):
 
 
 LIGHT = Theme("#24292F", "#D8DEE4", ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"))
-
-
 DARK = Theme("#D5D8DE", "#363B44", ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00"))
 
 
@@ -67,12 +65,12 @@ def patient_chart(scores: Mapping[str, Mapping[str, float]], theme: Theme = LIGH
     figure = _transparent_figure(9.2, 2.8)
     axis = figure.add_subplot()
     lowest, highest = (
-        [100 * pick(of[patient] for of in scores.values()) for patient in patients] for pick in (min, max)
+        [100 * pick(dice[patient] for dice in scores.values()) for patient in patients] for pick in (min, max)
     )
     axis.vlines(range(len(patients)), lowest, highest, color=theme.grid, linewidth=4, zorder=1)
-    for run, (name, of) in enumerate(scores.items()):
-        dice = [100 * of[patient] for patient in patients]
-        axis.scatter(range(len(patients)), dice, color=theme.runs[run % len(theme.runs)], s=28, label=name, zorder=2)
+    for run, (name, dice) in enumerate(scores.items()):
+        percent = [100 * dice[patient] for patient in patients]
+        axis.scatter(range(len(patients)), percent, color=theme.runs[run % len(theme.runs)], s=28, label=name, zorder=2)
     _plain_axis(axis, "Dice of every patient, %", theme)
     axis.set_xticks(range(len(patients)), patients, rotation=90, fontsize=7)
     _run_legend(axis, theme)
@@ -96,8 +94,8 @@ def efficiency_chart(
     for name in sorted((name for name in curves if curves[name]), key=lambda name: -curves[name][-1][1]):
         labeled, dice, deviation = (np.array(values, float) for values in zip(*curves[name], strict=True))
         family, plus, _ = name.partition("+")
-        turn, place = divmod(families.index(family), len(theme.runs)) if name != baseline else (0, 0)
-        colour = theme.ink if name == baseline else theme.runs[place]
+        marker, colour_index = divmod(families.index(family), len(theme.runs)) if name != baseline else (0, 0)
+        colour = theme.ink if name == baseline else theme.runs[colour_index]
         style = "--" if name == baseline else ":" if plus else "-"
         error = 100 * np.nan_to_num(deviation)
         axis.errorbar(
@@ -107,7 +105,7 @@ def efficiency_chart(
             label=name,
             color=colour,
             linestyle=style,
-            marker="o^D"[turn % 3],
+            marker="o^D"[marker % 3],
             linewidth=1.6,
             markersize=4.5,
             capsize=2,
@@ -156,7 +154,7 @@ def methods_chart(methods: Mapping[str, MethodMarks], theme: Theme = LIGHT) -> F
 
 
 def loss_terms(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[str]:
-    """What any of the runs logged of its loss, `loss` first; bookkeeping such as patch counts is left out."""
+    """The terms of the loss that any of the runs logged, `loss` first; bookkeeping such as patch counts is left out."""
     aside = {"step", "learning_rate", "seconds_per_step", "loss"}
     named = {key: None for rows in logs.values() for row in rows if "loss" in row for key in row}
     terms = [key for key in named if key not in aside and not key.startswith(("validation", "patches_"))]
@@ -213,7 +211,7 @@ def _curve(axis: Axes, steps: Sequence[float], values: Sequence[float], name: st
 
 
 def diagnostic_curves(logs: Mapping[str, Sequence[Mapping[str, float]]], theme: Theme = LIGHT) -> Figure:
-    """What each validation found out about pseudo-labels, and what the methods know about themselves; a line per run.
+    """Curves of the diagnostics of every validation, on pseudo-labels and on the methods themselves; a line per run.
 
     Args:
         logs: By the name of each run its log rows, as they stand in log.jsonl.
@@ -222,10 +220,10 @@ def diagnostic_curves(logs: Mapping[str, Sequence[Mapping[str, float]]], theme: 
     terms = diagnostic_terms(logs)
     rows = -(-len(terms) // 3)
     figure = _transparent_figure(9.2, 0.4 + 1.7 * rows)
-    for place, term in enumerate(terms, start=1):
-        axis = figure.add_subplot(rows, 3, place)
-        for run, (name, of) in enumerate(logs.items()):
-            steps, values = ([row[key] for row in of if term in row] for key in ("step", term))
+    for number, term in enumerate(terms, start=1):
+        axis = figure.add_subplot(rows, 3, number)
+        for run, (name, log) in enumerate(logs.items()):
+            steps, values = ([row[key] for row in log if term in row] for key in ("step", term))
             if steps:
                 _curve(axis, steps, values, name, theme.runs[run % len(theme.runs)], smoothed=False)
         _plain_axis(axis, term.replace("_", " "), theme)
@@ -237,11 +235,11 @@ def diagnostic_curves(logs: Mapping[str, Sequence[Mapping[str, float]]], theme: 
 
 
 def diagnostic_terms(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[str]:
-    """What any validation logged beside Dice and is worth a curve; acceptance is, unless it was all or nothing."""
-    found: dict[str, set[float]] = {}
+    """The diagnostics that any validation logged and are worth a curve; acceptance is, unless it was all or nothing."""
+    logged: dict[str, set[float]] = {}
     for row in (row for rows in logs.values() for row in rows if "validation_dice" in row):
         for key, value in row.items():
-            found.setdefault(key, set()).add(value)
-    aside = ("step", "warnings", "validation", "found_")
-    shown = {key: values for key, values in found.items() if not key.startswith(aside)}
-    return [key for key, values in shown.items() if not key.startswith("accepted_") or values - {0, 1}]
+            logged.setdefault(key, set()).add(value)
+    aside = ("step", "alarms", "warnings", "validation", "found_")
+    terms = {key: values for key, values in logged.items() if not key.startswith(aside)}
+    return [key for key, values in terms.items() if not key.startswith("accepted_") or values - {0, 1}]

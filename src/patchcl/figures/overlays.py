@@ -1,4 +1,4 @@
-"""Pictures for people: masks over images, pseudo-masks over training, learning curves.
+"""Overlays: masks over images, and the pseudo-masks of a teacher over training, as figures and PNG files.
 
 Arrays come in file order, x first, and are shown with x to the right and y downwards. The colour of a class is the
 same in every picture. Nothing here touches matplotlib's global state, so a training loop may draw at any time.

@@ -1,4 +1,4 @@
-"""The one slice of a scan that tells most: where the reference shows most of the structures, cut to these."""
+"""The representative slice of a scan: where the reference shows most of the structures, cut to these."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,28 +8,27 @@ import numpy as np
 
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import Case
-from patchcl.data.formats import format_of
-from patchcl.data.formats import images as pictures
+from patchcl.data.formats import format_of, images
 from patchcl.data.preprocessing.plan import Plan
 from patchcl.data.scan import IGNORED, read_image, read_mask
 
 MARGIN = 0.6
-"""What is shown around the structures, relative to their extent."""
+"""Width of what is shown around the structures, relative to their extent."""
 LEAST = 16.0
 """Voxels from the middle to an edge, at least."""
 
 
-class TellingSlice(NamedTuple):
-    """A piece of a slice, and every mask on it."""
+class RepresentativeSlice(NamedTuple):
+    """A slice of a scan, cut to its structures, and every mask on it."""
 
-    place: int  # of the slice in the scan
+    slice_index: int  # in the scan
     image: np.ndarray  # (X, Y), or (X, Y, 3) of a picture in colour
     masks: list[np.ndarray]  # (X, Y) each, the reference first
     aspect: float  # height of a voxel over its width
 
 
-def telling_slice(case: Case, predictions: Sequence[Path], plan: Plan) -> TellingSlice:
-    """The slice of `case` that tells most, with its reference and with `predictions`.
+def representative_slice(case: Case, predictions: Sequence[Path], plan: Plan) -> RepresentativeSlice:
+    """The slice of `case` with most of the structures, with its reference and with `predictions`.
 
     Where the network sees volumes, slices are taken along the coarsest axis of the scan, the last of equals.
 
@@ -45,17 +44,17 @@ def telling_slice(case: Case, predictions: Sequence[Path], plan: Plan) -> Tellin
     axis = plan.slice_axis if plan.dimensions == 2 else max(range(len(spacing)), key=lambda at: (spacing[at], at))
     flat = len(scan.grid.shape) == 2
     others = tuple(other for other in range(len(scan.grid.shape)) if flat or other != axis)
-    place = 0 if flat else int((volumes[0] > 0).sum(axis=others).argmax())
+    slice_index = 0 if flat else int((volumes[0] > 0).sum(axis=others).argmax())
     colours = plan.normalise_channels == ("rgb",) * 3
-    shown = [*(scan.voxels if colours else scan.voxels[:1]), *volumes]
-    slices = [volume if flat else np.take(volume, place, axis) for volume in shown]
-    if format_of(case.images[0]) is pictures.FORMAT:
-        slices = [each.T for each in slices]  # from rows and columns to X and Y, so that it is shown upright
+    channels = [*(scan.voxels if colours else scan.voxels[:1]), *volumes]
+    slices = [volume if flat else np.take(volume, slice_index, axis) for volume in channels]
+    if format_of(case.images[0]) is images.FORMAT:
+        slices = [plane.T for plane in slices]  # from rows and columns to X and Y, so that it is shown upright
     channels, masks = slices[: -len(volumes)], slices[-len(volumes) :]
     box = _box(masks)
     width, height = (spacing[other] for other in others)
     image = np.stack([channel[box] for channel in channels], axis=-1) if colours else channels[0][box]
-    return TellingSlice(place, image, [mask[box] for mask in masks], height / width)
+    return RepresentativeSlice(slice_index, image, [mask[box] for mask in masks], height / width)
 
 
 def _box(masks: Sequence[np.ndarray]) -> tuple[slice, slice]:

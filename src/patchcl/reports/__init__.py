@@ -1,1 +1,1 @@
-"""HTML pages."""
+"""HTML pages about runs and comparisons."""

@@ -1,4 +1,4 @@
-"""What every page has in common: one file without scripts or outside resources, for light and dark screens."""
+"""HTML pages from templates: one file without scripts or outside resources, for light and dark screens."""
 
 from base64 import b64encode
 from collections.abc import Callable, Mapping
@@ -39,5 +39,5 @@ def themed(draw: Callable[[Theme], Figure]) -> dict[str, str]:
 
 
 def picture_uri(picture: bytes) -> str:
-    """A PNG picture as an address that holds it."""
+    """A PNG picture as a data URI, an address that holds it."""
     return f"data:image/png;base64,{b64encode(picture).decode()}"

@@ -3,10 +3,9 @@
 Everything is read from log rows alone, so a resumed run, a finished one and one that goes on are judged alike.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from patchcl.core.settings import FrozenSettings
+from patchcl.core.settings import FrozenSettings, flatten
 from patchcl.runs.log import Row
 
 ROWS = 20
@@ -68,7 +67,8 @@ def class_names(rows: Sequence[Row]) -> list[str]:
 
 def _standing(rows: Sequence[Row], settings: FrozenSettings | None) -> dict[str, str]:
     """Every warning by what it is about: the contrast, certain classes, or the calibration."""
-    values = dict(_flat("method", settings.model_dump())) if settings else {}
+    known = flatten(settings.model_dump(), "method.") if settings else {}
+    values = {name: value for name, value in known.items() if isinstance(value, int | float)}
     recent = [row for row in rows if "validation_dice" in row][-VALIDATIONS:]
     standing = {"contrast": _contrast_warning(rows, values) or _rank_warning(recent, values)}
     if len(recent) == VALIDATIONS and _learns_from_pseudo_labels(rows):
@@ -174,12 +174,3 @@ def _remedies(values: Mapping[str, float], *moves: str) -> str:
 def _now(name: str, values: Mapping[str, float]) -> str:
     """The setting, and its value where that is known."""
     return f"{name} (now {values[name]:g})" if name in values else name
-
-
-def _flat(prefix: str, tree: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Every setting that is a number, under its dotted name."""
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(f"{prefix}.{key}", value)
-        elif isinstance(value, int | float):
-            yield f"{prefix}.{key}", value

@@ -11,7 +11,7 @@ import pytest
 
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import read_dataset
-from patchcl.data.importers.writer import SourceDataset, SourceScan, SplitSide, write_raw_folder
+from patchcl.data.importers.writer import SourceDataset, SourceScan, Subset, write_raw_folder
 from patchcl.data.scan import read_mask
 
 
@@ -32,7 +32,7 @@ def write_values(values: Sequence[int], target: Path) -> set[int]:
     return set(values)
 
 
-def scan(name: str, side: SplitSide, value: int | None = 1) -> SourceScan:
+def scan(name: str, side: Subset, value: int | None = 1) -> SourceScan:
     mask = None if value is None else partial(write_file, value)
     return SourceScan(name, side, (write_image,), mask)
 

@@ -19,10 +19,10 @@ from patchcl.data.formats.base import reading
 from patchcl.data.importers.registry import NO_OPTIONS, Importer, ImportOptions
 from patchcl.data.importers.scan_files import COLOURS, files_by_name, pair_masks
 from patchcl.data.importers.transfer import transfer_image
-from patchcl.data.importers.writer import SourceDataset, SourceScan, SplitSide
+from patchcl.data.importers.writer import SourceDataset, SourceScan, Subset
 from patchcl.data.scan import read_grid, write_mask
 
-FOLDERS: dict[str, SplitSide] = {"train": "train", "valid": "test"}
+FOLDERS: dict[str, Subset] = {"train": "train", "valid": "test"}
 MAP = "inst_map"
 LARGEST = 65535
 """Of the numbers that a picture can hold."""
@@ -45,7 +45,7 @@ def convert(source: Path, options: ImportOptions = NO_OPTIONS) -> SourceDataset:
     return SourceDataset("CRAG", COLOURS, tuple(scans), ".png", {"gland": 1})
 
 
-def _scans(folder: Path, side: SplitSide) -> list[SourceScan]:
+def _scans(folder: Path, side: Subset) -> list[SourceScan]:
     images = _files_by_name(folder / "Images", ".png")
     annotations = _files_by_name(folder / "Annotation", ".png", ".mat")
     paired = pair_masks(images, annotations, folder / "Annotation")
@@ -57,7 +57,7 @@ def _files_by_name(folder: Path, *endings: str) -> dict[str, Path]:
     return files_by_name(visible, attrgetter("stem"))
 
 
-def _scan(name: str, side: SplitSide, image: Path, annotation: Path | None) -> SourceScan:
+def _scan(name: str, side: Subset, image: Path, annotation: Path | None) -> SourceScan:
     images = (partial(transfer_image, image, len(COLOURS)),)
     if annotation is None:
         return SourceScan(name, side, images, None)

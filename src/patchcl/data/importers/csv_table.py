@@ -11,7 +11,7 @@ from patchcl.core.errors import UserError
 from patchcl.data.formats import ENDINGS, is_scan
 from patchcl.data.importers.registry import NO_OPTIONS, Importer, ImportOptions
 from patchcl.data.importers.scan_files import ScanFiles, dataset_of, first_lines, scan_names
-from patchcl.data.importers.writer import SIDES, SourceDataset, SplitSide, patient_of
+from patchcl.data.importers.writer import SUBSETS, SourceDataset, Subset, patient_of
 
 SHOWN = 20
 COLUMNS = "Columns are image (or image_0, image_1, ... for channels), mask, and perhaps case, patient and side."
@@ -138,14 +138,14 @@ def _problems(row: Row, folder: Path) -> Iterator[str]:
         elif not is_scan(folder / file):
             yield f"{file} is of no known format; expected a name that ends in {', '.join(ENDINGS)}"
     if _side(row) is None:
-        yield f"side is {row.side!r}; expected {', '.join(SIDES)}, or nothing, which means train"
+        yield f"side is {row.side!r}; expected {', '.join(SUBSETS)}, or nothing, which means train"
     for name in (row.case, row.patient):
         if re.search(r"[/\\]|^[.]", name):
             yield f"{name!r} cannot be part of a file's name"
 
 
-def _side(row: Row) -> SplitSide | None:
-    return next((side for side in SIDES if side == (row.side.lower() or "train")), None)
+def _side(row: Row) -> Subset | None:
+    return next((side for side in SUBSETS if side == (row.side.lower() or "train")), None)
 
 
 def _names(rows: Sequence[Row]) -> list[str]:

@@ -20,7 +20,7 @@ from patchcl.data.geometry import grid_of, require_same_grid
 from patchcl.data.importers.registry import NO_OPTIONS, Importer, ImportOptions
 from patchcl.data.importers.scan_files import ScanFiles
 from patchcl.data.importers.transfer import transfer_mask
-from patchcl.data.importers.writer import SourceDataset, SourceScan, SplitSide
+from patchcl.data.importers.writer import SourceDataset, SourceScan, Subset
 from patchcl.data.scan import read_grid
 
 
@@ -65,7 +65,7 @@ def _numbered(names: dict[str, str]) -> dict[int, str]:
     return {int(number): name.strip() for number, name in names.items()}
 
 
-def _scan(image: Path, label: Path | None, side: SplitSide, channels: int) -> SourceScan:
+def _scan(image: Path, label: Path | None, side: Subset, channels: int) -> SourceScan:
     """One scan; several channels are the fourth axis of its image."""
     name = without_ending(image.name)
     if channels == 1:

@@ -12,7 +12,7 @@ from patchcl.data.dataset import preview
 from patchcl.data.formats import ending_of, format_of, without_ending
 from patchcl.data.formats import images as pictures
 from patchcl.data.importers.transfer import transfer_image, transfer_mask
-from patchcl.data.importers.writer import SourceDataset, SourceScan, SplitSide
+from patchcl.data.importers.writer import SourceDataset, SourceScan, Subset
 
 CONVERTED = (".mhd", ".nhdr", ".dcm", "")
 """Endings of images that do not stay as they are: headers do not hold their voxels, and DICOM may be a folder."""
@@ -27,7 +27,7 @@ class ScanFiles(NamedTuple):
     name: str
     images: Sequence[Path]  # one per channel, or one with all colours
     mask: Path | None = None
-    side: SplitSide = "train"
+    side: Subset = "train"
 
     def as_scan(self, channels: int) -> SourceScan:
         """The scan, whose images hold so many `channels` together."""

@@ -14,7 +14,7 @@ from patchcl.core.errors import UserError
 from patchcl.data.dataset import preview
 from patchcl.data.formats.base import library, reading
 from patchcl.data.importers.registry import NO_OPTIONS, Importer, ImportOptions
-from patchcl.data.importers.writer import SourceDataset, SourceScan, SplitSide
+from patchcl.data.importers.writer import SourceDataset, SourceScan, Subset
 
 KIND = "HDF5 with the arrays image and label"
 Files = tuple[Path, ...]  # one volume, or all slices of one in their order
@@ -34,7 +34,7 @@ def convert(source: Path, options: ImportOptions = NO_OPTIONS) -> SourceDataset:
     """
     library("h5py", source, "a data set of SSL4MIS", "ssl4mis")
     training = _slices(source) if (source / "train_slices.list").is_file() else _volumes(source, "train")
-    files: dict[SplitSide, dict[str, Files]] = {"train": training, "validation": _volumes(source, "val")}
+    files: dict[Subset, dict[str, Files]] = {"train": training, "validation": _volumes(source, "val")}
     if (source / "test.list").is_file():
         files["test"] = _volumes(source, "test")
     missing = [str(path) for side in files.values() for paths in side.values() for path in paths if not path.is_file()]

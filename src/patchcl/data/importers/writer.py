@@ -18,15 +18,15 @@ from patchcl.data.dataset import IGNORE_LABEL, PATIENT_PATTERN, preview
 from patchcl.data.formats import DICOM, mask_ending
 from patchcl.data.scan import read_mask, write_mask
 
-SplitSide = Literal["train", "validation", "test"]
-SIDES: tuple[SplitSide, ...] = ("train", "validation", "test")
+Subset = Literal["train", "validation", "test"]
+SUBSETS: tuple[Subset, ...] = ("train", "validation", "test")
 
 
 class SourceScan(NamedTuple):
     """One scan of a foreign data set, not yet read."""
 
     name: str
-    side: SplitSide
+    side: Subset
     images: tuple[Callable[[Path], None], ...]  # each writes one channel, or all colours, to the file it is given
     mask: Callable[[Path], set[int]] | None  # writes the mask and tells the values in it
     instances: Callable[[Path], None] | None = None  # writes which object every voxel belongs to, where that is known
@@ -95,7 +95,7 @@ def write_raw_folder(
             _renumber(folder, list(source_values.values()))
         write_json(folder / "dataset.json", _description(dataset, labels))
         sides = {
-            side: list(dict.fromkeys(patient_of(s.name) for s in dataset.scans if s.side == side)) for side in SIDES
+            side: list(dict.fromkeys(patient_of(s.name) for s in dataset.scans if s.side == side)) for side in SUBSETS
         }
         if sides["validation"]:
             write_json(folder / "split.json", sides)

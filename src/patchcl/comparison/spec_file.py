@@ -1,0 +1,97 @@
+"""The file of a comparison, compare.json: its spec, to which methods, label budgets and seeds may be added."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from patchcl.comparison.spec import CompareSpec, in_order
+from patchcl.core.errors import UserError
+from patchcl.core.files import write_json
+from patchcl.core.settings import differing_keys, flatten
+
+MAY_DIFFER = {
+    *("data", "cache", "split.file", "split.labeled", "split.seed"),
+    *("training.seed", "training.device", "training.memory_gib"),
+}
+"""Settings that differ between runs or machines; of the split the hashes of its sides are compared instead."""
+OLD_KEYS = {"data_fingerprint": "data_hash"}
+"""Keys that version 0.1 wrote, and their names today."""
+
+
+def add_spec(spec: CompareSpec, out: Path) -> CompareSpec:
+    """Write the spec to `out`, merged with the one that is there already; gives the merged one.
+
+    Raises:
+        UserError: `out` holds a comparison under other conditions, or something else.
+    """
+    path = spec_file(out)
+    if not path.is_file() and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} holds something else than a comparison. Choose a new folder with -o.")
+    merged = _merged(read_spec(out), spec, out) if path.is_file() else spec
+    try:
+        write_json(path, merged.model_dump(mode="json"))
+    except OSError as error:
+        raise UserError(f"Cannot write {path}: {error.strerror}. Choose another folder with -o.") from error
+    return merged
+
+
+def read_spec(out: Path) -> CompareSpec:
+    """The spec of the comparison in the folder `out`.
+
+    Raises:
+        UserError: There is no comparison, or its file is damaged.
+    """
+    path = spec_file(out)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return CompareSpec.model_validate_json(
+            json.dumps({OLD_KEYS.get(key, key): value for key, value in content.items()})
+        )
+    except OSError as error:
+        raise UserError(f"{out} holds no comparison: {path.name} is missing. Name a folder made by it.") from error
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{path} cannot be read. Restore it, or choose a new folder with -o.") from error
+
+
+def spec_file(out: Path) -> Path:
+    """The file in which a comparison keeps its spec."""
+    return out / "compare.json"
+
+
+def _merged(old: CompareSpec, new: CompareSpec, out: Path) -> CompareSpec:
+    """The new spec with the runs of the old one beside its own."""
+    different = [line for method in old.methods if method in new.methods for line in _changes(old, new, method)]
+    different += _changes(old, new, None)
+    if old.data_hash != new.data_hash:
+        different.append(f"the scans or masks of {new.data}")
+    if any(old.splits[key] != new.splits[key] for key in old.splits.keys() & new.splits.keys()):
+        different.append("the patients on each side of the split")
+    if old.voxels != new.voxels:
+        different.append("--voxels")
+    if different:
+        raise UserError(
+            f"{out} compares under other conditions: {', '.join(dict.fromkeys(different))}. Runs of both cannot be "
+            "mixed. Choose a new folder with -o; methods, --labeled and --seeds alone may be added to an old one."
+        )
+    return new.model_copy(
+        update={
+            "methods": old.methods | new.methods,
+            "labeled": in_order([*old.labeled, *new.labeled]),
+            "seeds": tuple(sorted({*old.seeds, *new.seeds})),
+            "splits": old.splits | new.splits,
+        }
+    )
+
+
+def _changes(old: CompareSpec, new: CompareSpec, method: str | None) -> Iterator[str]:
+    """The settings of `method`, or those of all methods, that differ between the specs, with both values."""
+    before, after = (_settings(spec, method) for spec in (old, new))
+    for key in differing_keys(before, after):
+        if key not in MAY_DIFFER:
+            yield f"{key} was {flatten(before).get(key)}, now {flatten(after).get(key)}"
+
+
+def _settings(spec: CompareSpec, method: str | None) -> dict[str, Any]:
+    tree = spec.settings_of(method or next(iter(spec.methods))).model_dump(mode="json")
+    return {key: value for key, value in tree.items() if (key == "method") == (method is not None)}

@@ -1,0 +1,122 @@
+"""Facts about runs: what their folders hold, what somebody needs to repeat them, and in what their settings differ."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from patchcl.config import Settings, read_settings
+from patchcl.core.errors import UserError
+from patchcl.core.settings import differing_keys
+from patchcl.data.preprocessing.plan import Plan, load_plan
+from patchcl.data.splits import Split, load_split
+from patchcl.evaluation.scores import Evaluation, read_evaluation
+from patchcl.runs.folder import RunFolder
+from patchcl.runs.log import Row, read_rows
+
+HEADLINES = ("test_last", "validation_last", "test_best", "validation_best")
+"""Evaluations in the order in which a report prefers them; the last checkpoint is chosen by nobody."""
+ASIDE = ("method", "cache", "training.device", "training.memory_gib")
+"""Settings that two runs may differ in and still be compared as methods."""
+
+
+class RunFacts(NamedTuple):
+    """The content of a run folder, as reports read it."""
+
+    name: str
+    folder: RunFolder
+    settings: Settings
+    plan: Plan
+    split: Split
+    rows: list[Row]
+    provenance: dict[str, Any]
+    evaluations: dict[str, Evaluation]  # by side and checkpoint, such as test_last
+
+
+def read_facts(runs: Sequence[RunFolder]) -> list[RunFacts]:
+    """The facts of every run, under a name that tells it from the others.
+
+    Raises:
+        UserError: A run is named twice, or its files are missing or damaged.
+    """
+    settings = [read_settings(run.settings) for run in runs]
+    names = _names(runs, settings)
+    return [
+        RunFacts(
+            name=name,
+            folder=run,
+            settings=own,
+            plan=load_plan(run.plan),
+            split=load_split(run.split),
+            rows=read_rows(run),
+            provenance=_read_json(run.provenance),
+            evaluations=_evaluations(run, name),
+        )
+        for name, run, own in zip(names, runs, settings, strict=True)
+    ]
+
+
+def facts_table(facts: Sequence[RunFacts]) -> list[tuple[str, list[str]]]:
+    """A row for every fact that somebody needs to judge or repeat the runs; one value where all runs agree."""
+    columns = [_column(run) for run in facts]
+    rows = [(key, [column[key] for column in columns]) for key in columns[0]]
+    return [(key, values[:1] if len(set(values)) == 1 else values) for key, values in rows]
+
+
+def unmatched(facts: Sequence[RunFacts]) -> Iterator[str]:
+    """The warnings about differences from the first run, besides the method, that could explain other scores."""
+    first = facts[0]
+    for other in facts[1:]:
+        if other.split.hash != first.split.hash:
+            yield f"{other.name} and {first.name} learned from different splits: their difference is not the method's."
+        differing = differing_keys(first.settings.model_dump(mode="json"), other.settings.model_dump(mode="json"))
+        keys = [key for key in differing if not key.startswith(ASIDE)]
+        if keys:
+            yield f"{other.name} and {first.name} differ in more than the method: {', '.join(keys)}."
+
+
+def _names(runs: Sequence[RunFolder], settings: Sequence[Settings]) -> list[str]:
+    """Names that tell the runs apart: their methods, else their folders, else the whole paths."""
+    choices: list[list[str]] = [[own.method.name for own in settings]]
+    choices += [[run.root.name for run in runs], [str(run.root.resolve()) for run in runs]]
+    for names in choices:
+        if len(set(names)) == len(names):
+            return names
+    raise UserError(f"A run is named twice: {', '.join(choices[-1])}. Name every run once.")
+
+
+def _evaluations(run: RunFolder, name: str) -> dict[str, Evaluation]:
+    paths = {stem: run.evaluation / f"{stem}.json" for stem in HEADLINES}
+    return {
+        stem: read_evaluation(path).model_copy(update={"name": name}) for stem, path in paths.items() if path.is_file()
+    }
+
+
+def _column(run: RunFacts) -> dict[str, str]:
+    """The facts of one run by their name."""
+    known = run.provenance
+    sides = ", ".join(f"{len(patients)} {side}" for side, patients in run.split.model_dump().items())
+    training = run.settings.training
+    steps = max((int(row["step"]) for row in run.rows), default=0)
+    seconds = known.get("seconds")
+    facts = {
+        "method": run.settings.method.name,
+        "data": str(run.settings.data),
+        "patients": sides,
+        "split hash": run.split.hash,
+        "steps": f"{steps} of {training.steps}",
+        "seed": str(training.seed),
+        "network": f"{run.plan.dimensions}-D U-Net, input {' × '.join(map(str, run.plan.size))}, {training.precision}",
+        "hardware": known.get("hardware"),
+        "time": None if seconds is None else f"{seconds / 60:.1f} min, {known.get('steps_per_second')} steps/s",
+        "software": f"patchcl {known.get('patchcl')}, torch {known.get('torch')}, Python {known.get('python')}",
+        "commit": known.get("commit"),
+        "started": known.get("started"),
+        "command": known.get("command"),
+    }
+    return {key: value or "not known" for key, value in facts.items()}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return content

@@ -1,0 +1,122 @@
+"""One folder, one spec: what may be added to it, and what is refused; files of version 0.1."""
+
+import json
+import shutil
+
+import pytest
+
+from patchcl.comparison.spec import build_spec, run_root
+from patchcl.comparison.spec_file import add_spec, read_spec
+from patchcl.core.errors import UserError
+
+
+def test_methods_counts_and_seeds_may_be_added(make_spec, tmp_path):
+    out = tmp_path / "new" / "out"
+    first = make_spec(("supervised",), (2,), (0, 2))
+    assert add_spec(first, out) == read_spec(out) == first
+    both = add_spec(make_spec(("patchcl", "supervised"), (None, 1), (1,)), out)
+    assert list(both.methods) == ["supervised", "patchcl"]
+    assert both.labeled == (1, 2, None)
+    assert both.seeds == (0, 1, 2)
+    assert read_spec(out) == both
+    assert len(both.runs) == 2 * 3 * 3
+    assert {"labeled_2/seed_2", "labeled_1/seed_1"} <= both.splits.keys()
+    assert add_spec(first, out).methods == both.methods
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("training.learning_rate=0.5",), "training.learning_rate was 0.001, now 0.5"),
+        (("method.teacher_decay=0.5",), r"method.teacher_decay was 0.99, now 0.5"),
+        (("plan.size=[64, 64]",), "plan.size"),
+        (("split.validation_fraction=0.6",), "split.validation_fraction was 0.2, now 0.6, the patients on each side"),
+    ],
+)
+def test_other_settings_are_refused_by_name(more, message, make_spec, tmp_path):
+    add_spec(make_spec(), tmp_path / "out")
+    before = (tmp_path / "out" / "compare.json").read_bytes()
+    with pytest.raises(UserError, match=message):
+        add_spec(make_spec(("supervised", "patchcl"), (2,), (0,), *more), tmp_path / "out")
+    assert (tmp_path / "out" / "compare.json").read_bytes() == before
+
+
+def test_other_distances_are_refused(make_spec, tmp_path):
+    add_spec(make_spec(), tmp_path / "out")
+    with pytest.raises(UserError, match="--voxels"):
+        add_spec(make_spec(voxels=True), tmp_path / "out")
+
+
+def test_other_data_are_refused_wherever_they_lie(make_spec, cardiac, tiny, tmp_path):
+    add_spec(make_spec(), tmp_path / "out")
+    moved = shutil.copytree(cardiac, tmp_path / "moved")
+    add_spec(build_spec(moved, ["supervised"], [2], [0], None, tiny), tmp_path / "out")
+    mask = next((moved / "labelsTr").iterdir())
+    mask.write_bytes(mask.read_bytes() + b"\x00")
+    with pytest.raises(UserError, match="the scans or masks of"):
+        add_spec(build_spec(moved, ["supervised"], [2], [0], None, tiny), tmp_path / "out")
+
+
+def test_another_split_is_refused(make_spec, tmp_path, cardiac):
+    add_spec(make_spec(), tmp_path / "out")
+    known = json.loads((tmp_path / "out" / "compare.json").read_text())
+    known["splits"]["labeled_2/seed_0"] = "of other patients"
+    (tmp_path / "out" / "compare.json").write_text(json.dumps(known))
+    with pytest.raises(UserError, match="the patients on each side of the split"):
+        add_spec(make_spec(), tmp_path / "out")
+
+
+def test_machine_and_side_may_differ(make_spec, tmp_path):
+    add_spec(make_spec(("supervised",)), tmp_path / "out")
+    other = make_spec(("supervised",), (2,), (0,), "training.memory_gib=1", "training.device=auto", on="validation")
+    assert add_spec(other, tmp_path / "out").on == "validation"
+
+
+def test_a_setting_that_is_new_has_its_default(make_spec, tmp_path):
+    add_spec(make_spec(), tmp_path / "out")
+    path = tmp_path / "out" / "compare.json"
+    known = json.loads(path.read_text())
+    del known["settings"]["training"]["weight_decay"]
+    path.write_text(json.dumps(known))
+    add_spec(make_spec(), tmp_path / "out")
+
+
+def test_settings_of_another_version_are_refused(make_spec, tmp_path):
+    add_spec(make_spec(), tmp_path / "out")
+    path = tmp_path / "out" / "compare.json"
+    known = json.loads(path.read_text())
+    known["settings"]["training"]["abandoned"] = 1
+    path.write_text(json.dumps(known))
+    with pytest.raises(UserError, match="made by patchcl"):
+        add_spec(make_spec(), path.parent)
+
+
+def test_a_folder_with_something_else_is_left_alone(make_spec, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="something else than a comparison"):
+        add_spec(make_spec(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("content", [None, "{", "{}", "[]"])
+def test_a_folder_without_a_spec_is_explained(content, tmp_path):
+    if content is not None:
+        (tmp_path / "compare.json").write_text(content)
+    with pytest.raises(UserError, match="holds no comparison" if content is None else "cannot be read"):
+        read_spec(tmp_path)
+
+
+def test_a_comparison_of_version_01_goes_on(make_spec, tmp_path):
+    """Its spec has another key for the hash of the data, its runs lie in another folder."""
+    spec, out = make_spec(), tmp_path / "out"
+    known = add_spec(spec, out).model_dump(mode="json")
+    known["data_fingerprint"] = known.pop("data_hash")
+    (out / "compare.json").write_text(json.dumps(known))
+    assert read_spec(out) == spec
+    assert run_root(out, spec.runs[0]) == out / "runs" / "labeled_2" / "supervised" / "seed_0"
+    (out / "cells").mkdir()
+    assert add_spec(make_spec(("mean_teacher",)), out).methods.keys() == {"supervised", "patchcl", "mean_teacher"}
+    assert run_root(out, spec.runs[0]) == out / "cells" / "labeled_2" / "supervised" / "seed_0"
+    (out / "compare.json").write_text(json.dumps(known | {"data_fingerprint": "of other scans"}))
+    with pytest.raises(UserError, match="the scans or masks of"):
+        add_spec(spec, out)

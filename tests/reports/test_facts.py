@@ -1,0 +1,62 @@
+"""What is known of runs: their names, the table of facts, and what two runs differ in."""
+
+import pytest
+
+from patchcl.config import load_settings
+from patchcl.core.errors import UserError
+from patchcl.data.splits import Split
+from patchcl.reports.facts import RunFacts, _names, facts_table, unmatched
+from patchcl.runs.folder import RunFolder
+
+SPLIT = Split(labeled=("a",), unlabeled=("b", "c"), validation=("d",), test=())
+
+
+class _Plan:
+    dimensions, size = 2, (32, 48)
+
+
+@pytest.fixture
+def facts(tmp_path):
+    def make(name: str, *overrides: str, split: Split = SPLIT, **known: object) -> RunFacts:
+        settings = load_settings(None, [f"method.name={name}", "training.steps=40", *overrides])
+        rows = [{"step": 10.0}, {"step": 20.0}]
+        return RunFacts(name, RunFolder(tmp_path / name), settings, _Plan(), split, rows, known, {})
+
+    return make
+
+
+def test_facts_stand_once_where_runs_agree_and_side_by_side_where_they_do_not(facts) -> None:
+    runs = [facts("supervised", seconds=90.0, steps_per_second=5.0), facts("patchcl", hardware="an abacus")]
+    table = dict(facts_table(runs))
+    assert table["method"] == ["supervised", "patchcl"]
+    assert table["patients"] == ["1 labeled, 2 unlabeled, 1 validation, 0 test"]
+    assert table["split hash"] == [SPLIT.hash]
+    assert table["steps"] == ["20 of 40"]
+    assert table["network"] == ["2-D U-Net, input 32 × 48, 32-true"]
+    assert table["hardware"] == ["not known", "an abacus"]
+    assert table["time"] == ["1.5 min, 5.0 steps/s", "not known"]
+
+
+def test_runs_that_differ_in_the_method_alone_are_matched(facts) -> None:
+    others = ["training.device=cpu", "training.memory_gib=1", "cache=/elsewhere"]
+    assert list(unmatched([facts("supervised"), facts("patchcl", *others)])) == []
+
+
+def test_what_else_could_explain_a_difference_is_named(facts) -> None:
+    other = SPLIT.model_copy(update={"labeled": ("b",), "unlabeled": ("a", "c")})
+    first, changed = facts("supervised"), facts("patchcl", "training.steps=50", "plan.size=[8, 8]", split=other)
+    splits, settings = unmatched([first, changed])
+    assert splits.startswith("patchcl and supervised learned from different splits")
+    assert settings.startswith("patchcl and supervised differ in more than the method: ")
+    assert {"plan.size", "training.steps"} == {*settings.partition(": ")[2].rstrip(".").split(", ")}
+
+
+def test_runs_have_the_shortest_names_that_tell_them_apart(tmp_path) -> None:
+    one, two = RunFolder(tmp_path / "one"), RunFolder(tmp_path / "two")
+    elsewhere = RunFolder(tmp_path / "elsewhere" / "one")
+    supervised, patchcl = (load_settings(None, [f"method.name={name}"]) for name in ("supervised", "patchcl"))
+    assert _names([one, two], [supervised, patchcl]) == ["supervised", "patchcl"]
+    assert _names([one, two], [patchcl, patchcl]) == ["one", "two"]
+    assert _names([one, elsewhere], [patchcl, patchcl]) == [str(run.root) for run in (one, elsewhere)]
+    with pytest.raises(UserError, match="named twice"):
+        _names([one, one], [patchcl, patchcl])
