@@ -14,6 +14,7 @@ from patchcl.data.dataset import read_dataset
 from patchcl.data.discovery import link_series
 from patchcl.data.formats.dicom import segmentation as dicom_seg
 from patchcl.data.formats.dicom import series as dicom
+from patchcl.data.formats.dicom.writing import write_segmentation
 from patchcl.data.importers.dicom_export import is_export, read
 from patchcl.data.importers.registry import describe, import_dataset, likely_layout, require_ours
 from patchcl.data.preprocessing.plan import PlanSettings
@@ -50,7 +51,7 @@ def export(write_series: Make, tmp_path: Path) -> Make:
         if labels:
             path = tmp_path / "pacs" / name / "masks" / f"{description}.dcm"
             path.parent.mkdir(exist_ok=True)
-            dicom_seg.write_segmentation(path, classes(name, len(labels) + 1), series, ("background", *labels))
+            write_segmentation(path, classes(name, len(labels) + 1), series, ("background", *labels))
         return tmp_path / "pacs"
 
     return add
@@ -216,7 +217,7 @@ def test_a_mask_that_names_no_series_there_belongs_where_its_slices_lie(export: 
 def test_two_masks_of_one_series_are_shown_with_their_labels(export: Make) -> None:
     source = export("p1", labels=("liver",))
     second = source / "p1/second.dcm"
-    dicom_seg.write_segmentation(second, classes("p1"), source / "p1/study/thorax", ("background", "lung", "heart"))
+    write_segmentation(second, classes("p1"), source / "p1/study/thorax", ("background", "lung", "heart"))
     with pytest.raises(UserError) as error:
         read(source)
     assert str(error.value).splitlines()[1:4] == [

@@ -16,9 +16,11 @@ import numpy as np
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import IGNORE_LABEL, preview
 from patchcl.data.formats import DICOM
+from patchcl.data.formats.base import library
 from patchcl.data.formats.dicom import segmentation as dicom_seg
 from patchcl.data.formats.dicom import series as dicom
-from patchcl.data.formats.dicom.frames import need_pydicom, read_header
+from patchcl.data.formats.dicom.frames import read_header, says_segmentation
+from patchcl.data.formats.dicom.pixels import values_of
 from patchcl.data.geometry import Grid
 from patchcl.data.importers.transfer import COLOURS, link_or_copy
 from patchcl.data.importers.writer import FoundDataset, FoundScan
@@ -52,7 +54,7 @@ def read(source: Path, series: str = "", structures: Sequence[str] | None = None
     Raises:
         UserError: A folder has not exactly one such series, or several masks of it; or masks disagree on the classes.
     """
-    need_pydicom(source)
+    library("pydicom", source, "DICOM", "dicom")
     dicom.finds(series, "")  # what is no regular expression is refused before any file is opened
     chosen = _chosen_in(source, _folders(source), series)
     if all(one.mask is None for one in chosen):
@@ -123,31 +125,22 @@ def _choose(folder: Path, series: str) -> Chosen:
     if len(masks) > 1:
         raise UserError(f"{folder} holds {len(masks)} masks of the series {image.description!r}:\n{_described(masks)}")
     mask, labels = next(iter(masks.items()), (None, {}))
-    colour = max(dicom.components(*item) for item in image.files.items()) == len(COLOURS)
+    colour = image.channels == len(COLOURS)
     return Chosen(folder, tuple(image.files), grid, COLOURS if colour else (image.modality or "image",), mask, labels)
 
 
 def _masks_of(image: dicom.Series, grid: Grid, contents: dicom.Contents) -> dict[Path, dict[int, str]]:
     """The masks of the series `image`, with the labels of their segments.
 
-    A mask may name a series that is not there, as when UIDs were made anew; then its frames have to be slices of it.
-
     Raises:
         UserError: A mask belongs to no series.
     """
     there = {series.uid for series in contents.series}
-    masks = {}
-    for path, header in contents.others.items():
-        if header.get("SOPClassUID") not in dicom.SEGMENTATIONS:
-            continue
-        named = dicom_seg.series_named_in(path, header) & there
-        if image.uid in named or (not named and dicom_seg.lies_on(path, header, image, grid)):
-            masks[path] = dicom_seg.labels_of(path, header)
-        elif not named:
-            raise UserError(
-                f"{path} is a mask of no series that lies with it, and does not fit the slices of {image.description!r}"
-            )
-    return masks
+    return {
+        path: dicom_seg.labels_of(path, header)
+        for path, header in contents.others.items()
+        if says_segmentation(path, header) and dicom_seg.is_mask_of(path, header, image, grid, there)
+    }
 
 
 def _described(masks: Mapping[Path, dict[int, str]]) -> str:
@@ -243,7 +236,7 @@ def _place_series(one: Chosen, target: Path) -> None:
         UserError: A file cannot be read, or holds NaN or infinite voxels.
     """
     headers: dict[Path, Any] = {file: read_header(file) for file in one.files}
-    require_finite(dicom.values_of(dicom.stack_of(headers, one.folder)), one.folder)
+    require_finite(values_of(dicom.stack_of(headers, one.folder)), one.folder)
     target.mkdir()
     for file, name in zip(one.files, _file_names(one.files), strict=True):
         link_or_copy(file, target / name)

@@ -6,7 +6,7 @@ import pytest
 
 from patchcl.core.errors import UserError
 from patchcl.data.formats.dicom.frames import Frame
-from patchcl.data.formats.dicom.series import depth, grid_between, require_one_plane, stacked
+from patchcl.data.formats.dicom.stack import depth, grid_between, require_one_plane, stacked
 
 WHERE = Path("series")
 AXIAL = np.array([[1.0, 0, 0], [0, 1, 0]])
