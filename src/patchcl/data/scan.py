@@ -16,6 +16,7 @@ from patchcl.core.errors import UserError
 from patchcl.data.formats import format_of, nifti
 from patchcl.data.formats.base import RowBlocks
 from patchcl.data.formats.dicom import segmentation as dicom_seg
+from patchcl.data.formats.dicom.writing import write_segmentation
 from patchcl.data.geometry import Grid, require_same_grid
 
 IGNORED = 255
@@ -168,7 +169,7 @@ def write_mask(path: Path, mask: np.ndarray, like: Path, classes: Sequence[str] 
         UserError: `like` cannot be read.
     """
     if format_of(path) is dicom_seg.FORMAT:
-        dicom_seg.write_segmentation(path, mask.astype(np.uint8), like, classes)
+        write_segmentation(path, mask.astype(np.uint8), like, classes)
     else:
         _write(path, mask.astype(np.uint8), like)
 

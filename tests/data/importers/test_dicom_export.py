@@ -50,7 +50,7 @@ def export(write_series: Make, tmp_path: Path) -> Make:
         if labels:
             path = tmp_path / "pacs" / name / "masks" / f"{description}.dcm"
             path.parent.mkdir(exist_ok=True)
-            dicom_seg.write_segmentation(path, classes(name, len(labels) + 1), series, ("background", *labels))
+            write_segmentation(path, classes(name, len(labels) + 1), series, ("background", *labels))
         return tmp_path / "pacs"
 
     return add
@@ -216,7 +216,7 @@ def test_a_mask_that_names_no_series_there_belongs_where_its_slices_lie(export: 
 def test_two_masks_of_one_series_are_shown_with_their_labels(export: Make) -> None:
     source = export("p1", labels=("liver",))
     second = source / "p1/second.dcm"
-    dicom_seg.write_segmentation(second, classes("p1"), source / "p1/study/thorax", ("background", "lung", "heart"))
+    write_segmentation(second, classes("p1"), source / "p1/study/thorax", ("background", "lung", "heart"))
     with pytest.raises(UserError) as error:
         convert(source)
     assert str(error.value).splitlines()[1:4] == [

@@ -16,9 +16,11 @@ import numpy as np
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import IGNORE_LABEL, preview
 from patchcl.data.formats import DICOM
+from patchcl.data.formats.base import library
 from patchcl.data.formats.dicom import segmentation as dicom_seg
 from patchcl.data.formats.dicom import series as dicom
-from patchcl.data.formats.dicom.frames import need_pydicom, read_header
+from patchcl.data.formats.dicom.frames import read_header, says_segmentation
+from patchcl.data.formats.dicom.pixels import values_of
 from patchcl.data.geometry import Grid
 from patchcl.data.importers.registry import NO_OPTIONS, Importer, ImportOptions
 from patchcl.data.importers.scan_files import COLOURS, first_lines
@@ -61,7 +63,7 @@ def convert(source: Path, options: ImportOptions = NO_OPTIONS) -> SourceDataset:
     A folder must hold exactly one series that fits `options.series`, and one mask of it at the most. The classes are
     `options.structures`, or else the labels in the masks, by their numbers, on which masks must agree.
     """
-    need_pydicom(source)
+    library("pydicom", source, "DICOM", "dicom")
     dicom.finds(options.series or "", "")  # what is no regular expression is refused before any file is opened
     all_series = _all_series(source, options.series or "")
     if all(series.mask is None for series in all_series):
@@ -111,28 +113,18 @@ def _series(folder: Path, pattern: str) -> _Series:
         lines = "\n".join(f"  {path}: {named}" for path, named in segments.items())
         raise UserError(f"{folder} holds {len(masks)} masks of the series {image.description!r}:\n{lines}")
     mask, labels = next(iter(masks.items()), (None, {}))
-    colour = max(dicom.components(*item) for item in image.files.items()) == len(COLOURS)
+    colour = image.channels == len(COLOURS)
     return _Series(folder, tuple(image.files), grid, COLOURS if colour else (image.modality or "image",), mask, labels)
 
 
 def _masks(image: dicom.Series, grid: Grid, contents: dicom.Contents) -> dict[Path, dict[int, str]]:
-    """The masks of the series `image`, with the labels of their segments; a mask of no series is refused.
-
-    A mask may name a series that is not there, as when UIDs were made anew; then its frames have to be slices of it.
-    """
+    """The masks of the series `image`, with the labels of their segments; a mask of no series is refused."""
     there = {series.uid for series in contents.series}
-    masks = {}
-    for path, header in contents.others.items():
-        if header.get("SOPClassUID") not in dicom.SEGMENTATIONS:
-            continue
-        named = dicom_seg.series_named_in(path, header) & there
-        if image.uid in named or (not named and dicom_seg.lies_on(path, header, image, grid)):
-            masks[path] = dicom_seg.labels_of(path, header)
-        elif not named:
-            raise UserError(
-                f"{path} is a mask of no series that lies with it, and does not fit the slices of {image.description!r}"
-            )
-    return masks
+    return {
+        path: dicom_seg.labels_of(path, header)
+        for path, header in contents.others.items()
+        if says_segmentation(path, header) and dicom_seg.is_mask_of(path, header, image, grid, there)
+    }
 
 
 def _labels(source: Path, all_series: Sequence[_Series]) -> list[str]:
@@ -198,7 +190,7 @@ def _channels(source: Path, all_series: Sequence[_Series]) -> tuple[str, ...]:
 def _transfer_series(series: _Series, target: Path) -> None:
     """Put the files of the image into the folder `target`, once they were read and hold finite voxels."""
     headers: dict[Path, Any] = {file: read_header(file) for file in series.files}
-    require_finite(dicom.values_of(dicom.stack_of(headers, series.folder)), series.folder)
+    require_finite(values_of(dicom.stack_of(headers, series.folder)), series.folder)
     target.mkdir()
     names = [file.name if file.suffix.lower() == DICOM else f"{file.name}{DICOM}" for file in series.files]
     if len({name.lower() for name in names}) < len(names):  # files of one name come from several folders

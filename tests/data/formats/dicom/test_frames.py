@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from patchcl.core.errors import UserError
-from patchcl.data.formats.dicom.frames import frames_of, is_dicom, need_pydicom, read_header
+from patchcl.data.formats.dicom.frames import frames_of, is_dicom, read_header
 
 pytest.importorskip("pydicom")
 Make = Callable[..., Any]
@@ -82,4 +82,4 @@ def test_the_mark_of_dicom(write_file: Make, tmp_path: Path) -> None:
 def test_without_pydicom_one_line_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(UserError, match=r"scan is DICOM, which needs pydicom: pip install 'patchcl\[dicom\]'"):
-        need_pydicom(Path("scan"))
+        read_header(Path("scan"))

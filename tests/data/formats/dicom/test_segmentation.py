@@ -9,6 +9,7 @@ import pytest
 from patchcl.core.errors import UserError
 from patchcl.data.formats.dicom import segmentation as dicom_seg
 from patchcl.data.formats.dicom import series as dicom
+from patchcl.data.formats.dicom.writing import write_segmentation
 
 pydicom = pytest.importorskip("pydicom")
 highdicom = pytest.importorskip("highdicom")
@@ -64,7 +65,7 @@ def test_written_masks_are_read_back(write_series: Make, orientation: tuple[floa
     name = lambda index: f"{(index * 5) % 6}"  # noqa: E731
     series = write_series(VOLUME, orientation, (1.5, -2.25, 3), (0.5, 0.75, 3.3), name, SpacingBetweenSlices=0.3)
     path = tmp_path / "mask.dcm"
-    dicom_seg.write_segmentation(path, MASK, series, CLASSES)
+    write_segmentation(path, MASK, series, CLASSES)
     grid = dicom.read_grid(series)
     for onto in (series, grid):
         found = dicom_seg.read_segmentation(path, onto, CLASSES)
@@ -76,35 +77,6 @@ def test_written_masks_are_read_back(write_series: Make, orientation: tuple[floa
     assert not list(tmp_path.glob(".unfinished*"))
 
 
-def test_highdicom_finds_every_slice_of_the_series_under_its_mask(series: Path, tmp_path: Path) -> None:
-    dicom_seg.write_segmentation(tmp_path / "mask.dcm", MASK, series, CLASSES)
-    content = highdicom.seg.segread(tmp_path / "mask.dcm")
-    images = [pydicom.dcmread(path) for path in sorted(series.iterdir())]
-    found = content.get_pixels_by_source_instance([image.SOPInstanceUID for image in images], combine_segments=True)
-    np.testing.assert_array_equal(found, planes(MASK))
-    assert [content.get_segment_description(number).segment_label for number in (1, 2)] == ["liver", "big tumour"]
-    for keyword in ("PatientID", "PatientName", "StudyInstanceUID", "FrameOfReferenceUID"):
-        assert content.get(keyword) == images[0].get(keyword), keyword
-    assert content.SeriesInstanceUID != images[0].SeriesInstanceUID
-    assert content.ReferencedSeriesSequence[0].SeriesInstanceUID == images[0].SeriesInstanceUID
-    volume = content.get_volume(combine_segments=True)
-    np.testing.assert_array_equal(volume.array[::-1], planes(MASK))  # its slices run against the normal
-    np.testing.assert_allclose(
-        volume.affine, [[0, 0, 0.5, -10], [0, 0.75, 0, -20], [-2.5, 0, 0, 42.5], [0, 0, 0, 1]], atol=1e-9
-    )
-
-
-def test_masks_of_an_enhanced_file_follow_its_frames(write_enhanced: Make, tmp_path: Path) -> None:
-    image = write_enhanced(VOLUME, (3, 0, 5, 2, 1, 4))
-    dicom_seg.write_segmentation(tmp_path / "mask.dcm", MASK, image.parent, CLASSES)
-    np.testing.assert_array_equal(dicom_seg.read_segmentation(tmp_path / "mask.dcm", image, CLASSES), MASK)
-    content = highdicom.seg.segread(tmp_path / "mask.dcm")
-    found = content.get_pixels_by_source_frame(
-        pydicom.dcmread(image).SOPInstanceUID, [1, 2, 3, 4, 5, 6], combine_segments=True
-    )
-    np.testing.assert_array_equal(found, planes(MASK)[[3, 0, 5, 2, 1, 4]])
-
-
 def test_masks_of_a_projection_and_of_one_slice(write_file: Make, write_series: Make, tmp_path: Path) -> None:
     xray = write_file(
         tmp_path / "xray.dcm",
@@ -112,10 +84,10 @@ def test_masks_of_a_projection_and_of_one_slice(write_file: Make, write_series: 
         FrameOfReferenceUID=None,
         SOPClassUID="1.2.840.10008.5.1.4.1.1.1",
     )
-    dicom_seg.write_segmentation(tmp_path / "a.dcm", MASK[..., 0], xray, CLASSES)
+    write_segmentation(tmp_path / "a.dcm", MASK[..., 0], xray, CLASSES)
     np.testing.assert_array_equal(dicom_seg.read_segmentation(tmp_path / "a.dcm", xray, CLASSES), MASK[..., 0])
     single = write_series(VOLUME[..., :1], SliceThickness=4)
-    dicom_seg.write_segmentation(tmp_path / "b.dcm", MASK[..., :1], single, CLASSES)
+    write_segmentation(tmp_path / "b.dcm", MASK[..., :1], single, CLASSES)
     np.testing.assert_array_equal(dicom_seg.read_segmentation(tmp_path / "b.dcm", single, CLASSES), MASK[..., :1])
     assert dicom_seg.read_grid(tmp_path / "b.dcm").spacing_mm == (1, 1, 4)
 
@@ -123,20 +95,13 @@ def test_masks_of_a_projection_and_of_one_slice(write_file: Make, write_series: 
 def test_slices_without_a_frame_are_background(series: Path, tmp_path: Path) -> None:
     mask = np.zeros_like(MASK)
     mask[:, :, [1, 3, 4]] = MASK[:, :, [1, 3, 4]]
-    dicom_seg.write_segmentation(tmp_path / "mask.dcm", mask, series, CLASSES)
+    write_segmentation(tmp_path / "mask.dcm", mask, series, CLASSES)
     assert pydicom.dcmread(tmp_path / "mask.dcm").NumberOfFrames == 6
     np.testing.assert_array_equal(dicom_seg.read_segmentation(tmp_path / "mask.dcm", series, CLASSES), mask)
     alone = dicom_seg.read_grid(tmp_path / "mask.dcm")
     assert (alone.shape, alone.spacing_mm) == ((5, 4, 4), (0.5, 0.75, 2.5))
     np.testing.assert_allclose(alone.affine[:3, 3], (10, 20, 32.5))
     np.testing.assert_array_equal(dicom_seg.read_classes(tmp_path / "mask.dcm"), mask[:, :, 1:5])
-
-
-def test_an_empty_mask_and_an_absent_class(series: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for mask in (np.zeros_like(MASK), np.where(MASK == 1, 0, MASK)):
-        dicom_seg.write_segmentation(tmp_path / "mask.dcm", mask, series, CLASSES)
-        np.testing.assert_array_equal(dicom_seg.read_segmentation(tmp_path / "mask.dcm", series, CLASSES), mask)
-    assert caplog.records == []
 
 
 def test_labels_come_before_numbers(series: Path, write_with_highdicom: Make) -> None:
@@ -190,13 +155,13 @@ def test_a_part_of_a_scan_and_a_mirrored_one_are_put_where_they_lie(
 ) -> None:
     grid = dicom.read_grid(series)
     part = write_series(VOLUME[1:4, 1:4, 2:5], AXIAL, (-9.5, -19.25, 35), (0.5, 0.75, 2.5), folder="part")
-    dicom_seg.write_segmentation(tmp_path / "mask.dcm", MASK[1:4, 1:4, 2:5], part, CLASSES)
+    write_segmentation(tmp_path / "mask.dcm", MASK[1:4, 1:4, 2:5], part, CLASSES)
     expected = np.zeros_like(MASK)
     expected[1:4, 1:4, 2:5] = MASK[1:4, 1:4, 2:5]
     np.testing.assert_array_equal(dicom_seg.read_segmentation(tmp_path / "mask.dcm", grid, CLASSES), expected)
     mirrored = write_series(VOLUME, MIRRORED, (-8, -20, 42.5), (0.5, 0.75, 2.5), folder="mirrored")
     assert dicom.read_grid(mirrored).affine[2, 3] == 42.5
-    dicom_seg.write_segmentation(tmp_path / "mask.dcm", MASK, mirrored, CLASSES)
+    write_segmentation(tmp_path / "mask.dcm", MASK, mirrored, CLASSES)
     found = dicom_seg.read_segmentation(tmp_path / "mask.dcm", grid, CLASSES)
     np.testing.assert_array_equal(found, MASK[::-1, :, ::-1])
 
@@ -215,54 +180,28 @@ def test_frames_on_no_slice_are_refused(
     series: Path, write_series: Make, tmp_path: Path, origin: tuple[float, ...], spacing: tuple[float, ...]
 ) -> None:
     other = write_series(VOLUME[:, :2], AXIAL, origin, spacing, folder="other")
-    dicom_seg.write_segmentation(tmp_path / "mask.dcm", np.ones_like(MASK[:, :2]), other, CLASSES)
+    write_segmentation(tmp_path / "mask.dcm", np.ones_like(MASK[:, :2]), other, CLASSES)
     with pytest.raises(UserError, match=r"mask\.dcm: frame \d lies on no slice of its scan"):
         dicom_seg.read_segmentation(tmp_path / "mask.dcm", series, CLASSES)
 
 
 def test_another_frame_of_reference_is_refused(series: Path, write_series: Make, tmp_path: Path) -> None:
     other = write_series(VOLUME, AXIAL, (-10, -20, 30), (0.5, 0.75, 2.5), folder="other", FrameOfReferenceUID="1.2.99")
-    dicom_seg.write_segmentation(tmp_path / "mask.dcm", MASK, other, CLASSES)
+    write_segmentation(tmp_path / "mask.dcm", MASK, other, CLASSES)
     with pytest.raises(UserError, match=r"another frame of reference than .*: 1\.2\.99, but expected 1\.2\.3\.5"):
         dicom_seg.read_segmentation(tmp_path / "mask.dcm", series, CLASSES)
 
 
 def test_undescribed_segments_are_refused(series: Path, tmp_path: Path, change: Make) -> None:
-    dicom_seg.write_segmentation(tmp_path / "mask.dcm", MASK, series, CLASSES)
+    write_segmentation(tmp_path / "mask.dcm", MASK, series, CLASSES)
     liver = pydicom.dcmread(tmp_path / "mask.dcm").SegmentSequence[:1]
     change(tmp_path / "mask.dcm", SegmentSequence=liver)
     with pytest.raises(UserError, match=r"uses segments \[2\] that it does not describe"):
         dicom_seg.read_segmentation(tmp_path / "mask.dcm", series, CLASSES)
 
 
-def test_anonymised_series_and_names_in_any_script(write_series: Make, tmp_path: Path) -> None:
-    fields = {"SpecificCharacterSet": "ISO_IR 100", "PatientName": "Müller", "PatientID": None}
-    series = write_series(VOLUME, FrameOfReferenceUID=None, **fields)
-    classes = ("background", "Läsion", "肝臓")
-    dicom_seg.write_segmentation(tmp_path / "mask.dcm", MASK, series, classes)
-    np.testing.assert_array_equal(dicom_seg.read_segmentation(tmp_path / "mask.dcm", series, classes), MASK)
-    content = highdicom.seg.segread(tmp_path / "mask.dcm")
-    assert str(content.PatientName) == "Müller"
-    assert [one.SegmentLabel for one in content.SegmentSequence] == list(classes[1:])
-
-
-def test_what_cannot_be_written_is_said(series: Path, change: Make, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot hold float32 numbers"):
-        dicom_seg.write_like(tmp_path / "a.dcm", MASK.astype(np.float32), series)
-    dicom_seg.write_like(tmp_path / "a.dcm", MASK, series)
-    np.testing.assert_array_equal(dicom_seg.read_classes(tmp_path / "a.dcm"), MASK)
-    with pytest.raises(ValueError, match="does not fit"):
-        dicom_seg.write_segmentation(tmp_path / "a.dcm", MASK[1:], series, CLASSES)
-    with pytest.raises(ValueError, match="class 2"):
-        dicom_seg.write_segmentation(tmp_path / "a.dcm", MASK, series, CLASSES[:2])
-    for path in series.iterdir():
-        change(path, StudyInstanceUID=None)
-    with pytest.raises(UserError, match=r"a\.dcm cannot be written as DICOM-SEG, because .*StudyInstanceUID"):
-        dicom_seg.write_segmentation(tmp_path / "a.dcm", MASK, series, CLASSES)
-
-
 def test_more_classes_than_a_byte_holds_are_refused(series: Path, tmp_path: Path) -> None:
-    dicom_seg.write_segmentation(tmp_path / "a.dcm", MASK, series, CLASSES)
+    write_segmentation(tmp_path / "a.dcm", MASK, series, CLASSES)
     many = [*CLASSES, *map(str, range(3, 255))]
     np.testing.assert_array_equal(dicom_seg.read_segmentation(tmp_path / "a.dcm", series, many), MASK)
     with pytest.raises(UserError, match=r"a\.dcm cannot be read for 256 classes; at most 255 fit"):
@@ -276,7 +215,7 @@ def test_scans_are_no_segmentations(series: Path, monkeypatch: pytest.MonkeyPatc
         dicom_seg.read_grid(path)
     monkeypatch.setitem(sys.modules, "highdicom", None)
     with pytest.raises(UserError, match=r"needs highdicom: pip install 'patchcl\[dicom\]'"):
-        dicom_seg.write_segmentation(path.with_name("mask.dcm"), MASK, series, CLASSES)
+        write_segmentation(path.with_name("mask.dcm"), MASK, series, CLASSES)
 
 
 @pytest.mark.realdata
@@ -289,7 +228,7 @@ def test_a_real_mask_lies_on_its_series(tmp_path: Path) -> None:
     assert mask.sum() == 315
     np.testing.assert_array_equal(dicom_seg.read_classes(path), mask)
     np.testing.assert_allclose(dicom_seg.read_grid(path).affine, dicom.read_grid(series).affine)
-    dicom_seg.write_segmentation(tmp_path / "mask.dcm", mask, series, ("background", "liver"))
+    write_segmentation(tmp_path / "mask.dcm", mask, series, ("background", "liver"))
     np.testing.assert_array_equal(
         dicom_seg.read_segmentation(tmp_path / "mask.dcm", series, ("background", "liver")), mask
     )

@@ -1,4 +1,4 @@
-"""What DICOM files say of their frames: where each one lies, and how its numbers are to be read."""
+"""DICOM files, and what they say of their frames: where each one lies, and how its numbers are to be read."""
 
 import mmap
 from collections.abc import Sequence
@@ -8,24 +8,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from patchcl.core.errors import UserError
-from patchcl.data.formats.base import reading
+from patchcl.data.formats.base import library, reading
 
 KIND = "a DICOM file"
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""DICOM counts to the left and the back, grids to the right and the front."""
+Dataset = Any
+"""A pydicom Dataset; the library is loaded only where a file needs it."""
+SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+"""UIDs of DICOM-SEG: segments one by one, and a map of labels."""
 
 GROUPS = {
+    **dict.fromkeys(("PixelSpacing", "SliceThickness", "SpacingBetweenSlices"), "PixelMeasuresSequence"),
+    **dict.fromkeys(("RescaleSlope", "RescaleIntercept"), "PixelValueTransformationSequence"),
     "ImagePositionPatient": "PlanePositionSequence",
     "ImageOrientationPatient": "PlaneOrientationSequence",
-    "PixelSpacing": "PixelMeasuresSequence",
-    "SliceThickness": "PixelMeasuresSequence",
-    "SpacingBetweenSlices": "PixelMeasuresSequence",
-    "RescaleSlope": "PixelValueTransformationSequence",
-    "RescaleIntercept": "PixelValueTransformationSequence",
     "ReferencedSegmentNumber": "SegmentIdentificationSequence",
 }
 """The group that holds a field in files of many frames; in files of one frame it stands at the top."""
-
 FIELDS = (
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription", "Modality", "FrameOfReferenceUID"),
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "ImagerPixelSpacing"),
@@ -33,7 +31,6 @@ FIELDS = (
     *("SegmentSequence", "ReferencedSeriesSequence"),
 )
 """All that is ever read of a header; the rest is passed over, which is faster."""
-
 SLOPE_OF_DIRECTIONS = 1e-3
 """How far the two directions of a picture may be from unit length and from a right angle."""
 
@@ -52,24 +49,12 @@ class Frame(NamedTuple):
     depth_mm: float  # what the header says of the distance between slices
     slope: float  # value = slope * stored + intercept
     intercept: float
+    segment: int | None = None  # that a frame of a segmentation shows
 
     @property
     def name(self) -> str:
         """How messages call it."""
         return self.path.name if self.frames == 1 else f"{self.path.name} (frame {self.place + 1})"
-
-
-def need_pydicom(path: Path) -> Any:  # noqa: ANN401 - a module
-    """The library that reads DICOM, loaded because `path` needs it.
-
-    Raises:
-        UserError: It is not installed.
-    """
-    try:
-        import pydicom
-    except ImportError as error:
-        raise UserError(f"{path} is DICOM, which needs pydicom: pip install 'patchcl[dicom]'") from error
-    return pydicom
 
 
 def is_dicom(path: Path) -> bool:
@@ -78,7 +63,13 @@ def is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def read_header(path: Path) -> Any:  # noqa: ANN401 - a pydicom Dataset
+def says_segmentation(path: Path, header: Dataset) -> bool:
+    """Whether the file at `path` is a segmentation, by its `header`."""
+    with reading(path, KIND):  # pydicom looks at a field when it is asked for
+        return header.get("SOPClassUID") in SEGMENTATIONS
+
+
+def read_header(path: Path) -> Dataset:
     """`FIELDS` of the file at `path`.
 
     Raises:
@@ -87,13 +78,13 @@ def read_header(path: Path) -> Any:  # noqa: ANN401 - a pydicom Dataset
     return read_content(path, stop_before_pixels=True, specific_tags=list(FIELDS))
 
 
-def read_content(path: Path, **options: Any) -> Any:  # noqa: ANN401 - a pydicom Dataset and what its reader takes
+def read_content(path: Path, **options: object) -> Dataset:
     """The DICOM file at `path`, of which no field is longer than the file, whatever it claims.
 
     Raises:
         UserError: It is missing or damaged, or no DICOM file.
     """
-    pydicom = need_pydicom(path)
+    pydicom = library("pydicom", path, "DICOM", "dicom")
     with (
         reading(path, KIND),
         path.open("rb") as file,
@@ -102,7 +93,7 @@ def read_content(path: Path, **options: Any) -> Any:  # noqa: ANN401 - a pydicom
         return pydicom.dcmread(content, **options)
 
 
-def frames_of(path: Path, header: Any) -> list[Frame]:  # noqa: ANN401 - a pydicom Dataset
+def frames_of(path: Path, header: Dataset) -> list[Frame]:
     """Every frame of the file at `path`.
 
     Raises:
@@ -121,19 +112,10 @@ def frames_of(path: Path, header: Any) -> list[Frame]:  # noqa: ANN401 - a pydic
         ]
 
 
-def field(header: Any, groups: Sequence[Any], keyword: str) -> Any:  # noqa: ANN401 - pydicom has values of any type
-    """A field of one frame: from its own groups, else from those of all frames, else from the top of the file."""
-    for group in groups:
-        items = group.get(GROUPS[keyword])
-        if items and items[0].get(keyword) is not None:
-            return items[0].get(keyword)
-    return header.get(keyword)
-
-
-def _frame(path: Path, place: int, count: int, header: Any, groups: Sequence[Any]) -> Frame:  # noqa: ANN401
-    def numbers(keyword: str, length: int) -> np.ndarray | None:
+def _frame(path: Path, place: int, count: int, header: Dataset, groups: Sequence[Dataset]) -> Frame:
+    def numbers(keyword: str, length: int = 1) -> np.ndarray | None:
         """A field as numbers, or nothing where it is missing or empty."""
-        value = field(header, groups, keyword)
+        value = _field(header, groups, keyword)
         if value is None or value == "":
             return None
         found = np.array(value, dtype=np.float64).reshape(-1)
@@ -142,42 +124,45 @@ def _frame(path: Path, place: int, count: int, header: Any, groups: Sequence[Any
         return found
 
     def number(keyword: str, otherwise: float) -> float:
-        found = numbers(keyword, 1)
+        found = numbers(keyword)
         return otherwise if found is None else float(found[0])
 
-    position, orientation = numbers("ImagePositionPatient", 3), numbers("ImageOrientationPatient", 6)
+    position, segment = numbers("ImagePositionPatient", 3), numbers("ReferencedSegmentNumber")
     return Frame(
-        path,
-        place,
-        count,
-        str(header.get("SOPInstanceUID", "")),
-        (int(header.Columns), int(header.Rows)),
-        position,
-        None if orientation is None else _directions(path, orientation.reshape(2, 3)),
-        _pixel_spacing(path, header, numbers("PixelSpacing", 2), position is None),
-        number("SpacingBetweenSlices", number("SliceThickness", 1.0)) or 1.0,
-        number("RescaleSlope", 1.0),
-        number("RescaleIntercept", 0.0),
+        *(path, place, count, str(header.get("SOPInstanceUID", "")), (int(header.Columns), int(header.Rows)), position),
+        directions=_directions(path, numbers("ImageOrientationPatient", 6)),
+        spacing_mm=_pixel_spacing(path, header, numbers("PixelSpacing", 2), position is None),
+        depth_mm=number("SpacingBetweenSlices", number("SliceThickness", 1.0)) or 1.0,
+        slope=number("RescaleSlope", 1.0),
+        intercept=number("RescaleIntercept", 0.0),
+        segment=None if segment is None else int(segment[0]),
     )
 
 
-def _directions(path: Path, directions: np.ndarray) -> np.ndarray:
+def _field(header: Dataset, groups: Sequence[Dataset], keyword: str) -> Any:  # noqa: ANN401 - values of any type
+    """A field of one frame: from its own groups, else from those of all frames, else from the top of the file."""
+    for group in groups:
+        items = group.get(GROUPS[keyword])
+        if items and items[0].get(keyword) is not None:
+            return items[0].get(keyword)
+    return header.get(keyword)
+
+
+def _directions(path: Path, orientation: np.ndarray | None) -> np.ndarray | None:
     """The directions of columns and rows, freed of what rounding did to their length."""
+    if orientation is None:
+        return None
+    directions = orientation.reshape(2, 3)
     lengths = np.linalg.norm(directions, axis=1, keepdims=True)
     if max(np.abs(lengths - 1).max(), abs(directions[0] @ directions[1])) > SLOPE_OF_DIRECTIONS:
         raise UserError(
-            f"{path}: ImageOrientationPatient is {directions.ravel().tolist()}; expected two directions of length 1 "
+            f"{path}: ImageOrientationPatient is {orientation.tolist()}; expected two directions of length 1 "
             "at a right angle. Export the scan again."
         )
     return np.asarray(directions / lengths)
 
 
-def _pixel_spacing(
-    path: Path,
-    header: Any,  # noqa: ANN401 - a pydicom Dataset
-    spacing: np.ndarray | None,
-    projection: bool,
-) -> tuple[float, float]:
+def _pixel_spacing(path: Path, header: Dataset, spacing: np.ndarray | None, projection: bool) -> tuple[float, float]:
     """From column to column and from row to row; DICOM writes them the other way round."""
     if spacing is None and projection:
         spacing = np.array(header.get("ImagerPixelSpacing") or (1.0, 1.0), dtype=np.float64)
