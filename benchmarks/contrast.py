@@ -36,7 +36,8 @@ from patchcl.contrast.patches import class_attended_patches, flip_at_random, pat
 from patchcl.contrast.samplers import PatchSampler
 from patchcl.core.batch import LabeledBatch, TrainingBatch, UnlabeledBatch
 from patchcl.core.files import write_json, write_text
-from patchcl.methods import Task, build_method
+from patchcl.methods import build_method
+from patchcl.methods.base import Task
 from patchcl.methods.patchcl import PatchCLSettings
 from patchcl.networks import NetworkSettings, build_network
 from patchcl.runs.provenance import provenance
@@ -197,7 +198,7 @@ def sampling(device: torch.device) -> dict[str, Call]:
     weak, strong = image.to(device), (image + 0.05).to(device)
     probs = torch.softmax(4 * F.one_hot(mask, CLASSES) + torch.rand(*mask.shape, CLASSES), dim=3).movedim(3, 1)
     probs = probs.contiguous().to(device)
-    sampler = PatchSampler("entropy", CLASSES, PER_CLASS, minimum=0.5).to(device)
+    sampler = PatchSampler("entropy", CLASSES, PER_CLASS, min_ratio=0.5).to(device)
 
     def ours() -> tuple[Tensor, Tensor]:
         chosen = sampler(patch_grid(weak, probs, (side, side), "confidence"), (side, side))
@@ -243,7 +244,7 @@ def contrast(length: int, memory: ClassMemory, kind: HardNegatives) -> PatchCont
     settings = ContrastSettings(
         memory_length=length,
         patches_per_class=PER_CLASS,
-        spread_weight=published.SPREAD_WEIGHT,
+        covariance_weight=published.COVARIANCE_WEIGHT,
         hard_negatives=kind,
     )
     network = build_network(NetworkSettings(features=SCALES[0].features), 1, CLASSES, (SCALES[0].side,) * 2)

@@ -33,8 +33,8 @@ from patchcl.data.preprocessing.plan import Plan, load_plan
 from patchcl.data.splits import cases_of, load_split
 from patchcl.figures.overlays import class_colour, save_png
 from patchcl.losses.supervised import one_hot
-from patchcl.methods import Task, build_method
-from patchcl.methods.base import Method
+from patchcl.methods import build_method
+from patchcl.methods.base import Method, Task
 from patchcl.networks import build_network
 from patchcl.runs.checkpoint import read_checkpoint
 from patchcl.runs.folder import RunFolder
@@ -130,7 +130,7 @@ def patches_of(case: PreparedCase, classes: int, side: tuple[int, ...]) -> Shown
     """Patches of one scan."""
     image, mask = (torch.from_numpy(np.load(str(path))) for path in (case.image, case.mask))
     probs = one_hot(mask.long(), classes)
-    sampler = PatchSampler("uniform", classes, PER_CASE, minimum=0.5)
+    sampler = PatchSampler("uniform", classes, PER_CASE, min_ratio=0.5)
     return Shown(image.float(), probs, sampler(patch_grid(image.float(), probs, side, "confidence"), side), side)
 
 

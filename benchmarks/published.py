@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
-TEMPERATURE, SPREAD_WEIGHT, NEGATIVES = 0.2, 4.0, 4096.0
+TEMPERATURE, COVARIANCE_WEIGHT, NEGATIVES = 0.2, 4.0, 4096.0
 BATCHES, DRAWN = 100, 1000
 """Rejection sampling gives up after so many batches of so many samples; the authors' goes on until it has enough."""
 SMALLEST, OVERLAP, LET_THROUGH = 10, 0.8, 0.8
@@ -71,7 +71,7 @@ def gaussian(rows: Tensor) -> Gaussian:
 def exponent(embedding: Tensor, seen: Gaussian) -> Tensor:
     """(P,) the exponent of the loss for one class, from a P x P product."""
     spread = torch.diag(embedding @ (seen.covariance @ embedding.T))
-    return embedding @ seen.mean / TEMPERATURE + SPREAD_WEIGHT / (2 * TEMPERATURE**2) * spread
+    return embedding @ seen.mean / TEMPERATURE + COVARIANCE_WEIGHT / (2 * TEMPERATURE**2) * spread
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from patchcl.config import load_settings
 from patchcl.core.batch import LabeledBatch, TrainingBatch, UnlabeledBatch
 from patchcl.core.parallel import release_memory
 from patchcl.demo.phantom import write_cardiac
-from patchcl.methods import Task
+from patchcl.methods.base import Task
 from patchcl.networks import NetworkSettings, build_network
 from patchcl.training.experiment import start
 

@@ -49,10 +49,9 @@ def test_help_lists_every_verb(patchcl):
 
 
 def test_help_names_the_methods_there_are(patchcl):
-    assert set(cli.METHODS) == set(method_names())
     for verb in ("train", "compare"):
         _, said = patchcl(verb, "--help")
-        assert all(name in said for name in cli.METHODS)
+        assert all(name in said for name in method_names())
 
 
 def test_lists_of_another_project_are_imported_with_their_split_and_checked(patchcl, cardiac, tmp_path):
@@ -206,7 +205,7 @@ def test_predict_does_the_good_scans_lists_the_bad_and_exits_with_1(patchcl, car
             ("train", "{data}", "-o", "{out}", "--set", "training.stepz=3"),
             "Did you mean steps?",
         ),
-        (("train", "{data}", "-o", "{out}", "--method", "magic"), f"choose one of {', '.join(sorted(cli.METHODS))}"),
+        (("train", "{data}", "-o", "{out}", "--method", "magic"), f"choose one of {', '.join(sorted(method_names()))}"),
         (("train", "{data}", "-o", "{out}", "--steps", "-3"), "training.steps is -3"),
         (("train", "{data}", "-o", "{out}", "--config", "missing.yaml"), "missing.yaml"),
         (("train", "{data}", "-o", "{out}", "--labeled", "nobody"), "nobody"),

@@ -9,7 +9,9 @@ from pydantic import ValidationError
 from patchcl.config import Settings, load_settings, planned, read_settings, settings_yaml
 from patchcl.core.errors import UserError
 from patchcl.data.preprocessing.plan import Plan, save_plan
-from patchcl.methods import MeanTeacherSettings, PatchCLSettings, SupervisedSettings
+from patchcl.methods.mean_teacher import MeanTeacherSettings
+from patchcl.methods.patchcl import PatchCLSettings
+from patchcl.methods.supervised import SupervisedSettings
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from patchcl.core.errors import UserError
+from patchcl.methods import method_names
 
 if TYPE_CHECKING:
     from patchcl.comparison.runner import Ending
@@ -25,12 +26,6 @@ app = typer.Typer(
 )
 console = Console()
 errors = Console(stderr=True)
-
-METHODS = (
-    *("supervised", "mean_teacher", "uncertainty_mean_teacher", "cross_pseudo"),
-    *("fixmatch", "unimatch", "bcp", "patchcl"),
-)
-"""What --method takes; written here as well, because the modules that know it load torch."""
 
 Checkpoint = Literal["last", "best"]
 Weights = Literal["teacher", "student"]
@@ -112,7 +107,7 @@ def check(
 def train(
     data: DataArgument,
     out: Annotated[Path, typer.Option("--out", "-o", help="A new folder for the run.")],
-    method: Annotated[str | None, typer.Option(help=f"{', '.join(METHODS)}; patchcl by default.")] = None,
+    method: Annotated[str | None, typer.Option(help=f"{', '.join(method_names())}; patchcl by default.")] = None,
     config: ConfigOption = None,
     settings: SetOption = None,
     labeled: LabeledOption = None,
@@ -227,7 +222,8 @@ def compare(
     data: Annotated[Path | None, typer.Argument(help="A folder as patchcl train takes it.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A folder for all runs; the same to go on.")] = None,
     methods: Annotated[
-        str | None, typer.Option(help=f"Several of {', '.join(METHODS)}, each also as NAME+contrast; by default all.")
+        str | None,
+        typer.Option(help=f"Several of {', '.join(method_names())}, each also as NAME+contrast; by default all."),
     ] = None,
     labeled: Annotated[str | None, typer.Option(help="Numbers of patients with masks, such as 3,7,all.")] = None,
     seeds: Annotated[str, typer.Option(help="Of training, and of the split unless --split is given.")] = "0,1,2",
@@ -252,7 +248,7 @@ def compare(
     if table is not None or data is None or out is None:
         raise UserError("Give either DATA and -o DIR, or --table DIR alone.")
     require_ours(data)
-    named = METHODS if methods is None else _parts(methods)
+    named = method_names() if methods is None else _parts(methods)
     counts = [None if count == "all" else _number(count, "--labeled") for count in _parts(labeled)]
     numbers = [_number(seed, "--seeds") for seed in _parts(seeds) or [""]]
     overrides = _overrides(settings, split=split, steps=steps, device=device)

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError
@@ -15,9 +15,15 @@ from patchcl.core.errors import UserError
 from patchcl.core.settings import FrozenSettings
 from patchcl.data.preprocessing.plan import BATCH, Plan, PlanSettings, load_plan
 from patchcl.data.splits import SplitSettings
-from patchcl.methods import METHODS, AnyMethodSettings
+from patchcl.methods import any_method_settings, method_names, settings_classes
+from patchcl.methods.base import MethodSettings
 from patchcl.methods.patchcl import PatchCLSettings
 from patchcl.networks import NetworkSettings
+
+if TYPE_CHECKING:
+    AnyMethodSettings = MethodSettings
+else:
+    AnyMethodSettings = any_method_settings()
 
 
 class TrainingSettings(FrozenSettings):
@@ -153,7 +159,6 @@ def _checked(tree: dict[str, Any], source: str) -> Settings:
 
 def _explained(errors: Sequence[ErrorDetails]) -> Iterator[str]:
     """One line for every setting that is wrong: its key, what was found, what was expected."""
-    names = {settings.model_fields["name"].default for settings in METHODS}
     for error in errors:
         place = error["loc"]
         if place[:1] == ("method",):  # what follows is the name of the method, and no key
@@ -163,7 +168,7 @@ def _explained(errors: Sequence[ErrorDetails]) -> Iterator[str]:
         if error["type"] == "extra_forbidden":
             yield f"{key} is not a setting.{_meant(keys[-1])}"
         elif error["type"] == "union_tag_invalid":
-            yield f"method.name is {error['ctx']['tag']!r}; choose one of {', '.join(sorted(names))}."
+            yield f"method.name is {error['ctx']['tag']!r}; choose one of {', '.join(sorted(method_names()))}."
         else:
             yield f"{key} is {error['input']!r}: {error['msg']}."
 
@@ -183,6 +188,6 @@ def _all_keys() -> set[str]:
         AugmentSettings,
         TrainingSettings,
         ContrastSettings,
-        *METHODS,
+        *settings_classes(),
     ]
     return {key for section in sections for key in section.model_fields}

@@ -10,7 +10,7 @@ from patchcl.augment import AugmentSettings
 from patchcl.augment.geometry import draw_transforms, warp
 from patchcl.core.batch import IGNORE
 
-NOTHING = AugmentSettings(flip=False, quarter_turns=False, rotate_degrees=0, scale=0, shift=0)
+NOTHING = AugmentSettings(flip=False, rotate_90=False, rotate_degrees=0, scale=0, shift=0)
 SIZES = pytest.mark.parametrize("size", [(6, 6), (5, 8), (4, 5, 6)], ids=["square", "oblong", "volume"])
 
 
@@ -84,7 +84,7 @@ def test_flips_and_quarter_turns_only_change_the_order_of_pixels(size, flip, tur
     image = numbered(size)
     square = len(size) == 2 and size[0] == size[1]
     possible = exact_moves(image, flip, turn and square)
-    warped, mask = warp_all(image, draw(96, size, flip=flip, quarter_turns=turn))
+    warped, mask = warp_all(image, draw(96, size, flip=flip, rotate_90=turn))
     torch.testing.assert_close(warped, mask.float(), rtol=1e-5, atol=1e-3)
     found = {tuple(each.flatten().tolist()) for each in mask}
     assert found == set(possible)
@@ -197,10 +197,10 @@ def test_angles_fill_their_range_to_both_sides():
 
 
 @pytest.mark.parametrize(("size", "mirrored"), [((6, 6), 4), ((5, 8), 2), ((4, 5, 6), 3)])
-def test_one_at_a_time_mirrors_half_rotates_a_quarter_and_leaves_a_quarter(size, mirrored):
+def test_the_ssl4mis_policy_mirrors_half_rotates_a_quarter_and_leaves_a_quarter(size, mirrored):
     """Every mirror image of a square is one quarter turn and one mirrored axis, and no pure turn is."""
     settings = NOTHING.model_copy(
-        update={"one_at_a_time": True, "flip": True, "quarter_turns": True, "rotate_degrees": 20.0}
+        update={"ssl4mis_policy": True, "flip": True, "rotate_90": True, "rotate_degrees": 20.0}
     )
     draws = 4000
     transforms = draw_transforms(draws, size, settings, seeded())
@@ -219,8 +219,8 @@ def test_one_at_a_time_mirrors_half_rotates_a_quarter_and_leaves_a_quarter(size,
     assert (transforms == untouched).flatten(1).all(dim=1).float().mean().item() == pytest.approx(0.25, abs=0.03)
 
 
-def test_one_at_a_time_rotates_both_ways_within_its_range():
-    settings = NOTHING.model_copy(update={"one_at_a_time": True, "rotate_degrees": 20.0})
+def test_the_ssl4mis_policy_rotates_both_ways_within_its_range():
+    settings = NOTHING.model_copy(update={"ssl4mis_policy": True, "rotate_degrees": 20.0})
     turn = draw_transforms(4000, (16, 16), settings, seeded())
     degrees = torch.rad2deg(torch.atan2(turn[:, 1, 0], turn[:, 0, 0]))
     assert degrees.aminmax() == pytest.approx((-20, 20), abs=0.3)

@@ -58,10 +58,10 @@ def test_boxes_lie_anywhere_in_the_image(size):
 
 
 @pytest.mark.parametrize(
-    ("chance", "least", "most"),
-    [({"chance": 0.0}, 0, 0), ({"chance": 0.2}, 20, 60), ({}, 70, 130), ({"chance": 1.0}, 200, 200)],
+    ("probability", "least", "most"),
+    [({"probability": 0.0}, 0, 0), ({"probability": 0.2}, 20, 60), ({}, 70, 130), ({"probability": 1.0}, 200, 200)],
 )
-def test_the_chance_decides_how_many_images_get_one(probability, minimum, most):
+def test_the_probability_decides_how_many_images_get_one(probability, minimum, most):
     assert minimum <= boxes((50, 40), **probability).flatten(1).any(dim=1).sum() <= most
 
 

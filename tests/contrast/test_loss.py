@@ -22,10 +22,10 @@ def similarity(embedding: torch.Tensor, members: torch.Tensor) -> torch.Tensor:
     return torch.einsum("pe,kme->pkm", embedding, members)
 
 
-def guided(embedding, label, members, ready=None, temperature=TEMPERATURE, spread_weight=LAMBDA, negatives=PSI):
+def guided(embedding, label, members, ready=None, temperature=TEMPERATURE, covariance_weight=LAMBDA, num_negatives=PSI):
     seen = moments(similarity(embedding, members), members.new_full(members.shape[:2], 1 / members.shape[1]))
     ready = torch.tensor([True] * len(members) if ready is None else ready)
-    return pseudo_label_guided_contrast(seen, label, ready, temperature, spread_weight, negatives)
+    return pseudo_label_guided_contrast(seen, label, ready, temperature, covariance_weight, num_negatives)
 
 
 def nce(embedding, label, members, ready=None, temperature=TEMPERATURE):
@@ -37,7 +37,7 @@ def nce(embedding, label, members, ready=None, temperature=TEMPERATURE):
 LOSSES = pytest.mark.parametrize("loss", [guided, nce])
 
 
-def naive_guided(embedding, label, members, ready, temperature, spread_weight, negatives) -> float:
+def naive_guided(embedding, label, members, ready, temperature, covariance_weight, num_negatives) -> float:
     """Loops over patches and classes, explicit covariance matrices, no log-sum-exp."""
     classes = [k for k in range(len(members)) if ready[k]]
     losses = []
@@ -48,11 +48,11 @@ def naive_guided(embedding, label, members, ready, temperature, spread_weight, n
         for j in classes:
             mean = members[j].mean(dim=0)
             covariance = sum(torch.outer(z - mean, z - mean) for z in members[j]) / len(members[j])
-            exponents[j] = q @ mean / temperature + spread_weight / (2 * temperature**2) * (q @ covariance @ q)
+            exponents[j] = q @ mean / temperature + covariance_weight / (2 * temperature**2) * (q @ covariance @ q)
         total = torch.exp(exponents[k])
         for j in classes:
             if j != k:
-                total = total + negatives / len(classes) * torch.exp(exponents[j])
+                total = total + num_negatives / len(classes) * torch.exp(exponents[j])
         losses.append(torch.log(total) - q @ members[k].mean(dim=0) / temperature)
     return float(sum(losses) / len(losses)) if losses else 0.0
 
@@ -70,11 +70,11 @@ def naive_nce(embedding, label, members, ready, temperature) -> float:
 
 
 @pytest.mark.parametrize("ready", [[True] * 4, [True, False, True, True]])
-@pytest.mark.parametrize(("spread_weight", "negatives"), [(0.0, 1.0), (4.0, 4096.0), (1.0, 7.0)])
-def test_the_guided_loss_equals_the_naive_version(ready, spread_weight, negatives):
+@pytest.mark.parametrize(("covariance_weight", "num_negatives"), [(0.0, 1.0), (4.0, 4096.0), (1.0, 7.0)])
+def test_the_guided_loss_equals_the_naive_version(ready, covariance_weight, num_negatives):
     embedding, members = unit(9, 6), unit(4, 12, 6, seed=1)
     label = torch.tensor([0, 1, 2, 3, 3, 0, IGNORE, 1, 2])
-    options = (TEMPERATURE, spread_weight, negatives)
+    options = (TEMPERATURE, covariance_weight, num_negatives)
     expected = naive_guided(embedding, label, members, ready, *options)
     assert float(guided(embedding, label, members, ready, *options)) == pytest.approx(expected, abs=1e-9)
 
@@ -116,18 +116,18 @@ def test_lambda_one_is_the_expectation_over_gaussian_keys(dimensions):
 
 
 @pytest.mark.parametrize("dimensions", [2, 8, 32])
-@pytest.mark.parametrize("negatives", [1.0, 64.0])
-def test_the_bound_is_never_below_the_exact_infonce_and_close_to_it(dimensions, negatives):
+@pytest.mark.parametrize("num_negatives", [1.0, 64.0])
+def test_the_bound_is_never_below_the_exact_infonce_and_close_to_it(dimensions, num_negatives):
     """Exact: the mean over Gaussian positives z of -log(exp(q·z/τ) / (exp(q·z/τ) + S)), S the expected negatives."""
     mean, covariance, keys = gaussian_classes(dimensions, 3, 50_000, seed=dimensions)
     embedding, label = unit(6, dimensions, seed=5), torch.tensor([0, 1, 2, 0, 1, 2])
     seen = Moments(embedding @ mean.T, torch.einsum("pe,kef,pf->pk", embedding, covariance, embedding))
-    bound = pseudo_label_guided_contrast(seen, label, ALL[:3], TEMPERATURE, 1.0, negatives)
+    bound = pseudo_label_guided_contrast(seen, label, ALL[:3], TEMPERATURE, 1.0, num_negatives)
 
     expected = torch.exp(seen.mean / TEMPERATURE + seen.variance / (2 * TEMPERATURE**2))
     exact, error = [], 0.0
     for p, k in enumerate(label.tolist()):
-        rest = negatives / 3 * sum(expected[p, j] for j in range(3) if j != k)
+        rest = num_negatives / 3 * sum(expected[p, j] for j in range(3) if j != k)
         positive = keys[k] @ embedding[p] / TEMPERATURE
         each = torch.log(torch.exp(positive) + rest) - positive
         exact.append(each.mean())
@@ -139,7 +139,7 @@ def test_the_bound_is_never_below_the_exact_infonce_and_close_to_it(dimensions, 
 def test_without_spread_and_one_negative_a_class_it_is_infonce_on_the_class_means():
     embedding, members = unit(8, 6).float(), unit(3, 5, 6, seed=3).float()
     label = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
-    found = guided(embedding, label, members, spread_weight=0.0, negatives=3.0)
+    found = guided(embedding, label, members, covariance_weight=0.0, num_negatives=3.0)
     logits = embedding @ members.mean(dim=1).T / TEMPERATURE
     torch.testing.assert_close(found, F.cross_entropy(logits, label))
 

@@ -49,7 +49,7 @@ def test_rows_are_overwritten_oldest_first_and_other_classes_untouched():
 def test_a_class_is_ready_from_the_least_number_on():
     memory = ClassMemory(classes=2, length=4, dimensions=2)
     memory.push(torch.ones(3, 2), torch.tensor([0, 0, 1]))
-    assert memory.ready(minimum=2).tolist() == [True, False]
+    assert memory.ready(min_size=2).tolist() == [True, False]
     assert memory.written.tolist() == [[True, True, False, False], [True, False, False, False]]
 
 

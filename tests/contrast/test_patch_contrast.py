@@ -7,9 +7,9 @@ from pydantic import ValidationError
 
 from patchcl.contrast.loss import Moments, pseudo_label_guided_contrast
 from patchcl.contrast.memory_bank import ClassMemory
-from patchcl.contrast.patch_contrast import ContrastSettings, PatchContrast, Seen, embedded, patch_side
+from patchcl.contrast.patch_contrast import ClassMaps, ContrastSettings, PatchContrast, embedded, patch_side
 from patchcl.contrast.patches import class_attended_features, class_attended_patches, flip_at_random
-from patchcl.core.batch import IGNORE
+from patchcl.core.batch import IGNORE, StudentView
 from patchcl.losses.supervised import one_hot
 from patchcl.networks.ema import frozen_copy
 
@@ -26,9 +26,7 @@ def build(make_task, dimensions=2, norm="batch", **changes):
 
 def step(contrast, student, teacher, batch, number=0, seed=0):
     torch.manual_seed(seed)
-    image, probs = batch.labeled.image, one_hot(batch.labeled.mask, 3)
-    seen = Seen(image, probs, student.encode(image))
-    return contrast(student, teacher, image, probs, seen, number)
+    return contrast(student, teacher, StudentView(batch.labeled, features=student.encode(batch.labeled.image)), number)
 
 
 def test_the_memory_holds_teacher_embeddings_under_the_classes_they_show(make_task, make_batch):
@@ -92,7 +90,7 @@ def test_the_excess_over_collapse_is_zero_when_all_embeddings_coincide(loss, mak
         value, terms = step(contrast, *networks, make_batch(), number)
     assert value > 1
     assert terms["contrast_over_collapse"].abs() < 1e-4
-    assert contrast.health()["separability"] < 1e-6
+    assert contrast.diagnostics()["separability"] < 1e-6
 
 
 @pytest.mark.parametrize("hard_negatives", ["none", "reweight", "mix", "slab"])
@@ -103,7 +101,7 @@ def test_hard_negatives_change_other_classes_and_never_the_own(hard_negatives, m
     contrast.memory.push(rows.flatten(0, 1), torch.arange(3).repeat_interleave(64))
     embedding, label = F.normalize(torch.randn(6, 8, generator=generator), dim=1), torch.arange(6) % 3
     similarity = torch.einsum("pe,kme->pkm", embedding, contrast.memory.embedding)
-    found = contrast.seen(embedding, similarity, label).mean
+    found = contrast.class_moments(embedding, similarity, label).mean
     own = F.one_hot(label, 3).bool()
     torch.testing.assert_close(found[own], similarity.mean(dim=2)[own])
     assert torch.allclose(found[~own], similarity.mean(dim=2)[~own]) == (hard_negatives == "none")
@@ -136,19 +134,18 @@ def test_one_class_in_the_batch_contrasts_nothing_and_stays_in_the_graph(make_ta
 def test_patches_leave_every_running_statistic_alone(norm, way, make_task, make_batch):
     """The trap: class-attended patches are mostly zeros, and would drag the statistics away from whole images."""
     contrast, student, teacher = build(make_task, norm=norm, embed=way)
-    batch = make_batch()
-    image, probs = batch.labeled.image, one_hot(batch.labeled.mask, 3)
-    seen = Seen(image, probs, student.encode(image))
+    labeled = make_batch().labeled
+    seen = StudentView(labeled, features=student.encode(labeled.image))
     before = {name: value.clone() for name, value in student.named_buffers()}
     after_teacher = {name: value.clone() for name, value in teacher.named_buffers()}
-    contrast(student, teacher, image, probs, seen, 0)
+    contrast(student, teacher, seen, 0)
     assert (len(before) > 5) == (norm == "batch")
     assert all(torch.equal(value, before[name]) for name, value in student.named_buffers())
     assert all(torch.equal(value, after_teacher[name]) for name, value in teacher.named_buffers())
 
 
 @pytest.mark.parametrize(
-    ("length", "share", "reduction", "side"),
+    ("length", "fraction", "reduction", "side"),
     [(256, 0.25, 16, 64), (256, 0.3, 16, 64), (128, 0.5, 8, 64), (64, 0.25, 16, 32), (16, 0.25, 16, 16)],
 )
 def test_a_patch_is_a_share_of_the_image_in_whole_features_but_never_less_than_two(length, fraction, reduction, side):
@@ -166,7 +163,7 @@ def test_embeddings_are_standardised_over_the_patches_that_show_a_class():
 
 
 def test_one_patch_alone_has_no_direction_and_is_no_error():
-    assert torch.equal(embedded(torch.ones(1, 6), torch.zeros(1)), torch.zeros(1, 6))
+    assert torch.equal(embedded(torch.ones(1, 6), torch.zeros(1, dtype=torch.int64)), torch.zeros(1, 6))
 
 
 def test_embeddings_of_a_fresh_network_do_not_all_point_the_same_way(make_task, make_batch):
@@ -187,47 +184,72 @@ def test_a_memory_too_short_for_its_settings_is_refused(wrong):
 
 @pytest.mark.parametrize("way", ["features", "crops"])
 def test_the_teacher_of_weak_views_is_remembered_and_the_student_of_its_own_is_compared(way, make_task, make_batch):
-    """Teacher, views and what they show all differ, so that none can stand in for another."""
+    """Teacher, views, their maps and the features all differ, so that none can stand in for another."""
     contrast, student, teacher = build(make_task, embed=way)
     for weight in (*teacher.parameters(), *contrast.teacher_head.parameters()):
         weight.add_(0.1 * torch.randn_like(weight))
-    (_, mask), (weak, strong, _) = make_batch()
-    probs = one_hot(mask, 3)
-    seen = Seen(strong, probs.flip(2), student.encode(strong))
+    labeled, unlabeled = make_batch()
+    masks, probs = one_hot(labeled.mask, 3), one_hot(labeled.mask.roll(1, dims=0), 3)
+    weak, strong = (torch.cat([labeled.image, view]) for view in (unlabeled.weak, unlabeled.strong))
+    weak_probs, strong_probs = torch.cat([masks, probs]), torch.cat([masks, probs.flip(2)])
+    features = student.encode(strong) + 1
     torch.manual_seed(1)
-    loss, _ = contrast(student, teacher, weak, probs, seen, 0)
+    loss, _ = contrast(student, teacher, StudentView(labeled, unlabeled, probs, probs.flip(2), features), 0)
     found = contrast.memory.rows.clone()
 
     def embed(network, head, image, probs, features):
-        chosen = contrast.choose(image, probs)
+        chosen = contrast.choose(ClassMaps(image, probs))
         if way == "crops":
-            pooled = contrast.encoded_crops(network, image, probs, chosen)
+            pooled = contrast.encoded_crops(network, ClassMaps(image, probs), chosen)
         else:
             pooled = class_attended_features(features, probs, chosen, contrast.side, contrast.reduction)
         return embedded(head(pooled), chosen.label), chosen.label
 
     torch.manual_seed(1)
     expected = ClassMemory(3, SMALL["memory_length"], SMALL["embedding_size"])
-    expected.push(*embed(teacher, contrast.teacher_head, weak, probs, teacher.encode(weak)))
+    expected.push(*embed(teacher, contrast.teacher_head, weak, weak_probs, teacher.encode(weak)))
     assert torch.equal(found, expected.rows)
-    torch.testing.assert_close(loss, contrast.compare(*embed(student, contrast.student_head, *seen), 0)[0])
+    compared = embed(student, contrast.student_head, strong, strong_probs, features)
+    torch.testing.assert_close(loss, contrast.compare(*compared, 0)[0])
+
+
+def test_what_is_not_at_hand_is_taken_from_the_views_as_the_student_sees_them(make_task, make_batch):
+    """Features from a pass of its own, and the pseudo-labels of weak views for strong ones that were not mixed."""
+    (labeled, unlabeled), losses = make_batch(), []
+    probs = one_hot(labeled.mask.roll(1, dims=0), 3)
+    images = torch.cat([labeled.image, unlabeled.strong])
+    for given in (False, True):
+        contrast, student, teacher = build(make_task)
+        seen = StudentView(labeled, unlabeled, probs, *((probs, student.encode(images)) if given else ()))
+        torch.manual_seed(1)
+        losses.append(contrast(student, teacher, seen, 0)[0])
+    assert torch.equal(*losses)
+    assert losses[0] > 0
+
+
+def test_labeled_images_alone_are_both_views(make_task, make_batch):
+    contrast, *_ = build(make_task)
+    labeled = make_batch().labeled
+    for maps in contrast.class_maps(StudentView(labeled)):
+        assert torch.equal(maps.image, labeled.image)
+        assert torch.equal(maps.probs, one_hot(labeled.mask, 3))
 
 
 def test_crops_are_mirrored_before_they_are_encoded(make_task, make_batch, monkeypatch):
     contrast, student, _ = build(make_task, embed="crops")
     image, mask = make_batch().labeled
-    probs, encoded, encode = one_hot(mask, 3), [], student.encode
-    chosen = contrast.choose(image, probs)
+    maps, encoded, encode = ClassMaps(image, one_hot(mask, 3)), [], student.encode
+    chosen = contrast.choose(maps)
     monkeypatch.setattr(student, "encode", lambda crops: [encoded.append(crops), encode(crops)][1])
     torch.manual_seed(1)
-    contrast.encoded_crops(student, image, probs, chosen)
-    plain = class_attended_patches(image, probs, chosen, contrast.side)
+    contrast.encoded_crops(student, maps, chosen)
+    plain = class_attended_patches(*maps, chosen, contrast.side)
     torch.manual_seed(1)
     assert torch.equal(encoded[0], flip_at_random(plain))
     assert not torch.equal(encoded[0], plain)
 
 
-def test_the_spread_weight_rises_from_nothing_over_its_ramp(make_task):
+def test_the_covariance_weight_rises_from_nothing_over_its_ramp(make_task):
     generator = torch.Generator().manual_seed(0)
     rows = F.normalize(torch.randn(3, 20, 8, generator=generator), dim=2)
     embedding, label = F.normalize(torch.randn(6, 8, generator=generator), dim=1), torch.arange(6) % 3
@@ -237,7 +259,7 @@ def test_the_spread_weight_rises_from_nothing_over_its_ramp(make_task):
         contrast.memory.push(rows.flatten(0, 1), torch.arange(3).repeat_interleave(20))
         return contrast.compare(embedding, label, step)[0]
 
-    for step, spread_weight in ((0, 0.0), (2, 2.0), (4, 4.0), (9, 4.0)):
-        ramped = loss(step, covariance_ramp_fraction=0.4, spread_weight=4.0)
-        fixed = loss(0, covariance_ramp_fraction=0.0, spread_weight=spread_weight)
+    for step, covariance_weight in ((0, 0.0), (2, 2.0), (4, 4.0), (9, 4.0)):
+        ramped = loss(step, covariance_ramp_fraction=0.4, covariance_weight=4.0)
+        fixed = loss(0, covariance_ramp_fraction=0.0, covariance_weight=covariance_weight)
         torch.testing.assert_close(ramped, fixed)

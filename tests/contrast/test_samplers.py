@@ -13,9 +13,9 @@ from patchcl.losses.supervised import one_hot
 KINDS = ("entropy", "topk", "uniform", "coverage")
 
 
-def choose(probs, side, per_class, minimum=0.5, kind="entropy", overlap=1.0, image=None, source="confidence"):
+def choose(probs, side, per_class, min_ratio=0.5, kind="entropy", overlap=1.0, image=None, source="confidence"):
     image = torch.ones(len(probs), 1, *probs.shape[2:]) if image is None else image
-    sampler = PatchSampler(kind, probs.shape[1], per_class, minimum, overlap)
+    sampler = PatchSampler(kind, probs.shape[1], per_class, min_ratio, overlap)
     return sampler(patch_grid(image, probs, side, source), side)
 
 
@@ -50,7 +50,7 @@ def test_a_thin_structure_has_candidates_though_it_never_fills_a_patch():
 def test_a_class_that_is_absent_or_scarce_leaves_its_places_empty_and_shapes_stay(kind, overlap):
     mask = torch.zeros(1, 16, 16, dtype=torch.int64)
     mask[0, 1:3, 1:3] = 2
-    chosen = choose(one_hot(mask, 4), (4, 4), per_class=6, minimum=0.9, kind=kind, overlap=overlap)
+    chosen = choose(one_hot(mask, 4), (4, 4), per_class=6, min_ratio=0.9, kind=kind, overlap=overlap)
     assert chosen.label.shape == (24,)
     counts = [(chosen.label == k).sum().item() for k in range(4)]
     assert counts[0] == 6
@@ -63,7 +63,7 @@ def test_a_class_that_is_absent_or_scarce_leaves_its_places_empty_and_shapes_sta
 @pytest.mark.parametrize("kind", KINDS)
 def test_draws_are_without_replacement(kind):
     probs = torch.rand(2, 2, 16, 16, generator=torch.Generator().manual_seed(0))
-    chosen = choose(probs, (4, 4), per_class=20, minimum=0.01, kind=kind)
+    chosen = choose(probs, (4, 4), per_class=20, min_ratio=0.01, kind=kind)
     for k in range(2):
         found = places(chosen, k)
         assert len(found) == len(set(found))
@@ -104,7 +104,7 @@ def test_topk_takes_the_surest_and_breaks_ties_by_chance():
 
 def test_labeled_patches_are_always_sure():
     mask = torch.randint(0, 3, (2, 16, 16), generator=torch.Generator().manual_seed(0))
-    assert choose(one_hot(mask, 3), (4, 4), 5, minimum=0.3).entropy.abs().max() == 0
+    assert choose(one_hot(mask, 3), (4, 4), 5, min_ratio=0.3).entropy.abs().max() == 0
 
 
 def test_shapes_never_depend_on_data():
@@ -164,7 +164,7 @@ def test_a_patch_near_a_better_one_gives_way_but_only_in_the_same_image():
 def test_suppression_holds_for_every_pair_that_is_chosen():
     generator = torch.Generator().manual_seed(0)
     probs = torch.rand(3, 2, 24, 24, generator=generator)
-    chosen = choose(probs, (8, 8), per_class=12, minimum=0.01, overlap=0.3)
+    chosen = choose(probs, (8, 8), per_class=12, min_ratio=0.01, overlap=0.3)
     for k in range(2):
         found = places(chosen, k)
         assert len(found) == 12
@@ -178,5 +178,5 @@ def test_organs_in_one_place_of_every_image_all_keep_their_patch():
     """The authors' suppression forgets the images: of eight such organs it keeps one."""
     mask = torch.zeros(8, 16, 16, dtype=torch.int64)
     mask[:, 4:8, 4:8] = 1
-    chosen = choose(one_hot(mask, 2), (4, 4), per_class=8, minimum=1.0, overlap=0.1)
+    chosen = choose(one_hot(mask, 2), (4, 4), per_class=8, min_ratio=1.0, overlap=0.1)
     assert sorted(place[0] for place in places(chosen, 1)) == list(range(8))

@@ -1,20 +1,41 @@
-"""What all methods share."""
+"""What all methods share: the register, the loss, the contrast that is added, and the teacher."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import get_args
 
 import pytest
 import torch
 
-from patchcl.methods import METHODS, build_method, method_names
-from patchcl.methods.base import total
+import patchcl.methods
+from patchcl.core.batch import StepResult
+from patchcl.core.errors import UserError
+from patchcl.methods import METHODS, build_method, method_class, method_names, settings_classes
+from patchcl.methods.base import Method, MethodSettings, weighted_sum
 from patchcl.methods.supervised import SupervisedSettings
 
+CONTRAST = {"patches_per_class": 4, "embedding_size": 8, "memory_length": 64, "memory_min_size": 2}
+CONTRIBUTING = Path(__file__).parents[2] / "CONTRIBUTING.md"
 
-def test_total_is_the_weighted_sum_and_the_log_gets_the_terms_unweighted():
+
+class Halved(Method[SupervisedSettings]):
+    """Says nothing of what it has seen."""
+
+    def training_step(self, batch, step):
+        return StepResult(self.student(batch.labeled.image).mean() / 2, {})
+
+
+def test_the_loss_is_the_weighted_sum_and_the_log_gets_the_terms_unweighted():
     weight = torch.tensor(3.0, requires_grad=True)
-    result = total(one=(2.0, weight), other=(0.5, weight * 4))
+    result = weighted_sum(one=(2.0, weight), other=(0.5, weight * 4))
     result.loss.backward()
     assert result.loss.item() == pytest.approx(12)
     assert weight.grad.item() == pytest.approx(4)
     assert {name: term.item() for name, term in result.terms.items()} == {"one": 3, "other": 12}
+    assert result.seen is None
 
 
 def test_a_teacher_stays_in_evaluation_mode_when_the_method_trains(make_task):
@@ -23,6 +44,61 @@ def test_a_teacher_stays_in_evaluation_mode_when_the_method_trains(make_task):
     assert not any(module.training for module in method.teacher.modules())
 
 
-def test_names_are_unique_and_name_the_settings():
-    assert len(set(method_names())) == len(METHODS)
-    assert set(method_names()) >= {"supervised", "mean_teacher", "patchcl"}
+def test_a_name_in_the_register_is_the_one_that_its_settings_have():
+    literals = [get_args(kind.model_fields["name"].annotation) for kind in settings_classes()]
+    assert literals == [(name,) for name in method_names()]
+    assert set(METHODS) >= {"supervised", "mean_teacher", "patchcl"}
+
+
+@pytest.mark.parametrize("module", ["patchcl.methods", "patchcl.cli"])
+def test_the_names_are_known_without_torch(module):
+    said = "print(*patchcl.methods.method_names(), 'torch' in sys.modules)"
+    code = f"import sys, {module}, patchcl.methods; {said}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [*METHODS, "False"]
+
+
+def test_a_method_names_the_class_of_its_settings():
+    assert Halved.settings_class is SupervisedSettings
+    with pytest.raises(TypeError, match=r"Bare must name its settings: class Bare\(Method\[SomeSettings\]\)"):
+        type("Bare", (Method,), {})
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_contrast_is_added_once_to_what_the_step_returns(name, make_task, make_batch):
+    """With its weight, half of which has faded after half of the steps; the loop is not given what was seen."""
+    settings = method_class(name).settings_class(contrast=CONTRAST | {"weight": 0.5})
+    method, results = build_method(settings, make_task(steps=10)).train(), []
+    for step in (method.training_step, method):
+        torch.manual_seed(1)
+        results.append(step(make_batch(), 5))
+    bare, whole = results
+    assert (bare.seen is None, whole.seen is None) == (False, True)
+    assert not bare.terms.keys() & {"contrast", "patches_0"}
+    assert whole.terms["contrast"] > 0
+    torch.testing.assert_close(whole.loss - bare.loss, 0.5 * 0.5 * whole.terms["contrast"])
+
+
+def test_contrast_is_refused_where_a_method_does_not_say_what_it_has_seen(make_task, make_batch):
+    assert Halved(SupervisedSettings(), make_task())(make_batch(), 0).loss.isfinite()
+    with pytest.raises(UserError, match=r"method\.contrast: supervised does not say what it has seen"):
+        Halved(SupervisedSettings(contrast=CONTRAST), make_task())(make_batch(), 0)
+
+
+def test_the_method_of_contributing_works_as_it_is_written(make_task, make_batch, monkeypatch):
+    text = CONTRIBUTING.read_text(encoding="utf-8")
+    code, line = re.findall(r"```python\n(.*?)```", text.partition("## Add a method")[2], flags=re.DOTALL)[:2]
+    name, target = re.findall(r'"(.+?)"', line)
+    module = ModuleType(target.partition(":")[0])
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(code, module.__dict__)
+    monkeypatch.setitem(patchcl.methods.METHODS, name, target)
+
+    kind = method_class(name).settings_class
+    assert issubclass(kind, MethodSettings)
+    method = build_method(kind(confidence_threshold=0.4, contrast=CONTRAST), make_task()).train()
+    result = method(make_batch(), 0)
+    result.loss.backward()
+    assert result.loss.isfinite()
+    assert set(result.terms) >= {"supervised", "consistency", "contrast"}
+    assert method.confidence_threshold == 0.4

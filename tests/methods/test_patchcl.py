@@ -44,19 +44,17 @@ def test_without_mixing_consistency_is_the_loss_against_the_teachers_confident_m
     torch.testing.assert_close(method(batch, 0).terms["consistency"], expected)
 
 
-@pytest.mark.parametrize("labeled_mix_probability", [0.0, 1.0], ids=["of unlabeled images", "of labeled images"])
-def test_boxes_bring_along_what_they_show(labeled_mix_probability, make_task):
+@pytest.mark.parametrize("from_labeled", [0.0, 1.0], ids=["of unlabeled images", "of labeled images"])
+def test_boxes_bring_along_what_they_show(from_labeled, make_task):
     """Unlabeled image k is all k; of three labeled images the grey values are 10 to 12, their class is 2."""
-    method = build(
-        make_task(), mix_probability=1.0, labeled_mix_probability=labeled_mix_probability, confidence_threshold=0.0
-    )
+    method = build(make_task(), mix_probability=1.0, labeled_mix_probability=from_labeled, confidence_threshold=0.0)
     image = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 16, 16)
     labeled = LabeledBatch(10 + image[:3], torch.full((3, 16, 16), 2))
     probs = one_hot(image[:, 0].long() % 2, 3)
     pseudo = PseudoLabels(probs, image[:, 0].long() % 2, torch.ones(4, 16, 16), torch.zeros(4, 16, 16))
     mixed, target, shown = method.mixed(labeled, image, pseudo)
     boxes = [set(mixed[k].unique().tolist()) - {k} for k in range(4)]
-    assert boxes == ([{10}, {11}, {12}, {10}] if labeled_mix_probability else [{3}, {0}, {1}, {2}])
+    assert boxes == ([{10}, {11}, {12}, {10}] if from_labeled else [{3}, {0}, {1}, {2}])
     grey = mixed[:, 0]
     assert torch.equal(target, torch.where(grey >= 10, 2, grey.long() % 2))
     assert torch.equal(shown, one_hot(target, 3))
@@ -68,7 +66,7 @@ def test_the_contrast_fades_evenly(make_task, make_batch):
     for step in (0, 5, 9):
         losses = []
         for left in (0.25, 1.0):
-            method = build(make_task(steps=10), warm_up_fraction=1.0, weight=0.4, weight_left=left)
+            method = build(make_task(steps=10), warm_up_fraction=1.0, weight=0.4, final_weight_fraction=left)
             torch.manual_seed(0)
             losses.append(method(batch, step))
         fading, staying = losses
@@ -126,7 +124,7 @@ def test_a_batch_whose_classes_are_unknown_has_no_patch_and_learns_on(make_task,
 def test_contrast_separates_the_classes_of_an_easy_task(make_task, make_batch):
     """The figures that a collapsed run never moves: the loss over its collapse value, and what is remembered."""
     method, batch = (
-        build(make_task(steps=60), warm_up_fraction=1.0, weight=1.0, weight_left=1.0, spread_weight=0.0),
+        build(make_task(steps=60), warm_up_fraction=1.0, weight=1.0, final_weight_fraction=1.0, covariance_weight=0.0),
         make_batch(),
     )
     optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=3e-3)
@@ -138,14 +136,14 @@ def test_contrast_separates_the_classes_of_an_easy_task(make_task, make_batch):
         optimizer.zero_grad()
         method.after_step(step)
     assert result.terms["contrast_over_collapse"] < -2
-    assert method.health()["separability"] > 1
+    assert method.diagnostics()["separability"] > 1
 
 
 def test_without_contrast_there_is_neither_head_nor_memory(make_task, make_batch):
     method = build(make_task(), weight=0.0)
     assert method.contrast is None
     assert "contrast" not in method(make_batch(), 9).terms
-    assert method.health() == {}
+    assert method.diagnostics() == {}
 
 
 def test_cross_entropy_alone_can_be_asked_for(make_task, make_batch):
@@ -159,9 +157,9 @@ def test_cross_entropy_alone_can_be_asked_for(make_task, make_batch):
 def test_the_faithful_preset_has_the_constants_of_the_authors_code_and_takes_its_steps(make_task, make_batch):
     settings = load_settings(FAITHFUL)
     method, contrast = settings.method, settings.method.contrast
-    assert (contrast.temperature, contrast.spread_weight, contrast.negatives) == (0.2, 4.0, 4096)
+    assert (contrast.temperature, contrast.covariance_weight, contrast.num_negatives) == (0.2, 4.0, 4096)
     assert (contrast.memory_length, contrast.embedding_size, 4 * contrast.patches_per_class) == (4096, 128, 128)
-    assert (contrast.weight, contrast.weight_left) == (0.5, 1.0)
+    assert (contrast.weight, contrast.final_weight_fraction) == (0.5, 1.0)
     assert (method.consistency_weight, method.teacher_decay) == (4.0, 0.999)
     assert (contrast.sampler, contrast.hard_negatives, contrast.overlap, contrast.patch_fraction) == (
         "coverage",

@@ -5,7 +5,7 @@ import torch
 from patchcl.augment.mix import cut_mix
 from patchcl.core.batch import IGNORE
 from patchcl.losses.supervised import dice_and_cross_entropy, soft_dice_loss
-from patchcl.methods import METHODS, build_method
+from patchcl.methods import build_method, method_class, method_names
 from patchcl.methods.unimatch import UniMatchSettings
 
 
@@ -45,5 +45,6 @@ def test_the_sure_pixels_are_learned_on_two_mixed_views_and_through_perturbed_fe
 
 
 def test_it_alone_asks_for_two_strong_views():
-    assert {kind.__name__ for kind in METHODS.values() if kind.strong_views != 1} == {"UniMatch"}
-    assert METHODS[UniMatchSettings].strong_views == 2
+    assert {name: method_class(name).strong_views for name in method_names()} == {
+        name: 2 if name == "unimatch" else 1 for name in method_names()
+    }

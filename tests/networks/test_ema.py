@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from patchcl.losses.schedules import linear_ramp, ramp_up
-from patchcl.networks.ema import follow, frozen_copy, warmed_up
+from patchcl.networks.ema import ema_decay_at, ema_update, frozen_copy
 
 
 def network() -> nn.Module:
@@ -44,7 +44,7 @@ def test_after_n_steps_the_teacher_is_the_weighted_sum_of_all_students(decay):
         optimizer.step()
         optimizer.zero_grad()
         students.append([tensor.clone() for tensor in averaged_tensors(student)])
-        follow(teacher, student, decay)
+        ema_update(teacher, student, decay)
     for place, found in enumerate(averaged_tensors(teacher)):
         recent = sum((1 - decay) * decay ** (5 - step) * tensors[place] for step, tensors in enumerate(students))
         torch.testing.assert_close(found, decay**6 * first[place] + recent, rtol=1e-12, atol=1e-14)
@@ -57,7 +57,7 @@ def test_counters_are_copied_and_nothing_happens_to_the_student():
     for _ in range(3):
         student(torch.randn(4, 3).double())
     before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
-    follow(teacher, student, 0.9)
+    ema_update(teacher, student, 0.9)
     assert teacher[1].num_batches_tracked == 3
     assert all(torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())
     assert not any(weight.requires_grad or weight.grad_fn for weight in teacher.parameters())
@@ -65,14 +65,14 @@ def test_counters_are_copied_and_nothing_happens_to_the_student():
 
 def test_another_network_cannot_be_followed():
     with pytest.raises(ValueError, match="argument 2"):
-        follow(network(), nn.Sequential(nn.Linear(3, 4)).double(), 0.9)
+        ema_update(network(), nn.Sequential(nn.Linear(3, 4)).double(), 0.9)
 
 
 @pytest.mark.parametrize(
     ("step", "decay"), [(0, 1 / 10), (1, 2 / 11), (8, 1 / 2), (80, 9 / 10), (890, 0.99), (891, 0.99), (10**6, 0.99)]
 )
 def test_the_decay_warms_up_to_what_was_asked(step, decay):
-    assert warmed_up(0.99, step) == pytest.approx(decay, rel=1e-12)
+    assert ema_decay_at(0.99, step) == pytest.approx(decay, rel=1e-12)
 
 
 def test_with_a_warmed_up_decay_the_first_weights_are_soon_forgotten():
@@ -82,7 +82,7 @@ def test_with_a_warmed_up_decay_the_first_weights_are_soon_forgotten():
     teacher = frozen_copy(student)
     nn.init.zeros_(student.weight)
     for step in range(10):
-        follow(teacher, student, warmed_up(0.999, step))
+        ema_update(teacher, student, ema_decay_at(0.999, step))
     assert teacher.weight.item() == pytest.approx(1 / math.comb(19, 9), rel=1e-9)
 
 

@@ -1,12 +1,12 @@
-"""What stands under Health: tables by hand, curves that hold what was logged, nothing where nothing is known."""
+"""What stands under Diagnostics: tables by hand, curves that hold what was logged, nothing where nothing is known."""
 
 import pytest
 
-from patchcl.figures.charts import DARK, LIGHT, health_curves, health_terms
+from patchcl.figures.charts import DARK, LIGHT, diagnostic_curves, diagnostic_terms
 from patchcl.figures.overlays import png
 from patchcl.methods.patchcl import PatchCLSettings
 from patchcl.methods.supervised import SupervisedSettings
-from patchcl.reports.run_report import health
+from patchcl.reports.run_report import diagnostics
 
 FIRST = {
     "step": 20,
@@ -18,7 +18,7 @@ FIRST = {
     "found_left": 0.0,
     "ece": 0.03125,
     "ece_structures": 0.25,
-    "alarms": 0,
+    "warnings": 0,
 }
 LAST = FIRST | {"step": 40, "accepted_left": 0.5, "agreement_left": 0.625, "ece": 0.0625, "effective_rank": 3.14159}
 LOGS = {"supervised": [{"step": 20, "loss": 1.0, "accepted": 0.5}, FIRST], "patchcl": [FIRST, LAST, {"step": 45}]}
@@ -26,8 +26,8 @@ SETTINGS = {"supervised": SupervisedSettings(), "patchcl": PatchCLSettings()}
 
 
 def test_the_tables_hold_the_last_validation():
-    content = health(LOGS, SETTINGS)
-    assert content["alarms"] == []
+    content = diagnostics(LOGS, SETTINGS)
+    assert content["warnings"] == []
     assert content["classes"] == [
         ("background", [("supervised", ["100.0", "87.5", "75.0"]), ("patchcl", ["100.0", "87.5", "75.0"])]),
         ("left", [("supervised", ["0.0", "–", "0.0"]), ("patchcl", ["50.0", "62.5", "0.0"])]),
@@ -38,30 +38,30 @@ def test_the_tables_hold_the_last_validation():
     }
 
 
-def test_every_alarm_stands_beside_its_run():
+def test_every_warning_stands_beside_its_run():
     ill = [{"step": step, "loss": 1.0, "consistency": 1.0} for step in range(3)]
     ill += [LAST | {"step": step, "agreement_left": 0.25} for step in range(3)]
-    content = health({"supervised": [FIRST], "patchcl": ill}, SETTINGS)
-    ((run, alarm),) = content["alarms"]
+    content = diagnostics({"supervised": [FIRST], "patchcl": ill}, SETTINGS)
+    ((run, warning),) = content["warnings"]
     assert run == "patchcl"
-    assert "25.0 % of left. Raise method.confidence_threshold (now 0)" in alarm
+    assert "25.0 % of left. Raise method.confidence_threshold (now 0)" in warning
 
 
 @pytest.mark.parametrize("rows", [[], [{"step": 5, "loss": 1.0, "accepted": 0.5}, {"step": 5, "validation_dice": 0.2}]])
 def test_runs_that_logged_none_of_it_show_nothing(rows):
-    assert health({"patchcl": rows}, SETTINGS) is None
-    assert png(health_curves({"patchcl": rows})).startswith(b"\x89PNG")
+    assert diagnostics({"patchcl": rows}, SETTINGS) is None
+    assert png(diagnostic_curves({"patchcl": rows})).startswith(b"\x89PNG")
 
 
-def test_a_run_that_logged_contrast_alone_still_has_its_alarm():
+def test_a_run_that_logged_contrast_alone_still_has_its_warning():
     rows = [{"step": step, "loss": 8.0, "contrast": 8.0, "contrast_over_collapse": 0.0} for step in range(40)]
-    content = health({"patchcl": rows}, SETTINGS)
-    assert [run for run, _ in content["alarms"]] == ["patchcl"]
+    content = diagnostics({"patchcl": rows}, SETTINGS)
+    assert [run for run, _ in content["warnings"]] == ["patchcl"]
     assert content["classes"] == content["whole"]["rows"] == []
 
 
 def test_curves_hold_what_the_validations_logged_one_line_per_run():
-    figure = health_curves(LOGS, DARK)
+    figure = diagnostic_curves(LOGS, DARK)
     by_title = {axis.get_title(loc="left"): axis for axis in figure.axes}
     terms = ["accepted left", "agreement background", "ece", "ece structures", "agreement left", "effective rank"]
     assert list(by_title) == terms
@@ -75,5 +75,5 @@ def test_curves_hold_what_the_validations_logged_one_line_per_run():
 
 
 def test_acceptance_of_all_or_nothing_is_no_curve():
-    assert "accepted_left" not in health_terms({"supervised": [FIRST]})
-    assert "accepted_left" in health_terms(LOGS)
+    assert "accepted_left" not in diagnostic_terms({"supervised": [FIRST]})
+    assert "accepted_left" in diagnostic_terms(LOGS)

@@ -165,7 +165,7 @@ def test_a_run_without_scores_shows_its_curves(cardiac, tmp_path):
     assert f"patchcl evaluate {run.root}" in page.text
 
 
-def test_health_shows_alarms_tables_and_curves(cardiac, tmp_path):
+def test_diagnostics_show_warnings_tables_and_curves(cardiac, tmp_path):
     runs = [make_run(tmp_path / method, cardiac, method) for method in ("supervised", "patchcl")]
     put_log(runs[0])
     figures = {"accepted_left": 0.5, "agreement_left": 0.125, "found_left": 0.375, "ece_structures": 0.0625}
@@ -174,11 +174,11 @@ def test_health_shows_alarms_tables_and_curves(cardiac, tmp_path):
     write_report(runs, tmp_path / "report.html")
     page = Page(tmp_path / "report.html")
     assert page.open == []
-    assert page.headings == ["Nothing to compare yet", "Learning", "Health", "Facts"]
+    assert page.headings == ["Nothing to compare yet", "Learning", "Diagnostics", "Facts"]
     assert "patchcl: Pseudo-labels are wrong more often than right" in page.text
     assert "left patchcl 50.0 12.5 37.5" in page.text
     assert "patchcl 5 – 0.0625" in page.text
-    assert "No alarm." not in page.text
+    assert "No warning." not in page.text
     assert page.html.count('alt="Agreement, calibration error') == 1
 
 
@@ -186,7 +186,7 @@ def test_a_healthy_run_says_so(cardiac, tmp_path):
     run = make_run(tmp_path / "run", cardiac, "patchcl")
     run.log_jsonl.write_text('{"step": 5, "validation_dice": 0.25, "ece": 0.03125}\n')
     write_report([run], tmp_path / "report.html")
-    assert "No alarm." in Page(tmp_path / "report.html").text
+    assert "No warning." in Page(tmp_path / "report.html").text
 
 
 def test_a_run_that_has_only_begun_has_a_page(cardiac, tmp_path):

@@ -135,3 +135,12 @@ def test_half_precision_terms_are_summed_and_written(open_log):
     for loss in (1.0, 2.0):
         log.add(StepResult(torch.tensor(loss), {"accepted": torch.tensor(0.5, dtype=torch.bfloat16)}))
     assert log.flush(2, {}) == {"step": 2, "loss": 1.5, "accepted": 0.5}
+
+
+def test_a_log_of_version_0_1_is_read_and_goes_on_under_the_names_of_today(run, open_log):
+    run.log_jsonl.write_text('{"step": 1, "loss": 2.0}\n{"step": 1, "validation_dice": 0.5, "alarms": 1}\n')
+    assert read_rows(run)[1] == {"step": 1, "validation_dice": 0.5, "warnings": 1}
+    log = open_log(1)
+    log.write(2, {"warnings": 0})
+    assert "alarms" not in run.log_jsonl.read_text()
+    assert [row["warnings"] for row in read_rows(run) if "warnings" in row] == [1, 0]

@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 from patchcl.core.batch import IGNORE, LabeledBatch, TrainingBatch, UnlabeledBatch
-from patchcl.methods import METHODS, build_method
+from patchcl.methods import build_method, method_class, settings_classes
 from patchcl.methods.base import MethodSettings
 from patchcl.methods.patchcl import PatchCLSettings
+from patchcl.networks.unet import UNet
 
-NAMES = {settings: settings.model_fields["name"].default for settings in METHODS}
+NAMES = {settings: settings.model_fields["name"].default for settings in settings_classes()}
 QUICK = {
     "warm_up_fraction": 0.0,
     "pretrain_fraction": 0.0,
@@ -37,9 +38,9 @@ LEARNS_FROM = {
 }
 """Views of unlabeled images that a gradient must reach; the others are targets and must get none."""
 
-every = pytest.mark.parametrize("kind", list(METHODS), ids=NAMES.get)
+every = pytest.mark.parametrize("kind", settings_classes(), ids=NAMES.get)
 both = pytest.mark.parametrize("dimensions", [2, 3], ids=["slices", "volumes"])
-semi = pytest.mark.parametrize("kind", [k for k in METHODS if METHODS[k].needs_unlabeled], ids=NAMES.get)
+semi = pytest.mark.parametrize("kind", [k for k in NAMES if method_class(NAMES[k]).needs_unlabeled], ids=NAMES.get)
 
 
 def settings_of(kind: type[MethodSettings], **changes: object) -> MethodSettings:
@@ -174,7 +175,7 @@ def test_unlabeled_images_change_what_is_learned(kind, make_task, make_batch):
 
 @pytest.mark.parametrize(
     ("kind", "dimensions"),
-    [*((kind, 2) for kind in METHODS), (PatchCLSettings, 3)],
+    [*((kind, 2) for kind in settings_classes()), (PatchCLSettings, 3)],
     ids=lambda value: NAMES.get(value, value),
 )
 def test_a_saved_method_goes_on_exactly_as_one_that_was_not(kind, dimensions, make_task, make_batch):
@@ -235,11 +236,11 @@ def on_meta(batch):
     return [view.to("meta") for view in batch]
 
 
-class Pixelwise(nn.Module):
+class Pixelwise(UNet):
     """A network that sees every pixel by itself, so that a loss can know of a pixel's image by that pixel alone."""
 
     def __init__(self, dimensions):
-        super().__init__()
+        nn.Module.__init__(self)  # without the layers of a UNet
         conv = {2: nn.Conv2d, 3: nn.Conv3d}[dimensions]
         self.reduction, self.encoded_channels = (1,) * dimensions, 4
         self.inlet, self.classify = conv(1, 4, kernel_size=1), conv(4, 3, kernel_size=1)

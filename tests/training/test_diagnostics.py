@@ -1,4 +1,4 @@
-"""Alarms: each at its boundary, none for a healthy run, and a collapse that is provoked for real."""
+"""Warnings: each at its boundary, none for a healthy run, and a collapse that is provoked for real."""
 
 import io
 import re
@@ -7,22 +7,22 @@ import pytest
 from rich.console import Console
 
 from patchcl.config import load_settings
-from patchcl.methods import METHODS
+from patchcl.methods import settings_classes
 from patchcl.methods.fixmatch import FixMatchSettings
 from patchcl.methods.patchcl import PatchCLSettings
 from patchcl.reports.run_report import write_report
 from patchcl.runs.log import read_rows
 from patchcl.training.diagnostics import (
-    LARGEST_ERROR,
-    LEAST_AGREEMENT,
-    LEAST_FOUND,
-    LEAST_SEPARABILITY,
     MARGIN,
+    MAX_ERROR,
+    MIN_AGREEMENT,
+    MIN_FOUND,
+    MIN_SEPARABILITY,
     ROWS,
     VALIDATIONS,
-    alarms,
     class_names,
-    new_alarms,
+    new_warnings,
+    warnings,
 )
 from patchcl.training.experiment import start
 
@@ -37,7 +37,7 @@ HEALTHY = {
     "effective_rank": 2.5,
     "separability": 1.5,
 }
-KINDS = pytest.mark.parametrize("kind", list(METHODS), ids=lambda kind: kind.model_fields["name"].default)
+KINDS = pytest.mark.parametrize("kind", settings_classes(), ids=lambda kind: kind.model_fields["name"].default)
 
 
 def trained(count=2 * ROWS, **terms):
@@ -56,123 +56,125 @@ def validated(count=VALIDATIONS, **figures):
 def test_a_healthy_run_raises_none_at_any_time():
     rows = [row for pair in zip(trained(), validated(2 * ROWS), strict=True) for row in pair]
     for length in range(len(rows) + 1):
-        assert alarms(rows[:length], PatchCLSettings()) == []
+        assert warnings(rows[:length], PatchCLSettings()) == []
 
 
 def test_contrast_is_judged_by_its_best_in_the_later_half():
     early = trained(ROWS // 2, contrast_over_collapse=-3.0)
     late = trained(ROWS // 2, contrast_over_collapse=0.01 - MARGIN)
-    (alarm,) = alarms(early + late, PatchCLSettings(contrast={"weight": 0.25, "temperature": 0.5}))
-    assert alarm == (
+    (warning,) = warnings(early + late, PatchCLSettings(contrast={"weight": 0.25, "temperature": 0.5}))
+    assert warning == (
         "The contrast has not moved from its collapse value in the last 10 log rows (it was never more than 0.040 "
         "below): raise method.contrast.weight (now 0.25), or lower method.contrast.temperature (now 0.5)."
     )
-    assert alarms(early + late[:-1]) == [], "too few rows to say"
-    assert alarms(early + late[:-1] + trained(1, contrast_over_collapse=-MARGIN)) == []
-    assert len(alarms(trained(ROWS, contrast_over_collapse=0.3))) == 1, "above the collapse value is no better"
+    assert warnings(early + late[:-1]) == [], "too few rows to say"
+    assert warnings(early + late[:-1] + trained(1, contrast_over_collapse=-MARGIN)) == []
+    assert len(warnings(trained(ROWS, contrast_over_collapse=0.3))) == 1, "above the collapse value is no better"
     wide = trained(ROWS, contrast_over_collapse=0.3)
-    assert alarms(wide + validated(separability=LEAST_SEPARABILITY)) == [], "unless the classes do come apart"
-    assert len(alarms(wide + validated(separability=0.9 * LEAST_SEPARABILITY))) == 1
+    assert warnings(wide + validated(separability=MIN_SEPARABILITY)) == [], "unless the classes do come apart"
+    assert len(warnings(wide + validated(separability=0.9 * MIN_SEPARABILITY))) == 1
 
 
-def test_rows_without_anything_to_contrast_are_no_collapse_but_an_alarm_of_their_own():
+def test_rows_without_anything_to_contrast_are_no_collapse_but_a_warning_of_their_own():
     nothing = {"contrast": 0.0, "contrast_over_collapse": 0.0}
-    (alarm,) = alarms(trained(ROWS, **nothing), PatchCLSettings())
-    assert "nothing to contrast in the last 10 log rows" in alarm
-    assert "lower method.contrast.memory_min_size (now 32)" in alarm
-    assert alarms(trained(ROWS - 1, **nothing) + trained(1, contrast_over_collapse=-MARGIN)) == []
+    (warning,) = warnings(trained(ROWS, **nothing), PatchCLSettings())
+    assert "nothing to contrast in the last 10 log rows" in warning
+    assert "lower method.contrast.memory_min_size (now 32)" in warning
+    assert warnings(trained(ROWS - 1, **nothing) + trained(1, contrast_over_collapse=-MARGIN)) == []
 
 
 def test_embeddings_on_a_line_are_a_collapse_too():
-    (alarm,) = alarms(validated(effective_rank=1.4))
-    assert "all 3 classes all but lie on one line (effective rank 1.4): raise method.contrast.weight" in alarm
-    assert alarms(validated(effective_rank=1.5)) == [], "half the classes"
-    assert alarms(validated(effective_rank=0.0)) == [], "nothing was embedded yet"
-    assert alarms(validated(2, effective_rank=1.4)) == [], "too early"
+    (warning,) = warnings(validated(effective_rank=1.4))
+    assert "all 3 classes all but lie on one line (effective rank 1.4): raise method.contrast.weight" in warning
+    assert warnings(validated(effective_rank=1.5)) == [], "half the classes"
+    assert warnings(validated(effective_rank=0.0)) == [], "nothing was embedded yet"
+    assert warnings(validated(2, effective_rank=1.4)) == [], "too early"
     four = {"accepted_fourth": 1.0}
-    assert len(alarms(validated(effective_rank=1.99, **four))) == 1
-    assert alarms(validated(effective_rank=2.0, **four)) == []
+    assert len(warnings(validated(effective_rank=1.99, **four))) == 1
+    assert warnings(validated(effective_rank=2.0, **four)) == []
     two = {f"{figure}_right": None for figure in ("accepted", "agreement", "found")}
-    assert alarms(validated(effective_rank=0.999, **two)) == [], "two classes apart lie on a line"
+    assert warnings(validated(effective_rank=0.999, **two)) == [], "two classes apart lie on a line"
     both = trained(ROWS, contrast_over_collapse=0.0) + validated(effective_rank=1.1)
-    assert len(alarms(both)) == 1, "one ill, one alarm"
+    assert len(warnings(both)) == 1, "one ill, one warning"
 
 
 def test_a_class_without_pseudo_labels():
     nothing = {"accepted_left": 0.0, "agreement_left": None, "found_left": 0.0}
-    (alarm,) = alarms(trained() + validated(**nothing), FixMatchSettings())
-    assert alarm == (
+    (warning,) = warnings(trained() + validated(**nothing), FixMatchSettings())
+    assert warning == (
         "Next to no pixel of some classes gets a right pseudo-label: 0.0 % of left. "
         "Lower method.confidence_threshold (now 0.95) or annotate more scans."
     )
-    (alarm,) = alarms(trained() + validated(**nothing), PatchCLSettings())
-    assert "left. Raise method.warm_up_fraction (now 0.3) or annotate more scans." in alarm, "0 cannot be lowered"
-    assert alarms(trained() + validated(**nothing | {"found_left": None})) == [], "no mask holds the class"
-    assert alarms(trained() + validated(found_left=LEAST_FOUND)) == []
-    assert len(alarms(trained() + validated(found_left=0.99 * LEAST_FOUND))) == 1
+    (warning,) = warnings(trained() + validated(**nothing), PatchCLSettings())
+    assert "left. Raise method.warm_up_fraction (now 0.3) or annotate more scans." in warning, "0 cannot be lowered"
+    assert warnings(trained() + validated(**nothing | {"found_left": None})) == [], "no mask holds the class"
+    assert warnings(trained() + validated(found_left=MIN_FOUND)) == []
+    assert len(warnings(trained() + validated(found_left=0.99 * MIN_FOUND))) == 1
 
 
 def test_a_class_whose_pseudo_labels_are_mostly_wrong():
-    poor = {"agreement_left": 0.99 * LEAST_AGREEMENT, "agreement_right": 0.25}
-    (alarm,) = alarms(trained() + validated(**poor), PatchCLSettings(consistency_weight=2.0))
-    assert alarm == (
+    poor = {"agreement_left": 0.99 * MIN_AGREEMENT, "agreement_right": 0.25}
+    (warning,) = warnings(trained() + validated(**poor), PatchCLSettings(consistency_weight=2.0))
+    assert warning == (
         "Pseudo-labels are wrong more often than right: of those accepted, the masks confirm 49.5 % of left, 25.0 % of "
         "right. Raise method.confidence_threshold (now 0), raise method.warm_up_fraction (now 0.3), lower "
         "method.consistency_weight (now 2) or annotate more scans."
     )
-    assert alarms(trained() + validated(agreement_left=LEAST_AGREEMENT)) == []
-    assert len(alarms(trained() + validated(agreement_left=0.0, found_left=0.0))) == 1, "one ill, one alarm"
+    assert warnings(trained() + validated(agreement_left=MIN_AGREEMENT)) == []
+    assert len(warnings(trained() + validated(agreement_left=0.0, found_left=0.0))) == 1, "one ill, one warning"
     at_its_end = PatchCLSettings(confidence_threshold=1.0, warm_up_fraction=1.0, consistency_weight=0.0)
-    (alarm,) = alarms(trained() + validated(**poor), at_its_end)
-    assert alarm.endswith("right. Annotate more scans.")
+    (warning,) = warnings(trained() + validated(**poor), at_its_end)
+    assert warning.endswith("right. Annotate more scans.")
 
 
 def test_a_teacher_whose_confidence_means_nothing():
-    off = LARGEST_ERROR + 0.01
-    (alarm,) = alarms(trained() + validated(ece_structures=off), PatchCLSettings())
-    assert "it is off by 0.31 on average. Raise method.warm_up_fraction (now 0.3), lower method.consistency_w" in alarm
-    assert alarms(trained() + validated(ece_structures=LARGEST_ERROR)) == []
-    assert alarms(trained() + validated(ece_structures=None, ece=0.9)) == []
+    off = MAX_ERROR + 0.01
+    (warning,) = warnings(trained() + validated(ece_structures=off), PatchCLSettings())
+    assert (
+        "it is off by 0.31 on average. Raise method.warm_up_fraction (now 0.3), lower method.consistency_w" in warning
+    )
+    assert warnings(trained() + validated(ece_structures=MAX_ERROR)) == []
+    assert warnings(trained() + validated(ece_structures=None, ece=0.9)) == []
 
 
 ILL = {"agreement_left": 0.1, "found_right": 0.0, "ece_structures": 0.9}
 
 
 def test_pseudo_labels_are_judged_once_they_are_learned_from_and_were_ill_three_times():
-    assert len(alarms(trained() + validated(**ILL))) == 3
-    assert alarms(trained() + validated(VALIDATIONS - 1, **ILL)) == []
-    assert alarms(trained() + validated(1) + validated(VALIDATIONS - 1, **ILL)) == []
-    assert alarms(trained() + validated(1, **ILL) + validated(1) + validated(1, **ILL)) == []
+    assert len(warnings(trained() + validated(**ILL))) == 3
+    assert warnings(trained() + validated(VALIDATIONS - 1, **ILL)) == []
+    assert warnings(trained() + validated(1) + validated(VALIDATIONS - 1, **ILL)) == []
+    assert warnings(trained() + validated(1, **ILL) + validated(1) + validated(1, **ILL)) == []
     warming_up = [{"step": 1, "loss": 1.0, "supervised": 1.0}]
-    assert alarms(warming_up + validated(**ILL)) == []
-    assert alarms(trained() + warming_up + validated(**ILL)) == []
-    assert len(alarms([{"step": 1, "loss": 1.0, "accepted": 0.5}, *validated(**ILL)])) == 3
+    assert warnings(warming_up + validated(**ILL)) == []
+    assert warnings(trained() + warming_up + validated(**ILL)) == []
+    assert len(warnings([{"step": 1, "loss": 1.0, "accepted": 0.5}, *validated(**ILL)])) == 3
 
 
-def test_an_alarm_is_new_once():
+def test_a_warning_is_new_once():
     rows = trained() + validated(2, **ILL)
     seen = []
     for figures in (ILL, ILL, {**ILL, "agreement_left": 0.9}, {}, ILL):
         rows += validated(1, **figures)
-        seen.append([alarm.split()[0] for alarm in new_alarms(rows)])
+        seen.append([warning.split()[0] for warning in new_warnings(rows)])
     assert seen == [["Pseudo-labels", "Next", "The"], [], [], [], []]
     rows += validated(2, **ILL)
-    assert len(new_alarms(rows)) == 3, "it went and came back"
-    assert new_alarms(validated(1)) == []
+    assert len(new_warnings(rows)) == 3, "it went and came back"
+    assert new_warnings(validated(1)) == []
 
 
-def test_old_logs_raise_no_alarm():
-    assert alarms([]) == alarms([{"step": 1, "loss": 1.0}, {"step": 1, "validation_dice": 0.0}]) == []
+def test_old_logs_raise_no_warning():
+    assert warnings([]) == warnings([{"step": 1, "loss": 1.0}, {"step": 1, "validation_dice": 0.0}]) == []
     assert class_names([{"step": 1, "accepted": 0.5}]) == []
 
 
 @KINDS
-def test_an_alarm_names_only_settings_that_the_method_has(kind):
+def test_a_warning_names_only_settings_that_the_method_has(kind):
     settings = kind(contrast={})
     collapsed = trained(contrast_over_collapse=0.0)
     nothing = trained(contrast=0.0, contrast_over_collapse=0.0)
-    sick = [*alarms(collapsed + validated(**ILL, separability=0.0), settings), *alarms(nothing, settings)]
-    named = {name for alarm in sick for name in re.findall(r"method\.([a-z_.]*[a-z])", alarm)}
+    sick = [*warnings(collapsed + validated(**ILL, separability=0.0), settings), *warnings(nothing, settings)]
+    named = {name for warning in sick for name in re.findall(r"method\.([a-z_.]*[a-z])", warning)}
     assert {"contrast.weight", "contrast.temperature", "contrast.memory_min_size"} <= named
     for name in named:
         value = settings.model_dump()
@@ -200,8 +202,8 @@ def test_a_collapse_shows_in_the_log_on_the_screen_and_in_the_report(cardiac, tm
     run = start(cardiac, tmp_path / "run", load_settings(None, [*tiny, *stuck]), screen).run
     rows = read_rows(run)
     said = "The contrast has not moved from its collapse value in the last 10 log rows"
-    assert [row["alarms"] for row in rows if "alarms" in row] == [1]
-    assert screen.file.getvalue().count(f"patchcl  step 20/20  alarm: {said}") == 1
+    assert [row["warnings"] for row in rows if "warnings" in row] == [1]
+    assert screen.file.getvalue().count(f"patchcl  step 20/20  warning: {said}") == 1
     assert {"separability", "effective_rank", "ece", "found_RV"} <= set(rows[-1])
     write_report([run], run.report)
     page = run.report.read_text(encoding="utf-8")

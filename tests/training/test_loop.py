@@ -8,7 +8,9 @@ import torch
 from lightning.fabric import Fabric
 
 from patchcl.config import TrainingSettings
-from patchcl.methods import METHODS, build_method
+from patchcl.methods import build_method, settings_classes
+from patchcl.methods.fixmatch import FixMatchSettings
+from patchcl.methods.supervised import SupervisedSettings
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import read_rows
 from patchcl.training.loop import build_optimizer, train
@@ -16,20 +18,20 @@ from patchcl.training.signals import StopRequest
 
 CONTRAST = {"patches_per_class": 4, "embedding_size": 8, "memory_length": 64, "memory_min_size": 2}
 SMALL = {"contrast": CONTRAST, "warm_up_fraction": 0.3}
-KINDS = pytest.mark.parametrize("kind", list(METHODS), ids=lambda kind: kind.model_fields["name"].default)
+KINDS = pytest.mark.parametrize("kind", settings_classes(), ids=lambda kind: kind.model_fields["name"].default)
 
 
 class Silence:
     """Progress that nobody watches, and that asks to stop after some step."""
 
     def __init__(self, stop: StopRequest | None = None, after: int = -1) -> None:
-        self.stop, self.after, self.seen, self.alarms = stop, after, [], []
+        self.stop, self.after, self.seen, self.warnings = stop, after, [], []
 
     def advance(self, step: int) -> None:
         self.seen.append(step)
 
-    def report(self, row, seconds_per_step, new_alarms) -> None:
-        self.alarms += [(row["step"], alarm) for alarm in new_alarms]
+    def report(self, row, seconds_per_step, new_warnings) -> None:
+        self.warnings += [(row["step"], warning) for warning in new_warnings]
 
 
 def run_steps(root, kind, task, batch_at, *, stop_in=None, steps=8, validate=None, **training):
@@ -87,7 +89,7 @@ def test_stopping_and_resuming_equals_not_stopping_bit_for_bit(kind, stop_in, tm
 
 
 def test_the_log_of_a_resumed_run_has_each_step_once(tmp_path, make_task, make_batch):
-    kind = next(iter(METHODS))
+    kind = SupervisedSettings
     for name, stop_in in (("straight", None), ("stopped", 5), ("stopped", None)):
         run_steps(tmp_path / name, kind, make_task, lambda step: make_batch(seed=step), stop_in=stop_in)
     assert without_times(read_rows(RunFolder(tmp_path / "straight"))) == without_times(
@@ -95,8 +97,8 @@ def test_the_log_of_a_resumed_run_has_each_step_once(tmp_path, make_task, make_b
     )
 
 
-def test_alarms_are_counted_in_the_log_and_said_once_resumed_or_not(tmp_path, make_task, make_batch):
-    kind = next(k for k in METHODS if k.model_fields["name"].default == "fixmatch")
+def test_warnings_are_counted_in_the_log_and_said_once_resumed_or_not(tmp_path, make_task, make_batch):
+    kind = FixMatchSettings
     ill = {"accepted_left": 0.5, "agreement_left": 0.25, "found_left": 0.5}
 
     def steps(name, stop_in=None):
@@ -109,8 +111,8 @@ def test_alarms_are_counted_in_the_log_and_said_once_resumed_or_not(tmp_path, ma
             validate=lambda method, step: {"validation_dice": 0.5} | (ill if step < 8 else {}),
             validate_every=1,
         )
-        said = [(step, alarm.partition(":")[0]) for step, alarm in progress.alarms]
-        return said, [row["alarms"] for row in read_rows(RunFolder(tmp_path / name)) if "alarms" in row]
+        said = [(step, warning.partition(":")[0]) for step, warning in progress.warnings]
+        return said, [row["warnings"] for row in read_rows(RunFolder(tmp_path / name)) if "warnings" in row]
 
     said, counted = steps("straight")
     assert said == [(3, "Pseudo-labels are wrong more often than right")]
@@ -123,12 +125,12 @@ def test_alarms_are_counted_in_the_log_and_said_once_resumed_or_not(tmp_path, ma
 
 
 @KINDS
-def test_the_remedies_of_an_alarm_are_those_of_the_method(kind, tmp_path, make_task, make_batch):
+def test_the_remedies_of_a_warning_are_those_of_the_method(kind, tmp_path, make_task, make_batch):
     ill = {"validation_dice": 0.5, "accepted_left": 0.5, "agreement_left": 0.25}
     _, _, progress = run_steps(
         tmp_path, kind, make_task, lambda step: make_batch(seed=step), validate=lambda *_: ill, validate_every=2
     )
-    text = " ".join(alarm for _, alarm in progress.alarms)
+    text = " ".join(warning for _, warning in progress.warnings)
     remedies = ("confidence_threshold", "warm_up_fraction", "pretrain_fraction", "consistency_weight")
     assert [name for name in remedies if f"method.{name} (now" in text] == [
         name for name in remedies if name in kind.model_fields
@@ -139,7 +141,7 @@ def test_best_is_the_checkpoint_of_the_best_validation_and_last_the_last(tmp_pat
     scores = {4: 0.7, 8: 0.9, 12: 0.6}
     run_steps(
         tmp_path,
-        next(iter(METHODS)),
+        SupervisedSettings,
         make_task,
         lambda step: make_batch(seed=step),
         steps=12,
@@ -151,7 +153,7 @@ def test_best_is_the_checkpoint_of_the_best_validation_and_last_the_last(tmp_pat
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path, make_task, make_batch):
-    kind = next(iter(METHODS))
+    kind = SupervisedSettings
     run_steps(tmp_path, kind, make_task, lambda step: make_batch(seed=step))
     before = RunFolder(tmp_path).last.read_bytes()
     _, done, progress = run_steps(tmp_path, kind, make_task, lambda step: make_batch(seed=step))
@@ -160,7 +162,7 @@ def test_a_finished_run_is_left_as_it_is(tmp_path, make_task, make_batch):
 
 
 def test_log_rows_are_means_over_their_interval(tmp_path, make_task, make_batch):
-    kind = next(k for k in METHODS if k.model_fields["name"].default == "supervised")
+    kind = SupervisedSettings
     run_steps(tmp_path / "coarse", kind, make_task, lambda step: make_batch(seed=step), log_every=4)
     run_steps(tmp_path / "fine", kind, make_task, lambda step: make_batch(seed=step), log_every=1)
     fine = [row["loss"] for row in read_rows(RunFolder(tmp_path / "fine")) if "loss" in row]
@@ -170,14 +172,14 @@ def test_log_rows_are_means_over_their_interval(tmp_path, make_task, make_batch)
 
 
 def test_the_learning_rate_falls_to_nothing_as_a_power(tmp_path, make_task, make_batch):
-    kind = next(iter(METHODS))
+    kind = SupervisedSettings
     run_steps(tmp_path, kind, make_task, lambda step: make_batch(seed=step), log_every=1, learning_rate=0.01)
     rates = [row["learning_rate"] for row in read_rows(RunFolder(tmp_path)) if "learning_rate" in row]
     assert rates == pytest.approx([0.01 * (1 - step / 8) ** 0.9 for step in range(1, 9)], abs=1e-9)
 
 
 def test_weights_learn_but_a_teacher_is_never_given_to_the_optimizer(make_task):
-    for kind in METHODS:
+    for kind in settings_classes():
         method = build_method(kind(), make_task())
         for name, expected in (("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)):
             optimizer = build_optimizer(method, TrainingSettings(optimizer=name))
@@ -187,7 +189,7 @@ def test_weights_learn_but_a_teacher_is_never_given_to_the_optimizer(make_task):
 
 
 def test_the_log_is_json_and_csv(tmp_path, make_task, make_batch):
-    run_steps(tmp_path, next(iter(METHODS)), make_task, lambda step: make_batch(seed=step))
+    run_steps(tmp_path, SupervisedSettings, make_task, lambda step: make_batch(seed=step))
     run = RunFolder(tmp_path)
     rows = [json.loads(line) for line in run.log_jsonl.read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4, 4, 6, 8, 8]

@@ -50,11 +50,11 @@ def test_what_begins_to_go_wrong_stands_below_the_validation_each_on_its_line():
     console = console_of(terminal=False)
     with TrainingProgress(console, "patchcl", steps=100) as progress:
         progress.report(ROW, 30, ["The contrast [bold] " + 20 * "has not moved ", "MYO gets nothing."])
-    first, *alarms = written(console).splitlines()
+    first, *warnings = written(console).splitlines()
     assert first.endswith("30 min left)")
-    assert alarms == [
-        "patchcl  step 40/100  alarm: The contrast [bold] " + 20 * "has not moved ",
-        "patchcl  step 40/100  alarm: MYO gets nothing.",
+    assert warnings == [
+        "patchcl  step 40/100  warning: The contrast [bold] " + 20 * "has not moved ",
+        "patchcl  step 40/100  warning: MYO gets nothing.",
     ]
 
 

@@ -7,7 +7,7 @@ import torch
 from patchcl.data.preprocessing.cache import PreparedCase
 from patchcl.data.preprocessing.plan import Plan
 from patchcl.data.scan import IGNORED
-from patchcl.methods import METHODS, build_method
+from patchcl.methods import build_method, settings_classes
 from patchcl.methods.fixmatch import FixMatchSettings
 from patchcl.methods.supervised import SupervisedSettings
 from patchcl.runs.folder import RunFolder
@@ -108,15 +108,15 @@ def test_what_a_method_knows_about_itself_is_in_the_row_if_it_is_a_number(tmp_pa
     method = build_method(SupervisedSettings(contrast={"memory_min_size": 2}), make_task())
     validation = Validation([case], None, PLAN, RunFolder(tmp_path), CPU)
     assert {"separability", "effective_rank"} <= set(validation(method, 1))
-    monkeypatch.setattr(method, "health", lambda: {"rank": 3.0, "ratio": float("nan"), "size": float("inf")})
+    monkeypatch.setattr(method, "diagnostics", lambda: {"rank": 3.0, "ratio": float("nan"), "size": float("inf")})
     row = validation(method, 1)
     assert row["rank"] == 3.0
     assert not {"ratio", "size", "separability"} & set(row)
 
 
-@pytest.mark.parametrize("kind", list(METHODS), ids=lambda kind: kind.model_fields["name"].default)
+@pytest.mark.parametrize("kind", settings_classes(), ids=lambda kind: kind.model_fields["name"].default)
 def test_the_threshold_of_a_method_is_that_of_its_settings(kind, make_task):
     settings = kind(**({"confidence_threshold": 0.625} if "confidence_threshold" in kind.model_fields else {}))
     method = build_method(settings, make_task())
     assert method.confidence_threshold == getattr(settings, "confidence_threshold", 0.0)
-    assert settings.contrast is not None or method.health() == {}
+    assert settings.contrast is not None or method.diagnostics() == {}

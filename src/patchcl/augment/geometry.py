@@ -1,4 +1,4 @@
-"""One geometric draw per image, applied to image and mask alike."""
+"""Geometric augmentation: one affine draw per image, applied to image and mask alike."""
 
 import math
 
@@ -29,7 +29,7 @@ def draw_transforms(
     spacing = torch.tensor((spacing_mm or (1.0,) * dimensions)[::-1], dtype=torch.float32, device=device)
     turn = torch.matrix_exp(_skew(batch, spacing, settings.rotate_degrees, generator))
     zoom = torch.exp(_uniform((batch, 1, 1), generator) * -math.log(1 - settings.scale))
-    arranged = _one_at_a_time if settings.one_at_a_time else _everything
+    arranged = _ssl4mis_policy if settings.ssl4mis_policy else _everything
     matrix = arranged(turn, size, settings, generator) * zoom
     extent = torch.tensor(size[::-1], dtype=torch.float32, device=device) * spacing
     matrix = matrix * extent.view(1, 1, -1) / extent.view(1, -1, 1)
@@ -63,14 +63,14 @@ def _skew(batch: int, spacing: Tensor, degrees: float, generator: Generator) -> 
 def _everything(turn: Tensor, size: tuple[int, ...], settings: AugmentSettings, generator: Generator) -> Tensor:
     """The rotations `turn` (B, D, D), each with a quarter turn and mirrored along any of the axes."""
     batch, dimensions, device = len(turn), len(size), generator.device
-    if _may_quarter(size, settings):
-        turn = turn @ _quarter_turns(batch, generator)
+    if _may_rotate_90(size, settings):
+        turn = turn @ _quarter_rotations(batch, generator)
     if settings.flip:
         turn = turn * (torch.randint(0, 2, (batch, 1, dimensions), generator=generator, device=device) * 2 - 1)
     return turn
 
 
-def _one_at_a_time(turn: Tensor, size: tuple[int, ...], settings: AugmentSettings, generator: Generator) -> Tensor:
+def _ssl4mis_policy(turn: Tensor, size: tuple[int, ...], settings: AugmentSettings, generator: Generator) -> Tensor:
     """Half of the matrices (B, D, D) make quarter turns and mirror an axis, a quarter are of `turn`, a quarter stay.
 
     Source: SSL4MIS, `dataloaders/dataset.py`, `RandomGenerator`. Deviations: angles are real numbers, and the image is
@@ -78,20 +78,20 @@ def _one_at_a_time(turn: Tensor, size: tuple[int, ...], settings: AugmentSetting
     """
     batch, dimensions, device = len(turn), len(size), generator.device
     exact = still = torch.eye(dimensions, device=device).expand(batch, -1, -1)
-    if _may_quarter(size, settings):
-        exact = _quarter_turns(batch, generator)
+    if _may_rotate_90(size, settings):
+        exact = _quarter_rotations(batch, generator)
     if settings.flip:
         axis = torch.randint(0, dimensions, (batch,), generator=generator, device=device)
         exact = exact * (1 - 2 * F.one_hot(axis, dimensions)).unsqueeze(1)
-    fraction = torch.rand((batch, 1, 1), generator=generator, device=device)
-    return torch.where(fraction < 0.5, exact, torch.where(fraction < 0.75, turn, still))
+    uniform = torch.rand((batch, 1, 1), generator=generator, device=device)
+    return torch.where(uniform < 0.5, exact, torch.where(uniform < 0.75, turn, still))
 
 
-def _may_quarter(size: tuple[int, ...], settings: AugmentSettings) -> bool:
-    return settings.quarter_turns and len(size) == 2 and size[0] == size[1]
+def _may_rotate_90(size: tuple[int, ...], settings: AugmentSettings) -> bool:
+    return settings.rotate_90 and len(size) == 2 and size[0] == size[1]
 
 
-def _quarter_turns(batch: int, generator: Generator) -> Tensor:
+def _quarter_rotations(batch: int, generator: Generator) -> Tensor:
     """Turns (B, 2, 2) by 0, 90, 180 or 270 degrees."""
     angle = torch.randint(0, 4, (batch,), generator=generator, device=generator.device) * (math.pi / 2)
     cosine, sine = angle.cos().round(), angle.sin().round()

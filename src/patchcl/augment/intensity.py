@@ -1,4 +1,4 @@
-"""Other scanners, other settings: changes of grey value that leave the anatomy where it is."""
+"""Intensity augmentation: changes of grey value, as between scanners, that leave the anatomy where it is."""
 
 import torch
 import torch.nn.functional as F

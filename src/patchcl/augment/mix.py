@@ -1,11 +1,11 @@
-"""Pieces of one image in another."""
+"""CutMix: boxes of one image in another."""
 
 import torch
 from torch import Tensor
 
 
 def random_boxes(image: Tensor, smallest: float = 0.2, largest: float = 0.6, probability: float = 0.5) -> Tensor:
-    """A random box in each image of (B, C, *S), as (B, 1, *S) booleans; with probability 1 - `chance` an empty one.
+    """A random box in each image of (B, C, *S), (B, 1, *S) bool; an empty one with probability 1 - `probability`.
 
     Its side is between `smallest` and `largest` of the image's, drawn for every axis. The global generator decides.
 
@@ -19,8 +19,8 @@ def random_boxes(image: Tensor, smallest: float = 0.2, largest: float = 0.6, pro
         start = torch.rand(batch, device=image.device) * (1 - side)
         along = [1, 1, *[1] * len(size)]
         along[axis + 2] = length
-        place = (torch.arange(length, device=image.device).view(along) + 0.5) / length
-        box = box & (place >= start.view(shape)) & (place < (start + side).view(shape))
+        centre = (torch.arange(length, device=image.device).view(along) + 0.5) / length
+        box = box & (centre >= start.view(shape)) & (centre < (start + side).view(shape))
     return box
 
 
@@ -30,7 +30,7 @@ def mix(base: Tensor, other: Tensor, box: Tensor) -> Tensor:
 
 
 def cut_mix(image: Tensor, mask: Tensor, probability: float) -> tuple[Tensor, Tensor]:
-    """Each image (B, C, *S) with a box of the one before it in the batch, and masks (B, *S) mixed alike.
+    """CutMix: each image (B, C, *S) with a box of the one before it in the batch, and masks (B, *S) mixed alike.
 
     Source: Yun et al., 2019, https://arxiv.org/abs/1905.04899; for pseudo-masks French et al., 2020,
     https://arxiv.org/abs/1906.01916.

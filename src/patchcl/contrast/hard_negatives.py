@@ -1,4 +1,4 @@
-"""Negatives that are easily mistaken for the class they are compared with: three ways to stress them.
+"""Hard negatives, those that are easily mistaken for the class they are compared with: three ways to stress them.
 
 Each gives, for every embedding q, the moments of its similarity to every class *as a negative*; the class of q itself
 is left to the caller. Nothing here carries a gradient but q.
@@ -22,11 +22,11 @@ HARDEST = 32
 DRAWN, KEPT = 512, 64
 """`slab`: samples of each class, and how many of them stay, with as many mixes of these."""
 SHRINKAGE = 0.1
-"""`slab`: share of the average variance in each class's covariance, which has fewer rows than it needs."""
+"""`slab`: fraction of the average variance in each class's covariance, which has fewer rows than it needs."""
 
 
 def reweighted(similarity: Float[Tensor, "P K M"], written: Bool[Tensor, "K M"]) -> Moments:
-    """All remembered negatives, the more similar to q the heavier.
+    """Reweighted negatives: all that are remembered, the more similar to q the heavier; moments (P, K).
 
     Source: Robinson et al., 2021, https://arxiv.org/abs/2010.04592, eq. 4, without the correction for false negatives.
     """
@@ -40,15 +40,15 @@ def mixed(
     memory: Float[Tensor, "K M E"],
     written: Bool[Tensor, "K M"],
 ) -> Moments:
-    """Convex mixes of the negatives most similar to q, on the unit sphere.
+    """Mixed negatives: convex combinations of those most similar to q, on the unit sphere; moments (P, K).
 
     Source: Kalantidis et al., 2020, https://arxiv.org/abs/2010.01028, section 4.2. They add the mixes to all negatives;
     here the mixes stand for the class.
     """
     ranked = similarity.detach().masked_fill(~written, float("-inf"))
-    top, place = ranked.topk(min(HARDEST, ranked.shape[2]), dim=2)
+    top, nearest = ranked.topk(min(HARDEST, ranked.shape[2]), dim=2)
     classes = torch.arange(len(memory), device=memory.device).view(1, -1, 1)
-    hard = mixes(memory[classes, place])
+    hard = mixes(memory[classes, nearest])
     valid = top > float("-inf")
     weight = valid / valid.sum(dim=2, keepdim=True).clamp(min=1)
     return moments(torch.einsum("pe,pkme->pkm", embedding, hard), weight)
@@ -60,7 +60,7 @@ def slab(
     memory: Float[Tensor, "K M E"],
     written: Bool[Tensor, "K M"],
 ) -> Moments:
-    """Samples of each class's Gaussian that lie between it and the class of q, and mixes of them.
+    """Slab negatives: samples of each class's Gaussian between it and the class of q, mixes among them; moments (P, K).
 
     For a class k and another j: the anchors are the remembered member of j nearest to class k and the one of k nearest
     to j, by Mahalanobis distance. Samples of N(μ_j, Σ_j) in the slab between the two planes through the anchors, across
@@ -80,7 +80,7 @@ def slab(
 
 @torch.no_grad()
 def slab_samples(memory: Float[Tensor, "K M E"], written: Bool[Tensor, "K M"]) -> Float[Tensor, "K K S E"]:
-    """For class k, first, the hard negatives that class j, second, has for it: S = 2 KEPT, of unit length."""
+    """Hard negatives, of unit length, that class j (second axis) has for class k (first axis); S = 2 KEPT."""
     mean, root = gaussians(memory, written)
     between = distance(memory, mean, root).masked_fill(~written, float("inf"))  # from class k to member m of j
     nearest = between.argmin(dim=2)  # (K, K): of class j, seen from class k
@@ -96,8 +96,8 @@ def slab_samples(memory: Float[Tensor, "K M E"], written: Bool[Tensor, "K M"]) -
     outside = (along < low) | (along > high)
 
     rank = distance(samples, mean, root) + torch.where(outside, 1e6, 0.0)  # those outside come last
-    place = rank.topk(KEPT, dim=2, largest=False).indices
-    kept = F.normalize(samples[classes.view(1, -1, 1), place], dim=3)
+    lowest = rank.topk(KEPT, dim=2, largest=False).indices
+    kept = F.normalize(samples[classes.view(1, -1, 1), lowest], dim=3)
     return torch.cat([kept, mixes(kept)], dim=2)
 
 
@@ -105,9 +105,9 @@ def gaussians(
     memory: Float[Tensor, "K M E"], written: Bool[Tensor, "K M"]
 ) -> tuple[Float[Tensor, "K E"], Float[Tensor, "K E E"]]:
     """Mean of each class, and the Cholesky factor of its covariance, shrunk towards a multiple of the identity."""
-    fraction = even_weights(written).unsqueeze(2)
-    mean = (fraction * memory).sum(dim=1)
-    deviation = (memory - mean.unsqueeze(1)) * fraction.sqrt()
+    weight = even_weights(written).unsqueeze(2)
+    mean = (weight * memory).sum(dim=1)
+    deviation = (memory - mean.unsqueeze(1)) * weight.sqrt()
     covariance = deviation.transpose(1, 2) @ deviation
     average = covariance.diagonal(dim1=1, dim2=2).mean(dim=1).clamp(min=1e-6)
     identity = torch.eye(memory.shape[2], device=memory.device, dtype=memory.dtype)
@@ -126,7 +126,7 @@ def distance(
 
 
 def mixes(negatives: Float[Tensor, "*A S E"]) -> Float[Tensor, "*A S E"]:
-    """Each negative mixed with a random other of its set, by a share between 0.3 and 0.7, on the unit sphere."""
+    """Each negative mixed with a random other of its set, by a fraction between 0.3 and 0.7, on the unit sphere."""
     count = negatives.shape[-2]
     shift = torch.randint(1, max(2, count), (), device=negatives.device)
     partner = (torch.arange(count, device=negatives.device) + shift) % count

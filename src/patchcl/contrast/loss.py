@@ -1,4 +1,4 @@
-"""Losses that draw a class together and move classes apart: the pseudo-label guided one, and InfoNCE beside it.
+"""Contrastive losses, which draw a class together and move classes apart: pseudo-label guided, and InfoNCE.
 
 Both compare student embeddings q with remembered teacher embeddings z by their similarity q·z, (P, K, M).
 """
@@ -21,24 +21,27 @@ class Moments(NamedTuple):
 
 
 def moments(similarity: Float[Tensor, "P K M"], weight: Float[Tensor, "... M"]) -> Moments:
-    """Weighted mean and variance of the similarities to each class; the weights of a class sum to one, or are all 0."""
+    """Mean and variance (P, K), weighted, of the similarities to each class.
+
+    The weights of a class sum to one, or are all 0.
+    """
     mean = (weight * similarity).sum(dim=-1)
     variance = (weight * (similarity - mean.unsqueeze(-1)).square()).sum(dim=-1)
     return Moments(mean, variance)
 
 
 def even_weights(written: Bool[Tensor, "K M"]) -> Float[Tensor, "K M"]:
-    """The same weight for every remembered embedding of a class."""
+    """Weights of a plain mean over the remembered embeddings of each class; all 0 for a class without any."""
     return written / written.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def pseudo_label_guided_contrast(
-    seen: Moments,
+    classes: Moments,
     label: Int[Tensor, "P"],
     ready: Bool[Tensor, "K"],
     temperature: float,
-    spread_weight: float,
-    negatives: float,
+    covariance_weight: float,
+    num_negatives: float,
 ) -> Float[Tensor, ""]:
     """The expected contrastive loss of student embeddings against Gaussian positives and Gaussian negatives.
 
@@ -50,25 +53,25 @@ def pseudo_label_guided_contrast(
     when fewer than two classes are ready. When all classes coincide it is log(1 + ψ (C - 1) / C).
 
     Args:
-        seen: q·z of each embedding, of unit length, for each class.
-        label: Class of each embedding; IGNORE for places that hold no patch.
-        ready: Classes that are known well enough to count.
+        classes: Mean and variance of q·z of each embedding, of unit length, for each class.
+        label: Class of each embedding; IGNORE for rows that hold no patch.
+        ready: Classes with enough remembered embeddings to count.
         temperature: τ > 0.
-        spread_weight: λ >= 0; 1 makes the expectation exact for Gaussians, 0 leaves the means alone.
-        negatives: ψ > 0, how many negatives all classes stand for.
+        covariance_weight: λ >= 0; 1 makes the expectation exact for Gaussians, 0 leaves the means alone.
+        num_negatives: ψ > 0, how many negatives all classes stand for.
 
     Source: Basak & Yin, CVPR 2023, authors' code `utils/plg_loss.py`; the bound is eq. 8 of Cai et al., 2020,
     https://arxiv.org/abs/2009.14776. Written here with a log-sum-exp, and over whole batches.
     """
-    exponent = seen.mean / temperature + spread_weight / (2 * temperature**2) * seen.variance
+    exponent = classes.mean / temperature + covariance_weight / (2 * temperature**2) * classes.variance
     own = _own(label, ready)
-    fraction = torch.log(negatives / ready.sum().clamp(min=1).to(exponent.dtype))
-    exponent = torch.where(own, exponent, exponent + fraction).masked_fill(~ready, float("-inf"))
+    log_count = torch.log(num_negatives / ready.sum().clamp(min=1).to(exponent.dtype))
+    exponent = torch.where(own, exponent, exponent + log_count).masked_fill(~ready, float("-inf"))
 
     counted = _counted(own, ready)
     # Rows that do not count are given a finite stand-in first: a gradient of infinity times zero is not a number.
     exponent = torch.where(counted.unsqueeze(1), exponent, 0.0)
-    loss = exponent.logsumexp(dim=1) - (seen.mean * own).sum(dim=1) / temperature
+    loss = exponent.logsumexp(dim=1) - (classes.mean * own).sum(dim=1) / temperature
     return _mean_over(counted, loss)
 
 
@@ -95,8 +98,8 @@ def info_nce(
     exponent = similarity / temperature
     rest = torch.where(negative, exponent, float("-inf")).flatten(1)
     rest = torch.where(counted.unsqueeze(1), rest, 0.0).logsumexp(dim=1)
-    each = torch.logaddexp(exponent, rest.view(-1, 1, 1)) - exponent
-    loss = (each * positive).sum(dim=(1, 2)) / positive.sum(dim=(1, 2)).clamp(min=1)
+    losses = torch.logaddexp(exponent, rest.view(-1, 1, 1)) - exponent
+    loss = (losses * positive).sum(dim=(1, 2)) / positive.sum(dim=(1, 2)).clamp(min=1)
     return _mean_over(counted, loss)
 
 

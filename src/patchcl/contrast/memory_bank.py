@@ -1,13 +1,13 @@
-"""A memory of what the teacher has seen of every class."""
+"""The memory bank: a queue of teacher embeddings for every class."""
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 
 class ClassMemory(nn.Module):
-    """A ring buffer of embeddings for every class: the newest `length` of each are kept.
+    """Memory bank: a ring buffer of embeddings (E,) for every class, of which the newest `length` are kept.
 
     All of it is a buffer, so checkpoints carry it. Nothing here reads a value back to the host, but for the two figures
     at the end that describe the memory to people.
@@ -26,26 +26,26 @@ class ClassMemory(nn.Module):
 
     @property
     def embedding(self) -> Tensor:
-        """(K, M, E) what is remembered of each class; rows not yet written are 0."""
+        """Remembered embeddings (K, M, E), M = `length`; rows not yet written are 0."""
         return self.rows[:-1].view(self.classes, self.length, -1)
 
     @property
     def filled(self) -> Tensor:
-        """(K,) how many rows of each class have been written."""
+        """Number of rows written of each class, (K,), up to `length`."""
         return self.pushed.clamp(max=self.length)
 
     @property
     def written(self) -> Tensor:
-        """(K, M) bool, which rows have been written."""
+        """Which rows have been written, (K, M) bool."""
         return torch.arange(self.length, device=self.rows.device) < self.filled.unsqueeze(1)
 
-    def ready(self, minimum: int) -> Bool[Tensor, "K"]:
-        """Whether each class is known well enough to count, from `least` rows."""
-        return self.filled >= minimum
+    def ready(self, min_size: int) -> Bool[Tensor, "K"]:
+        """Which classes have enough embeddings to count: at least `min_size`."""
+        return self.filled >= min_size
 
     @torch.no_grad()
     def push(self, embedding: Float[Tensor, "P E"], label: Int[Tensor, "P"]) -> None:
-        """Remember each embedding under its label, over the oldest of that class; the label IGNORE is left out.
+        """Enqueue each embedding under its label, over the oldest of that class; the label IGNORE is left out.
 
         At most `length` embeddings of a class may come at once. Where several processes train together, each remembers
         what all have seen, in the order of their ranks, so that their memories stay the same.
@@ -64,9 +64,9 @@ class ClassMemory(nn.Module):
 
         0 says that the classes coincide; above 1 they stand further apart than they are wide. 0 for an empty memory.
         """
-        fraction = self.written.double() / self.filled.clamp(min=1).unsqueeze(1)
-        mean = (fraction.unsqueeze(2) * self.embedding).sum(dim=1)
-        within = (fraction.unsqueeze(2) * (self.embedding - mean.unsqueeze(1)).square()).sum(dim=(1, 2))
+        weight = self.written.double() / self.filled.clamp(min=1).unsqueeze(1)
+        mean = (weight.unsqueeze(2) * self.embedding).sum(dim=1)
+        within = (weight.unsqueeze(2) * (self.embedding - mean.unsqueeze(1)).square()).sum(dim=(1, 2))
         seen = self.filled > 0
         if not seen.any():
             return 0.0
@@ -74,7 +74,7 @@ class ClassMemory(nn.Module):
         return float(between / within[seen].mean().clamp(min=1e-12))
 
     def effective_rank(self) -> float:
-        """In how many directions the embeddings differ: exp of the entropy of their covariance's spectrum.
+        """Effective rank of the embeddings' covariance: exp of the entropy of its spectrum.
 
         From 1, all on one line through their mean, to the number of dimensions. 0 for an empty memory, and where
         training has diverged and embeddings are no numbers.
@@ -85,12 +85,12 @@ class ClassMemory(nn.Module):
         if len(rows) == 0 or not rows.isfinite().all():
             return 0.0
         spectrum = torch.linalg.eigvalsh(torch.cov(rows.T, correction=0)).clamp(min=0)
-        fraction = spectrum / spectrum.sum().clamp(min=1e-12)
-        return float(torch.exp(-torch.xlogy(fraction, fraction).sum()))
+        part = spectrum / spectrum.sum().clamp(min=1e-12)
+        return float(torch.exp(-torch.xlogy(part, part).sum()))
 
 
-def gathered(tensor: Tensor) -> Tensor:
-    """The tensors of all processes, one after the other along the first axis; the tensor itself where there is one."""
+def gathered(tensor: Shaped[Tensor, "P *A"]) -> Shaped[Tensor, "Q *A"]:
+    """All-gather: the tensors of all processes along the first axis; the tensor itself where there is one process."""
     if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
         return tensor
     parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]

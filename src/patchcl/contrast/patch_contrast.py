@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -23,9 +24,11 @@ from patchcl.contrast.patches import (
     patch_grid,
 )
 from patchcl.contrast.samplers import PatchSampler, Sampler
+from patchcl.core.batch import StudentView
 from patchcl.core.settings import FrozenSettings
 from patchcl.losses.schedules import linear_ramp
-from patchcl.networks.ema import follow, frozen_copy
+from patchcl.losses.supervised import one_hot
+from patchcl.networks.ema import ema_update, frozen_copy
 from patchcl.networks.frozen_norm import running_statistics_untouched
 from patchcl.networks.unet import UNet
 
@@ -34,7 +37,9 @@ class ContrastSettings(FrozenSettings):
     """docs/method.md says which of these constants are those of the authors' code."""
 
     weight: float = Field(0.1, ge=0, description="Of the contrastive loss; 0 leaves it out.")
-    weight_left: float = Field(0.0, ge=0, le=1, description="Share of that weight at the last step; it falls evenly.")
+    final_weight_fraction: float = Field(
+        0.0, ge=0, le=1, description="Fraction of that weight at the last step; it falls evenly."
+    )
     loss: Literal["pseudo_label_guided", "info_nce"] = "pseudo_label_guided"
     embed: Literal["features", "crops"] = Field(
         "features", description="Features of the whole image under the class, or crops of the class-attended image."
@@ -43,15 +48,15 @@ class ContrastSettings(FrozenSettings):
     entropy_source: EntropySource = Field("confidence", description="What the average patch entropy is taken of.")
     patch_fraction: float = Field(0.25, gt=0, le=1, description="Side of a patch over that of the image.")
     patches_per_class: int = Field(16, gt=0, description="Chosen in each step, before a class runs out of them.")
-    coverage: float = Field(0.5, gt=0, le=1, description="Least share of the class, relative to the best patch.")
+    coverage: float = Field(0.5, gt=0, le=1, description="Least confidence in the class, relative to the best patch.")
     overlap: float = Field(1.0, ge=0, le=1, description="Largest shared part of two patches of one class and image.")
     embedding_size: int = Field(128, gt=0)
     memory_length: int = Field(1024, gt=0, description="Teacher embeddings that are kept of every class.")
     memory_min_size: int = Field(32, gt=1, description="Embeddings from which a class counts.")
     temperature: float = Field(0.2, gt=0)
-    spread_weight: float = Field(1.0, ge=0, description="λ, the pull together of a class.")
-    covariance_ramp_fraction: float = Field(0.2, ge=0, le=1, description="Share of all steps until λ is reached.")
-    negatives: float = Field(4096.0, gt=0, description="ψ, how many negatives the other classes stand for.")
+    covariance_weight: float = Field(1.0, ge=0, description="λ, the pull together of a class.")
+    covariance_ramp_fraction: float = Field(0.2, ge=0, le=1, description="Fraction of all steps until λ is reached.")
+    num_negatives: float = Field(4096.0, gt=0, description="ψ, how many negatives the other classes stand for.")
     hard_negatives: HardNegatives = "none"
 
     @model_validator(mode="after")
@@ -64,12 +69,11 @@ class ContrastSettings(FrozenSettings):
         return self
 
 
-class Seen(NamedTuple):
-    """What the student was shown in a step."""
+class ClassMaps(NamedTuple):
+    """The images of a step, labeled ones first, and a map of every class for each."""
 
     image: Tensor  # (B, C, *S) in [0, 1]
-    probs: Tensor  # (B, K, *S) what it shows: one-hot masks of labeled images, the teacher's probabilities of others
-    features: Tensor  # (B, F, *s) the student's deepest, with their gradient; crops need none
+    probs: Tensor  # (B, K, *S) one-hot masks of labeled images, the probabilities behind pseudo-labels of others
 
 
 class PatchContrast(nn.Module):
@@ -86,7 +90,7 @@ class PatchContrast(nn.Module):
         )
         self.reduction = network.reduction
         self.steps = steps
-        self.spread_ramp = settings.covariance_ramp_fraction * steps
+        self.covariance_ramp = settings.covariance_ramp_fraction * steps
         self.student_head = embedding_head(network.encoded_channels, settings.embedding_size)
         self.teacher_head = frozen_copy(self.student_head)
         self.memory = ClassMemory(classes, settings.memory_length, settings.embedding_size)
@@ -94,68 +98,83 @@ class PatchContrast(nn.Module):
             settings.sampler, classes, settings.patches_per_class, settings.coverage, settings.overlap
         )
 
-    def forward(
-        self, student: UNet, teacher: UNet, weak: Tensor, probs: Tensor, seen: Seen, step: int
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The contrastive loss of the step's patches, and what the log should know of them.
+    def forward(self, student: UNet, teacher: UNet, seen: StudentView, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The contrastive loss of the step's patches, a scalar, and terms about them for the log.
 
         The teacher's embeddings of the weak views go into the memory; the student's of its own views are compared with
         the classes in the memory.
 
         Args:
-            student: Its encoder embeds crops.
+            student: Its encoder embeds crops, and whole images whose features are not in `seen`.
             teacher: Its encoder embeds without a gradient.
-            weak: (B, C, *S) in [0, 1].
-            probs: (B, K, *S) one-hot masks of labeled images, the teacher's probabilities of others.
-            seen: What the student was shown, and what it is taken to show.
+            seen: Images, masks and pseudo-labels of the step.
             step: Of the run, from 0.
         """
+        weak, strong = self.class_maps(seen)
+        features = seen.features
+        if features is None:
+            with running_statistics_untouched(student):
+                features = student.encode(strong.image)
         with torch.no_grad():
-            chosen = self.choose(weak, probs)
-            if self.settings.embed == "crops":
-                features = self.encoded_crops(teacher, weak, probs, chosen)
-            else:
-                features = class_attended_features(teacher.encode(weak), probs, chosen, self.side, self.reduction)
-            self.memory.push(embedded(self.teacher_head(features), chosen.label), chosen.label)
-
-            chosen = self.choose(seen.image, seen.probs)
-        if self.settings.embed == "crops":
-            features = self.encoded_crops(student, seen.image, seen.probs, chosen)
-        else:
-            features = class_attended_features(seen.features, seen.probs, chosen, self.side, self.reduction)
-        loss, collapsed = self.compare(embedded(self.student_head(features), chosen.label), chosen.label, step)
+            chosen = self.choose(weak)
+            pooled = self.pooled(teacher, weak, chosen)
+            self.memory.push(embedded(self.teacher_head(pooled), chosen.label), chosen.label)
+            chosen = self.choose(strong)
+        pooled = self.pooled(student, strong, chosen, features)
+        loss, collapsed = self.compare(embedded(self.student_head(pooled), chosen.label), chosen.label, step)
         return loss, {"contrast_over_collapse": loss.detach() - collapsed} | self.chosen_terms(chosen)
+
+    def class_maps(self, seen: StudentView) -> tuple[ClassMaps, ClassMaps]:
+        """Of the weak and of the strong views; labeled images have one view, and their masks say what it shows."""
+        labeled = ClassMaps(seen.labeled.image, one_hot(seen.labeled.mask, self.classes))
+        if seen.unlabeled is None or seen.pseudo_probs is None:
+            return labeled, labeled
+        strong_probs = seen.pseudo_probs if seen.strong_probs is None else seen.strong_probs
+        views = [(seen.unlabeled.weak, seen.pseudo_probs), (seen.unlabeled.strong, strong_probs)]
+        weak, strong = (ClassMaps(*(torch.cat(pair) for pair in zip(labeled, view, strict=True))) for view in views)
+        return weak, strong
 
     def weight(self, step: int) -> float:
         """Of the loss at a step."""
-        return self.settings.weight * (1 - (1 - self.settings.weight_left) * step / self.steps)
+        return self.settings.weight * (1 - (1 - self.settings.final_weight_fraction) * step / self.steps)
 
-    def choose(self, image: Tensor, probs: Tensor) -> ChosenPatches:
+    def choose(self, maps: ClassMaps) -> ChosenPatches:
         """The patches of a step."""
-        chosen: ChosenPatches = self.sampler(
-            patch_grid(image, probs, self.side, self.settings.entropy_source), self.side
-        )
+        chosen: ChosenPatches = self.sampler(patch_grid(*maps, self.side, self.settings.entropy_source), self.side)
         return chosen
 
-    def encoded_crops(self, network: UNet, image: Tensor, probs: Tensor, chosen: ChosenPatches) -> Tensor:
-        """(P, F) pooled features of crops of the class-attended images, mirrored at random."""
-        crops = flip_at_random(class_attended_patches(image, probs, chosen, self.side))
+    def pooled(
+        self, network: UNet, maps: ClassMaps, chosen: ChosenPatches, features: Float[Tensor, "B F *s"] | None = None
+    ) -> Float[Tensor, "P F"]:
+        """Pooled features of patches: of crops, or of the `features` of whole images, by default from `network`."""
+        if self.settings.embed == "crops":
+            return self.encoded_crops(network, maps, chosen)
+        features = network.encode(maps.image) if features is None else features
+        return class_attended_features(features, maps.probs, chosen, self.side, self.reduction)
+
+    def encoded_crops(self, network: UNet, maps: ClassMaps, chosen: ChosenPatches) -> Float[Tensor, "P F"]:
+        """Pooled features of crops of the class-attended images, mirrored at random."""
+        crops = flip_at_random(class_attended_patches(*maps, chosen, self.side))
         with running_statistics_untouched(network):
             return network.encode(crops).flatten(2).mean(dim=2)
 
-    def compare(self, embedding: Tensor, label: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    def compare(
+        self, embedding: Float[Tensor, "P E"], label: Int[Tensor, "P"], step: int
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """The loss of student embeddings against the memory, and its value if all embeddings coincided."""
         with torch.autocast(embedding.device.type, enabled=False):  # exponents need the full precision
             embedding = embedding.float()
             similarity = torch.einsum("pe,kme->pkm", embedding, self.memory.embedding)
             if self.settings.loss == "info_nce":
                 return self._info_nce(similarity, label), self._info_nce(torch.zeros_like(similarity), label)
-            seen = self.seen(embedding, similarity, label)
-            nothing = Moments(torch.zeros_like(seen.mean), torch.zeros_like(seen.variance))
-            return self._guided(seen, label, step), self._guided(nothing, label, step)
+            classes = self.class_moments(embedding, similarity, label)
+            collapsed = Moments(torch.zeros_like(classes.mean), torch.zeros_like(classes.variance))
+            return self._guided(classes, label, step), self._guided(collapsed, label, step)
 
-    def seen(self, embedding: Tensor, similarity: Tensor, label: Tensor) -> Moments:
-        """Every class as each embedding sees it: its own as it is, the others through the hard negatives."""
+    def class_moments(
+        self, embedding: Float[Tensor, "P E"], similarity: Float[Tensor, "P K M"], label: Int[Tensor, "P"]
+    ) -> Moments:
+        """Moments (P, K) of every class for each embedding: its own as it is, the others by the hard negatives."""
         memory, written = self.memory.embedding, self.memory.written
         plain = moments(similarity, even_weights(written))
         match self.settings.hard_negatives:
@@ -176,19 +195,19 @@ class PatchContrast(nn.Module):
         counts = {f"patches_{k}": (chosen.label == k).sum().float() for k in range(self.classes)}
         return counts | {"patch_entropy": (chosen.entropy * kept).sum() / kept.sum().clamp(min=1)}
 
-    def health(self) -> dict[str, float]:
-        """How well the remembered embeddings tell the classes apart."""
+    def diagnostics(self) -> dict[str, float]:
+        """Separability and effective rank: how well the remembered embeddings tell the classes apart."""
         return {"separability": self.memory.separability(), "effective_rank": self.memory.effective_rank()}
 
-    def follow(self, decay: float) -> None:
-        """The teacher's head follows the student's."""
-        follow(self.teacher_head, self.student_head, decay)
+    def ema_update(self, decay: float) -> None:
+        """EMA update of the teacher's head."""
+        ema_update(self.teacher_head, self.student_head, decay)
 
-    def _guided(self, seen: Moments, label: Tensor, step: int) -> Tensor:
-        spread_weight = self.settings.spread_weight * linear_ramp(step, self.spread_ramp)
+    def _guided(self, classes: Moments, label: Tensor, step: int) -> Tensor:
+        covariance_weight = self.settings.covariance_weight * linear_ramp(step, self.covariance_ramp)
         ready = self.memory.ready(self.settings.memory_min_size)
         return pseudo_label_guided_contrast(
-            seen, label, ready, self.settings.temperature, spread_weight, self.settings.negatives
+            classes, label, ready, self.settings.temperature, covariance_weight, self.settings.num_negatives
         )
 
     def _info_nce(self, similarity: Tensor, label: Tensor) -> Tensor:
@@ -197,7 +216,7 @@ class PatchContrast(nn.Module):
 
 
 def patch_side(length: int, fraction: float, reduction: int) -> int:
-    """Side of a patch in pixels: that share of the image's, as a multiple of two features, and two at the least.
+    """Side of a patch in pixels: that fraction of the image's, as a multiple of two features, and two at the least.
 
     Where the image is smaller than that, the patch is the image.
     """
@@ -206,18 +225,21 @@ def patch_side(length: int, fraction: float, reduction: int) -> int:
 
 
 def embedding_head(channels: int, size: int) -> nn.Module:
-    """From pooled features to an embedding. Layer norm, because it has no quarrel with a batch of one patch."""
+    """Projection head, from pooled features (P, `channels`) to (P, `size`).
+
+    Layer norm and not batch norm, because a batch may hold a single patch.
+    """
     return nn.Sequential(nn.Linear(channels, channels), nn.LayerNorm(channels), nn.ReLU(), nn.Linear(channels, size))
 
 
-def embedded(projected: Tensor, label: Tensor) -> Tensor:
-    """(P, E) what the head makes of a step's patches, standardised, and of unit length.
+def embedded(projected: Float[Tensor, "P E"], label: Int[Tensor, "P"]) -> Float[Tensor, "P E"]:
+    """Embeddings of a step's patches: what the head projects them to, standardised, and of unit length.
 
     Every dimension has mean 0 and variance 1 over the patches that show a class. Without that the embeddings of a fresh
     network all point the same way. There the loss has its collapse value and hardly a gradient, and it stays.
     """
     projected = projected.float()
-    fraction = ((label >= 0) / (label >= 0).sum().clamp(min=1)).unsqueeze(1)
-    mean = (fraction * projected).sum(dim=0)
-    variance = (fraction * (projected - mean).square()).sum(dim=0)
+    weight = ((label >= 0) / (label >= 0).sum().clamp(min=1)).unsqueeze(1)
+    mean = (weight * projected).sum(dim=0)
+    variance = (weight * (projected - mean).square()).sum(dim=0)
     return F.normalize((projected - mean) / (variance + 1e-5).sqrt(), dim=1)

@@ -18,29 +18,29 @@ EntropySource = Literal["confidence", "attended"]
 
 
 class PatchGrid(NamedTuple):
-    """Every patch of a batch, seen by every class. N = images x places; neighbours overlap by half."""
+    """Every patch of a batch, scored for every class. N = images x patches of each; neighbours overlap by half."""
 
     image: Tensor  # (N,) index of the image in the batch
     corner: Tensor  # (N, D) first pixel along every spatial axis
     confidence: Tensor  # (K, N) mean probability of the class, in [0, 1]
-    coverage: Tensor  # (K, N) share of the pixels of which it is the most probable class, in [0, 1]
+    coverage: Tensor  # (K, N) fraction of the pixels of which it is the most probable class, in [0, 1]
     entropy: Tensor  # (K, N) average patch entropy, bits, in [0, 1]
-    guidance: Tensor  # (K, N) how far that entropy speaks for the patch, in [0, 1]
+    guidance: Tensor  # (K, N) weight that this entropy gives the patch when patches are drawn, in [0, 1]
 
 
 class ChosenPatches(NamedTuple):
-    """Where the patches of a step lie, and what they are taken for."""
+    """The patches of a step: image and corner of each, and its class."""
 
     image: Tensor  # (P,) index of the image in the batch
     corner: Tensor  # (P, D) first pixel along every spatial axis
-    label: Tensor  # (P,) class; IGNORE where a class has too few patches to fill its places
+    label: Tensor  # (P,) class; IGNORE where a class has too few patches to fill its rows
     entropy: Tensor  # (P,) average patch entropy of that class, bits, in [0, 1]
 
 
 def patch_grid(
     image: Float[Tensor, "B C *S"], probs: Float[Tensor, "B K *S"], side: Sequence[int], source: EntropySource
 ) -> PatchGrid:
-    """Looks at every patch of a grid whose step is half a patch.
+    """Confidence, coverage and entropy of every patch of a grid whose step is half a patch.
 
     Args:
         image: In [0, 1].
@@ -63,21 +63,21 @@ def patch_grid(
     highest, winner = probs.max(dim=1)  # several times faster than argmax on a CPU
     winner = winner.masked_fill(highest == 0, IGNORE)
     coverage = _by_class(grid_mean(one_hot(winner, probs.shape[1]), side))
-    place = torch.arange(confidence.shape[1], device=probs.device)
-    return PatchGrid(*_located(place, probs.shape[2:], side), confidence, coverage, entropy, guidance)
+    index = torch.arange(confidence.shape[1], device=probs.device)
+    return PatchGrid(*_located(index, probs.shape[2:], side), confidence, coverage, entropy, guidance)
 
 
 def binary_entropy(probs: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Entropy in bits of "this class or not", in [0, 1].
+    """Binary entropy, in bits, of "this class or not"; of probabilities and in [0, 1] both.
 
     Source: Boserup & Selvan, 2022, https://arxiv.org/abs/2208.10779, `EntropySampler`.
     """
-    minimum, other = torch.finfo(probs.dtype).tiny, 1 - probs  # 0 log 0 is 0, and xlogy is slow
-    return -(probs * probs.clamp(min=minimum).log2() + other * other.clamp(min=minimum).log2())
+    tiny, other = torch.finfo(probs.dtype).tiny, 1 - probs  # 0 log 0 is 0, and xlogy is slow
+    return -(probs * probs.clamp(min=tiny).log2() + other * other.clamp(min=tiny).log2())
 
 
 def grid_mean(maps: Float[Tensor, "B K *S"], side: Sequence[int]) -> Float[Tensor, "B K *G"]:
-    """The mean of each map over every patch of a grid whose step is half a patch."""
+    """Average pooling: the mean of each map over every patch of a grid whose step is half a patch."""
     pool = F.avg_pool2d if maps.ndim == 4 else F.avg_pool3d
     pooled: Tensor = pool(maps, tuple(side), tuple(max(1, length // 2) for length in side))
     return pooled
@@ -86,7 +86,7 @@ def grid_mean(maps: Float[Tensor, "B K *S"], side: Sequence[int]) -> Float[Tenso
 def class_attended_patches(
     image: Float[Tensor, "B C *S"], probs: Float[Tensor, "B K *S"], chosen: ChosenPatches, side: Sequence[int]
 ) -> Float[Tensor, "P C *p"]:
-    """Cuts the chosen patches out of the class-attended images xᵏ = Cᵏ ⊙ x: all that is not the class goes dark.
+    """Crops of the class-attended images xᵏ = Cᵏ ⊙ x, (P, C, *p): all that is not the class goes dark.
 
     Source: Basak & Yin, CVPR 2023, section 3.1, as read in https://arxiv.org/abs/2410.10366.
     """
@@ -103,14 +103,14 @@ def class_attended_features(
     side: Sequence[int],
     reduction: Sequence[int],
 ) -> Float[Tensor, "P F"]:
-    """The mean feature of each chosen patch, every place weighted by the confidence in the patch's class there.
+    """The mean feature of each chosen patch, weighted at every position by the confidence in the patch's class.
 
     Args:
         features: Of whole images.
         probs: At the resolution of the images.
         chosen: With corners in pixels of the images.
         side: Of a patch in pixels of the images: an even multiple of `reduction`, or the whole image.
-        reduction: Pixels of an image along each place of the features, on every spatial axis.
+        reduction: Pixels of an image along one position of the features, on every spatial axis.
     """
     size, patches = features.shape[2:], torch.arange(len(chosen.label), device=features.device)
     small = F.interpolate(probs, size=size, mode="area")
@@ -127,7 +127,7 @@ def class_attended_features(
 
 
 def flip_at_random(patches: Float[Tensor, "P C *p"]) -> Float[Tensor, "P C *p"]:
-    """Mirrors every patch along every axis, or not, with even chances: another look at the same tissue."""
+    """Random flips of every patch, along every axis with probability one half."""
     for axis in range(2, patches.ndim):
         mirrored = torch.rand(len(patches), *[1] * (patches.ndim - 1), device=patches.device) < 0.5
         patches = torch.where(mirrored, patches.flip(axis), patches)
@@ -139,15 +139,15 @@ def _by_class(pooled: Tensor) -> Tensor:
     return pooled.transpose(0, 1).flatten(1)
 
 
-def _located(place: Tensor, size: Sequence[int], side: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Image and corner of each place in the flattened (B, *G) grid."""
+def _located(index: Tensor, size: Sequence[int], side: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Image (N,) and corner (N, D) of each index into the flattened (B, *G) grid."""
     corners = []
     for length, patch in reversed(list(zip(size, side, strict=True))):
         step = max(1, patch // 2)
         along = (length - patch) // step + 1
-        corners.append(place % along * step)
-        place = place // along
-    return place, torch.stack(corners[::-1], dim=1)
+        corners.append(index % along * step)
+        index = index // along
+    return index, torch.stack(corners[::-1], dim=1)
 
 
 def _crop(maps: Tensor, chosen: ChosenPatches, side: Sequence[int]) -> Tensor:

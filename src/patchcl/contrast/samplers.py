@@ -1,10 +1,10 @@
-"""Which patches of a batch are worth contrasting: four ways to choose, the same number for every class."""
+"""Samplers of patches: four ways to choose which ones are contrasted, the same number for every class."""
 
 from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from patchcl.contrast.patches import ChosenPatches, PatchGrid
@@ -15,7 +15,7 @@ Sampler = Literal["entropy", "topk", "uniform", "coverage"]
 FAINTEST = 0.01
 """A patch whose mean confidence in a class is below this does not show the class, whatever the other patches show."""
 TARGET = 0.8
-"""Share of the patches that show a class which the coverage threshold lets through in the long run."""
+"""Fraction of the patches that show a class which the coverage threshold lets through in the long run."""
 GAIN, FADE = 0.5, 0.6
 """The n-th update of that threshold, from 0, has the step GAIN / (n + 1) ** FADE."""
 
@@ -23,10 +23,10 @@ GAIN, FADE = 0.5, 0.6
 class PatchSampler(nn.Module):
     """Chooses up to `per_class` patches of every class without replacement.
 
-    A patch is a candidate for class k when its mean confidence c̄ᵏ is at least `least` times that of the batch's best
-    patch of the class, so that thin structures that never fill a patch still have candidates. Among the candidates,
+    A patch is a candidate for class k when its mean confidence c̄ᵏ is at least `min_ratio` times that of the best patch
+    of the class in the batch, so that thin structures that never fill a patch still have candidates. Among these,
 
-    - `entropy` draws with chances that go with the guidance of the average patch entropy,
+    - `entropy` draws with probabilities that go with the guidance of the average patch entropy,
     - `topk` takes those with the most guidance, ties by chance,
     - `uniform` draws all alike,
     - `coverage` draws alike among the patches of which the class covers more than its adaptive threshold; the
@@ -35,28 +35,28 @@ class PatchSampler(nn.Module):
     Source: Basak & Yin, CVPR 2023, section 3.1, for the idea; docs/method.md, part 5, says what is ours.
     """
 
-    def __init__(self, kind: Sampler, classes: int, per_class: int, minimum: float, overlap: float = 1.0) -> None:
-        """`least` is in (0, 1]; `overlap` is the largest shared part of two patches of one class in one image."""
+    def __init__(self, kind: Sampler, classes: int, per_class: int, min_ratio: float, overlap: float = 1.0) -> None:
+        """`min_ratio` is in (0, 1]; `overlap` is the largest shared part of two patches of one class in one image."""
         super().__init__()
-        self.kind, self.per_class, self.minimum, self.overlap = kind, per_class, minimum, overlap
+        self.kind, self.per_class, self.min_ratio, self.overlap = kind, per_class, min_ratio, overlap
         self.threshold = CoverageThreshold(classes)
 
     def forward(self, grid: PatchGrid, side: Sequence[int]) -> ChosenPatches:
         """The patches of a step; P = K * min(per_class, N), in the order of their classes."""
         score = self._score(grid).masked_fill(~self._candidates(grid), float("-inf"))
         count = min(self.per_class, score.shape[1])
-        top, place = best_apart(score, grid, side, count, self.overlap) if self.overlap < 1 else score.topk(count)
-        classes = torch.arange(len(score), device=score.device).unsqueeze(1).expand_as(place)
+        top, index = best_apart(score, grid, side, count, self.overlap) if self.overlap < 1 else score.topk(count)
+        classes = torch.arange(len(score), device=score.device).unsqueeze(1).expand_as(index)
         label = torch.where(top > float("-inf"), classes, IGNORE).flatten()
-        entropy = grid.entropy.gather(1, place).flatten()
-        return ChosenPatches(grid.image[place.flatten()], grid.corner[place.flatten()], label, entropy)
+        entropy = grid.entropy.gather(1, index).flatten()
+        return ChosenPatches(grid.image[index.flatten()], grid.corner[index.flatten()], label, entropy)
 
     def _score(self, grid: PatchGrid) -> Tensor:
         """(K, N) what to rank by. Adding Gumbel noise to log weights makes a ranking a draw (Gumbel top-k)."""
-        noise = torch.rand_like(grid.guidance)
+        uniform = torch.rand_like(grid.guidance)
         if self.kind == "topk":
-            return grid.guidance + 1e-4 * noise
-        gumbel = -torch.log(-torch.log(noise.clamp(1e-9, 1 - 1e-7)))
+            return grid.guidance + 1e-4 * uniform
+        gumbel = -torch.log(-torch.log(uniform.clamp(1e-9, 1 - 1e-7)))
         return torch.log(grid.guidance.clamp(min=1e-6)) + gumbel if self.kind == "entropy" else gumbel
 
     def _candidates(self, grid: PatchGrid) -> Tensor:
@@ -64,11 +64,11 @@ class PatchSampler(nn.Module):
             qualified: Tensor = self.threshold(grid.coverage)
             return qualified
         best = grid.confidence.amax(dim=1, keepdim=True)
-        return grid.confidence >= (self.minimum * best).clamp(min=FAINTEST)
+        return grid.confidence >= (self.min_ratio * best).clamp(min=FAINTEST)
 
 
 class CoverageThreshold(nn.Module):
-    """For every class the coverage that `TARGET` of its patches exceed, found by stochastic approximation.
+    """Adaptive threshold of every class: the coverage that `TARGET` of its patches exceed, by stochastic approximation.
 
     With r the coverage of the N patches that show the class at all, a step is
 
@@ -89,7 +89,7 @@ class CoverageThreshold(nn.Module):
 
     @torch.no_grad()
     def forward(self, coverage: Float[Tensor, "K N"]) -> Bool[Tensor, "K N"]:
-        """Which patches qualify by the threshold as it stands; then the threshold moves. An absent class stays."""
+        """Which patches qualify by the threshold as it stands; then the threshold moves, but not of an absent class."""
         shown = coverage > 0
         qualified = shown & (coverage > self.value.unsqueeze(1))
         count = shown.sum(dim=1)
@@ -102,22 +102,23 @@ class CoverageThreshold(nn.Module):
 
 def best_apart(
     score: Float[Tensor, "K N"], grid: PatchGrid, side: Sequence[int], count: int, overlap: float
-) -> tuple[Float[Tensor, "K n"], Tensor]:
-    """The best `count` scores of every class and their places, where none shares more than `overlap` with a better one.
+) -> tuple[Float[Tensor, "K n"], Int[Tensor, "K n"]]:
+    """Non-maximum suppression: the best scores of every class and their indices, n = `count`.
 
-    Patches of different images, and of different classes, never compete.
+    None has more than `overlap` of a patch in common with a better one. Patches of different images, and of different
+    classes, never compete.
 
     Source: greedy non-maximum suppression, as in the PatchCL authors' `utils/nms_utils.py`, which forgets the images.
     """
-    tops, places = [], []
+    tops, indices = [], []
     length = torch.as_tensor(side, device=score.device)
     for _ in range(count):
-        top, place = score.max(dim=1)
+        top, index = score.max(dim=1)
         tops.append(top)
-        places.append(place)
-        same = grid.image[place].unsqueeze(1) == grid.image
-        apart = (grid.corner[place].unsqueeze(1) - grid.corner).abs()
+        indices.append(index)
+        same = grid.image[index].unsqueeze(1) == grid.image
+        apart = (grid.corner[index].unsqueeze(1) - grid.corner).abs()
         shared = ((length - apart).clamp(min=0) / length).prod(dim=2)
-        taken = torch.zeros_like(same).scatter_(1, place.unsqueeze(1), torch.ones_like(same[:, :1]))
+        taken = torch.zeros_like(same).scatter_(1, index.unsqueeze(1), torch.ones_like(same[:, :1]))
         score = score.masked_fill(taken | (same & (shared > overlap)), float("-inf"))
-    return torch.stack(tops, dim=1), torch.stack(places, dim=1)
+    return torch.stack(tops, dim=1), torch.stack(indices, dim=1)

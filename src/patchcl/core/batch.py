@@ -1,4 +1,4 @@
-"""The four shapes of data that every other file agrees on.
+"""The tuples of data in which methods, loop and data meet.
 
 Axis letters used throughout the project: B batch, C channels, K classes (background included), S one or more
 spatial axes (H, W for slices; D, H, W for volumes), P patches, E embedding.
@@ -34,8 +34,19 @@ class TrainingBatch(NamedTuple):
     unlabeled: UnlabeledBatch | None
 
 
+class StudentView(NamedTuple):
+    """The images of a step with their masks and pseudo-labels: what patch contrast compares patches of."""
+
+    labeled: LabeledBatch
+    unlabeled: UnlabeledBatch | None = None  # with the strong views that the student was given
+    pseudo_probs: Tensor | None = None  # (B, K, *S) probabilities behind the pseudo-labels of the weak views
+    strong_probs: Tensor | None = None  # (B, K, *S) the same for the strong views, where boxes were mixed into these
+    features: Tensor | None = None  # (B, F, *s) the student's deepest, of labeled and strong; None: not at hand
+
+
 class StepResult(NamedTuple):
     """What a method hands back to the loop."""
 
     loss: Tensor  # () the scalar to minimise
     terms: dict[str, Tensor]  # detached scalars, for the log only
+    seen: StudentView | None = None  # what patch contrast may be added for; the loop gets None

@@ -24,7 +24,8 @@ def component_roots(mask: Tensor, classes: int) -> Tensor:
 
     A pixel of background is its own root. In every round all pixels look at their neighbours, the roots found so far
     join the farthest root that any of their pixels sees, and all pixels ask their root for its own. As many rounds as
-    the number of pixels has binary digits are enough for mazes, too; a fixed number needs no word from the device.
+    the number of pixels has binary digits are enough for mazes, too; a fixed number never makes the
+    host wait for the device.
     """
     size, pixels = mask.shape[1:], mask[0].numel()
     pool = getattr(F, f"max_pool{len(size)}d")
@@ -33,8 +34,8 @@ def component_roots(mask: Tensor, classes: int) -> Tensor:
     channel, background = (mask - 1).clamp(min=0).flatten(1).unsqueeze(1), mask.flatten(1) == 0
     root = own
     for _ in range(pixels.bit_length()):
-        seen = torch.where(member, root.view_as(mask).unsqueeze(1), -1).float()  # exact up to 256³ pixels
-        best = pool(seen, kernel_size=3, stride=1, padding=1).flatten(2).gather(1, channel).squeeze(1).long()
+        neighbour = torch.where(member, root.view_as(mask).unsqueeze(1), -1).float()  # exact up to 256³ pixels
+        best = pool(neighbour, kernel_size=3, stride=1, padding=1).flatten(2).gather(1, channel).squeeze(1).long()
         best = torch.where(background, own, best)
         root = root.scatter_reduce(1, root, best, "amax")
         root = root.gather(1, root)

@@ -197,8 +197,8 @@ def _added(sides: Sequence[Side]) -> Side:
     return Side(int(objects), area, dice, hausdorff_mm)
 
 
-def instances_beside(mask_file: Path, mask: np.ndarray, grid: Grid) -> np.ndarray | None:
-    """The ids (*shape) of the objects in `mask`, from instancesTr for a mask in labelsTr; None without that folder.
+def instances_beside(mask_file: Path, mask: Integer[np.ndarray, "*S"], grid: Grid) -> Integer[np.ndarray, "*S"] | None:
+    """The ids of the objects in `mask`, from instancesTr for a mask in labelsTr; None without that folder.
 
     Raises:
         UserError: The folder lacks the file, which cannot be read or marks other voxels than the mask.

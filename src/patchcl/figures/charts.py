@@ -212,14 +212,14 @@ def _curve(axis: Axes, steps: Sequence[float], values: Sequence[float], name: st
     axis.plot(steps, smooth(values, max(1, len(values) // 15)), color=colour, linewidth=1.4, label=name)
 
 
-def health_curves(logs: Mapping[str, Sequence[Mapping[str, float]]], theme: Theme = LIGHT) -> Figure:
+def diagnostic_curves(logs: Mapping[str, Sequence[Mapping[str, float]]], theme: Theme = LIGHT) -> Figure:
     """What each validation found out about pseudo-labels, and what the methods know about themselves; a line per run.
 
     Args:
         logs: By the name of each run its log rows, as they stand in log.jsonl.
         theme: Suits the figure to a light or a dark page; its background is transparent.
     """
-    terms = health_terms(logs)
+    terms = diagnostic_terms(logs)
     rows = -(-len(terms) // 3)
     figure = _transparent_figure(9.2, 0.4 + 1.7 * rows)
     for place, term in enumerate(terms, start=1):
@@ -236,12 +236,12 @@ def health_curves(logs: Mapping[str, Sequence[Mapping[str, float]]], theme: Them
     return figure
 
 
-def health_terms(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[str]:
+def diagnostic_terms(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[str]:
     """What any validation logged beside Dice and is worth a curve; acceptance is, unless it was all or nothing."""
     found: dict[str, set[float]] = {}
     for row in (row for rows in logs.values() for row in rows if "validation_dice" in row):
         for key, value in row.items():
             found.setdefault(key, set()).add(value)
-    aside = ("step", "alarms", "validation", "found_")
+    aside = ("step", "warnings", "validation", "found_")
     shown = {key: values for key, values in found.items() if not key.startswith(aside)}
     return [key for key, values in shown.items() if not key.startswith("accepted_") or values - {0, 1}]

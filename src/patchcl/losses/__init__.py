@@ -1,1 +1,1 @@
-"""What is minimised."""
+"""Losses, pseudo-labels, and the schedules of their weights."""

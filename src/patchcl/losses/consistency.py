@@ -1,4 +1,4 @@
-"""How far a student is from a teacher on images that nobody annotated."""
+"""Consistency losses: how far a student is from a teacher on images that nobody annotated."""
 
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def squared_difference(logits: Float[Tensor, "B K *S"], target_probs: Float[Tensor, "B K *S"]) -> Float[Tensor, ""]:
-    """Mean squared difference between the student's probabilities and the teacher's.
+    """Mean squared difference, in [0, 1], between the student's probabilities and the teacher's.
 
     Source: Tarvainen & Valpola, 2017, https://arxiv.org/abs/1703.01780, section 3; SSL4MIS `train_mean_teacher_2D.py`.
     """

@@ -1,4 +1,4 @@
-"""What a teacher believes: its probabilities, the class it would choose, and how sure it is."""
+"""Pseudo-labels: a teacher's probabilities, the class it would choose, and its confidence."""
 
 import math
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from patchcl.core.batch import IGNORE
 
 
 class PseudoLabels(NamedTuple):
-    """A teacher's view of a batch of images."""
+    """Pseudo-labels of a batch of images."""
 
     probs: Tensor  # (B, K, *S) sums to one over K
     mask: Tensor  # (B, *S) int64, the most probable class

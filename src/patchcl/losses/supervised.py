@@ -1,4 +1,4 @@
-"""How far a prediction is from a mask."""
+"""Supervised losses: how far a prediction is from a mask."""
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ SMOOTH = 1e-5
 
 
 def dice_and_cross_entropy(logits: Float[Tensor, "B K *S"], mask: Int[Tensor, "B *S"]) -> Float[Tensor, ""]:
-    """The mean of soft Dice loss and cross-entropy over the pixels whose class is known.
+    """Dice and cross-entropy loss, at least 0: their mean over the pixels whose class is known.
 
     Source: SSL4MIS, `train_fully_supervised_2D.py`, loss = 0.5 * (dice + cross-entropy). Added: IGNORE.
     """
@@ -20,7 +20,7 @@ def dice_and_cross_entropy(logits: Float[Tensor, "B K *S"], mask: Int[Tensor, "B
 
 
 def soft_dice_loss(probs: Float[Tensor, "B K *S"], mask: Int[Tensor, "B *S"]) -> Float[Tensor, ""]:
-    """One minus the soft Dice of every class over the whole batch, averaged over classes; in [0, 1].
+    """Soft Dice loss: one minus the soft Dice of every class over the whole batch, averaged over classes; in [0, 1].
 
     The denominator holds squares. A class that is absent from the batch, in prediction and mask, costs nothing.
     Pixels of class IGNORE take no part.
@@ -37,12 +37,12 @@ def soft_dice_loss(probs: Float[Tensor, "B K *S"], mask: Int[Tensor, "B *S"]) ->
 
 
 def cross_entropy(logits: Float[Tensor, "B K *S"], mask: Int[Tensor, "B *S"]) -> Float[Tensor, ""]:
-    """Mean negative log-probability of the true class over the pixels whose class is known; 0 if there are none."""
+    """Cross-entropy: mean negative log-probability of the true class over the known pixels; 0 if there are none."""
     total = F.cross_entropy(logits, mask, ignore_index=IGNORE, reduction="sum")
     return total / (mask != IGNORE).sum().clamp(min=1)
 
 
 def one_hot(mask: Int[Tensor, "B *S"], classes: int) -> Float[Tensor, "B K *S"]:
-    """1 in the channel of each pixel's class, 0 in the others; all 0 where the class is IGNORE."""
+    """One-hot maps: 1 in the channel of each pixel's class, 0 in the others; all 0 where the class is IGNORE."""
     indices = torch.arange(classes, device=mask.device).view(1, -1, *[1] * (mask.ndim - 1))
     return (mask.unsqueeze(1) == indices).float()

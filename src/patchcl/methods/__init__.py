@@ -1,42 +1,48 @@
-"""The methods that patchcl knows. A new one is a file beside this and one line in METHODS."""
+"""The register of methods. A new one is a file beside this and one line in METHODS; nothing here loads torch."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, Union
 
-from pydantic import Field
-
-from patchcl.methods.base import Method, MethodSettings, Task
-from patchcl.methods.bcp import BCP, BCPSettings
-from patchcl.methods.cross_pseudo import CrossPseudo, CrossPseudoSettings
-from patchcl.methods.fixmatch import FixMatch, FixMatchSettings
-from patchcl.methods.mean_teacher import MeanTeacher, MeanTeacherSettings
-from patchcl.methods.patchcl import PatchCL, PatchCLSettings
-from patchcl.methods.supervised import Supervised, SupervisedSettings
-from patchcl.methods.uncertainty_mean_teacher import UncertaintyMeanTeacher, UncertaintyMeanTeacherSettings
-from patchcl.methods.unimatch import UniMatch, UniMatchSettings
-
-METHODS: dict[type[MethodSettings], Any] = {
-    SupervisedSettings: Supervised,
-    MeanTeacherSettings: MeanTeacher,
-    UncertaintyMeanTeacherSettings: UncertaintyMeanTeacher,
-    CrossPseudoSettings: CrossPseudo,
-    FixMatchSettings: FixMatch,
-    UniMatchSettings: UniMatch,
-    BCPSettings: BCP,
-    PatchCLSettings: PatchCL,
-}
-
 if TYPE_CHECKING:
-    AnyMethodSettings = MethodSettings
-else:
-    AnyMethodSettings = Annotated[Union[tuple(METHODS)], Field(discriminator="name")]  # noqa: UP007
+    from patchcl.methods.base import Method, MethodSettings, Task
+
+METHODS = {
+    "supervised": "patchcl.methods.supervised:Supervised",
+    "mean_teacher": "patchcl.methods.mean_teacher:MeanTeacher",
+    "uncertainty_mean_teacher": "patchcl.methods.uncertainty_mean_teacher:UncertaintyMeanTeacher",
+    "cross_pseudo": "patchcl.methods.cross_pseudo:CrossPseudo",
+    "fixmatch": "patchcl.methods.fixmatch:FixMatch",
+    "unimatch": "patchcl.methods.unimatch:UniMatch",
+    "bcp": "patchcl.methods.bcp:BCP",
+    "patchcl": "patchcl.methods.patchcl:PatchCL",
+}
+"""Name, as `--method` takes it -> module and class."""
 
 
 def method_names() -> tuple[str, ...]:
     """The names that `--method` takes."""
-    return tuple(settings.model_fields["name"].default for settings in METHODS)
+    return tuple(METHODS)
 
 
-def build_method(settings: MethodSettings, task: Task) -> Method:
+def method_class(name: str) -> "type[Method[Any]]":
+    """The class of the method that is registered under `name`."""
+    module, _, attribute = METHODS[name].partition(":")
+    kind: type[Method[Any]] = getattr(import_module(module), attribute)
+    return kind
+
+
+def settings_classes() -> "tuple[type[MethodSettings], ...]":
+    """The settings of every registered method."""
+    return tuple(method_class(name).settings_class for name in method_names())
+
+
+def any_method_settings() -> Any:  # noqa: ANN401 - a type that is made while the program runs
+    """The type of the settings of any method, for pydantic: their `name` says of which."""
+    from pydantic import Field
+
+    return Annotated[Union[settings_classes()], Field(discriminator="name")]  # noqa: UP007
+
+
+def build_method(settings: "MethodSettings", task: "Task") -> "Method[Any]":
     """The method that `settings` describe, for `task`."""
-    method: Method = METHODS[type(settings)](settings, task)
-    return method
+    return method_class(settings.name)(settings, task)

@@ -2,18 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, Generic, NamedTuple, Self, TypeVar, get_args, get_origin
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from patchcl.contrast.patch_contrast import ContrastSettings, PatchContrast, Seen
-from patchcl.core.batch import LabeledBatch, StepResult, TrainingBatch, UnlabeledBatch
+from patchcl.contrast.patch_contrast import ContrastSettings, PatchContrast
+from patchcl.core.batch import LabeledBatch, StepResult, StudentView, TrainingBatch
+from patchcl.core.errors import UserError
 from patchcl.core.settings import FrozenSettings
-from patchcl.losses.supervised import dice_and_cross_entropy, one_hot
-from patchcl.networks.ema import follow, frozen_copy, warmed_up
-from patchcl.networks.frozen_norm import running_statistics_untouched
+from patchcl.losses.supervised import dice_and_cross_entropy
+from patchcl.networks.ema import ema_decay_at, ema_update, frozen_copy
 from patchcl.networks.unet import UNet
 
 
@@ -21,8 +20,11 @@ class MethodSettings(FrozenSettings):
     """Settings of one method. A subclass narrows `name` to a literal and adds its own fields with their ranges."""
 
     name: str
-    teacher_decay: float = Field(0.99, ge=0, lt=1, description="Share of the teacher that each step keeps.")
+    teacher_decay: float = Field(0.99, ge=0, lt=1, description="Fraction of the teacher that each step keeps.")
     contrast: ContrastSettings | None = Field(None, description="Patch contrast on top of the method's own losses.")
+
+
+S = TypeVar("S", bound=MethodSettings)
 
 
 class Task(NamedTuple):
@@ -34,26 +36,35 @@ class Task(NamedTuple):
     steps: int  # of the whole run
 
 
-class Method(nn.Module, ABC):
-    """A way of learning from labeled and unlabeled images.
+class Method(nn.Module, ABC, Generic[S]):
+    """A way of learning from labeled and unlabeled images, with settings of type S: `class X(Method[XSettings])`.
 
-    A method owns its networks and its loss. It owns no data, no optimizer and no loop: the loop calls `training_step`,
-    does the backward pass, moves the weights, then calls `after_step`. Random numbers come from the global generator,
-    which the loop seeds from (seed, step, rank) before each step.
+    A method owns its networks and its loss. It owns no data, no optimizer and no loop: the loop calls the method, which
+    takes its `training_step` and adds patch contrast if the settings ask for it, does the backward pass, moves the
+    weights, then calls `after_step`. Random numbers come from the global generator, which the loop seeds from (seed,
+    step, rank) before each step.
 
     Every method predicts with a teacher, the moving average of its student, so that no method owes its lead to that.
     """
 
+    settings_class: ClassVar[type[MethodSettings]]  # S, as the class that is its argument
     needs_unlabeled: ClassVar[bool] = True
     strong_views: ClassVar[int] = 1  # of every unlabeled image; 2 fills `second_strong`
 
-    def __init__(self, settings: MethodSettings, task: Task) -> None:
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        named = [get_args(base) for base in vars(cls).get("__orig_bases__", ()) if get_origin(base) is Method]
+        if not named:
+            raise TypeError(f"{cls.__name__} must name its settings: class {cls.__name__}(Method[SomeSettings]).")
+        cls.settings_class = named[0][0]
+
+    def __init__(self, settings: S, task: Task) -> None:
         super().__init__()
+        self.settings = settings
         self.student = task.build_network()
         self.teacher = frozen_copy(self.student)
-        self.teacher_decay = settings.teacher_decay
         self.classes = task.classes
-        self.confidence_threshold: float = getattr(settings, "confidence_threshold", 0.0)  # 0: all count
+        self.confidence_threshold = 0.0  # least confidence of a pseudo-label that counts; 0: all do
         self.segmentation_loss: Callable[[Tensor, Tensor], Tensor] = dice_and_cross_entropy
         self.contrast: PatchContrast | None = None
         if settings.contrast is not None and settings.contrast.weight > 0:
@@ -61,56 +72,39 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def training_step(self, batch: TrainingBatch, step: int) -> StepResult:
-        """The loss of one batch. `step` counts optimizer steps from 0."""
+        """The loss of one batch, and what was seen for it. `step` counts optimizer steps from 0."""
 
-    def after_step(self, step: int) -> None:
-        """Called after each optimizer step: the teacher follows."""
-        decay = warmed_up(self.teacher_decay, step)
-        follow(self.teacher, self.student, decay)
-        if self.contrast is not None:
-            self.contrast.follow(decay)
+    def forward(self, batch: TrainingBatch, step: int) -> StepResult:
+        """The step that the loop takes: `training_step`, with patch contrast added if the settings ask for it.
 
-    def health(self) -> dict[str, float]:
-        """Figures that the method knows about itself, for the log; asked for at each validation."""
-        return {} if self.contrast is None else self.contrast.health()
-
-    def supervised_step(self, labeled: LabeledBatch, step: int) -> StepResult:
-        """The step that every method takes while unlabeled images weigh nothing."""
-        logits, features = self.student.segment(labeled.image)
-        result = total(supervised=(1.0, self.segmentation_loss(logits, labeled.mask)))
-        seen = Seen(labeled.image, one_hot(labeled.mask, self.classes), features)
-        return self.with_patch_contrast(result, labeled, None, None, step, seen)
-
-    def with_patch_contrast(
-        self,
-        result: StepResult,
-        labeled: LabeledBatch,
-        unlabeled: UnlabeledBatch | None,
-        pseudo_probs: Tensor | None,
-        step: int,
-        seen: Seen | None = None,
-    ) -> StepResult:
-        """A step's loss with PatchCL's contrast added, if the settings ask for it.
-
-        Masks say what the patches of labeled images show, the probabilities behind the pseudo-labels of the weak views
-        what those of unlabeled images do. `seen` spares the student another look at labeled and strong images.
+        Reached through `__call__`, so that autocast and distributed training wrap it.
         """
+        result = self.training_step(batch, step)
         if self.contrast is None:
-            return result
-        weak, strong, probs = labeled.image, labeled.image, one_hot(labeled.mask, self.classes)
-        if unlabeled is not None and pseudo_probs is not None:
-            weak, strong = torch.cat([weak, unlabeled.weak]), torch.cat([strong, unlabeled.strong])
-            probs = torch.cat([probs, pseudo_probs])
-        if seen is None:
-            with running_statistics_untouched(self.student):
-                seen = Seen(strong, probs, self.student.encode(strong))
-        contrast, terms = self.contrast(self.student, self.teacher, weak, probs, seen, step)
+            return result._replace(seen=None)
+        if result.seen is None:
+            name = self.settings.name
+            raise UserError(f"method.contrast: {name} does not say what it has seen. Leave method.contrast out.")
+        contrast, terms = self.contrast(self.student, self.teacher, result.seen, step)
         loss = result.loss + self.contrast.weight(step) * contrast
         return StepResult(loss, result.terms | {"contrast": contrast.detach()} | terms)
 
-    def forward(self, batch: TrainingBatch, step: int) -> StepResult:
-        """`training_step`, reached through `__call__` so that autocast and distributed training wrap it."""
-        return self.training_step(batch, step)
+    def after_step(self, step: int) -> None:
+        """EMA update of the teacher, after each optimizer step."""
+        decay = ema_decay_at(self.settings.teacher_decay, step)
+        ema_update(self.teacher, self.student, decay)
+        if self.contrast is not None:
+            self.contrast.ema_update(decay)
+
+    def diagnostics(self) -> dict[str, float]:
+        """Figures that the method knows about itself, for the log; asked for at each validation."""
+        return {} if self.contrast is None else self.contrast.diagnostics()
+
+    def supervised_step(self, labeled: LabeledBatch) -> StepResult:
+        """The step that every method takes while unlabeled images weigh nothing."""
+        logits, features = self.student.segment(labeled.image)
+        seen = StudentView(labeled, features=features)
+        return weighted_sum(seen, supervised=(1.0, self.segmentation_loss(logits, labeled.mask)))
 
     def train(self, mode: bool = True) -> Self:
         """Sets the training mode of all that learns; a teacher stays in evaluation mode."""
@@ -121,7 +115,7 @@ class Method(nn.Module, ABC):
         return self
 
 
-def total(**terms: tuple[float, Tensor]) -> StepResult:
-    """The weighted sum of named losses, and each of them unweighted for the log."""
+def weighted_sum(seen: StudentView | None = None, /, **terms: tuple[float, Tensor]) -> StepResult:
+    """The weighted sum of named losses, (weight, loss) each; in `terms` stands each of them unweighted, for the log."""
     loss = sum((weight * value for weight, value in terms.values()), start=0.0 * next(iter(terms.values()))[1])
-    return StepResult(loss, {name: value.detach() for name, (_, value) in terms.items()})
+    return StepResult(loss, {name: value.detach() for name, (_, value) in terms.items()}, seen)

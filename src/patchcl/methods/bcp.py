@@ -10,23 +10,25 @@ from pydantic import Field
 from torch import Tensor
 
 from patchcl.augment.mix import mix, random_boxes
-from patchcl.core.batch import IGNORE, LabeledBatch, StepResult, TrainingBatch, UnlabeledBatch
+from patchcl.core.batch import IGNORE, LabeledBatch, StepResult, StudentView, TrainingBatch, UnlabeledBatch
 from patchcl.core.components import largest_components
 from patchcl.losses.pseudo_labels import pseudo_labels
 from patchcl.losses.supervised import dice_and_cross_entropy
-from patchcl.methods.base import Method, MethodSettings, Task, total
+from patchcl.methods.base import Method, MethodSettings, Task, weighted_sum
 
 
 class BCPSettings(MethodSettings):
     """Defaults follow the paper, and the authors' `ACDC_BCP_train.py`."""
 
     name: Literal["bcp"] = "bcp"
-    pretrain_fraction: float = Field(0.25, ge=0, le=1, description="Share of all steps that see labeled images only.")
+    pretrain_fraction: float = Field(
+        0.25, ge=0, le=1, description="Fraction of all steps that see labeled images only."
+    )
     consistency_weight: float = Field(0.5, ge=0, description="Of unlabeled pixels, where labeled ones have 1.")
     box_fraction: float = Field(2 / 3, gt=0, lt=1, description="Side of the pasted box over that of the image.")
 
 
-class BCP(Method):
+class BCP(Method[BCPSettings]):
     """Labeled images mixed with one another at first, then labeled and unlabeled ones, both ways round.
 
     Of the teacher's pseudo-mask the largest connected component of each class counts, the rest is background. The part
@@ -43,26 +45,25 @@ class BCP(Method):
 
     def __init__(self, settings: BCPSettings, task: Task) -> None:
         super().__init__(settings, task)
-        self.settings = settings
         self.pretrain_steps = settings.pretrain_fraction * task.steps
 
     def training_step(self, batch: TrainingBatch, step: int) -> StepResult:
         """See `Method.training_step`."""
         labeled, unlabeled = batch
         if unlabeled is None or self.settings.consistency_weight == 0:
-            return self.supervised_step(labeled, step)
+            return self.supervised_step(labeled)
         if step < self.pretrain_steps:
-            return self.pretraining_step(labeled, step)
-        return self.self_training_step(labeled, unlabeled, step)
+            return self.pretraining_step(labeled)
+        return self.self_training_step(labeled, unlabeled)
 
-    def pretraining_step(self, labeled: LabeledBatch, step: int) -> StepResult:
+    def pretraining_step(self, labeled: LabeledBatch) -> StepResult:
         """Boxes of labeled images in other labeled images."""
         mixed = paste(labeled, labeled, self.random_box(labeled.image))
         logits = self.student(mixed.image)
         around, inside = (dice_and_cross_entropy(logits, mask) for mask in (mixed.around, mixed.inside))
-        return self.with_patch_contrast(total(supervised=(1.0, around + inside)), labeled, None, None, step)
+        return weighted_sum(StudentView(labeled), supervised=(1.0, around + inside))
 
-    def self_training_step(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch, step: int) -> StepResult:
+    def self_training_step(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> StepResult:
         """Boxes of labeled images in unlabeled ones and the reverse, the same box for both."""
         with torch.no_grad():
             pseudo = pseudo_labels(self.teacher(unlabeled.weak))
@@ -76,26 +77,28 @@ class BCP(Method):
         supervised = supervised + dice_and_cross_entropy(on_labeled_logits, on_labeled.around)
         consistency = dice_and_cross_entropy(on_unlabeled_logits, on_unlabeled.around)
         consistency = consistency + dice_and_cross_entropy(on_labeled_logits, on_labeled.inside)
-        result = total(supervised=(1.0, supervised), consistency=(self.settings.consistency_weight, consistency))
-        return self.with_patch_contrast(result, labeled, unlabeled, pseudo.probs, step)
+        return weighted_sum(
+            StudentView(labeled, unlabeled, pseudo.probs),
+            supervised=(1.0, supervised),
+            consistency=(self.settings.consistency_weight, consistency),
+        )
 
     def random_box(self, image: Tensor) -> Tensor:
         """One box, (1, 1, *S), for all images of a step."""
-        return random_boxes(
-            image[:1], smallest=self.settings.box_fraction, largest=self.settings.box_fraction, probability=1.0
-        )
+        side = self.settings.box_fraction
+        return random_boxes(image[:1], smallest=side, largest=side, probability=1.0)
 
 
 class Pasted(NamedTuple):
-    """Images with a box of others in them, and what either image says of its part."""
+    """Images with a box of others in them, and the masks of either part."""
 
-    image: Tensor  # (B, C, *S)
+    image: Tensor  # (B, C, *S) in [0, 1]
     around: Tensor  # (B, *S) class of every pixel outside the box, IGNORE inside
     inside: Tensor  # (B, *S) class of every pixel inside the box, IGNORE outside
 
 
 def paste(source: LabeledBatch, onto: LabeledBatch, box: Tensor) -> Pasted:
-    """A box of `source` in every image of `onto`, each from the place before its own in the batch."""
+    """The `box`, (1, 1, *S), of the image of `source` before it in the batch in every image of `onto`."""
     count, device = len(onto.image), onto.image.device
     order = (torch.arange(count, device=device) - 1) % len(source.image)
     around, inside = box[:, 0], ~box[:, 0]

@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from patchcl.core.batch import StepResult, TrainingBatch
+from patchcl.core.batch import StepResult, StudentView, TrainingBatch
 from patchcl.losses.pseudo_labels import pseudo_labels
 from patchcl.losses.schedules import ramp_up
 from patchcl.losses.supervised import cross_entropy, dice_and_cross_entropy
-from patchcl.methods.base import Method, MethodSettings, Task, total
+from patchcl.methods.base import Method, MethodSettings, Task, weighted_sum
 
 
 class CrossPseudoSettings(MethodSettings):
@@ -20,10 +20,10 @@ class CrossPseudoSettings(MethodSettings):
 
     name: Literal["cross_pseudo"] = "cross_pseudo"
     consistency_weight: float = Field(0.1, ge=0, description="Weight of the cross supervision after its ramp.")
-    ramp_fraction: float = Field(1.0, ge=0, le=1, description="Share of all steps until that weight is reached.")
+    ramp_fraction: float = Field(1.0, ge=0, le=1, description="Fraction of all steps until that weight is reached.")
 
 
-class CrossPseudo(Method):
+class CrossPseudo(Method[CrossPseudoSettings]):
     """A student and its peer, both on the masks; and each on the hard pseudo-masks of the other.
 
     Deviations from the paper and its code (charlesCXK/TorchSemiSeg; SSL4MIS): pseudo-masks are made of the weak view
@@ -33,7 +33,6 @@ class CrossPseudo(Method):
 
     def __init__(self, settings: CrossPseudoSettings, task: Task) -> None:
         super().__init__(settings, task)
-        self.settings = settings
         self.ramp_steps = settings.ramp_fraction * task.steps
         self.peer = task.build_network()
 
@@ -42,7 +41,7 @@ class CrossPseudo(Method):
         weight = self.settings.consistency_weight * ramp_up(step, self.ramp_steps)
         labeled, unlabeled = batch
         if unlabeled is None or weight == 0:
-            return self.supervised_step(labeled, step)
+            return self.supervised_step(labeled)
         with torch.no_grad():
             student_pseudo = pseudo_labels(self.student(unlabeled.weak))
             peer_pseudo = pseudo_labels(self.peer(unlabeled.weak))
@@ -50,10 +49,10 @@ class CrossPseudo(Method):
         student_labeled, student_unlabeled = self.student(images).float().split(counts)
         peer_labeled, peer_unlabeled = self.peer(images).float().split(counts)
 
-        result = total(
+        return weighted_sum(
+            StudentView(labeled, unlabeled, student_pseudo.probs),
             supervised=(1.0, dice_and_cross_entropy(student_labeled, labeled.mask)),
             peer_supervised=(1.0, dice_and_cross_entropy(peer_labeled, labeled.mask)),
             consistency=(weight, cross_entropy(student_unlabeled, peer_pseudo.mask)),
             peer_consistency=(weight, cross_entropy(peer_unlabeled, student_pseudo.mask)),
         )
-        return self.with_patch_contrast(result, labeled, unlabeled, student_pseudo.probs, step)

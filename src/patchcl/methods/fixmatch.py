@@ -9,10 +9,10 @@ import torch
 from pydantic import Field
 
 from patchcl.augment.mix import cut_mix
-from patchcl.core.batch import StepResult, TrainingBatch
+from patchcl.core.batch import StepResult, StudentView, TrainingBatch
 from patchcl.losses.pseudo_labels import accepted_mask, pseudo_labels
 from patchcl.losses.supervised import dice_and_cross_entropy, soft_dice_loss
-from patchcl.methods.base import Method, MethodSettings, Task, total
+from patchcl.methods.base import Method, MethodSettings, Task, weighted_sum
 
 
 class FixMatchSettings(MethodSettings):
@@ -21,12 +21,10 @@ class FixMatchSettings(MethodSettings):
     name: Literal["fixmatch"] = "fixmatch"
     consistency_weight: float = Field(1.0, ge=0, description="Of unlabeled images, where labeled ones have 1.")
     confidence_threshold: float = Field(0.95, ge=0, le=1, description="Least confidence of a pseudo-label that counts.")
-    mix_probability: float = Field(
-        0.5, ge=0, le=1, description="Chance that a strong view gets a box of another (CutMix)."
-    )
+    mix_probability: float = Field(0.5, ge=0, le=1, description="Of a box of another in a strong view (CutMix).")
 
 
-class FixMatch(Method):
+class FixMatch(Method[FixMatchSettings]):
     """The student's own sure pseudo-labels of the weak view, learned on the strong view with CutMix.
 
     The student itself, and no teacher, makes the pseudo-labels, in the paper as in the segmentation code. The loss of
@@ -39,21 +37,22 @@ class FixMatch(Method):
 
     def __init__(self, settings: FixMatchSettings, task: Task) -> None:
         super().__init__(settings, task)
-        self.settings = settings
+        self.confidence_threshold = settings.confidence_threshold
 
     def training_step(self, batch: TrainingBatch, step: int) -> StepResult:
         """See `Method.training_step`."""
         labeled, unlabeled = batch
         if unlabeled is None or self.settings.consistency_weight == 0:
-            return self.supervised_step(labeled, step)
+            return self.supervised_step(labeled)
         with torch.no_grad():
             pseudo = pseudo_labels(self.student(unlabeled.weak))
-        target = accepted_mask(pseudo, self.settings.confidence_threshold)
+        target = accepted_mask(pseudo, self.confidence_threshold)
         strong, mixed_target = cut_mix(unlabeled.strong, target, self.settings.mix_probability)
         logits = self.student(torch.cat([labeled.image, strong]))
         labeled_logits, strong_logits = logits.split([len(labeled.image), len(strong)])
 
-        result = total(
+        result = weighted_sum(
+            StudentView(labeled, unlabeled, pseudo.probs),
             supervised=(0.5, dice_and_cross_entropy(labeled_logits, labeled.mask)),
             consistency=(
                 0.5 * self.settings.consistency_weight,
@@ -61,4 +60,4 @@ class FixMatch(Method):
             ),
         )
         result.terms["accepted"] = (target >= 0).float().mean()
-        return self.with_patch_contrast(result, labeled, unlabeled, pseudo.probs, step)
+        return result

@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from patchcl.core.batch import StepResult, TrainingBatch
+from patchcl.core.batch import StepResult, StudentView, TrainingBatch
 from patchcl.losses.consistency import squared_difference
 from patchcl.losses.schedules import ramp_up
 from patchcl.losses.supervised import dice_and_cross_entropy
-from patchcl.methods.base import Method, MethodSettings, Task, total
+from patchcl.methods.base import Method, MethodSettings, Task, weighted_sum
 
 
 class MeanTeacherSettings(MethodSettings):
@@ -20,10 +20,10 @@ class MeanTeacherSettings(MethodSettings):
 
     name: Literal["mean_teacher"] = "mean_teacher"
     consistency_weight: float = Field(0.1, ge=0, description="Weight of the agreement loss after its ramp.")
-    ramp_fraction: float = Field(1.0, ge=0, le=1, description="Share of all steps until that weight is reached.")
+    ramp_fraction: float = Field(1.0, ge=0, le=1, description="Fraction of all steps until that weight is reached.")
 
 
-class MeanTeacher(Method):
+class MeanTeacher(Method[MeanTeacherSettings]):
     """The student sees the strong view, the teacher the weak one; squared error between their probabilities.
 
     Deviation from SSL4MIS: the student's view carries the same strong augmentation as for every other method here,
@@ -32,7 +32,6 @@ class MeanTeacher(Method):
 
     def __init__(self, settings: MeanTeacherSettings, task: Task) -> None:
         super().__init__(settings, task)
-        self.settings = settings
         self.ramp_steps = settings.ramp_fraction * task.steps
 
     def training_step(self, batch: TrainingBatch, step: int) -> StepResult:
@@ -40,14 +39,14 @@ class MeanTeacher(Method):
         weight = self.settings.consistency_weight * ramp_up(step, self.ramp_steps)
         labeled, unlabeled = batch
         if weight == 0 or unlabeled is None:
-            return self.supervised_step(labeled, step)
+            return self.supervised_step(labeled)
         with torch.no_grad():
             teacher_probs = self.teacher(unlabeled.weak).float().softmax(dim=1)
         logits = self.student(torch.cat([labeled.image, unlabeled.strong]))
         labeled_logits, unlabeled_logits = logits.split([len(labeled.image), len(unlabeled.strong)])
 
-        result = total(
+        return weighted_sum(
+            StudentView(labeled, unlabeled, teacher_probs),
             supervised=(1.0, dice_and_cross_entropy(labeled_logits, labeled.mask)),
             consistency=(weight, squared_difference(unlabeled_logits, teacher_probs)),
         )
-        return self.with_patch_contrast(result, labeled, unlabeled, teacher_probs, step)

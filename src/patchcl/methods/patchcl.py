@@ -11,38 +11,33 @@ from pydantic import Field
 from torch import Tensor
 
 from patchcl.augment.mix import mix, random_boxes
-from patchcl.contrast.patch_contrast import ContrastSettings, Seen
-from patchcl.core.batch import LabeledBatch, StepResult, TrainingBatch
+from patchcl.contrast.patch_contrast import ContrastSettings
+from patchcl.core.batch import LabeledBatch, StepResult, StudentView, TrainingBatch
 from patchcl.losses.pseudo_labels import PseudoLabels, accepted_mask, pseudo_labels
 from patchcl.losses.schedules import ramp_up
 from patchcl.losses.supervised import cross_entropy, one_hot
-from patchcl.methods.base import Method, MethodSettings, Task, total
+from patchcl.methods.base import Method, MethodSettings, Task, weighted_sum
 
 
 class PatchCLSettings(MethodSettings):
     """Our recipe; docs/method.md says which constants are those of the authors' code."""
 
     name: Literal["patchcl"] = "patchcl"
-    warm_up_fraction: float = Field(0.3, ge=0, le=1, description="Share of all steps that see labeled images only.")
-    ramp_fraction: float = Field(0.2, ge=0, le=1, description="Share of all steps over which consistency sets in.")
+    warm_up_fraction: float = Field(0.3, ge=0, le=1, description="Fraction of all steps that see labeled images only.")
+    ramp_fraction: float = Field(0.2, ge=0, le=1, description="Fraction of all steps over which consistency sets in.")
     consistency_weight: float = Field(1.0, ge=0)
     confidence_threshold: float = Field(0.0, ge=0, le=1, description="Least confidence of a pseudo-label that counts.")
     segmentation_loss: Literal["dice_and_cross_entropy", "cross_entropy"] = "dice_and_cross_entropy"
-    mix_probability: float = Field(
-        1.0, ge=0, le=1, description="Chance that a strong view gets a box of another image."
-    )
-    labeled_mix_probability: float = Field(
-        1.0, ge=0, le=1, description="Chance that this is a labeled one, not an unlabeled one."
-    )
+    mix_probability: float = Field(1.0, ge=0, le=1, description="Of a box of another image in a strong view.")
+    labeled_mix_probability: float = Field(1.0, ge=0, le=1, description="Of this being a labeled one.")
     contrast: ContrastSettings = ContrastSettings()
 
 
-class PatchCL(Method):
+class PatchCL(Method[PatchCLSettings]):
     """A student learns from masks, from its teacher's pseudo-masks, and from the contrast of the patches they name."""
 
     def __init__(self, settings: PatchCLSettings, task: Task) -> None:
         super().__init__(settings, task)
-        self.settings = settings
         self.warm_up_steps = settings.warm_up_fraction * task.steps
         self.ramp_steps = settings.ramp_fraction * task.steps
         self.confidence_threshold = settings.confidence_threshold
@@ -52,30 +47,29 @@ class PatchCL(Method):
     def training_step(self, batch: TrainingBatch, step: int) -> StepResult:
         """See `Method.training_step`."""
         labeled, unlabeled = batch
-        nothing = self.settings.consistency_weight == self.settings.contrast.weight == 0
-        if unlabeled is None or nothing or step < self.warm_up_steps:
-            return self.supervised_step(labeled, step)
+        weightless = self.settings.consistency_weight == self.settings.contrast.weight == 0
+        if unlabeled is None or weightless or step < self.warm_up_steps:
+            return self.supervised_step(labeled)
 
         with torch.no_grad():
             pseudo = pseudo_labels(self.teacher(unlabeled.weak))
-        strong, target, probs = self.mixed(labeled, unlabeled.strong, pseudo)
-        images = torch.cat([labeled.image, strong])
-        logits, features = self.student.segment(images)
+        strong, target, strong_probs = self.mixed(labeled, unlabeled.strong, pseudo)
+        logits, features = self.student.segment(torch.cat([labeled.image, strong]))
         labeled_logits, unlabeled_logits = logits[: len(labeled.image)], logits[len(labeled.image) :]
 
         ramp = ramp_up(int(step - self.warm_up_steps), self.ramp_steps)
-        result = total(
+        result = weighted_sum(
+            StudentView(labeled, unlabeled._replace(strong=strong), pseudo.probs, strong_probs, features),
             supervised=(1.0, self.segmentation_loss(labeled_logits, labeled.mask)),
             consistency=(ramp * self.settings.consistency_weight, self.segmentation_loss(unlabeled_logits, target)),
         )
         result.terms["accepted"] = (target >= 0).float().mean()
-        seen = Seen(images, torch.cat([one_hot(labeled.mask, self.classes), probs]), features)
-        return self.with_patch_contrast(result, labeled, unlabeled, pseudo.probs, step, seen)
+        return result
 
     def mixed(self, labeled: LabeledBatch, strong: Tensor, pseudo: PseudoLabels) -> tuple[Tensor, Tensor, Tensor]:
-        """Strong views with boxes of one another or of labeled images; what they are taken to show, mixed alike."""
+        """Strong views (B, C, *S) with boxes of one another or of labeled images; pseudo-masks and maps alike."""
         count = len(strong)
-        target = accepted_mask(pseudo, self.settings.confidence_threshold)
+        target = accepted_mask(pseudo, self.confidence_threshold)
         box = random_boxes(strong, probability=self.settings.mix_probability)
         pasted = torch.rand(count, device=strong.device) < self.settings.labeled_mix_probability
         order = torch.arange(count, device=strong.device) % len(labeled.image)

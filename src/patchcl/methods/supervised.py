@@ -12,11 +12,11 @@ class SupervisedSettings(MethodSettings):
     name: Literal["supervised"] = "supervised"
 
 
-class Supervised(Method):
+class Supervised(Method[SupervisedSettings]):
     """Dice and cross-entropy on the labeled images, augmented as for every other method."""
 
     needs_unlabeled = False
 
     def training_step(self, batch: TrainingBatch, step: int) -> StepResult:
         """See `Method.training_step`."""
-        return self.supervised_step(batch.labeled, step)
+        return self.supervised_step(batch.labeled)

@@ -10,11 +10,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from patchcl.core.batch import StepResult, TrainingBatch
+from patchcl.core.batch import StepResult, StudentView, TrainingBatch
 from patchcl.losses.consistency import squared_difference_where
 from patchcl.losses.schedules import ramp_up
 from patchcl.losses.supervised import dice_and_cross_entropy
-from patchcl.methods.base import Method, MethodSettings, Task, total
+from patchcl.methods.base import Method, MethodSettings, Task, weighted_sum
 
 
 class UncertaintyMeanTeacherSettings(MethodSettings):
@@ -22,7 +22,7 @@ class UncertaintyMeanTeacherSettings(MethodSettings):
 
     name: Literal["uncertainty_mean_teacher"] = "uncertainty_mean_teacher"
     consistency_weight: float = Field(0.1, ge=0, description="Weight of the agreement loss after its ramp.")
-    ramp_fraction: float = Field(1.0, ge=0, le=1, description="Share of all steps until that weight is reached.")
+    ramp_fraction: float = Field(1.0, ge=0, le=1, description="Fraction of all steps until that weight is reached.")
     teacher_passes: int = Field(8, gt=0, description="Noisy passes of the teacher that tell how unsure it is.")
     noise: float = Field(0.1, ge=0, description="Standard deviation of the noise on what the teacher sees.")
     entropy_threshold: float = Field(
@@ -30,14 +30,14 @@ class UncertaintyMeanTeacherSettings(MethodSettings):
     )
 
 
-class UncertaintyMeanTeacher(Method):
+class UncertaintyMeanTeacher(Method[UncertaintyMeanTeacherSettings]):
     """Mean teacher whose agreement loss leaves out the pixels that the teacher is unsure of.
 
     The teacher looks at several noisy copies of the weak view. The entropy of its mean probabilities is its
     uncertainty; the threshold rises until all pixels count.
 
     Deviations from the paper and its code (yulequan/UA-MT; SSL4MIS): noise on the image alone makes the passes differ,
-    as our teacher stays in evaluation mode, where dropout is off. The threshold is a share of log K, the largest
+    as our teacher stays in evaluation mode, where dropout is off. The threshold is a fraction of log K, the largest
     entropy of K classes; the code has log 2 for any number of classes. The loss is a mean over classes, which for two
     classes is the code's. All passes are one forward pass. The student's view carries the same strong augmentation as
     for every other method here.
@@ -45,7 +45,6 @@ class UncertaintyMeanTeacher(Method):
 
     def __init__(self, settings: UncertaintyMeanTeacherSettings, task: Task) -> None:
         super().__init__(settings, task)
-        self.settings = settings
         self.steps = task.steps
         self.ramp_steps = settings.ramp_fraction * task.steps
 
@@ -54,22 +53,23 @@ class UncertaintyMeanTeacher(Method):
         weight = self.settings.consistency_weight * ramp_up(step, self.ramp_steps)
         labeled, unlabeled = batch
         if unlabeled is None or weight == 0:
-            return self.supervised_step(labeled, step)
+            return self.supervised_step(labeled)
         with torch.no_grad():
             probs = self.noisy_probs(unlabeled.weak)
             teacher_probs, certain = probs[0], predictive_entropy(probs[1:]) < self.threshold(step)
         logits = self.student(torch.cat([labeled.image, unlabeled.strong]))
         labeled_logits, unlabeled_logits = logits.split([len(labeled.image), len(unlabeled.strong)])
 
-        result = total(
+        result = weighted_sum(
+            StudentView(labeled, unlabeled, teacher_probs),
             supervised=(1.0, dice_and_cross_entropy(labeled_logits, labeled.mask)),
             consistency=(weight, squared_difference_where(unlabeled_logits, teacher_probs, certain)),
         )
         result.terms["certain"] = certain.float().mean()
-        return self.with_patch_contrast(result, labeled, unlabeled, teacher_probs, step)
+        return result
 
     def noisy_probs(self, weak: Tensor) -> Tensor:
-        """(T + 1, B, K, *S) what the teacher makes of as many noisy copies of (B, C, *S), in one forward pass.
+        """Probabilities (T + 1, B, K, *S) of the teacher for as many noisy copies of (B, C, *S), in one forward pass.
 
         The first is what the student is compared with, the others tell how unsure the teacher is.
         """

@@ -9,10 +9,10 @@ import torch
 from pydantic import Field
 
 from patchcl.augment.mix import cut_mix
-from patchcl.core.batch import StepResult, TrainingBatch
+from patchcl.core.batch import StepResult, StudentView, TrainingBatch
 from patchcl.losses.pseudo_labels import accepted_mask, pseudo_labels
 from patchcl.losses.supervised import dice_and_cross_entropy, soft_dice_loss
-from patchcl.methods.base import Method, MethodSettings, Task, total
+from patchcl.methods.base import Method, MethodSettings, Task, weighted_sum
 
 
 class UniMatchSettings(MethodSettings):
@@ -21,13 +21,11 @@ class UniMatchSettings(MethodSettings):
     name: Literal["unimatch"] = "unimatch"
     consistency_weight: float = Field(1.0, ge=0, description="Of unlabeled images, where labeled ones have 1.")
     confidence_threshold: float = Field(0.95, ge=0, le=1, description="Least confidence of a pseudo-label that counts.")
-    mix_probability: float = Field(
-        0.5, ge=0, le=1, description="Chance that a strong view gets a box of another (CutMix)."
-    )
-    feature_dropout: float = Field(0.5, gt=0, lt=1, description="Share of the channels that the perturbation drops.")
+    mix_probability: float = Field(0.5, ge=0, le=1, description="Of a box of another in a strong view (CutMix).")
+    feature_dropout: float = Field(0.5, gt=0, lt=1, description="Fraction of the channels that the perturbation drops.")
 
 
-class UniMatch(Method):
+class UniMatch(Method[UniMatchSettings]):
     """The student's own sure pseudo-labels of the weak view, learned three times.
 
     On two strong views with CutMix, and on the weak view with channels dropped from the features that the encoder
@@ -43,17 +41,17 @@ class UniMatch(Method):
 
     def __init__(self, settings: UniMatchSettings, task: Task) -> None:
         super().__init__(settings, task)
-        self.settings = settings
+        self.confidence_threshold = settings.confidence_threshold
 
     def training_step(self, batch: TrainingBatch, step: int) -> StepResult:
         """See `Method.training_step`."""
         labeled, unlabeled = batch
         if unlabeled is None or self.settings.consistency_weight == 0:
-            return self.supervised_step(labeled, step)
+            return self.supervised_step(labeled)
         assert unlabeled.second_strong is not None  # as `strong_views` asks
         with torch.no_grad():
             pseudo = pseudo_labels(self.student(unlabeled.weak))
-        target = accepted_mask(pseudo, self.settings.confidence_threshold)
+        target = accepted_mask(pseudo, self.confidence_threshold)
         first, first_target = cut_mix(unlabeled.strong, target, self.settings.mix_probability)
         second, second_target = cut_mix(unlabeled.second_strong, target, self.settings.mix_probability)
         logits = self.student(torch.cat([labeled.image, first, second]))
@@ -61,11 +59,12 @@ class UniMatch(Method):
         perturbed_logits = self.student(unlabeled.weak, self.settings.feature_dropout)
 
         weight = 0.5 * self.settings.consistency_weight
-        result = total(
+        result = weighted_sum(
+            StudentView(labeled, unlabeled, pseudo.probs),
             supervised=(0.5, dice_and_cross_entropy(labeled_logits, labeled.mask)),
             first_strong=(0.25 * weight, soft_dice_loss(first_logits.float().softmax(dim=1), first_target)),
             second_strong=(0.25 * weight, soft_dice_loss(second_logits.float().softmax(dim=1), second_target)),
             perturbed=(0.5 * weight, soft_dice_loss(perturbed_logits.float().softmax(dim=1), target)),
         )
         result.terms["accepted"] = (target >= 0).float().mean()
-        return self.with_patch_contrast(result, labeled, unlabeled, pseudo.probs, step)
+        return result

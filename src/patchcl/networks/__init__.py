@@ -1,4 +1,4 @@
-"""Networks that segment, and whose encoder can be asked for its features."""
+"""Segmentation networks, whose encoder can be asked for its features."""
 
 from collections.abc import Sequence
 from typing import Literal, Self

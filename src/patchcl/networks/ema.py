@@ -1,4 +1,4 @@
-"""A teacher: a frozen copy of the student that follows it slowly; and the ramps that go with it."""
+"""The EMA teacher: a frozen copy of the student that follows it as an exponential moving average."""
 
 import copy
 from typing import TypeVar
@@ -15,8 +15,8 @@ def frozen_copy(student: Network) -> Network:
 
 
 @torch.no_grad()
-def follow(teacher: nn.Module, student: nn.Module, decay: float) -> None:
-    """Moves the teacher a step of an exponential moving average: teacher <- decay * teacher + (1 - decay) * student.
+def ema_update(teacher: nn.Module, student: nn.Module, decay: float) -> None:
+    """EMA update, in place: teacher <- decay * teacher + (1 - decay) * student.
 
     The running statistics of normalisation layers are averaged like the weights they belong to; counters are copied.
 
@@ -31,8 +31,8 @@ def follow(teacher: nn.Module, student: nn.Module, decay: float) -> None:
             behind.copy_(ahead)
 
 
-def warmed_up(decay: float, step: int) -> float:
-    """A decay that starts small, so that the teacher averages the newest tenth of the steps until `decay` is reached.
+def ema_decay_at(decay: float, step: int) -> float:
+    """EMA decay at a step: it starts small, and the teacher averages the newest tenth of the steps until `decay`.
 
     Source: the `num_updates` rule of TensorFlow's ExponentialMovingAverage. A plain average at the start, as in
     SSL4MIS, keeps the first random weights for hundreds of steps.

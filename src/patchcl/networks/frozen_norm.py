@@ -1,4 +1,4 @@
-"""Lets patches pass through a network without disturbing what its normalisation layers know about images."""
+"""Batch norm with frozen running statistics, so that patches pass through a network and leave these as they are."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""A U-Net out of MONAI's blocks that offers its encoder beside its logits."""
+"""U-Net out of MONAI's blocks that offers its encoder beside its logits."""
 
 import math
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from monai.networks.nets.basic_unet import TwoConv
 from torch import Tensor, nn
 
 GROUPS = 8
-LEAST = 4
-"""Places along every axis of the deepest features, as far as the image has them."""
+MIN_SIZE = 4
+"""Positions along every axis of the deepest features, as far as the image has them."""
 
 NORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "batch": ("batch", {}),
@@ -63,7 +63,7 @@ class UNet(nn.Module):
         """Logits (B, K, *S) of an image (B, C, *S).
 
         With `feature_dropout` the decoder is given perturbed features: of what every level of the encoder hands over,
-        that share of the channels is zeroed at random, image by image, and the others grow to make up for it.
+        that fraction of the channels is zeroed at random, image by image, and the others grow to make up for it.
         """
         return self.segment(image, feature_dropout)[0]
 
@@ -89,13 +89,13 @@ def halvings(size: Sequence[int], spacing_mm: Sequence[float] | None, levels: in
     """By how much each of `levels` shrinks every axis of images of `size`: 2, or 1 for an axis that waits.
 
     An axis waits for the others while its voxels are at least twice as wide as theirs, and for good where half of it
-    would be less than LEAST. Without `spacing_mm` all axes are equally fine.
+    would be less than MIN_SIZE. Without `spacing_mm` all axes are equally fine.
 
     Source: Isensee et al., 2021, https://arxiv.org/abs/1904.08128, for the rule.
     """
     lengths, widths, factors = list(size), list(spacing_mm or [1.0] * len(size)), []
     for _ in range(levels):
-        able = [length >= 2 * LEAST for length in lengths]
+        able = [length >= 2 * MIN_SIZE for length in lengths]
         finest = min((width for width, may in zip(widths, able, strict=True) if may), default=0.0)
         factor = tuple(2 if may and width < 2 * finest else 1 for width, may in zip(widths, able, strict=True))
         lengths = [length // by for length, by in zip(lengths, factor, strict=True)]

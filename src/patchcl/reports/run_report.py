@@ -19,13 +19,13 @@ from patchcl.evaluation.object_metrics import OBJECT_POLICY
 from patchcl.evaluation.paired import Comparison, compare, in_words, points
 from patchcl.evaluation.scores import HEADINGS, MEAN, SHARES, Evaluation, Metric, read_evaluation, summarise
 from patchcl.evaluation.tables import counted, shown
-from patchcl.figures.charts import health_curves, health_terms, learning_curves, patient_chart
+from patchcl.figures.charts import diagnostic_curves, diagnostic_terms, learning_curves, patient_chart
 from patchcl.figures.overlays import Panel, overlay_grid, png
 from patchcl.figures.representative_slice import telling_slice
 from patchcl.reports.page import picture_uri, themed, write_page
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import Row, read_rows
-from patchcl.training.diagnostics import alarms, class_names
+from patchcl.training.diagnostics import class_names, warnings
 
 HEADLINES = ("test_last", "validation_last", "test_best", "validation_best")
 """Evaluations in the order in which a report prefers them; the last checkpoint is chosen by nobody."""
@@ -76,7 +76,7 @@ def _content(facts: Sequence[RunFacts]) -> dict[str, Any]:
     comparisons, problems = _compare(list(evaluations.values()))
     dice = {name: evaluation.by_patient("dice") for name, evaluation in evaluations.items()}
     logs = {of.name: of.rows for of in facts}
-    ailing = health(logs, {of.name: of.settings.method for of in facts})
+    diagnosed = diagnostics(logs, {of.name: of.settings.method for of in facts})
     return {
         "verdict": _verdict(facts, evaluations, comparisons, problems),
         "tables": [_table(facts, each) for each in HEADLINES if any(each in of.evaluations for of in facts)],
@@ -86,8 +86,10 @@ def _content(facts: Sequence[RunFacts]) -> dict[str, Any]:
         "policies": [EMPTY_POLICY, *[OBJECT_POLICY] * any(each.pooled for each in evaluations.values())],
         "patients": themed(lambda theme: patient_chart(dice, theme)) if dice and not problems else None,
         "curves": themed(lambda theme: learning_curves(logs, theme)) if any(logs.values()) else None,
-        "health": ailing,
-        "health_curves": themed(lambda theme: health_curves(logs, theme)) if ailing and ailing["classes"] else None,
+        "diagnostics": diagnosed,
+        "diagnostic_curves": themed(lambda theme: diagnostic_curves(logs, theme))
+        if diagnosed and diagnosed["classes"]
+        else None,
         "overlays": _overlays(facts, stem, evaluations) if evaluations else None,
         "strips": [(of.name, _strips(of.run)) for of in facts if _strips(of.run)],
         "names": list(logs),
@@ -306,18 +308,18 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def health(logs: Mapping[str, Sequence[Row]], settings: Mapping[str, FrozenSettings]) -> dict[str, Any] | None:
-    """What stands under Health: alarms, and tables of the last validation; None if no run has logged any of it.
+def diagnostics(logs: Mapping[str, Sequence[Row]], settings: Mapping[str, FrozenSettings]) -> dict[str, Any] | None:
+    """What stands under Diagnostics: warnings, and tables of the last validation; None if no run has logged any of it.
 
     Args:
         logs: By the name of each run its log.
         settings: By the name of each run those of its method.
     """
-    raised = [(name, alarm) for name, rows in logs.items() for alarm in alarms(rows, settings[name])]
-    last = {name: _last(rows) for name, rows in logs.items() if health_terms({name: rows})}
+    raised = [(name, warning) for name, rows in logs.items() for warning in warnings(rows, settings[name])]
+    last = {name: _last(rows) for name, rows in logs.items() if diagnostic_terms({name: rows})}
     if not raised and not last:
         return None
-    return {"alarms": raised, "classes": _classes(last), "whole": _whole(last)}
+    return {"warnings": raised, "classes": _classes(last), "whole": _whole(last)}
 
 
 def _last(rows: Sequence[Row]) -> Row:
@@ -337,7 +339,9 @@ def _classes(last: Mapping[str, Row]) -> list[tuple[str, list[tuple[str, list[st
 
 def _whole(last: Mapping[str, Row]) -> dict[str, Any]:
     """Of every run the calibration error, and what its method knows about itself."""
-    own = [name for name in health_terms({"": list(last.values())}) if not name.startswith(("accepted_", "agreement_"))]
+    own = [
+        name for name in diagnostic_terms({"": list(last.values())}) if not name.startswith(("accepted_", "agreement_"))
+    ]
     names = [*CALIBRATION, *(name for name in own if name not in CALIBRATION)]
     rows = [(run, f"{row['step']:.0f}", [_shown(row, name, 1, ".3g") for name in names]) for run, row in last.items()]
     return {"columns": [CALIBRATION.get(name, name.replace("_", " ")) for name in names], "rows": rows}

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +14,9 @@ from patchcl.core.files import write_text
 from patchcl.runs.folder import RunFolder
 
 Row = dict[str, float]
+
+RENAMED = {"alarms": "warnings"}
+"""Key that version 0.1 wrote -> what it is called now."""
 
 
 class RunLog:
@@ -70,13 +72,14 @@ class RunLog:
 
 
 def read_rows(run: RunFolder) -> list[Row]:
-    """The rows of a run's log; a last line cut short by a crash is left out."""
+    """The rows of a run's log, keys of version 0.1 renamed; a last line cut short by a crash is left out."""
     if not run.log_jsonl.is_file():
         return []
-    rows: list[Any] = []
+    rows: list[Row] = []
     for line in run.log_jsonl.read_text(encoding="utf-8").splitlines():
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError:
             break
+        rows.append({RENAMED.get(name, name): value for name, value in row.items()})
     return rows

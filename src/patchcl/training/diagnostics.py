@@ -1,4 +1,4 @@
-"""What a run's log says is going wrong, in sentences that name the setting to change.
+"""Diagnostics of a run by its log: warnings of what goes wrong, sentences that name the setting to change.
 
 Everything is read from log rows alone, so a resumed run, a finished one and one that goes on are judged alike.
 """
@@ -16,23 +16,23 @@ MARGIN = 0.05
 
 Runs that had collapsed stayed within 0.04 of it on generated scans and on ACDC; others were 0.17 to 3.4 below.
 """
-LEAST_SEPARABILITY = 0.1
+MIN_SEPARABILITY = 0.1
 """Fisher's ratio of the remembered embeddings above which a contrast learns though its loss is high.
 
 Large λ lifts the loss over its collapse value while classes are still wide. Collapsed runs had 0.001 to 0.074.
 """
-LEAST_RANK = 2.0
+MIN_RANK = 2.0
 """Effective rank of the embeddings below which they all but lie on one line; half the classes where these are few.
 
 Classes that keep away from one another need a rank of one less than their number. Two classes are never judged.
 """
 VALIDATIONS = 3
 """In how many validations, one after the other, pseudo-labels must look ill: early ones often do, and recover."""
-LEAST_FOUND = 0.01
-"""Share of a class's pixels that must have a right pseudo-label, or the class has next to none."""
-LEAST_AGREEMENT = 0.5
-"""Share of a class's pseudo-labels that must be right; below it, they are wrong more often than right."""
-LARGEST_ERROR = 0.3
+MIN_FOUND = 0.01
+"""Fraction of a class's pixels that must have a right pseudo-label, or the class has next to none."""
+MIN_AGREEMENT = 0.5
+"""Fraction of a class's pseudo-labels that must be right; below it, they are wrong more often than right."""
+MAX_ERROR = 0.3
 """Calibration error on structures from which confidence says next to nothing.
 
 Teachers of 0.70 to 0.89 Dice had 0.05 to 0.22, one that was mostly wrong about a structure 0.35.
@@ -40,11 +40,11 @@ Teachers of 0.70 to 0.89 Dice had 0.05 to 0.22, one that was mostly wrong about 
 LATER = ("raise warm_up_fraction", "raise pretrain_fraction")
 """Remedies that let pseudo-labels begin later, under the names that methods have for it."""
 ENDS = (("lower", 0.0), ("raise", 1.0))
-"""Values of shares and thresholds beyond which a remedy cannot go."""
+"""Values of fractions and thresholds beyond which a remedy cannot go."""
 
 
-def alarms(rows: Sequence[Row], settings: FrozenSettings | None = None) -> list[str]:
-    """What is going wrong in a run, and what to do about it; nothing if all is well or it is too early to say.
+def warnings(rows: Sequence[Row], settings: FrozenSettings | None = None) -> list[str]:
+    """Warnings of what goes wrong in a run, with what to do about it; none if all is well or it is too early to say.
 
     Args:
         rows: The run's log, as far as it goes.
@@ -53,11 +53,11 @@ def alarms(rows: Sequence[Row], settings: FrozenSettings | None = None) -> list[
     return list(_standing(rows, settings).values())
 
 
-def new_alarms(rows: Sequence[Row], settings: FrozenSettings | None = None) -> list[str]:
-    """Those of `alarms` that were not there at the validation before the last."""
-    places = [place for place, row in enumerate(rows) if "validation_dice" in row]
-    before = _standing(rows[: places[-2] + 1], settings) if len(places) > 1 else {}
-    return [alarm for about, alarm in _standing(rows, settings).items() if about not in before]
+def new_warnings(rows: Sequence[Row], settings: FrozenSettings | None = None) -> list[str]:
+    """Those of `warnings` that were not there at the validation before the last."""
+    validations = [index for index, row in enumerate(rows) if "validation_dice" in row]
+    before = _standing(rows[: validations[-2] + 1], settings) if len(validations) > 1 else {}
+    return [warning for about, warning in _standing(rows, settings).items() if about not in before]
 
 
 def class_names(rows: Sequence[Row]) -> list[str]:
@@ -67,21 +67,21 @@ def class_names(rows: Sequence[Row]) -> list[str]:
 
 
 def _standing(rows: Sequence[Row], settings: FrozenSettings | None) -> dict[str, str]:
-    """Every alarm by what it is about: the contrast, certain classes, or the calibration."""
+    """Every warning by what it is about: the contrast, certain classes, or the calibration."""
     values = dict(_flat("method", settings.model_dump())) if settings else {}
     recent = [row for row in rows if "validation_dice" in row][-VALIDATIONS:]
-    found = {"contrast": _contrast_alarm(rows, values) or _rank_alarm(recent, values)}
+    standing = {"contrast": _contrast_warning(rows, values) or _rank_warning(recent, values)}
     if len(recent) == VALIDATIONS and _learns_from_pseudo_labels(rows):
-        wrong = _always_below(LEAST_AGREEMENT, "agreement", recent)
-        rare = _always_below(LEAST_FOUND, "found", recent)
+        wrong = _always_below(MIN_AGREEMENT, "agreement", recent)
+        rare = _always_below(MIN_FOUND, "found", recent)
         missing = {name: rare[name] for name in rare if name not in wrong}
-        found["wrong " + ", ".join(wrong)] = _wrong_alarm(wrong, values)
-        found["missing " + ", ".join(missing)] = _missing_alarm(missing, values)
-        found["calibration"] = _calibration_alarm(recent, values)
-    return {about: alarm for about, alarm in found.items() if alarm}
+        standing["wrong " + ", ".join(wrong)] = _wrong_warning(wrong, values)
+        standing["missing " + ", ".join(missing)] = _missing_warning(missing, values)
+        standing["calibration"] = _calibration_warning(recent, values)
+    return {about: warning for about, warning in standing.items() if warning}
 
 
-def _contrast_alarm(rows: Sequence[Row], values: Mapping[str, float]) -> str:
+def _contrast_warning(rows: Sequence[Row], values: Mapping[str, float]) -> str:
     judged = [row for row in rows if "contrast_over_collapse" in row]
     later = judged[len(judged) // 2 :]
     if len(judged) < ROWS:
@@ -93,7 +93,7 @@ def _contrast_alarm(rows: Sequence[Row], values: Mapping[str, float]) -> str:
             f"lower {_now('method.contrast.memory_min_size', values)} or {_now('method.contrast.coverage', values)}."
         )
     apart = [row["separability"] for row in rows if "separability" in row][-1:]
-    wide = max(over) > MARGIN and apart and apart[0] >= LEAST_SEPARABILITY
+    wide = max(over) > MARGIN and apart and apart[0] >= MIN_SEPARABILITY
     if min(over) <= -MARGIN or wide:
         return ""
     return (
@@ -102,10 +102,10 @@ def _contrast_alarm(rows: Sequence[Row], values: Mapping[str, float]) -> str:
     )
 
 
-def _rank_alarm(recent: Sequence[Row], values: Mapping[str, float]) -> str:
+def _rank_warning(recent: Sequence[Row], values: Mapping[str, float]) -> str:
     ranks = [row["effective_rank"] for row in recent if row.get("effective_rank", 0) > 0]
     classes = len(class_names(recent))
-    if classes < 3 or len(ranks) < VALIDATIONS or max(ranks) >= min(LEAST_RANK, classes / 2):
+    if classes < 3 or len(ranks) < VALIDATIONS or max(ranks) >= min(MIN_RANK, classes / 2):
         return ""
     return (
         f"The embeddings of all {classes} classes all but lie on one line (effective rank {ranks[-1]:.1f}): "
@@ -119,7 +119,7 @@ def _always_below(limit: float, figure: str, recent: Sequence[Row]) -> dict[str,
     return {name: values[-1] for name, values in figures.items() if max(values) < limit}
 
 
-def _wrong_alarm(agreement: Mapping[str, float], values: Mapping[str, float]) -> str:
+def _wrong_warning(agreement: Mapping[str, float], values: Mapping[str, float]) -> str:
     if not agreement:
         return ""
     return (
@@ -128,11 +128,11 @@ def _wrong_alarm(agreement: Mapping[str, float], values: Mapping[str, float]) ->
     )
 
 
-def _missing_alarm(found: Mapping[str, float], values: Mapping[str, float]) -> str:
-    if not found:
+def _missing_warning(recall: Mapping[str, float], values: Mapping[str, float]) -> str:
+    if not recall:
         return ""
     return (
-        f"Next to no pixel of some classes gets a right pseudo-label: {_percent(found)}. "
+        f"Next to no pixel of some classes gets a right pseudo-label: {_percent(recall)}. "
         f"{_remedies(values, 'lower confidence_threshold', *LATER)}."
     )
 
@@ -141,9 +141,9 @@ def _percent(fractions: Mapping[str, float]) -> str:
     return ", ".join(f"{100 * fraction:.1f} % of {name}" for name, fraction in fractions.items())
 
 
-def _calibration_alarm(recent: Sequence[Row], values: Mapping[str, float]) -> str:
+def _calibration_warning(recent: Sequence[Row], values: Mapping[str, float]) -> str:
     errors = [row["ece_structures"] for row in recent if "ece_structures" in row]
-    if len(errors) < VALIDATIONS or min(errors) <= LARGEST_ERROR:
+    if len(errors) < VALIDATIONS or min(errors) <= MAX_ERROR:
         return ""
     return (
         f"The teacher's confidence says little about structures: it is off by {errors[-1]:.2f} on average. "
@@ -164,11 +164,11 @@ def _contrast_remedies(values: Mapping[str, float]) -> str:
 
 def _remedies(values: Mapping[str, float], *moves: str) -> str:
     """Those of `moves` that the method has a setting for, and one that always helps, as the start of a sentence."""
-    named = [(move, f"method.{name}") for move, name in (each.split() for each in moves)]
+    named = [(move, f"method.{name}") for move, name in (words.split() for words in moves)]
     there = [(move, name) for move, name in named if name in values and (move, values[name]) not in ENDS]
     able = [f"{move} {_now(name, values)}" for move, name in there]
-    words = ", ".join(able) + " or annotate more scans" if able else "annotate more scans"
-    return words[0].upper() + words[1:]
+    advice = ", ".join(able) + " or annotate more scans" if able else "annotate more scans"
+    return advice[0].upper() + advice[1:]
 
 
 def _now(name: str, values: Mapping[str, float]) -> str:

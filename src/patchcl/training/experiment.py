@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from lightning.fabric import Fabric
@@ -135,7 +135,7 @@ def _fabric(settings: Settings) -> Fabric:
     return Fabric(accelerator=training.device, devices=1, precision=training.precision)
 
 
-def _build(settings: Settings, plan: Plan) -> Method:
+def _build(settings: Settings, plan: Plan) -> Method[Any]:
     torch.manual_seed(seed_for(settings.training.seed, "weights"))
     task = Task(
         build_network=lambda: build_network(

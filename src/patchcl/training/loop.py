@@ -17,24 +17,24 @@ from patchcl.core.seeds import seed_for
 from patchcl.methods.base import Method
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import Row, RunLog
-from patchcl.training.diagnostics import alarms, new_alarms
+from patchcl.training.diagnostics import new_warnings, warnings
 from patchcl.training.signals import StopRequest
 
 
 class Progress(Protocol):
-    """Where a run shows how far it is."""
+    """Progress display of a run."""
 
     def advance(self, step: int) -> None:
         """`step` steps are done."""
 
-    def report(self, row: Row, seconds_per_step: float, new_alarms: Sequence[str]) -> None:
+    def report(self, row: Row, seconds_per_step: float, new_warnings: Sequence[str]) -> None:
         """A validation is done; these are its figures, and this is what has begun to go wrong."""
 
 
 def train(
-    method: Method,
+    method: Method[Any],
     batch_at: Callable[[int], TrainingBatch],
-    validate: Callable[[Method, int], Row],
+    validate: Callable[[Method[Any], int], Row],
     settings: TrainingSettings,
     run: RunFolder,
     fabric: Fabric,
@@ -63,7 +63,6 @@ def train(
         fabric.load(run.last, state, weights_only=True)
 
     log = RunLog(run, state["step"])
-    method_settings = getattr(method, "settings", None)  # for the remedies of alarms
     started, first = time.perf_counter(), state["step"]
     wrapped.train()
     for step in range(first, settings.steps):
@@ -85,9 +84,9 @@ def train(
             log.flush(done, {"learning_rate": float(scheduler.get_last_lr()[0]), "seconds_per_step": pace})
         if validating:
             figures = validate(method, done)
-            standing = alarms([*log.rows, figures], method_settings)
-            row = log.write(done, figures | {"alarms": len(standing)})
-            progress.report(row, pace, new_alarms(log.rows, method_settings))
+            standing = warnings([*log.rows, figures], method.settings)
+            row = log.write(done, figures | {"warnings": len(standing)})
+            progress.report(row, pace, new_warnings(log.rows, method.settings))
             log.write_csv()
             if row["validation_dice"] > state["best"]:
                 state["best"] = row["validation_dice"]
@@ -101,8 +100,8 @@ def train(
     return int(state["step"])
 
 
-def build_optimizer(method: Method, settings: TrainingSettings) -> Optimizer:
-    """AdamW or SGD over all that `method` learns."""
+def build_optimizer(method: Method[Any], settings: TrainingSettings) -> Optimizer:
+    """AdamW or SGD over all parameters of `method` that require a gradient."""
     weights = [weight for weight in method.parameters() if weight.requires_grad]
     if settings.optimizer == "adamw":
         return AdamW(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay)

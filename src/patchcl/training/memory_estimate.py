@@ -7,7 +7,7 @@ a plan with it and trains by that plan has asked for it.
 import math
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from rich.table import Table
@@ -216,7 +216,7 @@ def _times(lengths: Sequence[int]) -> str:
     return " × ".join(map(str, lengths))
 
 
-def _method_of(settings: Settings, plan: Plan, size: tuple[int, ...]) -> Method:
+def _method_of(settings: Settings, plan: Plan, size: tuple[int, ...]) -> Method[Any]:
     """The method for images of `size`, with the network for those of the plan."""
     with torch.random.fork_rng(devices=[]):
         return build_method(
@@ -232,7 +232,7 @@ def _method_of(settings: Settings, plan: Plan, size: tuple[int, ...]) -> Method:
         ).train()
 
 
-def _kept_bytes(method: Method, size: tuple[int, ...], labeled: int, unlabeled: int, step: int) -> int:
+def _kept_bytes(method: Method[Any], size: tuple[int, ...], labeled: int, unlabeled: int, step: int) -> int:
     """Bytes that autograd keeps between forward and backward pass of one step, weights aside."""
     own = {weight.untyped_storage().data_ptr() for weight in method.parameters()}
     kept: dict[int, Tensor] = {}  # tensors stay alive, so that no address is given twice

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a bar with the time left, and a line for every validation and alarm."""
+"""What a person sees while a run goes on: a bar with the time left, and a line for every validation and warning."""
 
 from collections.abc import Sequence
 from types import TracebackType
@@ -42,15 +42,15 @@ class TrainingProgress:
         """`step` steps are done."""
         self.bar.update(self.task, completed=step)
 
-    def report(self, row: Row, seconds_per_step: float, new_alarms: Sequence[str] = ()) -> None:
+    def report(self, row: Row, seconds_per_step: float, new_warnings: Sequence[str] = ()) -> None:
         """A validation is done; these are its figures, and this is what has begun to go wrong."""
         left = (self.steps - row["step"]) * seconds_per_step / 60
         self._say(
             f"{self.title}  step {row['step']:.0f}/{self.steps}  validation Dice {row['validation_dice']:.3f}"
             f"  ({seconds_per_step:.2f} s/step, {left:.0f} min left)"
         )
-        for alarm in new_alarms:
-            self._say(f"{self.title}  step {row['step']:.0f}/{self.steps}  alarm: {alarm}")
+        for warning in new_warnings:
+            self._say(f"{self.title}  step {row['step']:.0f}/{self.steps}  warning: {warning}")
 
     def _say(self, line: str) -> None:
         self.console.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,14 +19,14 @@ from patchcl.losses.pseudo_labels import pseudo_labels
 from patchcl.methods.base import Method
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import Row
-from patchcl.training.calibration import Tally, tally, trust
+from patchcl.training.calibration import PseudoLabelStats, pseudo_label_quality, pseudo_label_stats
 
 
 class Validation:
     """Dice of the teacher on whole scans, at the network's resolution: quick, and only a guide.
 
-    The figures that count come from `patchcl evaluate`, on the scans' own grid. Beside Dice stands how far the
-    teacher's pseudo-labels can be trusted, and what the method knows about itself.
+    The figures that count come from `patchcl evaluate`, on the scans' own grid. Beside Dice stand the quality of the
+    teacher's pseudo-labels and the diagnostics of the method.
     """
 
     def __init__(
@@ -33,25 +34,27 @@ class Validation:
     ) -> None:
         self.cases, self.shown, self.plan, self.run, self.device = cases, shown, plan, run, device
 
-    def __call__(self, method: Method, step: int) -> Row:
-        """Mean Dice over cases, of every structure and of all, and figures of health; also draws a picture."""
+    def __call__(self, method: Method[Any], step: int) -> Row:
+        """Mean Dice over cases, of every structure and of all, and diagnostics; also draws a picture."""
         if self.shown is not None:
             self._draw(method, self.shown, step)
         judged = [self._judge(method, case) for case in releasing_memory(self.cases)]
         dice = torch.stack([dice for dice, _ in judged]).nanmean(dim=0).tolist()
         structures = {f"validation_dice_{name}": value for name, value in zip(self.plan.classes[1:], dice, strict=True)}
-        health = trust([tallied for _, tallied in judged], self.plan.classes) | method.health()
-        numbers = {name: value for name, value in health.items() if math.isfinite(value)}  # what JSON can hold
+        quality = pseudo_label_quality([stats for _, stats in judged], self.plan.classes)
+        diagnostics = quality | method.diagnostics()
+        numbers = {name: value for name, value in diagnostics.items() if math.isfinite(value)}  # what JSON can hold
         return {"validation_dice": sum(dice) / len(dice), **structures, **numbers}
 
-    def _judge(self, method: Method, case: PreparedCase) -> tuple[Tensor, Tally]:
-        """(K - 1,) Dice of each structure over annotated pixels, and the sums for trust."""
+    def _judge(self, method: Method[Any], case: PreparedCase) -> tuple[Tensor, PseudoLabelStats]:
+        """(K - 1,) Dice of each structure over annotated pixels, and the counts of pseudo-labels."""
         image, mask = torch.from_numpy(np.load(case.image)), classes_of(torch.from_numpy(np.load(_mask_of(case))))
         probs = network_probs(method.teacher, image, self.plan, self.device)
-        return _dice(probs.argmax(dim=1), mask, len(self.plan.classes)), tally(probs, mask, method.confidence_threshold)
+        stats = pseudo_label_stats(probs, mask, method.confidence_threshold)
+        return _dice(probs.argmax(dim=1), mask, len(self.plan.classes)), stats
 
     @torch.no_grad()
-    def _draw(self, method: Method, shown: Tensor, step: int) -> None:
+    def _draw(self, method: Method[Any], shown: Tensor, step: int) -> None:
         pseudo = pseudo_labels(method.teacher(shown))
         images, masks, entropy = (_as_slices(maps) for maps in (shown[:, 0], pseudo.mask, pseudo.entropy))
         path = self.run.pictures / f"pseudo_masks_step_{step:06d}.png"

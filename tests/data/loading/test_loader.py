@@ -12,7 +12,7 @@ from patchcl.data.preprocessing.plan import Plan
 
 CPU = torch.device("cpu")
 STILL = AugmentSettings(
-    flip=False, quarter_turns=False, rotate_degrees=0, scale=0, shift=0, labeled_intensity=0, strong_intensity=0
+    flip=False, rotate_90=False, rotate_degrees=0, scale=0, shift=0, labeled_intensity=0, strong_intensity=0
 )
 
 
