@@ -11,6 +11,7 @@ from patchcl.core.batch import IGNORE, LabeledBatch, TrainingBatch, UnlabeledBat
 from patchcl.methods import build_method, method_class, settings_classes
 from patchcl.methods.base import MethodSettings
 from patchcl.methods.patchcl import PatchCLSettings
+from patchcl.networks.unet import UNet
 
 NAMES = {settings: settings.model_fields["name"].default for settings in settings_classes()}
 QUICK = {
@@ -235,11 +236,11 @@ def on_meta(batch):
     return [view.to("meta") for view in batch]
 
 
-class Pixelwise(nn.Module):
+class Pixelwise(UNet):
     """A network that sees every pixel by itself, so that a loss can know of a pixel's image by that pixel alone."""
 
     def __init__(self, dimensions):
-        super().__init__()
+        nn.Module.__init__(self)  # without the layers of a UNet
         conv = {2: nn.Conv2d, 3: nn.Conv3d}[dimensions]
         self.reduction, self.encoded_channels = (1,) * dimensions, 4
         self.inlet, self.classify = conv(1, 4, kernel_size=1), conv(4, 3, kernel_size=1)
