@@ -30,10 +30,7 @@ from patchcl.training import experiment
 from patchcl.training.experiment import Outcome
 
 
-def check(
-    data: PathLike,
-    **settings: Unpack[SettingsArguments],
-) -> CheckReport:
+def check(data: PathLike, **settings: Unpack[SettingsArguments]) -> CheckReport:
     """Open every scan and mask of a data set, and say what was understood and what is wrong with it.
 
     Args:
@@ -47,11 +44,8 @@ def check(
         UserError: `data` is not laid out as a data set, or a setting is wrong.
 
     Example:
-        >>> report = patchcl.check(data)
-        >>> report.problems
+        >>> patchcl.check(data).problems
         ()
-        >>> report.plan.dimensions
-        2
     """
     require_ours(Path(data))
     chosen = make_settings(**settings)
@@ -89,7 +83,8 @@ def import_data(
         >>> patchcl.import_data(pictures, out, layout="plain", structures=["gland"]).masks
         2
     """
-    options = ImportOptions(_names(structures), _names(channels), images, masks, series)
+    names, kinds = (None if listed is None else tuple(listed) for listed in (structures, channels))
+    options = ImportOptions(names, kinds, images, masks, series)
     with progress_bar("Importing scans") as on_progress:
         return import_dataset(Path(source), Path(out), layout, options, on_progress)
 
@@ -102,15 +97,11 @@ def train(data: PathLike, out: PathLike, **settings: Unpack[SettingsArguments]) 
         out: A folder that does not exist yet.
         settings: See `SettingsArguments`; the method is `patchcl` by default.
 
-    Returns:
-        The run's folder, the steps that are done, and whether somebody asked it to stop.
-
     Raises:
         UserError: Something about the data, the settings or the folder must be put right first.
 
     Example:
-        >>> outcome = patchcl.train(data, out, steps=4, device="cpu", settings={"network.features": [8, 16]})
-        >>> outcome.steps_done
+        >>> patchcl.train(data, out, steps=4, device="cpu", settings={"network.features": [8, 16]}).steps_done
         4
     """
     require_ours(Path(data))
@@ -146,7 +137,7 @@ def predict(
     """Segment new scans, each on its own grid, into files; `load_run(...).predict` gives arrays instead.
 
     Args:
-        run: A folder made by `train`, or what `load_run` gave, which knows its checkpoint, weights and device.
+        run: A folder made by `train`, or what `load_run` gave for some checkpoint, weights and device.
         scans: A scan, a DICOM series, or a folder of these named CASE_0000.
         out: A folder for the masks.
         checkpoint: `last`, the end of training, or `best`, the best on validation.
@@ -156,9 +147,6 @@ def predict(
         output: Format of the masks; `same` is that of the scan, DICOM-SEG for a DICOM series.
         series: For DICOM: the series to take of each folder.
         device: Where to compute.
-
-    Returns:
-        The cases that are `done`, and those that `failed` with what to do about each.
 
     Raises:
         UserError: There is no scan, no run, or `out` must not be written to.
@@ -214,8 +202,7 @@ def evaluate(
         UserError: Neither a run nor two folders are given, something has no partner, or a file cannot be read.
 
     Example:
-        >>> evaluation = patchcl.evaluate(run)
-        >>> evaluation.structures
+        >>> patchcl.evaluate(run).structures
         ('RV', 'MYO', 'LV')
     """
     if (run is None) == (predictions is None) or (predictions is None) != (masks is None):
@@ -241,9 +228,7 @@ def compare(
     voxels: bool = False,
     **settings: Unpack[SharedArguments],
 ) -> Ending:
-    """Train many methods with several seeds and amounts of masks, and compare them in a table and on a page.
-
-    What `out` holds already is not done again.
+    """Train many methods with several seeds and amounts of masks; what `out` holds already is not done again.
 
     Args:
         data: A folder as `train` takes it.
@@ -256,15 +241,11 @@ def compare(
         voxels: Distances in voxels, where the spacing was lost.
         settings: Of every run, see `SharedArguments`; `split` is the same for all seeds.
 
-    Returns:
-        Which runs failed and why, and whether somebody asked to stop.
-
     Raises:
         UserError: `out` holds another comparison, or something about data or settings is wrong.
 
     Example:
-        >>> ending = patchcl.compare(data, out, methods=["supervised"], seeds=[0], steps=2)
-        >>> ending.failed
+        >>> patchcl.compare(data, out, methods=["supervised"], seeds=[0], steps=2).failed
         {}
     """
     require_ours(Path(data))
@@ -313,12 +294,7 @@ def load_run(
         UserError: There is no run, or its checkpoint is missing or damaged.
 
     Example:
-        >>> trained = patchcl.load_run(run)
-        >>> trained.predict(voxels, affine).mask.shape == voxels.shape
+        >>> patchcl.load_run(run).predict(voxels, affine).mask.shape == voxels.shape
         True
     """
     return open_run(RunFolder.open(Path(run)), checkpoint, weights, best_device(device))
-
-
-def _names(names: Sequence[str] | None) -> tuple[str, ...] | None:
-    return None if names is None else tuple(names)

@@ -30,6 +30,9 @@ else:
     AnyMethodSettings = any_method_settings()
 
 
+LoggerName = Literal["tensorboard", "wandb", "mlflow"]
+
+
 class TrainingSettings(FrozenSettings):
     """The loop, the optimizer and the machine."""
 
@@ -49,6 +52,7 @@ class TrainingSettings(FrozenSettings):
     memory_gib: float = Field(
         8.0, ge=0, description="Of the training device, for prepared images; beyond it they stream."
     )
+    loggers: tuple[LoggerName, ...] = Field(("tensorboard",), description="Of tensorboard, wandb, mlflow.")
     seed: int = Field(0, ge=0)
 
 

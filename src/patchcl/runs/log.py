@@ -1,17 +1,21 @@
-"""What a run writes about itself while it goes: JSON lines and CSV for programs, TensorBoard for people."""
+"""The log of a run: JSON lines and CSV for programs, TensorBoard or another logger for people.
+
+JSON lines are ours: a resumed run cuts them at its step, where Fabric's CSVLogger deletes the file that it finds.
+"""
 
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
+from patchcl.config import LoggerName
 from patchcl.core.batch import StepResult
 from patchcl.core.files import write_text
 from patchcl.runs.folder import RunFolder
+from patchcl.runs.loggers import open_logger
 
 Row = dict[str, float]
 
@@ -22,14 +26,15 @@ RENAMED = {"alarms": "warnings"}
 class RunLog:
     """Sums losses on the device and brings them to the host once per interval, never within a step."""
 
-    def __init__(self, run: RunFolder, first_step: int) -> None:
+    def __init__(self, run: RunFolder, first_step: int, loggers: Sequence[LoggerName] = ("tensorboard",)) -> None:
+        """Continues the log after `first_step` steps; `loggers` get every row as well."""
         self.run = run
+        self._loggers = [open_logger(name, run, first_step) for name in loggers]
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self.rows = [row for row in read_rows(run) if row["step"] <= first_step]
         write_text(run.log_jsonl, "".join(json.dumps(row) + "\n" for row in self.rows))
         self._lines = run.log_jsonl.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(run.tensorboard), purge_step=first_step + 1)
 
     def add(self, result: StepResult) -> None:
         """Takes in one step."""
@@ -51,15 +56,16 @@ class RunLog:
         self.rows.append(row)
         self._lines.write(json.dumps(row) + "\n")
         self._lines.flush()
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        for logger in self._loggers:
+            logger.log_metrics(values, step)
         return row
 
     def close(self) -> None:
         """Closes the files, and writes the CSV."""
         self.write_csv()
         self._lines.close()
-        self._board.close()
+        for logger in self._loggers:
+            logger.finalize("success")
 
     def write_csv(self) -> None:
         """The whole log as one table; a cell is empty where a row has no such value."""

@@ -62,7 +62,7 @@ def train(
     if run.last.exists():
         fabric.load(run.last, state, weights_only=True)
 
-    log = RunLog(run, state["step"])
+    log = RunLog(run, state["step"], settings.loggers)
     started, first = time.perf_counter(), state["step"]
     wrapped.train()
     for step in range(first, settings.steps):
