@@ -1,6 +1,7 @@
 """Where else a run's figures go, for people to look at: TensorBoard, and W&B or MLflow for whoever asks for them."""
 
 import importlib.util
+import os
 from typing import Any
 
 from patchcl.config import LoggerName
@@ -11,8 +12,8 @@ from patchcl.runs.folder import RunFolder
 def open_logger(name: LoggerName, run: RunFolder, first_step: int) -> Any:  # noqa: ANN401 - a logger of Lightning
     """The logger called `name` for a run that has done `first_step` steps: `log_metrics(values, step)`, `finalize`.
 
-    Only TensorBoard, whose files lie in the run folder, is ever on unless somebody asks for another. MLflow writes
-    into the run folder unless MLFLOW_TRACKING_URI names a server; W&B obeys its own variables, such as WANDB_MODE.
+    Only TensorBoard, whose files lie in the run folder, is ever on unless somebody asks for another. MLflow keeps
+    a database in the run folder unless MLFLOW_TRACKING_URI names a server; W&B obeys its own WANDB_ variables.
 
     Raises:
         UserError: Its library is not installed.
@@ -32,4 +33,5 @@ def open_logger(name: LoggerName, run: RunFolder, first_step: int) -> Any:  # no
         return WandbLogger(name=run.root.name, project="patchcl", save_dir=run.root)
     from lightning.pytorch.loggers import MLFlowLogger
 
-    return MLFlowLogger("patchcl", run_name=run.root.name, save_dir=str(run.root / "mlflow"))
+    address = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{run.root.absolute() / 'mlflow.db'}"
+    return MLFlowLogger("patchcl", run_name=run.root.name, tracking_uri=address)
