@@ -2,7 +2,7 @@
 
 import pytest
 
-from patchcl.cli_options import budgets, names, numbers, patients
+from patchcl.cli_options import budgets, names, patients, seeds
 from patchcl.core.errors import UserError
 
 
@@ -22,5 +22,7 @@ def test_budgets_are_numbers_or_all():
 
 @pytest.mark.parametrize("listed", ["", "1,x", "-1", "1.5"])
 def test_what_is_no_number_is_shown(listed):
-    with pytest.raises(UserError, match="whole numbers were expected, with commas between them: 3,7,14"):
-        numbers(listed)
+    with pytest.raises(UserError, match=r"--seeds holds .*expected whole numbers with commas"):
+        seeds(listed)
+    with pytest.raises(UserError, match="--labeled holds"):
+        budgets(listed or "none")

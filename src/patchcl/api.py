@@ -249,10 +249,9 @@ def compare(
         {}
     """
     require_ours(Path(data))
-    config = settings.pop("config", None)
-    file = None if config is None else Path(config)
-    overrides = overrides_of(**settings)
-    spec = build_spec(Path(data), methods or method_names(), list(labeled or ()), seeds, file, overrides, on, voxels)
+    config, chosen = settings.pop("config", None), method_names() if methods is None else methods
+    file, overrides = None if config is None else Path(config), overrides_of(**settings)
+    spec = build_spec(Path(data), chosen, list(labeled or ()), seeds, file, overrides, on, voxels)
     return compare_methods(spec, Path(out), jobs, console)
 
 
