@@ -1,4 +1,4 @@
-"""Images of any size through a network of a fixed one, some at a time."""
+"""Sliding-window inference: images of any size through a network of a fixed one, some at a time."""
 
 import torch
 from monai.inferers import sliding_window_inference
@@ -32,7 +32,7 @@ def network_probs(
 
 
 def _by_windows(network: nn.Module, image: Tensor, size: tuple[int, ...], device: torch.device, at_once: int) -> Tensor:
-    """Windows of the size the network was trained on, overlapping, whose middle counts most."""
+    """Sliding windows of the size the network was trained on, overlapping, whose middle counts most."""
     probs = sliding_window_inference(
         image,
         roi_size=size,
