@@ -1,4 +1,4 @@
-"""Training log of a run: JSON lines and CSV for programs, TensorBoard for people."""
+"""What a run writes about itself while it goes: JSON lines and CSV for programs, TensorBoard for people."""
 
 import csv
 import io
