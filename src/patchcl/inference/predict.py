@@ -176,7 +176,7 @@ def _mask_by_row_blocks(network: nn.Module, plan: Plan, blocks: RowBlocks, devic
         stop = min(start + window + WINDOWS * interval, height)
         image = torch.from_numpy(blocks.read(start, stop)[None])
         classes = network_probs(network, image, plan, device)[0].argmax(dim=0)
-        complete = window - interval if start else 0  # rows above lie under windows of the block before, too
+        complete = window - interval if start else 0  # rows above lie under windows of the band before, too
         mask[start + complete : stop] = classes[complete:].numpy()
         start += (WINDOWS - shared) * interval
     return mask

@@ -32,7 +32,7 @@ def network_probs(
 
 
 def _by_windows(network: nn.Module, image: Tensor, size: tuple[int, ...], device: torch.device, at_once: int) -> Tensor:
-    """Sliding windows of the size the network was trained on, overlapping, whose middle counts most."""
+    """Windows of the size the network was trained on, overlapping, whose middle counts most."""
     probs = sliding_window_inference(
         image,
         roi_size=size,
