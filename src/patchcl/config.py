@@ -204,7 +204,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             f"Cannot read the settings file {path}: {error.strerror}. Give an existing YAML file."
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}. Mend it and try again.") from error
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}. Fix it and try again.") from error
     if not isinstance(tree, dict):
         raise UserError(f"{path} holds a {type(tree).__name__}; expected settings such as `method: {{name: patchcl}}`.")
     return tree
@@ -261,7 +261,7 @@ def _explained(errors: Sequence[ErrorDetails]) -> Iterator[str]:
 
 
 def _meant(key: str) -> str:
-    """The setting whose name is nearest to `key`, as a question; nothing if none is near."""
+    """The setting whose name is nearest to `key`, as a suggestion; nothing if none is near."""
     close = difflib.get_close_matches(key, sorted(_all_keys()), n=1)
     return f" Did you mean {close[0]}?" if close else ""
 

@@ -265,7 +265,7 @@ def test_an_out_folder_that_cannot_be_made_is_explained(untrained_run, tmp_path)
 
 
 @pytest.mark.parametrize("side", [8, 9])
-def test_a_large_picture_is_segmented_in_bands_as_if_whole(tmp_path, monkeypatch, side):
+def test_a_large_picture_is_segmented_in_row_blocks_as_if_whole(tmp_path, monkeypatch, side):
     known = {"channels": ("R", "G", "B"), "normalise": "rgb", "window": (0, 255), "spacing_mm": (1, 1)}
     plan = plan_of(fit="crop", size=(side, side), **known)
     torch.manual_seed(0)
@@ -279,14 +279,14 @@ def test_a_large_picture_is_segmented_in_bands_as_if_whole(tmp_path, monkeypatch
         return predict_cases(network, plan, {"a": (path,)}, tmp_path / out, Files(**maps)).failed
 
     (tmp_path / "whole").mkdir()
-    (tmp_path / "bands").mkdir()
+    (tmp_path / "blocks").mkdir()
     assert segment("whole") == ()
     monkeypatch.setattr(tiff, "LARGE", 1000)
     monkeypatch.setattr(predict, "WINDOWS", 4)
-    assert segment("bands") == ()
-    whole, blocks = (np.asarray(Image.open(tmp_path / name / "a.tif")) for name in ("whole", "bands"))
+    assert segment("blocks") == ()
+    whole, blocks = (np.asarray(Image.open(tmp_path / name / "a.tif")) for name in ("whole", "blocks"))
     assert np.bincount(whole.ravel()).min() > 100
     assert whole.shape == blocks.shape == (115, 33)
     assert (whole != blocks).mean() < 1e-3  # but for the last bit of a float
-    ((_, message),) = segment("bands", uncertainty=True)
+    ((_, message),) = segment("blocks", uncertainty=True)
     assert "too large to be read at once" in message

@@ -1,4 +1,4 @@
-"""Validation while training: Dice and trust in pseudo-labels by hand, and a picture that is there."""
+"""Validation while training: Dice and quality of pseudo-labels by hand, and a picture that is there."""
 
 import numpy as np
 import pytest

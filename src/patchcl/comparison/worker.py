@@ -81,7 +81,7 @@ def work(job: Job, console: Console) -> None:
     """Do what is missing of a run: steps, then scores.
 
     Raises:
-        UserError: Something about the data or the settings must be mended first.
+        UserError: Something about the data or the settings must be corrected first.
         SystemExit: Somebody asked to stop; all is saved.
     """
     run = RunFolder(job.root)

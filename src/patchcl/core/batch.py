@@ -28,7 +28,7 @@ class UnlabeledBatch(NamedTuple):
 
 
 class TrainingBatch(NamedTuple):
-    """What one optimizer step sees. A method that learns from masks alone is given no unlabeled images."""
+    """The batch of one optimizer step. A method that learns from masks alone is given no unlabeled images."""
 
     labeled: LabeledBatch
     unlabeled: UnlabeledBatch | None
@@ -45,7 +45,7 @@ class StudentView(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """What a method hands back to the loop."""
+    """Loss of a step and terms for the log: what a method hands back to the loop."""
 
     loss: Tensor  # () the scalar to minimise
     terms: dict[str, Tensor]  # detached scalars, for the log only

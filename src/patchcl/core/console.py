@@ -1,4 +1,4 @@
-"""Where people read: the terminal or the notebook, and the bars that show how far something is."""
+"""Console and progress bars, on a terminal or in a notebook."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ errors = Console(stderr=True)
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[ProgressCallback]:
-    """A bar while the block runs, moved by what it yields; nothing where the output is no terminal."""
+    """Progress bar while the block runs, moved by what it yields; nothing where the output is no terminal."""
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

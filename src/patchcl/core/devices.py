@@ -1,4 +1,4 @@
-"""Where to compute."""
+"""Devices: where to compute."""
 
 from typing import Literal
 

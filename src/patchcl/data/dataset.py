@@ -1,4 +1,4 @@
-"""What lies in an nnU-Net raw data set: its channels, its classes, its scans and whose they are.
+"""Data set in nnU-Net raw layout, as it lies on disk: its channels, its classes, its scans and whose they are.
 
 Scans without a mask may lie in `imagesTr` beside the others or in `imagesUn`; held-out ones lie in `imagesTs`. All
 have the `file_ending` of dataset.json, in either case; for ".dcm" an image may be the folder of a series instead. Masks
@@ -241,7 +241,7 @@ def _repeated(cases: list[Case]) -> list[str]:
 def _listing(root: Path, problems: list[str]) -> str:
     shown = [f"  {problem}" for problem in problems[:20]]
     more = [f"  and {len(problems) - 20} more"] if len(problems) > 20 else []
-    return "\n".join([f"{root} is not laid out as expected. Mend these files, or remove them:", *shown, *more])
+    return "\n".join([f"{root} is not laid out as expected. Correct these files, or remove them:", *shown, *more])
 
 
 def preview(names: Sequence[str]) -> str:

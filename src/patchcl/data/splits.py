@@ -1,4 +1,4 @@
-"""Which patients teach with their masks, which without, which choose and which only test. No patient on two sides."""
+"""Splits by patient: who is labeled, unlabeled, for validation and for the test. No patient is on two sides."""
 
 import hashlib
 import json

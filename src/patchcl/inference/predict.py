@@ -1,4 +1,4 @@
-"""A trained network meets new scans: files in, masks on the very same voxel grid out."""
+"""Prediction of new scans: files in, masks on the very same voxel grid out."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ from patchcl.inference.sliding_window import BATCH_SIZE, OVERLAP, network_probs
 Output = Literal["same", "nifti", "dicom-seg"]
 """The format of masks: that of the scan, which is DICOM-SEG for a DICOM series, or one for all."""
 WINDOWS = 4
-"""So many steps of the window make a band of a picture that is too large to be held."""
+"""So many steps of the window make a row block of a picture that is too large to be held."""
 DATA_SET_FOLDERS = ("imagesTr", "imagesUn", "imagesTs", "labelsTr", "labelsTs")
 
 
@@ -67,7 +67,7 @@ def predict_scan(
 
 
 def uncertainty_of(probs: np.ndarray) -> np.ndarray:
-    """The entropy of probabilities (K, *S) over that of a blind guess: 0 is certain, 1 knows nothing."""
+    """Uncertainty: the entropy of probabilities (K, *S) over that of a blind guess: 0 is certain, 1 knows nothing."""
     return np.asarray(np.clip(entr(probs).sum(axis=0) / np.log(len(probs)), 0, 1), np.float32)
 
 
@@ -165,7 +165,7 @@ def _probs_of(network: nn.Module, plan: Plan, paths: tuple[Path, ...], device: t
 def _mask_by_row_blocks(network: nn.Module, plan: Plan, blocks: RowBlocks, device: torch.device) -> np.ndarray:
     """The likeliest classes (rows, columns) uint8, from the very windows that would be laid over the whole picture.
 
-    Neighbouring bands share windows, and a row is taken from the band that holds all windows over it.
+    Neighbouring row blocks share windows, and a row is taken from the block that holds all windows over it.
     """
     height, window = blocks.shape[0], plan.size[0]
     interval = max(1, int(window * (1 - OVERLAP)))

@@ -1,4 +1,4 @@
-"""Images of any size through a network of a fixed one, some at a time."""
+"""Sliding-window inference: images of any size through a network of a fixed one, some at a time."""
 
 import torch
 from monai.inferers import sliding_window_inference

@@ -1,4 +1,4 @@
-"""Every file of a run has its name here, and every write either happens whole or not at all."""
+"""The folder of a run: every file has its name here, and every write either happens whole or not at all."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where a result comes from: code, versions, machine, command."""
+"""Provenance: the code, versions, machine and command that a result comes from."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""From a data folder and settings to a finished run; and from a stopped run to a finished one."""
+"""Training runs: started from a data folder and settings, or resumed where they stopped."""
 
 import json
 import os
@@ -56,7 +56,7 @@ def start(data: Path, root: Path, settings: Settings, console: Console) -> Outco
     """Train on the scans in `data` as `settings` say, into the new folder `root`.
 
     Raises:
-        UserError: Something about the data, the settings or the folder must be mended first.
+        UserError: Something about the data, the settings or the folder must be corrected first.
     """
     dataset = read_dataset(data, settings.split.patient_pattern)
     split = make_split(dataset, settings.split)

@@ -1,4 +1,4 @@
-"""Scores a method on the prepared validation images while it learns, and draws what its teacher believes."""
+"""Validation during training: Dice on the prepared validation images, and pictures of the teacher's pseudo-masks."""
 
 import math
 from collections.abc import Sequence

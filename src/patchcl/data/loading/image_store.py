@@ -1,4 +1,4 @@
-"""Where prepared images live during training: on the device when they fit, else on disk and read as needed."""
+"""Image store: prepared images during training, on the device when they fit, else on disk and read as needed."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,9 +48,9 @@ class ImageStore:
     """All items (slices or volumes) of some prepared cases, ready to be gathered into batches.
 
     It is `resident` when images and masks fit `budget_bytes`: they then lie on `device`, and a batch is one gather.
-    Masks are handed out only if every case has one. A bank of `unlabeled` items hands out none.
+    Masks are handed out only if every case has one. A store of `unlabeled` items hands out none.
 
-    Of a case with a mask only those items are there of which something is annotated, or, in a bank of `unlabeled`
+    Of a case with a mask only those items are there of which something is annotated, or, in a store of `unlabeled`
     items, of which something is not.
 
     Raises:

@@ -1,4 +1,4 @@
-"""From scans to network inputs and back: normalise, bring to one size or spacing, and keep the outcome on disk.
+"""Cache of prepared scans: normalised, brought to one size or spacing, and kept on disk.
 
 Network axes of a slice are the two axes of the file that slices are not taken along, in file order; of a volume all
 three. Padding and resizing follow from grid and plan alone, so `to_scan_grid` undoes exactly what was done.
@@ -47,7 +47,7 @@ class PreparedCase(NamedTuple):
 
     @property
     def signature(self) -> Path:
-        """What the scan looks like from afar, .npy, see `duplicates.signature`; made with the image."""
+        """Signature of the scan, .npy, see `duplicates.signature`; made with the image."""
         return self.image.with_name(self.image.name.replace(".image-", ".signature-"))
 
 
