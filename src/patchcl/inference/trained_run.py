@@ -16,7 +16,7 @@ from patchcl.data.discovery import find_scans
 from patchcl.data.geometry import Grid, grid_of
 from patchcl.data.preprocessing.plan import Plan, load_plan
 from patchcl.data.preprocessing.transforms import to_network_grid, to_scan_grid
-from patchcl.data.scan import Scan, read_image
+from patchcl.data.scan import Scan, read_image, require_finite
 from patchcl.inference.predict import require_channels, uncertainty_of
 from patchcl.inference.sliding_window import network_probs
 from patchcl.runs.checkpoint import Weights, read_checkpoint, weights_of, weights_used
@@ -78,6 +78,7 @@ class TrainedRun:
         if isinstance(source, np.ndarray):
             voxels = source if len(self.plan.channels) > 1 else source[None]
             grid = grid_of(Path("the array"), voxels.shape[1:], np.eye(4) if affine is None else np.asarray(affine))
+            require_finite(voxels, Path("the array"))
             return Scan(voxels.astype(np.float32), grid)
         files = [source] if isinstance(source, Path | str) else source
         paths = tuple(Path(file) for file in files)
