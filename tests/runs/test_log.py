@@ -10,6 +10,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from patchcl.core.batch import StepResult
+from patchcl.core.files import write_text
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import RunLog, read_rows
 
@@ -71,6 +72,20 @@ def test_csv_and_tensorboard_hold_the_same_figures(run):
     board = EventAccumulator(str(run.tensorboard)).Reload()
     assert [(event.step, event.value) for event in board.Scalars("loss")] == [(10, 2.0), (20, 1.0)]
     assert [(event.step, event.value) for event in board.Scalars("validation_dice")] == [(20, 0.5)]
+
+
+def test_the_table_is_written_anew_only_for_a_new_column(run, open_log, monkeypatch):
+    whole = []
+    monkeypatch.setattr("patchcl.runs.log.write_text", lambda path, text: [whole.append(path), write_text(path, text)])
+    log = open_log(0)
+    whole.clear()
+    for step in range(1, 9):
+        log.write(step, {"loss": 0.5})
+        log.write(step, {"validation_dice": 0.25, "ece": 0.125} if step % 4 == 0 else {"validation_dice": 0.25})
+        with run.log_csv.open(newline="") as file:
+            rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+        assert rows == log.rows
+    assert whole == [run.log_csv] * 3  # loss, validation_dice, ece
 
 
 def test_it_goes_on_from_the_checkpoint_and_forgets_what_came_after_it(run):

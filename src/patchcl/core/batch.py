@@ -42,6 +42,7 @@ class StudentView(NamedTuple):
     pseudo_probs: Tensor | None = None  # (B, K, *S) probabilities behind the pseudo-labels of the weak views
     strong_probs: Tensor | None = None  # (B, K, *S) the same for the strong views, where boxes were mixed into these
     features: Tensor | None = None  # (B, F, *s) the student's deepest, of labeled and strong; None: not at hand
+    weak_features: Tensor | None = None  # (B, F, *s) the teacher's deepest, of the weak views; None: not at hand
 
 
 class StepResult(NamedTuple):

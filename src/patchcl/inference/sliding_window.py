@@ -21,17 +21,27 @@ OVERLAP = 0.5
 
 @torch.inference_mode()
 def network_probs(
-    network: nn.Module, image: Tensor, plan: Plan, device: torch.device = CPU, batch_size: int = BATCH_SIZE
+    network: nn.Module,
+    image: Tensor,
+    plan: Plan,
+    device: torch.device = CPU,
+    batch_size: int = BATCH_SIZE,
+    home: torch.device = CPU,
 ) -> Tensor:
-    """Probabilities (N, K, *S), on the CPU, of prepared slices or volumes (N, C, *S)."""
+    """Probabilities (N, K, *S) of prepared slices or volumes (N, C, *S).
+
+    The network is on `device`, and what it says is put together at `home`.
+    """
     divisor = (1 if plan.dimensions == 2 else 8) * (CPU_DIVISOR if device.type == "cpu" else 1)
     at_once = max(1, batch_size // divisor)
     if plan.fit == "crop":
-        return _by_windows(network, image, plan.size, device, at_once)
-    return torch.cat([network(some.to(device)).float().softmax(dim=1).cpu() for some in torch.split(image, at_once)])
+        return _by_windows(network, image, plan.size, at_once, device, home)
+    return torch.cat([network(some.to(device)).float().softmax(dim=1).to(home) for some in torch.split(image, at_once)])
 
 
-def _by_windows(network: nn.Module, image: Tensor, size: tuple[int, ...], device: torch.device, at_once: int) -> Tensor:
+def _by_windows(
+    network: nn.Module, image: Tensor, size: tuple[int, ...], at_once: int, device: torch.device, home: torch.device
+) -> Tensor:
     """Windows of the size the network was trained on, overlapping, whose middle counts most."""
     probs = sliding_window_inference(
         image,
@@ -41,7 +51,7 @@ def _by_windows(network: nn.Module, image: Tensor, size: tuple[int, ...], device
         overlap=OVERLAP,
         mode="gaussian",
         sw_device=device,
-        device=CPU,
+        device=home,
     )
     assert isinstance(probs, Tensor)  # as it is for a predictor that returns one
     return probs

@@ -6,7 +6,7 @@ JSON lines are ours: a resumed run cuts them at its step, where Fabric's CSVLogg
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -35,6 +35,9 @@ class RunLog:
         self.rows = [row for row in read_rows(run) if row["step"] <= first_step]
         write_text(run.log_jsonl, "".join(json.dumps(row) + "\n" for row in self.rows))
         self._lines = run.log_jsonl.open("a", encoding="utf-8")
+        self._columns: list[str] = []
+        if self.rows:
+            self._write_csv()
 
     def add(self, result: StepResult) -> None:
         """Takes in one step."""
@@ -56,25 +59,37 @@ class RunLog:
         self.rows.append(row)
         self._lines.write(json.dumps(row) + "\n")
         self._lines.flush()
+        self._append_to_csv(row)
         for logger in self._loggers:
             logger.log_metrics(values, step)
         return row
 
     def close(self) -> None:
-        """Closes the files, and writes the CSV."""
-        self.write_csv()
+        """Closes the files."""
         self._lines.close()
         for logger in self._loggers:
             logger.finalize("success")
 
-    def write_csv(self) -> None:
-        """The whole log as one table; a cell is empty where a row has no such value."""
-        table = io.StringIO()
-        columns = dict.fromkeys(name for row in self.rows for name in row)
-        writer = csv.DictWriter(table, list(columns))
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_text(self.run.log_csv, table.getvalue())
+    def _write_csv(self) -> None:
+        """The whole log as one table, under the names of its columns."""
+        self._columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        heading = {name: name for name in self._columns}
+        write_text(self.run.log_csv, csv_lines(self._columns, [heading, *self.rows]))
+
+    def _append_to_csv(self, row: Row) -> None:
+        """One more line, or the whole anew where the row has a value that no row before it had."""
+        if not row.keys() <= set(self._columns):
+            self._write_csv()
+            return
+        with self.run.log_csv.open("a", encoding="utf-8") as table:
+            table.write(csv_lines(self._columns, [row]))
+
+
+def csv_lines(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
+    """Rows as lines of a CSV file; a cell is empty where a row has no such value."""
+    lines = io.StringIO()
+    csv.DictWriter(lines, columns).writerows(rows)
+    return lines.getvalue()
 
 
 def read_rows(run: RunFolder) -> list[Row]:

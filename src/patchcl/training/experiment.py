@@ -35,7 +35,7 @@ from patchcl.runs.provenance import provenance
 from patchcl.training.loop import train
 from patchcl.training.progress import TrainingProgress
 from patchcl.training.signals import StopRequest, stop_on_signals
-from patchcl.training.validation import Validation
+from patchcl.training.validation import Validation, picture_steps
 
 
 class Outcome(NamedTuple):
@@ -101,7 +101,8 @@ def _train(run: RunFolder, settings: Settings, dataset: Dataset, split: Split, p
     method = _build(settings, plan)
     prepared = _prepare(settings, dataset, split, plan, method.needs_unlabeled, console)
     batches, shown = _batches(settings, prepared, plan, fabric.device, method.strong_views)
-    validation = Validation(prepared.validation, shown, plan, run, fabric.device)
+    pictures = picture_steps(settings.training.steps, settings.training.validate_every)
+    validation = Validation(prepared.validation, shown, plan, run, fabric.device, pictures)
     started = time.perf_counter()
     with (
         _memory_errors_on(fabric.device),

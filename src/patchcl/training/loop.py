@@ -87,7 +87,6 @@ def train(
             standing = warnings([*log.rows, figures], method.settings)
             row = log.write(done, figures | {"warnings": len(standing)})
             progress.report(row, pace, new_warnings(log.rows, method.settings))
-            log.write_csv()
             if row["validation_dice"] > state["best"]:
                 state["best"] = row["validation_dice"]
                 save(fabric, run.best, state)
