@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from patchcl.comparison.spec import CompareSpec, in_order
+from patchcl.core.documents import parse_json
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json
 from patchcl.core.settings import differing_keys, flatten
@@ -44,7 +45,7 @@ def read_spec(out: Path) -> CompareSpec:
     """
     path = spec_file(out)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
         return CompareSpec.model_validate_json(
             json.dumps({OLD_KEYS.get(key, key): value for key, value in content.items()})
         )

@@ -5,12 +5,12 @@ have the `file_ending` of dataset.json, in either case; for ".dcm" an image may 
 have it too, or the one that `patchcl predict` would give them: .png for .jpg, whose numbers are not exact.
 """
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from patchcl.core.documents import parse_json
 from patchcl.core.errors import UserError
 from patchcl.data.formats import DICOM, ENDINGS, count_channels, ending_of, mask_ending, without_ending
 
@@ -106,7 +106,7 @@ def _read_description(root: Path) -> dict[str, Any]:
             f"{path} does not exist. A data set is a folder with dataset.json, imagesTr and labelsTr, like nnU-Net's."
         )
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        description = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not valid JSON: {error}. Correct it.") from error
     if not isinstance(description, dict):

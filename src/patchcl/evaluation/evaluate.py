@@ -33,7 +33,7 @@ from patchcl.inference.predict import Files, predict_cases
 from patchcl.inference.trained_run import Checkpoint, TrainedRun, open_run
 from patchcl.runs.checkpoint import Weights
 from patchcl.runs.folder import RunFolder
-from patchcl.runs.provenance import origin
+from patchcl.runs.provenance import origin, read_provenance
 
 
 def evaluate_folders(
@@ -208,8 +208,7 @@ def _object_scores(tally: ObjectTally | None) -> dict[str, float]:
 
 def _provenance(run: TrainedRun, split: Split, side: SplitSide) -> dict[str, str | int | None]:
     """What was scored, and where it was trained."""
-    notes = run.folder.provenance
-    trained = json.loads(notes.read_text(encoding="utf-8")) if notes.exists() else {}
+    trained = read_provenance(run.folder.provenance)
     return {
         "on": side,
         "checkpoint": run.checkpoint,

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -10,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
+from patchcl.core.documents import parse_json
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json, write_text
 from patchcl.core.settings import FrozenSettings
@@ -143,6 +143,6 @@ def _without_nan(figure: MeanStd) -> dict[str, float | None]:
 
 def _content(path: Path) -> dict[str, Any]:
     """The scores in a file without their summary, keys of the provenance by their names of today."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = parse_json(path.read_bytes())
     provenance = {OLD_KEYS.get(key, key): value for key, value in content["provenance"].items()}
     return {key: value for key, value in content.items() if key != "summary"} | {"provenance": provenance}

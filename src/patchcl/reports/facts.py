@@ -1,6 +1,5 @@
 """Facts about runs: what their folders hold, what somebody needs to repeat them, and in what their settings differ."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from patchcl.data.splits import Split, load_split
 from patchcl.evaluation.scores import Evaluation, read_evaluation
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import Row, read_rows
+from patchcl.runs.provenance import ACCEPTED, read_provenance
 
 HEADLINES = ("test_last", "validation_last", "test_best", "validation_best")
 """Evaluations in the order in which a report prefers them; the last checkpoint is chosen by nobody."""
@@ -49,7 +49,7 @@ def read_facts(runs: Sequence[RunFolder]) -> list[RunFacts]:
             plan=load_plan(run.plan),
             split=load_split(run.split),
             rows=read_rows(run),
-            provenance=_read_json(run.provenance),
+            provenance=read_provenance(run.provenance),
             evaluations=_evaluations(run, name),
         )
         for name, run, own in zip(names, runs, settings, strict=True)
@@ -113,10 +113,6 @@ def _column(run: RunFacts) -> dict[str, str]:
         "commit": known.get("commit"),
         "started": known.get("started"),
         "command": known.get("command"),
+        "changed and accepted": "; ".join(known.get(ACCEPTED, [])) or "nothing",
     }
     return {key: value or "not known" for key, value in facts.items()}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return content

@@ -33,7 +33,7 @@ class RunFolder:
         Raises:
             UserError: `root` already holds something: two runs are never mixed.
         """
-        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        if root.exists() and (not root.is_dir() or any(not path.name.startswith(".writer") for path in root.iterdir())):
             raise UserError(
                 f"{root} is not empty, and a run never writes over another one. "
                 f"Choose a new folder with -o, or continue that run with: patchcl resume {root}"

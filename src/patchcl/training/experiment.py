@@ -1,6 +1,5 @@
 """From a data folder and settings to a finished run; and from a stopped run to a finished one."""
 
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -31,7 +30,7 @@ from patchcl.data.splits import Split, cases_of, load_split, make_split, save_sp
 from patchcl.methods.base import Method
 from patchcl.networks.unet import UNet
 from patchcl.runs.folder import RunFolder
-from patchcl.runs.provenance import provenance
+from patchcl.runs.provenance import note_time, provenance
 from patchcl.training.loop import train
 from patchcl.training.progress import TrainingProgress
 from patchcl.training.signals import StopRequest, stop_on_signals
@@ -110,7 +109,7 @@ def _train(run: RunFolder, settings: Settings, dataset: Dataset, split: Split, p
     ):
         done = train(method, batches.at, validation, settings.training, run, fabric, progress, stop)
     batches.close()
-    _note_time(run, time.perf_counter() - started, done)
+    note_time(run.provenance, time.perf_counter() - started, done, fabric.device)
     return Outcome(run, done, stop)
 
 
@@ -199,10 +198,3 @@ def _shown(store: ImageStore) -> Tensor:
     spread = [middles[place * len(middles) // 4] for place in range(4)] if len(middles) > 4 else middles
     image, _ = store.load(spread, torch.Generator().manual_seed(0))
     return image
-
-
-def _note_time(run: RunFolder, seconds: float, steps: int) -> None:
-    notes = json.loads(run.provenance.read_text(encoding="utf-8"))
-    notes["seconds"] = round((notes["seconds"] or 0.0) + seconds, 1)
-    notes["steps_per_second"] = round(steps / notes["seconds"], 3)
-    write_json(run.provenance, notes)
