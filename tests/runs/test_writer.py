@@ -34,9 +34,9 @@ def holder(tmp_path):
 
 
 def test_the_second_writer_is_told_of_the_first(holder, tmp_path):
-    with pytest.raises(UserError, match=rf"run is in the hands of process {holder.pid} on \S+, .* one writer"):
-        with one_writer(tmp_path / "run"):
-            raise AssertionError
+    told = rf"run is in the hands of process {holder.pid} on \S+, .* one writer"
+    with pytest.raises(UserError, match=told), one_writer(tmp_path / "run"):
+        raise AssertionError
     (tmp_path / "same").symlink_to(tmp_path / "run")
     (tmp_path / "run").mkdir()
     with pytest.raises(UserError, match=f"process {holder.pid}"), one_writer(tmp_path / "same"):

@@ -1,7 +1,6 @@
 """Facts about runs: what their folders hold, what somebody needs to repeat them, and in what their settings differ."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from patchcl.config import Settings, read_settings

@@ -15,6 +15,7 @@ class RunFolder:
         self.plan = root / "plan.yaml"
         self.fingerprint = root / "fingerprint.json"
         self.split = root / "split.json"
+        self.contents = root / "contents.json"
         self.provenance = root / "provenance.json"
         self.log_jsonl = root / "log.jsonl"
         self.log_csv = root / "log.csv"
