@@ -36,6 +36,8 @@ IGNORED_VOXELS = "ignored_voxels"
 """How many voxels of all masks nobody annotated, in the provenance of scores that leave some out."""
 MEAN = "mean"
 """The name of the row that averages all structures."""
+DATA_HASH, CHANGED = "data_hash", "changed_since_training"
+"""Keys of the provenance: the hash of all scored scans and masks; what differs from what the run was trained as."""
 OLD_KEYS = {"settings_fingerprint": "settings_hash", "split_fingerprint": "split_hash"}
 """Keys of the provenance that version 0.1 wrote, and their names today."""
 

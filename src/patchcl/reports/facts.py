@@ -8,7 +8,7 @@ from patchcl.core.errors import UserError
 from patchcl.core.settings import differing_keys
 from patchcl.data.preprocessing.plan import Plan, load_plan
 from patchcl.data.splits import Split, load_split
-from patchcl.evaluation.scores import Evaluation, read_evaluation
+from patchcl.evaluation.scores import CHANGED, DATA_HASH, Evaluation, read_evaluation
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import Row, read_rows
 from patchcl.runs.provenance import ACCEPTED, read_provenance
@@ -70,8 +70,25 @@ def unmatched(facts: Sequence[RunFacts]) -> Iterator[str]:
             yield f"{other.name} and {first.name} learned from different splits: their difference is not the method's."
         differing = differing_keys(first.settings.model_dump(mode="json"), other.settings.model_dump(mode="json"))
         keys = [key for key in differing if not key.startswith(ASIDE)]
+        if any(_scored_otherwise(first, other, stem) for stem in first.evaluations):
+            yield f"{other.name} and {first.name} were scored on other scans or masks: evaluate both anew."
         if keys:
             yield f"{other.name} and {first.name} differ in more than the method: {', '.join(keys)}."
+
+
+def changes(facts: Sequence[RunFacts]) -> Iterator[str]:
+    """The warnings about runs that went on, or were scored, although what they rest on had changed."""
+    for run in facts:
+        accepted = run.provenance.get(ACCEPTED, [])
+        if accepted:
+            yield f"{run.name} went on although this had changed: {'; '.join(accepted)}."
+        scored = dict.fromkeys(scores.provenance.get(CHANGED) for scores in run.evaluations.values())
+        yield from (f"Before {run.name} was scored, this had changed: {line}." for line in scored if line)
+
+
+def _scored_otherwise(first: RunFacts, other: RunFacts, stem: str) -> bool:
+    known = [run.evaluations[stem].provenance.get(DATA_HASH) for run in (first, other) if stem in run.evaluations]
+    return len(known) == 2 and None not in known and known[0] != known[1]
 
 
 def _names(runs: Sequence[RunFolder], settings: Sequence[Settings]) -> list[str]:

@@ -9,7 +9,6 @@ from patchcl.core.documents import parse_json
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json
 from patchcl.core.settings import FrozenSettings, differing_keys, flatten
-from patchcl.data.dataset import Dataset
 from patchcl.data.preprocessing.plan import Plan
 from patchcl.data.splits import Split
 
@@ -31,17 +30,22 @@ class Contents(FrozenSettings):
 
 
 def contents_of(
-    files: Iterable[tuple[str, str]], settings: Settings, plan: Plan, split: Split, dataset: Dataset
+    files: Iterable[tuple[str, str]],
+    settings: Settings,
+    plan: Plan,
+    split: Split,
+    classes: tuple[str, ...],
+    channels: tuple[str, ...],
 ) -> Contents:
-    """The contents of a run; `files` are what was prepared, with their hashes."""
+    """The contents of a run; `files` are what was prepared, with their hashes, the rest as dataset.json has it."""
     tree = flatten(settings.model_dump(mode="json"))
     return Contents(
         files=dict(sorted(files)),
         settings={key: value for key, value in tree.items() if key not in ASIDE},
         plan=flatten(plan.model_dump(mode="json", exclude={"reasons"})),
         split=split.hash,
-        classes=dataset.classes,
-        channels=dataset.channels,
+        classes=classes,
+        channels=channels,
     )
 
 

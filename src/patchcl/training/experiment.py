@@ -111,7 +111,7 @@ def _train(
     method = _build(settings, plan)
     prepared = _prepare(settings, dataset, split, plan, method.needs_unlabeled, console)
     sources = {source for group in prepared for case in group for source in case.sources}
-    contents = contents_of(sources, settings, plan, split, dataset)
+    contents = contents_of(sources, settings, plan, split, dataset.classes, dataset.channels)
     settle_changes(run, contents, method, settings.training, accept_changes, console)
     batches, shown = _batches(settings, prepared, plan, fabric.device, method.strong_views)
     validation = Validation(prepared.validation, shown, plan, run, fabric.device)
