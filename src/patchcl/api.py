@@ -26,6 +26,7 @@ from patchcl.methods import method_names
 from patchcl.reports.run_report import write_report
 from patchcl.runs.checkpoint import Weights
 from patchcl.runs.folder import RunFolder
+from patchcl.runs.writer import one_writer
 from patchcl.training import experiment
 from patchcl.training.experiment import Outcome
 
@@ -105,20 +106,28 @@ def train(data: PathLike, out: PathLike, **settings: Unpack[SettingsArguments]) 
         4
     """
     require_ours(Path(data))
-    return experiment.start(Path(data), Path(out), make_settings(**settings), console)
+    chosen = make_settings(**settings)
+    with one_writer(Path(out)):
+        return experiment.start(Path(data), Path(out), chosen, console)
 
 
-def resume(run: PathLike) -> Outcome:
+def resume(run: PathLike, *, accept_changes: bool = False) -> Outcome:
     """Continue a run that was stopped, exactly as if it had not been.
 
+    Args:
+        run: A folder made by `train`.
+        accept_changes: Go on although data, settings, plan or split are not those of its beginning; that is kept.
+
     Raises:
-        UserError: There is no run, or its data are gone.
+        UserError: There is no run, another process writes it, its data are gone, or something changed since.
 
     Example:
         >>> patchcl.resume(run).steps_done
         6
     """
-    return experiment.resume(Path(run), console)
+    RunFolder.open(Path(run))
+    with one_writer(Path(run)):
+        return experiment.resume(Path(run), console, accept_changes)
 
 
 def predict(

@@ -121,3 +121,6 @@ ImportSeries = Annotated[
 ]
 Source = Annotated[Path, typer.Argument(help="The folder of a data set; for a table, its CSV file.")]
 Runs = Annotated[list[Path], typer.Argument(help="Runs to show side by side; the first is what the others must beat.")]
+AcceptChanges = Annotated[
+    bool, typer.Option("--accept-changes", help="Go on although data, settings, plan or split changed; that is kept.")
+]

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from patchcl.augment import AugmentSettings
 from patchcl.contrast.patch_contrast import ContrastSettings
 from patchcl.core.devices import Device
+from patchcl.core.documents import DocumentError, parse_yaml
 from patchcl.core.errors import UserError
 from patchcl.core.renamed import old_settings, with_new_names
 from patchcl.core.settings import FrozenSettings
@@ -198,13 +199,13 @@ def _refuse_old_names(tree: dict[str, Any], source: str) -> None:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        tree = parse_yaml(path.read_bytes()) or {}
     except OSError as error:
         raise UserError(
             f"Cannot read the settings file {path}: {error.strerror}. Give an existing YAML file."
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}. Fix it and try again.") from error
+    except DocumentError as error:
+        raise UserError(f"{path} is not valid YAML: {error}. Fix it and try again.") from error
     if not isinstance(tree, dict):
         raise UserError(f"{path} holds a {type(tree).__name__}; expected settings such as `method: {{name: patchcl}}`.")
     return tree
@@ -222,8 +223,8 @@ def _set(tree: dict[str, Any], override: str) -> None:
             raise UserError(f"--set {override!r}: {parent} is a single setting and holds nothing below it.")
         tree[parent] = tree = below
     try:
-        tree[leaf] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        tree[leaf] = parse_yaml(value)
+    except DocumentError as error:
         raise UserError(f"--set {override!r}: {value!r} is not a valid YAML value.") from error
 
 

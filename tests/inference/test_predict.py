@@ -154,6 +154,19 @@ def test_a_folder_is_predicted_with_the_geometry_of_its_scans(untrained_run, tmp
     assert mask.get_data_dtype() == np.uint8
 
 
+def test_maps_of_structures_with_hostile_names_stay_in_their_folder(untrained_run, tmp_path):
+    names = ("background", "NCR/NET", "../up", '"><script>')
+    run = untrained_run(tmp_path / "run", plan_of().model_copy(update={"classes": names}))
+    write_scan(tmp_path / "anna.nii.gz")
+    assert segment(run, tmp_path / "anna.nii.gz", tmp_path / "out", probabilities=True) == (("anna",), ())
+    assert {path.name for path in (tmp_path / "out").rglob("*")} == {
+        "anna.nii.gz",
+        "anna_probabilities_NCR%2FNET.nii.gz",
+        "anna_probabilities_..%2Fup.nii.gz",
+        "anna_probabilities_%22%3E%3Cscript%3E.nii.gz",
+    }
+
+
 def test_the_files_hold_what_the_network_says(untrained_run, tmp_path):
     run = untrained_run(tmp_path / "run", plan_of())
     voxels = write_scan(tmp_path / "anna.nii.gz")

@@ -159,3 +159,54 @@ def test_a_log_of_version_0_1_is_read_and_goes_on_under_the_names_of_today(run, 
     log.write(2, {"warnings": 0})
     assert "alarms" not in run.log_jsonl.read_text()
     assert [row["warnings"] for row in read_rows(run) if "warnings" in row] == [1, 0]
+
+
+ROWS = '{"step": 10, "loss": 1.0}\n{"step": 20, "loss": 0.5}\n'
+FOREIGN = {
+    "garbage": b"\x00\xff\x13garbage\n",
+    "another object": b'{"hello": 1}\n',
+    "a list": b"[1, 2]\n",
+    "a text for a number": b'{"step": 15, "loss": "low"}\n',
+    "no step": b'{"step": true, "loss": 1.0}\n',
+    "a number of 5,000 digits": b'{"step": ' + b"9" * 5000 + b"}\n",
+    "nested deep": b'{"step": 1, "a": ' + b"[" * 100_000 + b"\n",
+}
+
+
+@pytest.mark.parametrize("line", FOREIGN.values(), ids=list(FOREIGN))
+@pytest.mark.parametrize("at", ["start", "middle", "end"])
+def test_a_log_with_foreign_lines_is_set_aside_and_nothing_is_lost(run, open_log, capsys, line, at):
+    first, second = (row + b"\n" for row in ROWS.encode().splitlines())
+    damaged = {"start": line + first + second, "middle": first + line + second, "end": first + second + line}[at]
+    run.log_jsonl.write_bytes(damaged)
+    assert [row["step"] for row in read_rows(run)] == [10, 20]
+    log = open_log(20)
+    assert "kept as log.damaged-1.jsonl" in capsys.readouterr().out.replace("\n", "")
+    assert (run.root / "log.damaged-1.jsonl").read_bytes() == damaged
+    assert run.log_jsonl.read_text() == ROWS
+    log.write(30, {"loss": 0.25})
+    assert [row["step"] for row in read_rows(run)] == [10, 20, 30]
+
+
+def test_a_second_damage_is_set_aside_beside_the_first(run, open_log):
+    for number in (1, 2):
+        run.log_jsonl.write_text(f"{number} is no row\n")
+        open_log(0)
+    assert (run.root / "log.damaged-2.jsonl").read_text() == "2 is no row\n"
+
+
+@pytest.mark.parametrize("cut", ["", "{", '{"ste', '{"step": 3', '{"step": 30, "loss": 1.0, "superv'])
+def test_what_a_crash_leaves_is_no_damage(run, open_log, cut):
+    run.log_jsonl.write_text(ROWS + cut)
+    open_log(20)
+    assert not list(run.root.glob("log.damaged*"))
+    assert run.log_jsonl.read_text() == ROWS
+
+
+def test_names_of_structures_are_safe_as_tags(run):
+    log = RunLog(run, 0)
+    log.write(10, {"validation_dice_NCR/NET": 0.5, "validation_dice_a b": 0.25})
+    log.close()
+    assert read_rows(run) == [{"step": 10, "validation_dice_NCR/NET": 0.5, "validation_dice_a b": 0.25}]
+    board = EventAccumulator(str(run.tensorboard)).Reload()
+    assert sorted(board.Tags()["scalars"]) == ["validation_dice_NCR%2FNET", "validation_dice_a b"]

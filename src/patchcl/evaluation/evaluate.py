@@ -13,6 +13,7 @@ import torch
 from patchcl.config import Settings
 from patchcl.core.devices import CPU
 from patchcl.core.errors import UserError
+from patchcl.core.names import file_safe
 from patchcl.core.parallel import ProgressCallback, releasing_memory
 from patchcl.data.dataset import PATIENT_PATTERN, Case, Dataset, read_dataset
 from patchcl.data.formats import ENDINGS, ending_of, tells_by_name, without_ending
@@ -21,6 +22,7 @@ from patchcl.data.scan import IGNORED, read_grid, read_mask, require_annotated
 from patchcl.data.splits import Split, cases_of, load_split
 from patchcl.evaluation.metrics import score_case
 from patchcl.evaluation.object_metrics import ObjectTally, instances_beside, pooled, score_objects, tally_structures
+from patchcl.evaluation.scored_on import scored_on
 from patchcl.evaluation.scores import (
     IGNORED_VOXELS,
     Evaluation,
@@ -33,7 +35,7 @@ from patchcl.inference.predict import Files, predict_cases
 from patchcl.inference.trained_run import Checkpoint, TrainedRun, open_run
 from patchcl.runs.checkpoint import Weights
 from patchcl.runs.folder import RunFolder
-from patchcl.runs.provenance import origin
+from patchcl.runs.provenance import origin, read_provenance
 
 
 def evaluate_folders(
@@ -114,7 +116,7 @@ def evaluate_run(
     if summary.failed:
         raise UserError("\n".join(f"{case}: {message}" for case, message in summary.failed))
     triples = [(case.patient, folder / f"{case.name}.nii.gz", case.mask) for case in cases if case.mask is not None]
-    facts = _provenance(trained, split, side) | origin(device)
+    facts = _provenance(trained, split, side) | scored_on(run, trained.settings, plan, split, cases) | origin(device)
     evaluation = _score(settings.method.name, triples, plan.classes, plan.ignore, facts, voxels, objects)
     write_evaluation(evaluation, run.evaluation / name)
     return evaluation
@@ -208,8 +210,7 @@ def _object_scores(tally: ObjectTally | None) -> dict[str, float]:
 
 def _provenance(run: TrainedRun, split: Split, side: SplitSide) -> dict[str, str | int | None]:
     """What was scored, and where it was trained."""
-    notes = run.folder.provenance
-    trained = json.loads(notes.read_text(encoding="utf-8")) if notes.exists() else {}
+    trained = read_provenance(run.folder.provenance)
     return {
         "on": side,
         "checkpoint": run.checkpoint,
@@ -225,7 +226,7 @@ def _mask_files(folder: Path, classes: Sequence[str]) -> dict[str, Path]:
     """Mask files by the name of their case, without the maps that prediction may have put beside them."""
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder. Name a folder of masks.")
-    maps = ("_uncertainty", *(f"_probabilities_{structure}" for structure in classes))
+    maps = ("_uncertainty", *(f"_probabilities_{file_safe(structure)}" for structure in classes))
     files = {without_ending(path.name): path for path in sorted(folder.iterdir()) if ending_of(path.name)}
     return {name: path for name, path in files.items() if not name.endswith(maps) and not name.startswith(".")}
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from patchcl.core.devices import CPU
 from patchcl.core.errors import UserError
+from patchcl.core.names import file_safe
 from patchcl.core.parallel import ProgressCallback, releasing_memory
 from patchcl.data.discovery import channel_of, find_scans, link_series, without_links
 from patchcl.data.formats import DICOM, count_channels, ending_of, map_ending, mask_ending
@@ -185,7 +186,7 @@ def _mask_by_row_blocks(network: nn.Module, plan: Plan, blocks: RowBlocks, devic
 def _write_maps(probs: np.ndarray, classes: Sequence[str], stem: Path, ending: str, files: Files, like: Path) -> None:
     if files.probabilities:
         for structure, prob in zip(classes[1:], probs[1:], strict=True):
-            write_map(stem.with_name(f"{stem.name}_probabilities_{structure}{ending}"), prob, like)
+            write_map(stem.with_name(f"{stem.name}_probabilities_{file_safe(structure)}{ending}"), prob, like)
     if files.uncertainty:
         write_map(stem.with_name(f"{stem.name}_uncertainty{ending}"), uncertainty_of(probs), like)
 
