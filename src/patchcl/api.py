@@ -141,12 +141,14 @@ def predict(
     uncertainty: bool = False,
     output: Output = "same",
     series: str | None = None,
+    fast: bool = False,
+    postprocessing: bool = True,
     device: Device = "auto",
 ) -> PredictionSummary:
     """Segment new scans, each on its own grid, into files; `load_run(...).predict` gives arrays instead.
 
     Args:
-        run: A folder made by `train`, or what `load_run` gave, which knows its checkpoint, weights and device.
+        run: A folder made by `train`, or what `load_run` gave, which knows all but files and formats.
         scans: A scan, a DICOM series, or a folder of these named CASE_0000.
         out: A folder for the masks.
         checkpoint: `last`, the end of training, or `best`, the best on validation.
@@ -155,6 +157,8 @@ def predict(
         uncertainty: Also write where the network is unsure.
         output: Format of the masks; `same` is that of the scan, DICOM-SEG for a DICOM series.
         series: For DICOM: the series to take of each folder.
+        fast: One pass of the network, instead of an average over the symmetries that training drew from.
+        postprocessing: Do to masks what validation chose when training ended.
         device: Where to compute.
 
     Returns:
@@ -167,9 +171,8 @@ def predict(
         >>> patchcl.predict(run, scans, out, uncertainty=True).failed
         ()
     """
-    trained = (
-        run if isinstance(run, TrainedRun) else load_run(run, checkpoint=checkpoint, weights=weights, device=device)
-    )
+    known = (checkpoint, weights, best_device(device), fast, postprocessing)
+    trained = run if isinstance(run, TrainedRun) else open_run(RunFolder.open(Path(run)), *known)
     with progress_bar("Segmenting") as on_progress:
         return predict_files(
             trained.network,
@@ -182,6 +185,7 @@ def predict(
             series=series,
             device=trained.device,
             on_progress=on_progress,
+            inference=trained.inference,
         )
 
 
@@ -195,6 +199,8 @@ def evaluate(
     weights: Weights = "teacher",
     voxels: bool = False,
     objects: bool = False,
+    fast: bool = False,
+    postprocessing: bool = True,
     device: Device = "auto",
 ) -> Evaluation:
     """Score a run's held-out patients, or a folder of masks, per patient and structure; files are written beside.
@@ -208,6 +214,8 @@ def evaluate(
         weights: `teacher` or `student`.
         voxels: Distances in voxels, where the spacing was lost.
         objects: Also F1, Dice and Hausdorff of single objects, such as glands.
+        fast: One pass of the network, instead of an average over the symmetries that training drew from.
+        postprocessing: Score masks after what validation chose when training ended.
         device: Where to compute.
 
     Raises:
@@ -226,7 +234,8 @@ def evaluate(
         return evaluation
     folder = RunFolder.open(Path(str(run)))
     with progress_bar("Segmenting") as on_progress:
-        return evaluate_run(folder, on, checkpoint, weights, on_progress, best_device(device), voxels, objects)
+        chosen, scored = best_device(device), (voxels, objects, fast, postprocessing)
+        return evaluate_run(folder, on, checkpoint, weights, on_progress, chosen, *scored)
 
 
 def compare(
@@ -239,6 +248,8 @@ def compare(
     jobs: int = 1,
     on: Literal["test", "validation"] | None = None,
     voxels: bool = False,
+    fast: bool = False,
+    postprocessing: bool = True,
     **settings: Unpack[SharedArguments],
 ) -> Ending:
     """Train many methods with several seeds and amounts of masks, and compare them in a table and on a page.
@@ -254,6 +265,8 @@ def compare(
         jobs: Runs at a time on this machine.
         on: By default test if it has masks.
         voxels: Distances in voxels, where the spacing was lost.
+        fast: Score one pass, instead of an average over the symmetries that training drew from.
+        postprocessing: Score masks after what validation chose for each run.
         settings: Of every run, see `SharedArguments`; `split` is the same for all seeds.
 
     Returns:
@@ -271,7 +284,8 @@ def compare(
     config = settings.pop("config", None)
     file = None if config is None else Path(config)
     overrides = overrides_of(**settings)
-    spec = build_spec(Path(data), methods or method_names(), list(labeled or ()), seeds, file, overrides, on, voxels)
+    names, budgets, scored = methods or method_names(), list(labeled or ()), (on, voxels, fast, postprocessing)
+    spec = build_spec(Path(data), names, budgets, seeds, file, overrides, *scored)
     return compare_methods(spec, Path(out), jobs, console)
 
 
@@ -295,7 +309,13 @@ def report(runs: PathLike | Sequence[PathLike], out: PathLike = "report.html") -
 
 
 def load_run(
-    run: PathLike, *, checkpoint: Checkpoint = "last", weights: Weights = "teacher", device: Device = "auto"
+    run: PathLike,
+    *,
+    checkpoint: Checkpoint = "last",
+    weights: Weights = "teacher",
+    fast: bool = False,
+    postprocessing: bool = True,
+    device: Device = "auto",
 ) -> TrainedRun:
     """A trained run, ready to be called from a pipeline of one's own.
 
@@ -303,6 +323,8 @@ def load_run(
         run: A folder made by `train`.
         checkpoint: `last`, the end of training, or `best`, the best on validation.
         weights: `teacher`, the moving average, or `student`.
+        fast: One pass of the network, instead of an average over the symmetries that training drew from.
+        postprocessing: Do to masks what validation chose when training ended.
         device: Where to compute.
 
     Returns:
@@ -317,7 +339,7 @@ def load_run(
         >>> trained.predict(voxels, affine).mask.shape == voxels.shape
         True
     """
-    return open_run(RunFolder.open(Path(run)), checkpoint, weights, best_device(device))
+    return open_run(RunFolder.open(Path(run)), checkpoint, weights, best_device(device), fast, postprocessing)
 
 
 def _names(names: Sequence[str] | None) -> tuple[str, ...] | None:

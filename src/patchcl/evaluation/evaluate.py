@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ from patchcl.data.formats import ENDINGS, ending_of, tells_by_name, without_endi
 from patchcl.data.geometry import Grid
 from patchcl.data.scan import IGNORED, read_grid, read_mask, require_annotated
 from patchcl.data.splits import Split, cases_of, load_split
+from patchcl.evaluation.inference_columns import predict_columns
 from patchcl.evaluation.metrics import score_case
 from patchcl.evaluation.object_metrics import ObjectTally, instances_beside, pooled, score_objects, tally_structures
 from patchcl.evaluation.scores import (
@@ -27,9 +29,10 @@ from patchcl.evaluation.scores import (
     PooledObjects,
     Score,
     SplitSide,
+    with_columns,
     write_evaluation,
 )
-from patchcl.inference.predict import Files, predict_cases
+from patchcl.inference.postprocessing import describe
 from patchcl.inference.trained_run import Checkpoint, TrainedRun, open_run
 from patchcl.runs.checkpoint import Weights
 from patchcl.runs.folder import RunFolder
@@ -78,6 +81,8 @@ def evaluate_run(
     device: torch.device = CPU,
     voxels: bool = False,
     objects: bool = False,
+    fast: bool = False,
+    postprocessing: bool = True,
 ) -> Evaluation:
     """Predict the held-out scans of a run anew, score them, and keep the scores in the run folder.
 
@@ -91,33 +96,32 @@ def evaluate_run(
         device: Where to compute.
         voxels: Measure distances in voxels, for data whose spacing was lost.
         objects: Score single objects too, see `OBJECT_POLICY`.
+        fast: One pass of the network, instead of an average over the symmetries that training drew from.
+        postprocessing: Score masks after what validation chose when training ended.
 
     Raises:
         UserError: The data set has moved, no held-out scan has a mask, or a scan cannot be predicted.
     """
-    trained, split = open_run(run, checkpoint, weights, device), load_split(run.split)
+    trained, split = open_run(run, checkpoint, weights, device, fast, postprocessing), load_split(run.split)
     settings, plan = trained.settings, trained.plan
     if settings.data is None:
         raise UserError(f"{run.settings} does not say where the data are: add `data: FOLDER`.")
     side, cases = _held_out(read_dataset(settings.data, settings.split.patient_pattern), split, on)
     name = "_".join([side, checkpoint] + (["student"] if weights == "student" else []))
-    folder = run.predictions / name
-    summary = predict_cases(
-        trained.network,
-        plan,
-        {case.name: case.images for case in cases},
-        folder,
-        Files(output="nifti"),
-        device,
-        on_progress,
-    )
-    if summary.failed:
-        raise UserError("\n".join(f"{case}: {message}" for case, message in summary.failed))
-    triples = [(case.patient, folder / f"{case.name}.nii.gz", case.mask) for case in cases if case.mask is not None]
     facts = _provenance(trained, split, side) | origin(device)
-    evaluation = _score(settings.method.name, triples, plan.classes, plan.ignore, facts, voxels, objects)
+
+    def score(folder: Path) -> Evaluation:
+        return _score(settings.method.name, _triples(cases, folder), plan.classes, plan.ignore, facts, voxels, objects)
+
+    with TemporaryDirectory(prefix="patchcl-") as scratch:
+        folders = predict_columns(trained, cases, run.predictions / name, Path(scratch), on_progress)
+        evaluation = with_columns({column: score(folder) for column, folder in folders.items()})
     write_evaluation(evaluation, run.evaluation / name)
     return evaluation
+
+
+def _triples(cases: Sequence[Case], predictions: Path) -> list[tuple[str, Path, Path]]:
+    return [(case.patient, predictions / f"{case.name}.nii.gz", case.mask) for case in cases if case.mask is not None]
 
 
 def settings_hash(settings: Settings) -> str:
@@ -215,6 +219,8 @@ def _provenance(run: TrainedRun, split: Split, side: SplitSide) -> dict[str, str
         "checkpoint": run.checkpoint,
         "step": run.step,
         "weights": run.weights,
+        "symmetries": len(run.inference.symmetries),
+        "postprocessing": describe(run.inference.postprocessing),
         "settings_hash": settings_hash(run.settings),
         "split_hash": split.hash,
         **{f"trained_{key}": trained.get(key) for key in ("commit", "torch", "hardware")},

@@ -95,6 +95,15 @@ def postprocess(mask: np.ndarray, grid: Grid, plan: Plan, steps: Postprocessing)
     return result
 
 
+def describe(steps: Postprocessing) -> str:
+    """The steps in words."""
+    parts = ["largest component of all structures together"] * steps.largest_together
+    parts += [f"largest component of {', '.join(steps.largest_of)}"] if steps.largest_of else []
+    parts += [f"no component below {steps.smallest_object_mm:g} mm"] if steps.smallest_object_mm else []
+    parts += [f"holes filled in {', '.join(steps.filled)}"] if steps.filled else []
+    return "; ".join(parts) or "none"
+
+
 def components(member: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The number of each voxel's component (*shape), 0 outside of `member`, and the voxels of every number."""
     labels, count = ndimage.label(member, ndimage.generate_binary_structure(member.ndim, member.ndim))

@@ -15,6 +15,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from patchcl.config import Settings, planned, read_settings, settings_yaml
+from patchcl.core.console import progress_bar
 from patchcl.core.devices import best_device
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json, write_text
@@ -32,6 +33,7 @@ from patchcl.methods.base import Method
 from patchcl.networks.unet import UNet
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.provenance import provenance
+from patchcl.training.final_validation import choose_on_validation
 from patchcl.training.loop import train
 from patchcl.training.progress import TrainingProgress
 from patchcl.training.signals import StopRequest, stop_on_signals
@@ -111,6 +113,10 @@ def _train(run: RunFolder, settings: Settings, dataset: Dataset, split: Split, p
         done = train(method, batches.at, validation, settings.training, run, fabric, progress, stop)
     batches.close()
     _note_time(run, time.perf_counter() - started, done)
+    if done == settings.training.steps and not stop and not run.postprocessing.is_file():
+        with _memory_errors_on(fabric.device), progress_bar("Choosing post-processing") as on_progress:
+            cases = cases_of(dataset, split.validation, masked=True)
+            choose_on_validation(run, cases, fabric.device, on_progress)
     return Outcome(run, done, stop)
 
 
