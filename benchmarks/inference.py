@@ -1,6 +1,6 @@
 """What averages over symmetries and post-processing add to trained networks, on their validation patients.
 
-    python benchmarks/inference.py DATA RUN [RUN ...]        # runs as folders, or zipped; minutes per run on one core
+    python benchmarks/inference.py DATA RUN [RUN ...] --masks DIR      # runs as folders, or zipped; 5 minutes each on one core
 
 DATA is the data set of all runs, wherever it lay when they were trained. Post-processing is chosen on the patients that
 it is scored on, as training does; beside it stands the same with every patient scored by what the others chose, which
@@ -14,9 +14,11 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from patchcl.core.devices import CPU
@@ -34,7 +36,7 @@ from patchcl.inference.sliding_window import network_probs
 from patchcl.inference.trained_run import TrainedRun, open_run
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.provenance import origin
-from patchcl.training.final_validation import SegmentedCase, choose_for
+from patchcl.training.final_validation import SegmentedCase, choose_for, choose_postprocessing, dice_after
 
 RESULTS = Path(__file__).parent / "results"
 FIRST, LINEAR, SYMMETRIES = "one pass", "one pass, linear", "symmetries"
@@ -47,6 +49,9 @@ def main() -> None:
     arguments.add_argument("data", type=Path)
     arguments.add_argument("runs", type=Path, nargs="+")
     arguments.add_argument("--results", type=Path, default=RESULTS / "inference_acdc.json", help="the file to write")
+    arguments.add_argument(
+        "--masks", type=Path, required=True, help="a folder for masks; what it holds is not made again"
+    )
     chosen = arguments.parse_args()
     done = json.loads(chosen.results.read_text(encoding="utf-8"))["runs"] if chosen.results.exists() else {}
     found: dict[str, Any] = {run.stem: done[run.stem] for run in chosen.runs if run.stem in done}
@@ -54,7 +59,7 @@ def main() -> None:
         if run.stem in found:
             continue
         with tempfile.TemporaryDirectory() as scratch:
-            found[run.stem] = measure(opened(run, Path(scratch)), chosen.data, Path(scratch))
+            found[run.stem] = measure(opened(run, Path(scratch)), chosen.data, chosen.masks / run.stem)
         found[run.stem]["origin"] = origin(CPU)
         write_json(chosen.results, {"data": chosen.data.name, "runs": found})
         sys.stdout.write(f"{run.stem}: {json.dumps(found[run.stem]['dice'])}\n")
@@ -69,24 +74,25 @@ def opened(run: Path, scratch: Path) -> RunFolder:
     return RunFolder.open(scratch / "run")
 
 
-def measure(folder: RunFolder, data: Path, scratch: Path) -> dict[str, Any]:
+def measure(folder: RunFolder, data: Path, masks: Path) -> dict[str, Any]:
     """Scores of one network in all ways, and what each adds to one pass."""
     trained = open_run(folder, postprocessing=False)
     trained.network.to(memory_format=torch.channels_last)  # a third faster on one core
     dataset = read_dataset(data, trained.settings.split.patient_pattern)
     cases = cases_of(dataset, load_split(folder.split).validation, masked=True)
-    folders = {name: scratch / name for name in (FIRST, LINEAR, SYMMETRIES)}
+    folders = {name: masks / name for name in (FIRST, LINEAR, SYMMETRIES)}
     for case in cases:
-        predict(trained, case, folders)
+        if not (folders[SYMMETRIES] / f"{case.name}.nii.gz").exists():  # the last that is written
+            predict(trained, case, folders)
     chosen = {}
     for name, before in (("one pass, post-processed", FIRST), ("symmetries, post-processed", SYMMETRIES)):
         choice = choose_for(segmented(cases, folders[before]), trained.plan)
         chosen[name] = choice.model_dump(mode="json") | {"in_words": describe(choice.postprocessing)}
         steps = dict.fromkeys((case.patient for case in cases), choice.postprocessing)
-        folders[name] = clean(cases, folders[before], scratch / name, trained.plan, steps)
+        folders[name] = clean(cases, folders[before], masks / name, trained.plan, steps)
     fair = chosen_by_others(cases, folders[SYMMETRIES], trained.plan)
-    folders["symmetries, chosen by others"] = clean(cases, folders[SYMMETRIES], scratch / "fair", trained.plan, fair)
-    return {**scored(cases, folders, scratch / "masks", trained), "chosen": chosen}
+    folders["symmetries, chosen by others"] = clean(cases, folders[SYMMETRIES], masks / "fair", trained.plan, fair)
+    return {**scored(cases, folders, masks / "reference", trained), "chosen": chosen}
 
 
 def predict(trained: TrainedRun, case: Case, folders: dict[str, Path]) -> None:
@@ -101,19 +107,27 @@ def predict(trained: TrainedRun, case: Case, folders: dict[str, Path]) -> None:
         write_mask(folders[name] / f"{case.name}.nii.gz", mask, case.images[0], plan.classes)
 
 
-def segmented(cases: Sequence[Case], folder: Path, without: str | None = None) -> list[SegmentedCase]:
-    """The masks in `folder` with their references, but for one patient."""
+def segmented(cases: Sequence[Case], folder: Path) -> list[SegmentedCase]:
+    """The masks in `folder` with their references."""
     return [
         SegmentedCase(case.patient, folder / f"{case.name}.nii.gz", case.mask)
         for case in cases
-        if case.mask is not None and case.patient != without
+        if case.mask is not None
     ]
 
 
 def chosen_by_others(cases: Sequence[Case], folder: Path, plan: Plan) -> dict[str, Postprocessing]:
     """For every patient what the other patients choose."""
-    patients = dict.fromkeys(case.patient for case in cases)
-    return {patient: choose_for(segmented(cases, folder, patient), plan).postprocessing for patient in patients}
+    all_dice = cache(partial(dice_after, cases=segmented(cases, folder), plan=plan))
+    patients = list(dict.fromkeys(case.patient for case in cases))
+
+    def dice_of_others(steps: Postprocessing, place: int) -> np.ndarray:
+        return np.delete(all_dice(steps), place, axis=0)
+
+    return {
+        patient: choose_postprocessing(partial(dice_of_others, place=place), plan.classes[1:])[0]
+        for place, patient in enumerate(patients)
+    }
 
 
 def clean(cases: Sequence[Case], folder: Path, out: Path, plan: Plan, steps: dict[str, Postprocessing]) -> Path:
@@ -128,7 +142,7 @@ def clean(cases: Sequence[Case], folder: Path, out: Path, plan: Plan, steps: dic
 
 def scored(cases: Sequence[Case], folders: dict[str, Path], masks: Path, trained: TrainedRun) -> dict[str, Any]:
     """Scores of every folder, the paired difference of each from the first, and where the network comes from."""
-    masks.mkdir()
+    masks.mkdir(exist_ok=True)
     for case in cases:
         if case.mask is not None:
             shutil.copyfile(case.mask, masks / f"{case.name}.nii.gz")
