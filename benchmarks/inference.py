@@ -1,10 +1,11 @@
 """What averages over symmetries and post-processing add to trained networks, on their validation patients.
 
-    python benchmarks/inference.py DATA RUN [RUN ...] --masks DIR      # runs as folders, or zipped; 5 minutes each on one core
+    python benchmarks/inference.py DATA RUN [RUN ...] --masks DIR        # 5 minutes for each run on one core
 
-DATA is the data set of all runs, wherever it lay when they were trained. Post-processing is chosen on the patients that
-it is scored on, as training does; beside it stands the same with every patient scored by what the others chose, which
-is fair. Distances are in voxels. No test scan is opened. Runs that the file of results holds are not measured again.
+DATA is the data set of all runs, wherever it lay when they were trained; a RUN is a folder, or zipped. Post-processing
+is chosen on the patients that it is scored on, as training does; beside it stands the same with every patient scored by
+what the others chose, which is fair. Distances are in voxels. No test scan is opened. Masks in DIR are not made again,
+nor are runs measured again that the file of results holds.
 """
 
 import argparse
