@@ -31,7 +31,7 @@ def document() -> str:
     """The words with all tables in their places."""
     words = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
     tables = (table, demo_table, runs_table, objects_table, fuzz_table, compare_table, inference_table)
-    figures = (demo_gain, demo_seed_by_seed, compare_answer, inference_choices)
+    figures = (demo_gain, demo_seed_by_seed, compare_answer, measured, inference_choices)
     words.globals |= {each.__name__: each for each in (*tables, *figures)}
     return words.from_string(WORDS.read_text(encoding="utf-8")).render()
 
@@ -126,6 +126,11 @@ def compare_table(file: str, labeled: int | None = None) -> str:
         rows.append((line["method"], str(line["seeds"]), *last, difference(line), best, minutes))
     heads = (f"{structure} Dice %" for structure in structures)
     return markdown(("", "seeds", *heads, "less supervised (95 % interval)", "best on validation", "minutes"), rows)
+
+
+def measured(file: str) -> bool:
+    """Whether a result is there."""
+    return (RESULTS / file).is_file()
 
 
 def inference_table(file: str) -> str:
