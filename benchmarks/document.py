@@ -30,8 +30,8 @@ def main() -> None:
 def document() -> str:
     """The words with all tables in their places."""
     words = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
-    tables = (table, demo_table, runs_table, objects_table, fuzz_table, compare_table)
-    figures = (demo_gain, demo_seed_by_seed, compare_answer)
+    tables = (table, demo_table, runs_table, objects_table, fuzz_table, compare_table, inference_table)
+    figures = (demo_gain, demo_seed_by_seed, compare_answer, measured, inference_choices)
     words.globals |= {each.__name__: each for each in (*tables, *figures)}
     return words.from_string(WORDS.read_text(encoding="utf-8")).render()
 
@@ -126,6 +126,31 @@ def compare_table(file: str, labeled: int | None = None) -> str:
         rows.append((line["method"], str(line["seeds"]), *last, difference(line), best, minutes))
     heads = (f"{structure} Dice %" for structure in structures)
     return markdown(("", "seeds", *heads, "less supervised (95 % interval)", "best on validation", "minutes"), rows)
+
+
+def measured(file: str) -> bool:
+    """Whether a result is there."""
+    return (RESULTS / file).is_file()
+
+
+def inference_table(file: str) -> str:
+    """What averages and post-processing add to networks: Dice and 95HD of every way, and the gain of the last ones."""
+    runs = read(file)["runs"]
+    ways = list(next(iter(runs.values()))["summary"])
+    rows = []
+    for name, run in runs.items():
+        means = {way: run["summary"][way]["mean"] for way in ways}
+        cells = [f"{100 * means[way]['dice']['mean']:.2f} / {means[way]['hd95_mm']['mean']:.2f}" for way in ways]
+        gains = [Interval(**run["gain"][way]) for way in ways[-2:]]
+        rows.append((name, *cells, *map(format_interval, gains)))
+    return markdown(("", *ways, *(f"gain: {way}" for way in ways[-2:])), rows)
+
+
+def inference_choices(file: str) -> str:
+    """What validation chose for the averaged masks of each network."""
+    runs = read(file)["runs"]
+    chosen = {name: run["chosen"]["symmetries, post-processed"]["in_words"] for name, run in runs.items()}
+    return "\n".join(f"- `{name}`: {words}." for name, words in chosen.items())
 
 
 def compare_answer(file: str) -> str:

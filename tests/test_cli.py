@@ -201,6 +201,29 @@ def test_train_evaluate_predict_report(patchcl, cardiac, tmp_path, tiny):
     assert "<html" in (tmp_path / "report.html").read_text()
 
 
+def test_one_pass_and_no_postprocessing_are_asked_for(patchcl, cardiac, trained, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    steps = {"postprocessing": {"largest_together": True}, "validation": {}}
+    (run / "postprocessing.json").write_text(json.dumps(steps))
+    facts = {}
+    for options in ((), ("--fast",), ("--no-postprocessing",), ("--fast", "--no-postprocessing")):
+        assert patchcl("evaluate", run, *options)[0] == 0
+        known = json.loads((run / "evaluation" / "test_last.json").read_text())["provenance"]
+        facts[options] = (known["symmetries"], known["postprocessing"])
+    together = "largest component of all structures together"
+    assert list(facts.values()) == [(8, together), (1, together), (8, "none"), (1, "none")]
+    scan = sorted((cardiac / "imagesTs").iterdir())[0]
+    masks = run / "predictions" / "test_last"
+    assert patchcl("predict", run, scan, "-o", tmp_path / "out", "--fast", "--no-postprocessing")[0] == 0
+    name = scan.name.replace("_0000", "")
+    assert (tmp_path / "out" / name).read_bytes() == (masks / name).read_bytes()
+    (run / "postprocessing.json").write_text("{")
+    code, said = patchcl("predict", run, scan, "-o", tmp_path / "out")
+    assert code == 2
+    assert "postprocessing.json cannot be read" in said
+    assert patchcl("predict", run, scan, "-o", tmp_path / "out", "--no-postprocessing")[0] == 0
+
+
 def test_predict_does_the_good_scans_lists_the_bad_and_exits_with_1(patchcl, cardiac, trained, tmp_path):
     scans = shutil.copytree(cardiac / "imagesTs", tmp_path / "scans")
     bad, *good = sorted(scans.iterdir())

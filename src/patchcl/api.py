@@ -13,18 +13,16 @@ from patchcl.comparison.runner import Ending
 from patchcl.comparison.spec import build_spec
 from patchcl.config import PathLike, SettingsArguments, SharedArguments, make_settings, overrides_of
 from patchcl.core.console import console, progress_bar
-from patchcl.core.devices import Device, best_device
 from patchcl.core.errors import UserError
 from patchcl.data.check import CheckReport, check_data
 from patchcl.data.importers.registry import ImportOptions, import_dataset, require_ours
 from patchcl.data.importers.writer import ImportResult
-from patchcl.evaluation.evaluate import evaluate_folders, evaluate_run
+from patchcl.evaluation.evaluate import evaluate_folders, evaluate_trained
 from patchcl.evaluation.scores import Evaluation, write_evaluation
 from patchcl.inference.predict import Output, PredictionSummary, predict_files
-from patchcl.inference.trained_run import Checkpoint, TrainedRun, open_run
+from patchcl.inference.trained_run import RunArguments, TrainedRun, open_folder
 from patchcl.methods import method_names
 from patchcl.reports.run_report import write_report
-from patchcl.runs.checkpoint import Weights
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.writer import one_writer
 from patchcl.training import experiment
@@ -135,27 +133,23 @@ def predict(
     scans: PathLike,
     out: PathLike,
     *,
-    checkpoint: Checkpoint = "last",
-    weights: Weights = "teacher",
     probabilities: bool = False,
     uncertainty: bool = False,
     output: Output = "same",
     series: str | None = None,
-    device: Device = "auto",
+    **chosen: Unpack[RunArguments],
 ) -> PredictionSummary:
     """Segment new scans, each on its own grid, into files; `load_run(...).predict` gives arrays instead.
 
     Args:
-        run: A folder made by `train`, or what `load_run` gave for some checkpoint, weights and device.
+        run: A folder made by `train`, or what `load_run` gave.
         scans: A scan, a DICOM series, or a folder of these named CASE_0000.
         out: A folder for the masks.
-        checkpoint: `last`, the end of training, or `best`, the best on validation.
-        weights: `teacher`, the moving average, or `student`.
         probabilities: Also write a map for every structure.
         uncertainty: Also write where the network is unsure.
         output: Format of the masks; `same` is that of the scan, DICOM-SEG for a DICOM series.
         series: For DICOM: the series to take of each folder.
-        device: Where to compute.
+        chosen: See `RunArguments`; what `load_run` gave has its own.
 
     Raises:
         UserError: There is no scan, no run, or `out` must not be written to.
@@ -164,9 +158,7 @@ def predict(
         >>> patchcl.predict(run, scans, out, uncertainty=True).failed
         ()
     """
-    trained = (
-        run if isinstance(run, TrainedRun) else load_run(run, checkpoint=checkpoint, weights=weights, device=device)
-    )
+    trained = run if isinstance(run, TrainedRun) else open_folder(Path(run), **chosen)
     with progress_bar("Segmenting") as on_progress:
         return predict_files(
             trained.network,
@@ -179,6 +171,7 @@ def predict(
             series=series,
             device=trained.device,
             on_progress=on_progress,
+            inference=trained.inference,
         )
 
 
@@ -188,11 +181,9 @@ def evaluate(
     predictions: PathLike | None = None,
     masks: PathLike | None = None,
     on: Literal["auto", "test", "validation"] = "auto",
-    checkpoint: Checkpoint = "last",
-    weights: Weights = "teacher",
     voxels: bool = False,
     objects: bool = False,
-    device: Device = "auto",
+    **chosen: Unpack[RunArguments],
 ) -> Evaluation:
     """Score a run's held-out patients, or a folder of masks, per patient and structure; files are written beside.
 
@@ -201,11 +192,9 @@ def evaluate(
         predictions: A folder of masks, instead of a run.
         masks: The reference masks for `predictions`, of the same names.
         on: `auto` is test if it has masks.
-        checkpoint: `last` or `best`.
-        weights: `teacher` or `student`.
         voxels: Distances in voxels, where the spacing was lost.
         objects: Also F1, Dice and Hausdorff of single objects, such as glands.
-        device: Where to compute.
+        chosen: See `RunArguments`.
 
     Raises:
         UserError: Neither a run nor two folders are given, something has no partner, or a file cannot be read.
@@ -220,9 +209,9 @@ def evaluate(
         evaluation = evaluate_folders(Path(predictions), Path(masks), voxels=voxels, objects=objects)
         write_evaluation(evaluation, Path(predictions) / "evaluation")
         return evaluation
-    folder = RunFolder.open(Path(str(run)))
+    trained = open_folder(Path(str(run)), **chosen)
     with progress_bar("Segmenting") as on_progress:
-        return evaluate_run(folder, on, checkpoint, weights, on_progress, best_device(device), voxels, objects)
+        return evaluate_trained(trained, on, on_progress, voxels, objects)
 
 
 def compare(
@@ -235,6 +224,8 @@ def compare(
     jobs: int = 1,
     on: Literal["test", "validation"] | None = None,
     voxels: bool = False,
+    fast: bool = False,
+    postprocessing: bool = True,
     **settings: Unpack[SharedArguments],
 ) -> Ending:
     """Train many methods with several seeds and amounts of masks; what `out` holds already is not done again.
@@ -248,6 +239,8 @@ def compare(
         jobs: Runs at a time on this machine.
         on: By default test if it has masks.
         voxels: Distances in voxels, where the spacing was lost.
+        fast: Score one pass, instead of an average over the symmetries that training drew from.
+        postprocessing: Score masks after what validation chose for each run.
         settings: Of every run, see `SharedArguments`; `split` is the same for all seeds.
 
     Raises:
@@ -258,9 +251,10 @@ def compare(
         {}
     """
     require_ours(Path(data))
-    config, chosen = settings.pop("config", None), method_names() if methods is None else methods
+    config, names = settings.pop("config", None), method_names() if methods is None else methods
     file, overrides = None if config is None else Path(config), overrides_of(**settings)
-    spec = build_spec(Path(data), chosen, list(labeled or ()), seeds, file, overrides, on, voxels)
+    scored = (on, voxels, fast, postprocessing)
+    spec = build_spec(Path(data), names, list(labeled or ()), seeds, file, overrides, *scored)
     return compare_methods(spec, Path(out), jobs, console)
 
 
@@ -283,16 +277,12 @@ def report(runs: PathLike | Sequence[PathLike], out: PathLike = "report.html") -
     return Path(out)
 
 
-def load_run(
-    run: PathLike, *, checkpoint: Checkpoint = "last", weights: Weights = "teacher", device: Device = "auto"
-) -> TrainedRun:
+def load_run(run: PathLike, **chosen: Unpack[RunArguments]) -> TrainedRun:
     """A trained run, ready to be called from a pipeline of one's own.
 
     Args:
         run: A folder made by `train`.
-        checkpoint: `last`, the end of training, or `best`, the best on validation.
-        weights: `teacher`, the moving average, or `student`.
-        device: Where to compute.
+        chosen: See `RunArguments`.
 
     Returns:
         `network`, a torch module; `plan` and `settings`; `predict(path or array, affine)`, which gives `mask`,
@@ -305,4 +295,4 @@ def load_run(
         >>> patchcl.load_run(run).predict(voxels, affine).mask.shape == voxels.shape
         True
     """
-    return open_run(RunFolder.open(Path(run)), checkpoint, weights, best_device(device))
+    return open_folder(Path(run), **chosen)

@@ -125,6 +125,8 @@ def predict(
     uncertainty: options.Uncertainty = False,
     output: options.Format = "same",
     series: options.Series = None,
+    fast: options.Fast = False,
+    postprocessing: options.Postprocessing = True,
     device: options.Device = "auto",
 ) -> None:
     """Segment new scans, each on its own grid."""
@@ -143,6 +145,8 @@ def evaluate(
     weights: options.Weights = "teacher",
     voxels: options.Voxels = False,
     objects: options.Objects = False,
+    fast: options.Fast = False,
+    postprocessing: options.Postprocessing = True,
     device: options.Device = "auto",
 ) -> None:
     """Score predictions per patient and structure: Dice, Jaccard, 95HD, ASD, as table, CSV and JSON."""
@@ -168,6 +172,8 @@ def compare(
     jobs: options.Jobs = 1,
     on: options.CompareOn = None,
     voxels: options.Voxels = False,
+    fast: options.Fast = False,
+    postprocessing: options.Postprocessing = True,
     show: Annotated[Path | None, typer.Option(help="Train nothing; show what this folder holds.")] = None,
     table: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:

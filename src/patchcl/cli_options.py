@@ -62,6 +62,10 @@ Device = Annotated[DeviceName, typer.Option(help="Where to compute.")]
 Checkpoint = Annotated[CheckpointName, typer.Option(help="last: the end of training; best: the best on validation.")]
 Weights = Annotated[WeightsName, typer.Option(help="teacher: the moving average of the student.")]
 Voxels = Annotated[bool, typer.Option("--voxels", help="Distances in voxels, where the spacing was lost.")]
+Fast = Annotated[bool, typer.Option("--fast", help="One pass, instead of an average over the symmetries of training.")]
+Postprocessing = Annotated[
+    bool, typer.Option(" /--no-postprocessing", help="Leave masks without what validation chose to do to them.")
+]
 
 Method = Annotated[str | None, typer.Option("--method", help=f"{', '.join(METHODS)}; patchcl by default.")]
 Seed = Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from patchcl.augment import AugmentSettings
-from patchcl.augment.geometry import draw_transforms, rotation, warp
+from patchcl.augment.geometry import IDENTITY, draw_transforms, drawn_symmetries, rotation, warp
 from patchcl.core.batch import IGNORE
 
 NOTHING = AugmentSettings(flip=False, rotate_90=False, rotate_degrees=0, scale=0, shift=0)
@@ -245,3 +245,28 @@ def test_a_draw_follows_from_its_generator_and_is_another_for_every_image(size):
     assert torch.equal(first, again)
     assert len({tuple(each.flatten().tolist()) for each in torch.cat([first, other])}) == 16
     assert first.shape == (8, len(size), len(size) + 1)
+
+
+@pytest.mark.parametrize("policy", [False, True], ids=["everything", "ssl4mis"])
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("rotate_90", [False, True])
+@pytest.mark.parametrize(
+    ("size", "spacing_mm"),
+    [((6, 6), None), ((6, 6), (0.5, 0.5)), ((6, 6), (1.0, 2.0)), ((5, 8), None), ((4, 4, 4), (1.0, 1.0, 1.0))],
+    ids=["square", "even", "uneven", "oblong", "cube"],
+)
+def test_symmetries_are_exactly_the_exact_maps_that_are_drawn(size, spacing_mm, rotate_90, flip, policy):
+    """Of many draws, those that only move pixels to the places of others, without zoom, shift or free rotation."""
+    settings = NOTHING.model_copy(update={"flip": flip, "rotate_90": rotate_90, "ssl4mis_policy": policy})
+    image = numbered(size)
+    warped, _ = warp_all(image, draw_transforms(600, size, settings, seeded(), spacing_mm))
+    drawn = {tuple(view.round().int().flatten().tolist()) for view in warped}
+    exact = {view for view in drawn if sorted(view) == list(range(1, len(view) + 1))}
+    symmetries = drawn_symmetries(size, settings, spacing_mm)
+    views = []
+    for turns, mirrored in symmetries:
+        turned = torch.rot90(image, turns, (0, 1)) if turns else image
+        views.append(tuple(turned.flip(mirrored).int().flatten().tolist()))
+    assert set(views) == exact
+    assert len(views) == len(exact)
+    assert symmetries[0] == IDENTITY

@@ -48,6 +48,23 @@ def test_other_distances_are_refused(make_spec, tmp_path):
         add_spec(make_spec(voxels=True), tmp_path / "out")
 
 
+def test_scores_of_one_pass_and_of_averages_are_not_mixed(make_spec, tmp_path):
+    add_spec(make_spec(), tmp_path / "out")
+    with pytest.raises(UserError, match=r"other conditions: --fast\."):
+        add_spec(make_spec(fast=True), tmp_path / "out")
+    with pytest.raises(UserError, match=r"other conditions: --no-postprocessing\."):
+        add_spec(make_spec(postprocessing=False), tmp_path / "out")
+
+
+def test_a_comparison_of_version_01_was_made_with_one_pass(make_spec, tmp_path):
+    known = add_spec(make_spec(), tmp_path / "out").model_dump(mode="json")
+    old = {key: value for key, value in known.items() if key not in ("fast", "postprocessing")}
+    (tmp_path / "out" / "compare.json").write_text(json.dumps(old))
+    with pytest.raises(UserError, match="--fast, --no-postprocessing"):
+        add_spec(make_spec(), tmp_path / "out")
+    assert add_spec(make_spec(fast=True, postprocessing=False), tmp_path / "out").fast
+
+
 def test_other_data_are_refused_wherever_they_lie(make_spec, cardiac, tiny, tmp_path):
     add_spec(make_spec(), tmp_path / "out")
     moved = shutil.copytree(cardiac, tmp_path / "moved")

@@ -106,6 +106,28 @@ def test_a_stopped_run_goes_on_and_half_a_run_is_not_finished(done, tmp_path, mo
     assert all(torch.equal(straight[name], stopped[name]) for name in straight)
 
 
+def test_a_trained_run_without_a_choice_makes_it_before_it_is_scored(done, tmp_path):
+    job = done.model_copy(update={"root": shutil.copytree(done.root, tmp_path / "seed_0")})
+    run = RunFolder(job.root)
+    chosen, weights = run.postprocessing.read_text(), run.last.read_bytes()
+    run.postprocessing.unlink()
+    shutil.rmtree(run.evaluation)
+    work(job, QUIET)
+    assert run.postprocessing.read_text() == chosen
+    assert run.last.read_bytes() == weights
+    assert finished(job.root, "test", 4)
+
+
+@pytest.mark.parametrize(("fast", "symmetries"), [(True, 1), (False, 8)])
+def test_one_pass_is_scored_where_one_asks_for_it(done, tmp_path, fast, symmetries):
+    root = shutil.copytree(done.root, tmp_path / "seed_0")
+    shutil.rmtree(RunFolder(root).evaluation)
+    work(done.model_copy(update={"root": root, "fast": fast, "postprocessing": False}), QUIET)
+    for checkpoint in ("last", "best"):
+        facts = scores_of(root, "test", checkpoint).provenance
+        assert (facts["symmetries"], facts["postprocessing"]) == (symmetries, "none")
+
+
 def test_a_run_without_data_is_explained(done, tmp_path):
     settings = done.settings.model_copy(update={"data": None})
     with pytest.raises(UserError, match="where the data are"):

@@ -8,20 +8,25 @@ from PIL import Image
 from scipy.stats import entropy
 from torch import nn
 
+from patchcl.augment import AugmentSettings
 from patchcl.core.errors import UserError
 from patchcl.data.formats import tiff
 from patchcl.data.geometry import Grid
 from patchcl.data.preprocessing.plan import Plan
 from patchcl.data.scan import Scan, read_image
 from patchcl.inference import predict
+from patchcl.inference.postprocessing import Postprocessing
 from patchcl.inference.predict import (
+    PLAIN,
     Files,
+    Inference,
     PredictionSummary,
     predict_cases,
     predict_files,
     predict_scan,
     uncertainty_of,
 )
+from patchcl.inference.test_time_augmentation import symmetries_of
 from patchcl.inference.trained_run import open_run
 from patchcl.networks import NetworkSettings, build_network
 from patchcl.runs.folder import RunFolder
@@ -277,16 +282,22 @@ def test_an_out_folder_that_cannot_be_made_is_explained(untrained_run, tmp_path)
         segment(run, tmp_path / "anna.nii.gz", tmp_path / "file" / "out")
 
 
-@pytest.mark.parametrize("side", [8, 9])
-def test_a_large_picture_is_segmented_in_row_blocks_as_if_whole(tmp_path, monkeypatch, side):
+def large_picture(folder: Path, side: int) -> tuple[Plan, nn.Module, Path]:
+    """A picture of coarse blocks that is read in strips, and a network whose windows differ where they overlap."""
     known = {"channels": ("R", "G", "B"), "normalise": "rgb", "window": (0, 255), "spacing_mm": (1, 1)}
     plan = plan_of(fit="crop", size=(side, side), **known)
     torch.manual_seed(0)
-    network = nn.Conv2d(3, 3, 5, padding=2, bias=False).eval()  # so that windows differ where they overlap
+    network = nn.Conv2d(3, 3, 5, padding=2, bias=False).eval()
     drawn = np.random.default_rng(0).integers(0, 256, (23, 11, 3)).astype(np.uint8).repeat(5, axis=0).repeat(3, axis=1)
-    path = tmp_path / "in" / "a_0000.tif"
+    path = folder / "in" / "a_0000.tif"
     path.parent.mkdir()
     Image.fromarray(drawn).save(path, compression="tiff_lzw", strip_size=16 * drawn[0].nbytes)
+    return plan, network, path
+
+
+@pytest.mark.parametrize("side", [8, 9])
+def test_a_large_picture_is_segmented_in_bands_as_if_whole(tmp_path, monkeypatch, side):
+    plan, network, path = large_picture(tmp_path, side)
 
     def segment(out, **maps):
         return predict_cases(network, plan, {"a": (path,)}, tmp_path / out, Files(**maps)).failed
@@ -303,3 +314,22 @@ def test_a_large_picture_is_segmented_in_row_blocks_as_if_whole(tmp_path, monkey
     assert (whole != blocks).mean() < 1e-3  # but for the last bit of a float
     ((_, message),) = segment("blocks", uncertainty=True)
     assert "too large to be read at once" in message
+
+
+def test_bands_are_averaged_and_cleaned_as_the_whole_is(tmp_path, monkeypatch):
+    plan, network, path = large_picture(tmp_path, 8)
+    averaged = Inference(symmetries_of(AugmentSettings(), plan))
+    cleaned = averaged._replace(postprocessing=Postprocessing(smallest_object_mm=8))
+
+    def segment(name, inference):
+        (tmp_path / name).mkdir()
+        assert predict_cases(network, plan, {"a": (path,)}, tmp_path / name, inference=inference).failed == ()
+        return np.asarray(Image.open(tmp_path / name / "a.tif"))
+
+    once, whole, neat = (segment(*each) for each in (("once", PLAIN), ("whole", averaged), ("neat", cleaned)))
+    assert (whole != once).mean() > 0.01
+    assert (whole != neat).mean() > 0.001
+    monkeypatch.setattr(tiff, "LARGE", 1000)
+    monkeypatch.setattr(predict, "WINDOWS", 4)
+    assert (segment("bands", averaged) != whole).mean() < 1e-3  # but for the last bit of a float
+    assert (segment("neat bands", cleaned) != neat).mean() < 1e-2

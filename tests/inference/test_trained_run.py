@@ -1,5 +1,7 @@
 """A run that is opened once: its network, and what it says of scans from files and arrays."""
 
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -7,8 +9,12 @@ import torch
 from torch import nn
 
 from patchcl.core.errors import UserError
+from patchcl.data.geometry import Grid
 from patchcl.data.preprocessing.plan import Plan, save_plan
-from patchcl.inference.predict import predict_files, uncertainty_of
+from patchcl.data.preprocessing.transforms import to_network_grid, to_scan_grid
+from patchcl.data.scan import Scan
+from patchcl.inference.predict import PLAIN, predict_files, uncertainty_of
+from patchcl.inference.test_time_augmentation import ONE_PASS
 from patchcl.inference.trained_run import open_run
 
 PLAN = Plan(
@@ -52,7 +58,8 @@ def test_an_array_is_segmented_as_its_file_is(untrained_run, tmp_path):
     trained = open_run(untrained_run(tmp_path / "run", PLAN))
     voxels = np.random.default_rng(0).normal(100, 20, (20, 18, 3)).astype(np.float32)
     nib.save(nib.Nifti1Image(voxels, AFFINE), tmp_path / "anna_0000.nii.gz")
-    predict_files(trained.network, trained.plan, tmp_path / "anna_0000.nii.gz", tmp_path / "out", uncertainty=True)
+    scan, out = tmp_path / "anna_0000.nii.gz", tmp_path / "out"
+    predict_files(trained.network, trained.plan, scan, out, uncertainty=True, inference=trained.inference)
     written = np.asarray(nib.load(tmp_path / "out" / "anna.nii.gz").dataobj)
     for prediction in (trained.predict(voxels, AFFINE), trained.predict(str(tmp_path / "anna_0000.nii.gz"))):
         np.testing.assert_array_equal(prediction.mask, written)
@@ -88,3 +95,51 @@ def test_an_array_that_is_no_scan_is_refused(untrained_run, tmp_path):
         trained.predict(np.zeros((4, 4, 4, 2), np.float32))
     with pytest.raises(UserError, match="NaN"):
         trained.predict(np.full((20, 18), np.nan, np.float32))
+
+
+def test_a_run_averages_over_its_symmetries_and_cleans_up_unless_told_otherwise(untrained_run, tmp_path):
+    run = untrained_run(tmp_path / "run", PLAN)
+    assert len(open_run(run).inference.symmetries) == 8
+    assert not open_run(run).inference.postprocessing  # as of version 0.1
+    run.postprocessing.write_text('{"postprocessing": {"largest_of": ["left"]}, "validation": {}}')
+    assert open_run(run).inference.postprocessing.largest_of == ("left",)
+    assert open_run(run, fast=True).inference.symmetries == ONE_PASS
+    assert open_run(run, fast=True, postprocessing=False).inference == PLAIN
+    settings = run.settings.read_text()
+    run.settings.write_text(
+        settings.replace("flip: true", "flip: false").replace("rotate_90: true", "rotate_90: false")
+    )
+    assert open_run(run).inference.symmetries == ONE_PASS
+
+
+def test_masks_are_cleaned_and_probabilities_are_let_alone(untrained_run, tmp_path):
+    run = untrained_run(tmp_path / "run", PLAN)
+    run.postprocessing.write_text('{"postprocessing": {"largest_of": ["left"]}, "validation": {}}')
+    noise, dots = (replace(open_run(run, fast=True, postprocessing=on), network=Dots()) for on in (False, True))
+    voxels = np.zeros((16, 16), np.float32)
+    voxels[2:5, 2:5] = voxels[10, 10] = 1
+    before, after = noise.predict(voxels), dots.predict(voxels)
+    assert (before.mask[10, 10], after.mask[10, 10]) == (1, 0)
+    assert before.mask.sum() == after.mask.sum() + 1 == 10
+    np.testing.assert_array_equal(before.probabilities, after.probabilities)
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / "anna_0000.nii.gz")
+    out = tmp_path / "out"
+    predict_files(dots.network, PLAN, tmp_path / "anna_0000.nii.gz", out, inference=dots.inference)
+    np.testing.assert_array_equal(np.asarray(nib.load(out / "anna.nii.gz").dataobj), after.mask)
+
+
+def test_a_run_of_before_predicts_as_before_with_both_off(untrained_run, tmp_path):
+    trained = open_run(untrained_run(tmp_path / "run", PLAN), fast=True, postprocessing=False)
+    voxels = np.random.default_rng(0).random((20, 18, 3), np.float32)
+    scan = Scan(voxels[None], Grid((20, 18, 3), np.eye(4), (1, 1, 1)))
+    image = torch.from_numpy(to_network_grid(scan, PLAN))
+    with torch.inference_mode():
+        probs = torch.cat([trained.network(some).softmax(dim=1) for some in image.split(4)])
+    np.testing.assert_array_equal(trained.predict(voxels).probabilities, to_scan_grid(probs.numpy(), scan.grid, PLAN))
+
+
+class Dots(nn.Module):
+    """Bright voxels are class 1."""
+
+    def forward(self, image):
+        return torch.cat([0.5 - image, image - 0.5, -image - 1], dim=1) * 20

@@ -46,6 +46,15 @@ def test_dice_is_that_of_whole_scans_and_absent_structures_count_as_found(tmp_pa
     assert row["validation_dice"] == pytest.approx((row["validation_dice_a"] + row["validation_dice_b"]) / 2)
 
 
+def test_a_validation_while_training_is_one_pass(tmp_path, make_task):
+    case = prepared(tmp_path, "x", np.zeros((3, 1, 16, 16)), np.zeros((3, 16, 16)))
+    method, seen = build_method(SupervisedSettings(), make_task()), []
+    method.teacher = Thresholds()
+    method.teacher.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    Validation([case], None, PLAN, RunFolder(tmp_path), CPU)(method, 1)
+    assert sum(seen) == 3
+
+
 def test_what_nobody_annotated_is_not_judged(tmp_path, make_task):
     image, mask = np.zeros((2, 1, 16, 16)), np.zeros((2, 16, 16))
     image[0, 0, :4], mask[0, 2:6] = 0.5, 1  # 64 found and 64 true, 32 of them both

@@ -1,7 +1,9 @@
 """Geometric augmentation: one affine draw per image, applied to image and mask alike."""
 
+import itertools
 import math
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +14,16 @@ from patchcl.augment import AugmentSettings
 
 THICK = 3.0
 """Two axes whose spacings differ by more than this factor span no plane to rotate in."""
+
+
+class Symmetry(NamedTuple):
+    """A map of the pixel grid onto itself: quarter turns of the two axes of a slice, then mirrored along axes."""
+
+    turns: int = 0
+    mirrored: tuple[int, ...] = ()  # axes of the image, without batch and channels
+
+
+IDENTITY = Symmetry()
 
 
 def draw_transforms(
@@ -47,6 +59,39 @@ def warp(image: Tensor, mask: Tensor | None, transforms: Tensor) -> tuple[Tensor
         return warped, None
     moved = F.grid_sample(mask.unsqueeze(1).float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
     return warped, moved.squeeze(1).round().long()
+
+
+def drawn_symmetries(
+    size: tuple[int, ...], settings: AugmentSettings, spacing_mm: tuple[float, ...] | None = None
+) -> tuple[Symmetry, ...]:
+    """The symmetries of the grid that `draw_transforms` draws with the same arguments, each once, the identity first.
+
+    A quarter turn keeps shapes in mm, so where pixels are not square it stretches the grid and is none of them; the
+    half turn is. With `ssl4mis_policy` they are no group: an image is mirrored along exactly one axis or left alone.
+    """
+    turns = range(0, 4, 1 if _square_pixels(spacing_mm) else 2) if _may_rotate_90(size, settings) else (0,)
+    mirrors = _drawn_mirrors(len(size), settings)
+    drawn = [_simplest(Symmetry(turn, mirrored), len(size)) for turn in turns for mirrored in mirrors]
+    return tuple(dict.fromkeys([IDENTITY, *drawn]))
+
+
+def _drawn_mirrors(dimensions: int, settings: AugmentSettings) -> list[tuple[int, ...]]:
+    """The sets of axes along which one image may be mirrored."""
+    if not settings.flip:
+        return [()]
+    counts = (1,) if settings.ssl4mis_policy else range(dimensions + 1)
+    return [axes for count in counts for axes in itertools.combinations(range(dimensions), count)]
+
+
+def _simplest(symmetry: Symmetry, dimensions: int) -> Symmetry:
+    """The same map with the fewest mirrored axes: in a slice, mirroring both is half a turn."""
+    if dimensions != 2 or 1 not in symmetry.mirrored:
+        return symmetry
+    return Symmetry((symmetry.turns + 2) % 4, () if 0 in symmetry.mirrored else (0,))
+
+
+def _square_pixels(spacing_mm: tuple[float, ...] | None) -> bool:
+    return spacing_mm is None or math.isclose(min(spacing_mm), max(spacing_mm), rel_tol=1e-3)
 
 
 def rotation(skew: Float[Tensor, "B D D"]) -> Float[Tensor, "B D D"]:

@@ -55,6 +55,8 @@ class CompareSpec(FrozenSettings):
     settings: dict[str, Any]  # of all methods
     on: SplitSide
     voxels: bool
+    fast: bool = False  # one pass, no average over symmetries
+    postprocessing: bool = True
     splits: dict[str, str]  # hashes by "labeled_7/seed_0"
 
     @property
@@ -91,6 +93,8 @@ def build_spec(
     overrides: Sequence[str] = (),
     on: SplitSide | None = None,
     voxels: bool = False,
+    fast: bool = False,
+    postprocessing: bool = True,
 ) -> CompareSpec:
     """The spec of a comparison, after all checks that need no training.
 
@@ -103,6 +107,8 @@ def build_spec(
         overrides: Single settings such as `training.steps=2000`, for all methods.
         on: The side to score; by default the test side where it has masks.
         voxels: Measure distances in voxels.
+        fast: Score one pass, instead of an average over the symmetries that training drew from.
+        postprocessing: Score masks after what validation chose for each run.
 
     Raises:
         UserError: A method or a setting is unknown, or the data cannot be divided like that.
@@ -130,6 +136,8 @@ def build_spec(
         settings=first.model_dump(mode="json", exclude={"method"}),
         on=on or ("test" if has_test else "validation"),
         voxels=voxels,
+        fast=fast,
+        postprocessing=postprocessing,
         splits={_split_key(*key): split.hash for key, split in splits.items()},
     )
 
@@ -144,6 +152,8 @@ def job_of(spec: CompareSpec, compare_run: CompareRun, out: Path, at_once: int) 
         settings=settings,
         on=spec.on,
         voxels=spec.voxels,
+        fast=spec.fast,
+        postprocessing=spec.postprocessing,
         at_once=at_once,
         command=tuple(sys.argv),
     )

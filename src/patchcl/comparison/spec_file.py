@@ -18,6 +18,8 @@ MAY_DIFFER = {
 """Settings that differ between runs or machines; of the split the hashes of its sides are compared instead."""
 OLD_KEYS = {"data_fingerprint": "data_hash"}
 """Keys that version 0.1 wrote, and their names today."""
+OLD_INFERENCE = {"fast": True, "postprocessing": False}
+"""How version 0.1 scored, which did not say so."""
 
 
 def add_spec(spec: CompareSpec, out: Path) -> CompareSpec:
@@ -56,7 +58,7 @@ def read_spec(out: Path) -> CompareSpec:
     try:
         content = parse_json(path.read_bytes())
         return CompareSpec.model_validate_json(
-            json.dumps({OLD_KEYS.get(key, key): value for key, value in content.items()})
+            json.dumps(OLD_INFERENCE | {OLD_KEYS.get(key, key): value for key, value in content.items()})
         )
     except OSError as error:
         raise UserError(f"{out} holds no comparison: {path.name} is missing. Name a folder made by it.") from error
@@ -78,8 +80,9 @@ def _merged(old: CompareSpec, new: CompareSpec, out: Path) -> CompareSpec:
         different.append(f"the scans or masks of {new.data}")
     if any(old.splits[key] != new.splits[key] for key in old.splits.keys() & new.splits.keys()):
         different.append("the patients on each side of the split")
-    if old.voxels != new.voxels:
-        different.append("--voxels")
+    different += [f"--{key}" for key in ("voxels", "fast") if getattr(old, key) != getattr(new, key)]
+    if old.postprocessing != new.postprocessing:
+        different.append("--no-postprocessing")
     if different:
         raise UserError(
             f"{out} compares under other conditions: {', '.join(dict.fromkeys(different))}. Runs of both cannot be "

@@ -24,6 +24,7 @@ from patchcl.core.errors import UserError
 from patchcl.core.files import write_json, write_text
 from patchcl.core.lock import locked
 from patchcl.core.settings import FrozenSettings
+from patchcl.data.splits import load_split
 from patchcl.evaluation.evaluate import evaluate_run
 from patchcl.evaluation.scores import Evaluation, SplitSide, read_evaluation
 from patchcl.inference.trained_run import Checkpoint
@@ -45,6 +46,8 @@ class Job(FrozenSettings):
     settings: Settings
     on: SplitSide
     voxels: bool
+    fast: bool = False  # one pass, no average over symmetries
+    postprocessing: bool = True
     at_once: int  # runs that share the machine
     command: tuple[str, ...] = ()  # what the user typed
 
@@ -90,7 +93,15 @@ def work(job: Job, console: Console) -> None:
         return
     device = best_device(job.settings.training.device)
     for checkpoint in CHECKPOINTS:
-        evaluate_run(run, job.on, checkpoint, device=device, voxels=job.voxels)
+        evaluate_run(
+            run,
+            job.on,
+            checkpoint,
+            device=device,
+            voxels=job.voxels,
+            fast=job.fast,
+            postprocessing=job.postprocessing,
+        )
 
 
 def finished(root: Path, on: SplitSide, steps: int) -> bool:
@@ -144,7 +155,7 @@ def _train(job: Job, run: RunFolder, console: Console) -> None:
     if not begun:  # the last file of a start; what was cut short before it is worth nothing
         shutil.rmtree(run.root, ignore_errors=True)
     before, spent = _steps_done(run), _seconds(run)
-    if before == job.settings.training.steps:
+    if before == job.settings.training.steps and (run.postprocessing.is_file() or not load_split(run.split).validation):
         return
     outcome = resume(run.root, console) if begun else start(_data(job.settings), run.root, job.settings, console)
     device = best_device(job.settings.training.device)

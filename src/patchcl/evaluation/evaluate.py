@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ from patchcl.data.formats import ENDINGS, ending_of, tells_by_name, without_endi
 from patchcl.data.geometry import Grid
 from patchcl.data.scan import IGNORED, read_grid, read_mask, require_annotated
 from patchcl.data.splits import Split, cases_of, load_split
+from patchcl.evaluation.inference_columns import predict_columns
 from patchcl.evaluation.metrics import score_case
 from patchcl.evaluation.object_metrics import ObjectTally, instances_beside, pooled, score_objects, tally_structures
 from patchcl.evaluation.scored_on import scored_on
@@ -29,9 +31,10 @@ from patchcl.evaluation.scores import (
     PooledObjects,
     Score,
     SplitSide,
+    with_columns,
     write_evaluation,
 )
-from patchcl.inference.predict import Files, predict_cases
+from patchcl.inference.postprocessing import describe
 from patchcl.inference.trained_run import Checkpoint, TrainedRun, open_run
 from patchcl.runs.checkpoint import Weights
 from patchcl.runs.folder import RunFolder
@@ -80,46 +83,53 @@ def evaluate_run(
     device: torch.device = CPU,
     voxels: bool = False,
     objects: bool = False,
+    fast: bool = False,
+    postprocessing: bool = True,
+) -> Evaluation:
+    """Open a run, see `open_run`, and score it, see `evaluate_trained`."""
+    trained = open_run(run, checkpoint, weights, device, fast, postprocessing)
+    return evaluate_trained(trained, on, on_progress, voxels, objects)
+
+
+def evaluate_trained(
+    trained: TrainedRun,
+    on: Literal["test", "validation", "auto"] = "auto",
+    on_progress: ProgressCallback | None = None,
+    voxels: bool = False,
+    objects: bool = False,
 ) -> Evaluation:
     """Predict the held-out scans of a run anew, score them, and keep the scores in the run folder.
 
     Args:
-        run: A trained run; its data set must still be where it was.
+        trained: A trained run; its data set must still be where it was.
         on: `test` takes the test patients that have masks, `validation` the validation patients, `auto` the former
             where there are any.
-        checkpoint: `last` or `best`.
-        weights: `teacher` or `student`.
         on_progress: Called with the number of scans predicted and of all.
-        device: Where to compute.
         voxels: Measure distances in voxels, for data whose spacing was lost.
         objects: Score single objects too, see `OBJECT_POLICY`.
 
     Raises:
         UserError: The data set has moved, no held-out scan has a mask, or a scan cannot be predicted.
     """
-    trained, split = open_run(run, checkpoint, weights, device), load_split(run.split)
-    settings, plan = trained.settings, trained.plan
+    run, settings, plan, split = trained.folder, trained.settings, trained.plan, load_split(trained.folder.split)
     if settings.data is None:
         raise UserError(f"{run.settings} does not say where the data are: add `data: FOLDER`.")
     side, cases = _held_out(read_dataset(settings.data, settings.split.patient_pattern), split, on)
-    name = "_".join([side, checkpoint] + (["student"] if weights == "student" else []))
-    folder = run.predictions / name
-    summary = predict_cases(
-        trained.network,
-        plan,
-        {case.name: case.images for case in cases},
-        folder,
-        Files(output="nifti"),
-        device,
-        on_progress,
-    )
-    if summary.failed:
-        raise UserError("\n".join(f"{case}: {message}" for case, message in summary.failed))
-    triples = [(case.patient, folder / f"{case.name}.nii.gz", case.mask) for case in cases if case.mask is not None]
-    facts = _provenance(trained, split, side) | scored_on(run, trained.settings, plan, split, cases) | origin(device)
-    evaluation = _score(settings.method.name, triples, plan.classes, plan.ignore, facts, voxels, objects)
+    name = "_".join([side, trained.checkpoint] + (["student"] if trained.weights == "student" else []))
+    known = _provenance(trained, split, side) | scored_on(run, settings, plan, split, cases) | origin(trained.device)
+
+    def score(folder: Path) -> Evaluation:
+        return _score(settings.method.name, _triples(cases, folder), plan.classes, plan.ignore, known, voxels, objects)
+
+    with TemporaryDirectory(prefix="patchcl-") as scratch:
+        folders = predict_columns(trained, cases, run.predictions / name, Path(scratch), on_progress)
+        evaluation = with_columns({column: score(folder) for column, folder in folders.items()})
     write_evaluation(evaluation, run.evaluation / name)
     return evaluation
+
+
+def _triples(cases: Sequence[Case], predictions: Path) -> list[tuple[str, Path, Path]]:
+    return [(case.patient, predictions / f"{case.name}.nii.gz", case.mask) for case in cases if case.mask is not None]
 
 
 def settings_hash(settings: Settings) -> str:
@@ -216,6 +226,8 @@ def _provenance(run: TrainedRun, split: Split, side: SplitSide) -> dict[str, str
         "checkpoint": run.checkpoint,
         "step": run.step,
         "weights": run.weights,
+        "symmetries": len(run.inference.symmetries),
+        "postprocessing": describe(run.inference.postprocessing),
         "settings_hash": settings_hash(run.settings),
         "split_hash": split.hash,
         **{f"trained_{key}": trained.get(key) for key in ("commit", "torch", "hardware")},

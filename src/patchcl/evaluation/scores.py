@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -31,6 +32,8 @@ HEADINGS: dict[Metric, str] = {
     "object_dice": "object Dice %",
     "object_hausdorff_mm": "Hausdorff {unit}",
 }
+Rows = dict[str, dict[str, dict[str, float | None]]]
+"""By structure and metric the mean and the standard deviation over patients, as JSON holds them."""
 SplitSide = Literal["test", "validation"]
 IGNORED_VOXELS = "ignored_voxels"
 """How many voxels of all masks nobody annotated, in the provenance of scores that leave some out."""
@@ -74,6 +77,8 @@ class Evaluation(FrozenSettings):
     scores: tuple[Score, ...]
     provenance: dict[str, str | int | None]
     pooled: dict[str, PooledObjects] = Field(default_factory=dict)  # by structure; nothing unless it was asked for
+    columns: dict[str, Rows] = Field(default_factory=dict)
+    """Means by what was done beyond one pass of the network, all of it last; nothing where nothing was."""
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -114,7 +119,7 @@ def write_evaluation(evaluation: Evaluation, stem: Path) -> None:
     writer.writerows(scores)
     write_text(stem.with_name(f"{stem.name}.csv"), table.getvalue())
     unused = set() if evaluation.pooled else {"pooled"}
-    content = evaluation.model_dump(mode="json", exclude={"scores"} | unused)
+    content = evaluation.model_dump(mode="json", exclude={"scores", "columns"} | unused)
     write_json(stem.with_name(f"{stem.name}.json"), {"summary": _summary(evaluation), **content, "scores": scores})
 
 
@@ -130,12 +135,26 @@ def read_evaluation(path: Path) -> Evaluation:
         raise UserError(f"{path} cannot be read as scores. Make it anew with: patchcl evaluate") from error
 
 
-def _summary(evaluation: Evaluation) -> dict[str, Any]:
-    rows: dict[str, Any] = {
+def summary_rows(evaluation: Evaluation) -> Rows:
+    """The summary of every metric, by structure and of their mean."""
+    return {
         structure: {metric: _without_nan(summarise(evaluation, metric, structure)) for metric in evaluation.metrics}
         for structure in (*evaluation.structures, MEAN)
     }
-    return {"patients": len(evaluation.patients), "structures": rows, "empty_policy": EMPTY_POLICY}
+
+
+def with_columns(evaluations: Mapping[str, Evaluation]) -> Evaluation:
+    """The last of evaluations, which is the one that counts, with the means of all by what was done, if several."""
+    last = list(evaluations.values())[-1]
+    rows = {column: summary_rows(evaluation) for column, evaluation in evaluations.items()}
+    return last.model_copy(update={"columns": rows if len(rows) > 1 else {}})
+
+
+def _summary(evaluation: Evaluation) -> dict[str, Any]:
+    """What readers of version 0.1 pass over, so it is where new things go."""
+    columns = {"columns": evaluation.columns} if evaluation.columns else {}
+    counts = {"patients": len(evaluation.patients), "structures": summary_rows(evaluation)}
+    return {**counts, "empty_policy": EMPTY_POLICY, **columns}
 
 
 def _without_nan(figure: MeanStd) -> dict[str, float | None]:
@@ -144,7 +163,8 @@ def _without_nan(figure: MeanStd) -> dict[str, float | None]:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    """The scores in a file without their summary, keys of the provenance by their names of today."""
-    content = parse_json(path.read_bytes())
+    """The scores in a file, of their summary the columns alone, keys of the provenance by their names of today."""
+    content: dict[str, Any] = parse_json(path.read_bytes())
     provenance = {OLD_KEYS.get(key, key): value for key, value in content["provenance"].items()}
-    return {key: value for key, value in content.items() if key != "summary"} | {"provenance": provenance}
+    columns = content.pop("summary", {}).get("columns", {})
+    return content | {"provenance": provenance, "columns": columns}

@@ -28,6 +28,8 @@ from patchcl.evaluation.scores import (
 def render(evaluation: Evaluation, console: Console) -> None:
     """Print the scores and what they rest on."""
     console.print(score_table(evaluation))
+    if evaluation.columns:
+        console.print(columns_table(evaluation))
     if evaluation.pooled:
         console.print(object_table(evaluation))
     if CHANGED in evaluation.provenance:
@@ -43,6 +45,24 @@ def score_table(evaluation: Evaluation) -> Table:
     for structure in (*evaluation.structures, MEAN):
         cells = [format_score(summarise(evaluation, metric, structure), metric) for metric in METRICS]
         table.add_row(escape(structure), *cells, style="bold" if structure == MEAN else None)
+    return table
+
+
+def columns_table(evaluation: Evaluation) -> Table:
+    """Means by what was done beyond one pass of the network; the last of each metric is the one that counts."""
+    metrics: tuple[Metric, Metric] = ("dice", "hd95_mm")
+    title = f"{evaluation.name}: what symmetries and post-processing add"
+    headings = [
+        f"{heading}\n{column}" for heading in _headings(metrics, evaluation.unit) for column in evaluation.columns
+    ]
+    table = empty_table(title, f"Post-processing: {evaluation.provenance.get('postprocessing')}.", headings)
+    for structure in (*evaluation.structures, MEAN):
+        cells = [
+            format_score(MeanStd(rows[structure][metric]["mean"] or 0.0, math.nan), metric)
+            for metric in metrics
+            for rows in evaluation.columns.values()
+        ]
+        table.add_row(structure, *cells, style="bold" if structure == MEAN else None)
     return table
 
 

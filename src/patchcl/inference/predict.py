@@ -11,6 +11,7 @@ import torch
 from scipy.special import entr
 from torch import nn
 
+from patchcl.augment.geometry import Symmetry
 from patchcl.core.devices import CPU
 from patchcl.core.errors import UserError
 from patchcl.core.names import file_safe
@@ -22,8 +23,10 @@ from patchcl.data.geometry import Grid
 from patchcl.data.preprocessing.plan import Plan
 from patchcl.data.preprocessing.row_blocks import network_row_blocks
 from patchcl.data.preprocessing.transforms import to_network_grid, to_scan_grid
-from patchcl.data.scan import Scan, read_image, write_map, write_mask
+from patchcl.data.scan import Scan, read_grid, read_image, write_map, write_mask
+from patchcl.inference.postprocessing import NO_POSTPROCESSING, Postprocessing, postprocess
 from patchcl.inference.sliding_window import BATCH_SIZE, OVERLAP, network_probs
+from patchcl.inference.test_time_augmentation import ONE_PASS
 
 Output = Literal["same", "nifti", "dicom-seg"]
 """The format of masks: that of the scan, which is DICOM-SEG for a DICOM series, or one for all."""
@@ -47,8 +50,23 @@ class Files(NamedTuple):
     output: Output = "same"
 
 
+class Inference(NamedTuple):
+    """What is done beyond one pass of the network; by default nothing."""
+
+    symmetries: tuple[Symmetry, ...] = ONE_PASS  # that probabilities are averaged over
+    postprocessing: Postprocessing = NO_POSTPROCESSING  # of the mask on the grid of the scan
+
+
+PLAIN = Inference()
+
+
 def predict_scan(
-    network: nn.Module, scan: Scan, plan: Plan, device: torch.device = CPU, batch_size: int = BATCH_SIZE
+    network: nn.Module,
+    scan: Scan,
+    plan: Plan,
+    device: torch.device = CPU,
+    batch_size: int = BATCH_SIZE,
+    symmetries: Sequence[Symmetry] = ONE_PASS,
 ) -> np.ndarray:
     """The probability of every class in every voxel of a scan.
 
@@ -58,13 +76,15 @@ def predict_scan(
         plan: The plan the network was trained by.
         device: Where to compute.
         batch_size: Slices that pass through the network at once; of volumes or their windows, an eighth as many.
+        symmetries: To average over.
 
     Returns:
         (K, *scan.grid.shape) float32 on the grid of the scan as it was read, summing to one over K; where
         `plan.output_interpolation` is nearest, 1 for the winning class and 0 for the others.
     """
     image = torch.from_numpy(to_network_grid(scan, plan))
-    return to_scan_grid(network_probs(network, image, plan, device, batch_size).numpy(), scan.grid, plan)
+    probs = network_probs(network, image, plan, device, batch_size, symmetries=symmetries)
+    return to_scan_grid(probs.numpy(), scan.grid, plan)
 
 
 def uncertainty_of(probs: np.ndarray) -> np.ndarray:
@@ -84,6 +104,7 @@ def predict_files(
     series: str | None = None,
     device: torch.device = CPU,
     on_progress: ProgressCallback | None = None,
+    inference: Inference = PLAIN,
 ) -> PredictionSummary:
     """Segment one scan or a folder of them; those that cannot be read do not hold up the others.
 
@@ -99,6 +120,7 @@ def predict_files(
         series: Of each folder with DICOM files in it, or below, the series to segment; see `link_series`.
         device: Where to compute.
         on_progress: Called with the number of scans done and of all.
+        inference: Symmetries to average over, and what to do to masks.
 
     Raises:
         UserError: There is no scan, or `out` cannot or must not be written to.
@@ -107,7 +129,7 @@ def predict_files(
     with TemporaryDirectory(prefix="patchcl-") as links:
         scans, failed = (find_scans(source), []) if series is None else link_series(source, series, Path(links))
         _check_out(out, source)
-        summary = predict_cases(network, plan, scans, out, files, device, on_progress)
+        summary = predict_cases(network, plan, scans, out, files, device, on_progress, inference)
         told = [(name, without_links(message, Path(links))) for name, message in summary.failed]
     return PredictionSummary(summary.done, (*failed, *told))
 
@@ -120,12 +142,13 @@ def predict_cases(
     files: Files = Files(),  # noqa: B008 - immutable
     device: torch.device = CPU,
     on_progress: ProgressCallback | None = None,
+    inference: Inference = PLAIN,
 ) -> PredictionSummary:
     """Segment scans given by the name of their case, one file per channel, into `out`."""
     done, failed = [], []
     for count, (name, paths) in enumerate(releasing_memory(scans.items()), start=1):
         try:
-            _predict_case(network, plan, name, paths, out, files, device)
+            _predict_case(network, plan, name, paths, out, files, device, inference)
             done.append(name)
         except UserError as error:
             failed.append((name, str(error)))
@@ -137,33 +160,43 @@ def predict_cases(
 
 
 def _predict_case(
-    network: nn.Module, plan: Plan, name: str, paths: tuple[Path, ...], out: Path, files: Files, device: torch.device
+    network: nn.Module,
+    plan: Plan,
+    name: str,
+    paths: tuple[Path, ...],
+    out: Path,
+    files: Files,
+    device: torch.device,
+    inference: Inference,
 ) -> None:
     require_channels(paths, plan)
     of_masks, of_maps = _endings(paths[0], files.output)
     blocks = None if files.probabilities or files.uncertainty else network_row_blocks(paths, plan)
     if blocks is not None:
-        write_mask(
-            out / f"{name}{of_masks}", _mask_by_row_blocks(network, plan, blocks, device), paths[0], plan.classes
-        )
-        return
-    probs, grid = _probs_of(network, plan, paths, device)
-    mask = to_scan_grid(probs, grid, plan).argmax(axis=0)
-    write_mask(out / f"{name}{of_masks}", mask.astype(np.uint8), paths[0], plan.classes)
+        mask, grid = _mask_by_row_blocks(network, plan, blocks, device, inference.symmetries), read_grid(paths[0])
+    else:
+        probs, grid = _probs_of(network, plan, paths, device, inference.symmetries)
+        mask = to_scan_grid(probs, grid, plan).argmax(axis=0).astype(np.uint8)
+    cleaned = postprocess(mask, grid, plan, inference.postprocessing)
+    write_mask(out / f"{name}{of_masks}", cleaned, paths[0], plan.classes)
     if files.probabilities or files.uncertainty:
         smooth = to_scan_grid(probs, grid, plan.model_copy(update={"output_interpolation": "linear"}))
         _write_maps(smooth, plan.classes, out / name, of_maps, files, paths[0])
 
 
-def _probs_of(network: nn.Module, plan: Plan, paths: tuple[Path, ...], device: torch.device) -> tuple[np.ndarray, Grid]:
+def _probs_of(
+    network: nn.Module, plan: Plan, paths: tuple[Path, ...], device: torch.device, symmetries: Sequence[Symmetry]
+) -> tuple[np.ndarray, Grid]:
     """Probabilities (N, K, *S) where the network sees the scan, and the scan's grid; its voxels, often large, go."""
     scan = read_image(paths)
     image, grid = torch.from_numpy(to_network_grid(scan, plan)), scan.grid
     del scan
-    return network_probs(network, image, plan, device).numpy(), grid
+    return network_probs(network, image, plan, device, symmetries=symmetries).numpy(), grid
 
 
-def _mask_by_row_blocks(network: nn.Module, plan: Plan, blocks: RowBlocks, device: torch.device) -> np.ndarray:
+def _mask_by_row_blocks(
+    network: nn.Module, plan: Plan, blocks: RowBlocks, device: torch.device, symmetries: Sequence[Symmetry]
+) -> np.ndarray:
     """The likeliest classes (rows, columns) uint8, from the very windows that would be laid over the whole picture.
 
     Neighbouring row blocks share windows, and a row is taken from the block that holds all windows over it.
@@ -176,7 +209,7 @@ def _mask_by_row_blocks(network: nn.Module, plan: Plan, blocks: RowBlocks, devic
     while stop < height:
         stop = min(start + window + WINDOWS * interval, height)
         image = torch.from_numpy(blocks.read(start, stop)[None])
-        classes = network_probs(network, image, plan, device)[0].argmax(dim=0)
+        classes = network_probs(network, image, plan, device, symmetries=symmetries)[0].argmax(dim=0)
         complete = window - interval if start else 0  # rows above lie under windows of the band before, too
         mask[start + complete : stop] = classes[complete:].numpy()
         start += (WINDOWS - shared) * interval

@@ -1,11 +1,15 @@
 """Sliding-window inference: images of any size through a network of a fixed one, some at a time."""
 
+from collections.abc import Sequence
+
 import torch
 from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
+from patchcl.augment.geometry import Symmetry
 from patchcl.core.devices import CPU
 from patchcl.data.preprocessing.plan import Plan
+from patchcl.inference.test_time_augmentation import ONE_PASS, average_probs
 
 BATCH_SIZE = 16
 """Slices that pass through the network at once; volumes, being larger, an eighth as many."""
@@ -27,27 +31,35 @@ def network_probs(
     device: torch.device = CPU,
     batch_size: int = BATCH_SIZE,
     home: torch.device = CPU,
+    symmetries: Sequence[Symmetry] = ONE_PASS,
 ) -> Tensor:
-    """Probabilities (N, K, *S) of prepared slices or volumes (N, C, *S).
+    """Probabilities (N, K, *S) of prepared slices or volumes (N, C, *S), averaged over `symmetries`.
 
     The network is on `device`, and what it says is put together at `home`.
     """
     divisor = (1 if plan.dimensions == 2 else 8) * (CPU_DIVISOR if device.type == "cpu" else 1)
     at_once = max(1, batch_size // divisor)
     if plan.fit == "crop":
-        return _by_windows(network, image, plan.size, at_once, device, home)
-    return torch.cat([network(some.to(device)).float().softmax(dim=1).to(home) for some in torch.split(image, at_once)])
+        return _by_windows(network, image, plan.size, at_once, device, home, symmetries)
+    batches = torch.split(image, at_once)
+    return torch.cat([average_probs(network, batch.to(device), symmetries).to(home) for batch in batches])
 
 
 def _by_windows(
-    network: nn.Module, image: Tensor, size: tuple[int, ...], at_once: int, device: torch.device, home: torch.device
+    network: nn.Module,
+    image: Tensor,
+    size: tuple[int, ...],
+    at_once: int,
+    device: torch.device,
+    home: torch.device,
+    symmetries: Sequence[Symmetry],
 ) -> Tensor:
-    """Windows of the size the network was trained on, overlapping, whose middle counts most."""
+    """Windows of the size the network was trained on, overlapping, whose middle counts most; each is read once."""
     probs = sliding_window_inference(
         image,
         roi_size=size,
         sw_batch_size=at_once,
-        predictor=lambda window: network(window).float().softmax(dim=1),
+        predictor=lambda window: average_probs(network, window, symmetries),
         overlap=OVERLAP,
         mode="gaussian",
         sw_device=device,

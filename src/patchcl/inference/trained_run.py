@@ -3,32 +3,49 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 import torch
 from torch import nn
 
 from patchcl.config import Settings, read_settings
-from patchcl.core.devices import CPU
+from patchcl.core.devices import CPU, Device, best_device
 from patchcl.core.errors import UserError
 from patchcl.data.discovery import find_scans
 from patchcl.data.geometry import Grid, grid_of
 from patchcl.data.preprocessing.plan import Plan, load_plan
 from patchcl.data.preprocessing.transforms import to_network_grid, to_scan_grid
 from patchcl.data.scan import Scan, read_image, require_finite
-from patchcl.inference.predict import require_channels, uncertainty_of
+from patchcl.inference.postprocessing import NO_POSTPROCESSING, postprocess, read_postprocessing
+from patchcl.inference.predict import PLAIN, Inference, require_channels, uncertainty_of
 from patchcl.inference.sliding_window import network_probs
+from patchcl.inference.test_time_augmentation import ONE_PASS, symmetries_of
 from patchcl.runs.checkpoint import Weights, read_checkpoint, weights_of, weights_used
 from patchcl.runs.folder import RunFolder
 
 Checkpoint = Literal["last", "best"]
 
 
+class RunArguments(TypedDict, total=False):
+    """What a call may say of how a run's network is used."""
+
+    checkpoint: Checkpoint
+    """`last`, the end of training, by default; or `best`, the best on validation."""
+    weights: Weights
+    """`teacher`, the moving average, by default; or `student`."""
+    fast: bool
+    """One pass of the network, instead of an average over the symmetries that training drew from."""
+    postprocessing: bool
+    """Do to masks what validation chose when training ended; true by default."""
+    device: Device
+    """Where to compute; by default the fastest there is."""
+
+
 class Prediction(NamedTuple):
     """A segmented scan, on the scan's own grid."""
 
-    mask: np.ndarray  # (*shape) uint8, the likeliest class of every voxel
+    mask: np.ndarray  # (*shape) uint8, the likeliest class of every voxel, after post-processing
     probabilities: np.ndarray  # (K, *shape) float32, summing to one over K
     uncertainty: np.ndarray  # (*shape) float32, entropy: 0 is certain, 1 knows nothing
     grid: Grid
@@ -49,6 +66,8 @@ class TrainedRun:
     step: int
     """Optimizer steps that the weights have seen."""
     device: torch.device
+    inference: Inference = PLAIN
+    """What it does beyond one pass: the symmetries that training drew from, and what validation chose for masks."""
 
     def predict(
         self, scan: Path | str | Sequence[Path | str] | np.ndarray, affine: np.ndarray | None = None
@@ -68,8 +87,10 @@ class TrainedRun:
     def predict_scan(self, scan: Scan) -> Prediction:
         """See `predict`; of a scan that was read already."""
         image = torch.from_numpy(to_network_grid(scan, self.plan))
-        probs = network_probs(self.network, image, self.plan, self.device).numpy()
-        mask = to_scan_grid(probs, scan.grid, self.plan).argmax(axis=0).astype(np.uint8)
+        symmetries, postprocessing = self.inference
+        probs = network_probs(self.network, image, self.plan, self.device, symmetries=symmetries).numpy()
+        winners = to_scan_grid(probs, scan.grid, self.plan).argmax(axis=0).astype(np.uint8)
+        mask = postprocess(winners, scan.grid, self.plan, postprocessing)
         linear = self.plan.model_copy(update={"output_interpolation": "linear"})
         smooth = to_scan_grid(probs, scan.grid, linear)
         return Prediction(mask, smooth, uncertainty_of(smooth), scan.grid)
@@ -89,7 +110,12 @@ class TrainedRun:
 
 
 def open_run(
-    folder: RunFolder, checkpoint: Checkpoint = "last", weights: Weights = "teacher", device: torch.device = CPU
+    folder: RunFolder,
+    checkpoint: Checkpoint = "last",
+    weights: Weights = "teacher",
+    device: torch.device = CPU,
+    fast: bool = False,
+    postprocessing: bool = True,
 ) -> TrainedRun:
     """The trained network of a run, ready to predict, and the plan its images were prepared by.
 
@@ -98,6 +124,8 @@ def open_run(
         checkpoint: `last` or `best`.
         weights: `teacher`, the moving average, which falls back to the student where there is none; or `student`.
         device: Where the network shall live.
+        fast: One pass of the network, instead of an average over the symmetries that training drew from.
+        postprocessing: Do to masks what validation chose when training ended.
 
     Raises:
         UserError: The checkpoint is missing, damaged, or was made with other settings.
@@ -112,4 +140,20 @@ def open_run(
             f"{folder.checkpoint(checkpoint)} does not fit the network that {folder.settings} and {folder.plan} "
             "describe. Put these files back as training wrote them, or train anew."
         ) from error
-    return TrainedRun(folder, settings, plan, network.to(device).eval(), checkpoint, used, int(content["step"]), device)
+    inference = Inference(
+        ONE_PASS if fast else symmetries_of(settings.augment, plan),
+        read_postprocessing(folder, plan) if postprocessing else NO_POSTPROCESSING,
+    )
+    network, step = network.to(device).eval(), int(content["step"])
+    return TrainedRun(folder, settings, plan, network, checkpoint, used, step, device, inference)
+
+
+def open_folder(root: Path, **chosen: Unpack[RunArguments]) -> TrainedRun:
+    """The run in `root`, see `open_run`.
+
+    Raises:
+        UserError: There is no run, or its checkpoint is missing or damaged.
+    """
+    checkpoint, weights = chosen.get("checkpoint", "last"), chosen.get("weights", "teacher")
+    device, fast = best_device(chosen.get("device", "auto")), chosen.get("fast", False)
+    return open_run(RunFolder.open(root), checkpoint, weights, device, fast, chosen.get("postprocessing", True))

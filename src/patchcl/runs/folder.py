@@ -23,6 +23,7 @@ class RunFolder:
         self.last = root / "checkpoints" / "last.ckpt"
         self.best = root / "checkpoints" / "best.ckpt"
         self.pictures = root / "pictures"
+        self.postprocessing = root / "postprocessing.json"
         self.predictions = root / "predictions"
         self.evaluation = root / "evaluation"
         self.report = root / "report.html"

@@ -14,6 +14,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from patchcl.config import Settings, planned, read_settings, settings_yaml
+from patchcl.core.console import progress_bar
 from patchcl.core.devices import best_device
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json, write_text
@@ -33,6 +34,7 @@ from patchcl.runs.contents import contents_of
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.provenance import note_time, provenance
 from patchcl.training.changes import settle_changes
+from patchcl.training.final_validation import choose_on_validation
 from patchcl.training.loop import train
 from patchcl.training.lost_files import lost_files_as_message, tell_damaged
 from patchcl.training.progress import TrainingProgress
@@ -126,6 +128,10 @@ def _train(
         done = train(method, batches.at, validation, settings.training, run, fabric, progress, stop)
     batches.close()
     note_time(run.provenance, time.perf_counter() - started, done, fabric.device)
+    if done == settings.training.steps and not stop and not run.postprocessing.is_file():
+        with _memory_errors_on(fabric.device), progress_bar("Choosing post-processing") as on_progress:
+            cases = cases_of(dataset, split.validation, masked=True)
+            choose_on_validation(run, cases, fabric.device, on_progress)
     return Outcome(run, done, stop)
 
 
