@@ -25,13 +25,16 @@ class Silence:
     """Progress that nobody watches, and that asks to stop after some step."""
 
     def __init__(self, stop: StopRequest | None = None, after: int = -1) -> None:
-        self.stop, self.after, self.seen, self.warnings = stop, after, [], []
+        self.stop, self.after, self.seen, self.warnings, self.notices = stop, after, [], [], []
 
     def advance(self, step: int) -> None:
         self.seen.append(step)
 
     def report(self, row, seconds_per_step, new_warnings) -> None:
         self.warnings += [(row["step"], warning) for warning in new_warnings]
+
+    def notice(self, line) -> None:
+        self.notices.append(line)
 
 
 def run_steps(root, kind, task, batch_at, *, stop_in=None, steps=8, validate=None, **training):

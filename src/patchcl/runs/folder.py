@@ -20,6 +20,7 @@ class RunFolder:
         self.log_csv = root / "log.csv"
         self.tensorboard = root / "tensorboard"
         self.last = root / "checkpoints" / "last.ckpt"
+        self.previous = root / "checkpoints" / "previous.ckpt"
         self.best = root / "checkpoints" / "best.ckpt"
         self.pictures = root / "pictures"
         self.predictions = root / "predictions"

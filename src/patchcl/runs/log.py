@@ -24,12 +24,15 @@ class RunLog:
 
     def __init__(self, run: RunFolder, first_step: int) -> None:
         self.run = run
+        self._open(first_step)
+
+    def _open(self, first_step: int) -> None:
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
-        self.rows = [row for row in read_rows(run) if row["step"] <= first_step]
-        write_text(run.log_jsonl, "".join(json.dumps(row) + "\n" for row in self.rows))
-        self._lines = run.log_jsonl.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(run.tensorboard), purge_step=first_step + 1)
+        self.rows = [row for row in read_rows(self.run) if row["step"] <= first_step]
+        write_text(self.run.log_jsonl, "".join(json.dumps(row) + "\n" for row in self.rows))
+        self._lines = self.run.log_jsonl.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(self.run.tensorboard), purge_step=first_step + 1)
 
     def add(self, result: StepResult) -> None:
         """Takes in one step."""
@@ -54,6 +57,11 @@ class RunLog:
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
         return row
+
+    def rewind(self, step: int) -> None:
+        """Forgets what came after `step`, for the run goes on from there."""
+        self.close()
+        self._open(step)
 
     def close(self) -> None:
         """Closes the files, and writes the CSV."""
