@@ -94,19 +94,23 @@ def import_data(
         return import_dataset(Path(source), Path(out), layout, options, on_progress)
 
 
-def train(data: PathLike, out: PathLike, **settings: Unpack[SettingsArguments]) -> Outcome:
+def train(
+    data: PathLike, out: PathLike, *, resume_if_there: bool = False, **settings: Unpack[SettingsArguments]
+) -> Outcome:
     """Train on a data folder, scans without a mask included, and keep everything in the new folder `out`.
 
     Args:
         data: A folder in nnU-Net raw layout; cases without a file in labelsTr are unlabeled.
         out: A folder that does not exist yet.
+        resume_if_there: Continue the run in `out` if there is one, with the settings that it was begun with.
         settings: See `SettingsArguments`; the method is `patchcl` by default.
 
     Returns:
         The run's folder, the steps that are done, and whether somebody asked it to stop.
 
     Raises:
-        UserError: Something about the data, the settings or the folder must be put right first.
+        UserError: Something about the data, the settings or the folder must be put right first; or training diverged
+            (`exit_code` 1), whatever was tried.
 
     Example:
         >>> outcome = patchcl.train(data, out, steps=4, device="cpu", settings={"network.features": [8, 16]})
@@ -114,7 +118,10 @@ def train(data: PathLike, out: PathLike, **settings: Unpack[SettingsArguments]) 
         4
     """
     require_ours(Path(data))
-    return experiment.start(Path(data), Path(out), make_settings(**settings), console)
+    chosen = make_settings(**settings)
+    if resume_if_there and RunFolder(Path(out)).begun():
+        return experiment.resume(Path(out), console)
+    return experiment.start(Path(data), Path(out), chosen, console)
 
 
 def resume(run: PathLike) -> Outcome:

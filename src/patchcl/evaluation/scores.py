@@ -36,6 +36,8 @@ IGNORED_VOXELS = "ignored_voxels"
 """How many voxels of all masks nobody annotated, in the provenance of scores that leave some out."""
 MEAN = "mean"
 """The name of the row that averages all structures."""
+RESCUES = "trained_rescues"
+"""How often training diverged and was rescued, in the provenance of the scores of such a run."""
 OLD_KEYS = {"settings_fingerprint": "settings_hash", "split_fingerprint": "split_hash"}
 """Keys of the provenance that version 0.1 wrote, and their names today."""
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from patchcl.config import Settings, read_settings
+from patchcl.core.console import errors
 from patchcl.core.devices import CPU
 from patchcl.core.errors import UserError
 from patchcl.data.discovery import find_scans
@@ -19,7 +20,7 @@ from patchcl.data.preprocessing.transforms import to_network_grid, to_scan_grid
 from patchcl.data.scan import Scan, read_image
 from patchcl.inference.predict import require_channels, uncertainty_of
 from patchcl.inference.sliding_window import network_probs
-from patchcl.runs.checkpoint import Weights, read_checkpoint, weights_of, weights_used
+from patchcl.runs.checkpoint import Weights, read_checkpoint, read_newest, weights_of, weights_used
 from patchcl.runs.folder import RunFolder
 
 Checkpoint = Literal["last", "best"]
@@ -99,10 +100,14 @@ def open_run(
         device: Where the network shall live.
 
     Raises:
-        UserError: The checkpoint is missing, damaged, or was made with other settings.
+        UserError: The checkpoint is missing, damaged, not finite, or was made with other settings. A last checkpoint
+            that cannot be used is told of, and the one before it taken.
     """
     settings, plan = read_settings(folder.settings), load_plan(folder.plan)
-    network, content = settings.build_network(plan), read_checkpoint(folder, checkpoint)
+    network = settings.build_network(plan)
+    content, notice = read_newest(folder) if checkpoint == "last" else (read_checkpoint(folder, checkpoint), "")
+    if notice:
+        errors.print(f"Warning: {notice}", markup=False, highlight=False, soft_wrap=True)
     used = weights_used(content["method"], weights)
     try:
         network.load_state_dict(weights_of(content["method"], used))

@@ -12,7 +12,7 @@ from patchcl.data.preprocessing.plan import Plan, load_plan
 from patchcl.data.splits import Split, load_split
 from patchcl.evaluation.scores import Evaluation, read_evaluation
 from patchcl.runs.folder import RunFolder
-from patchcl.runs.log import Row, read_rows
+from patchcl.runs.log import Row, read_rows, rescues_of
 
 HEADLINES = ("test_last", "validation_last", "test_best", "validation_best")
 """Evaluations in the order in which a report prefers them; the last checkpoint is chosen by nobody."""
@@ -105,6 +105,7 @@ def _column(run: RunFacts) -> dict[str, str]:
         "patients": sides,
         "split hash": run.split.hash,
         "steps": f"{steps} of {training.steps}",
+        "rescues": f"{count} (training diverged)" if (count := rescues_of(run.rows)) else "none",
         "seed": str(training.seed),
         "network": f"{run.plan.dimensions}-D U-Net, input {' × '.join(map(str, run.plan.size))}, {training.precision}",
         "hardware": known.get("hardware"),

@@ -108,11 +108,11 @@ def read_checkpoint(run: RunFolder, checkpoint: str) -> Content:
     return read_content(run.checkpoint(checkpoint))
 
 
-def read_newest(run: RunFolder) -> tuple[Content, str]:
+def read_newest(run: RunFolder, min_step: int = 1) -> tuple[Content, str]:
     """The last checkpoint, or the one before if that cannot be used; and what this means, in words, or nothing.
 
     Raises:
-        UserError: Neither can be used.
+        UserError: Neither can be used, or the one before saw fewer steps than `min_step`.
     """
     try:
         return read_checkpoint(run, "last"), ""
@@ -120,6 +120,8 @@ def read_newest(run: RunFolder) -> tuple[Content, str]:
         if not run.previous.is_file() or not run.last.is_file():
             raise
         content = read_content(run.previous)
+        if content["step"] < min_step:
+            raise
         reached = max((int(row["step"]) for row in read_rows(run)), default=0)
         lost = max(reached - content["step"], 0)
         return content, (

@@ -62,6 +62,19 @@ class RunFolder:
             )
         return run
 
+    def begun(self) -> bool:
+        """Whether a run can be continued here; what a start that was cut short left behind is removed.
+
+        The provenance is the last file that a start writes. Nothing is removed where other files lie as well.
+        """
+        if self.provenance.is_file():
+            return True
+        starting = {self.settings, self.plan, self.fingerprint, self.split, self.last.parent, self.pictures}
+        left = set(self.root.iterdir()) if self.settings.is_file() else set()
+        if left <= starting and not any(path.is_dir() and any(path.iterdir()) for path in left):
+            shutil.rmtree(self.root, ignore_errors=True)
+        return False
+
     def remove_if_never_begun(self) -> None:
         """Make room for the next attempt, unless a first step was done."""
         if not self.log_jsonl.exists():

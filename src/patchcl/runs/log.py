@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -77,6 +77,11 @@ class RunLog:
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(self.run.log_csv, table.getvalue())
+
+
+def rescues_of(rows: Sequence[Row]) -> int:
+    """How often training diverged and was rescued, by the log of a run."""
+    return max((int(row.get("rescues", 0)) for row in rows), default=0)
 
 
 def read_rows(run: RunFolder) -> list[Row]:

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from lightning.fabric import Fabric
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from torch import Tensor
 
@@ -19,21 +20,24 @@ from patchcl.core.devices import best_device
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json, write_text
 from patchcl.core.seeds import seed_for
+from patchcl.data.check import NOTHING_TO_LEARN, absent_classes
 from patchcl.data.dataset import Case, Dataset, read_dataset
 from patchcl.data.duplicates import require_no_leak
 from patchcl.data.loading.image_store import ImageStore
 from patchcl.data.loading.loader import BatchLoader, BatchStream
 from patchcl.data.preprocessing.cache import PreparedCase, prepare
-from patchcl.data.preprocessing.fingerprint import save_fingerprint
+from patchcl.data.preprocessing.fingerprint import Fingerprint, save_fingerprint
 from patchcl.data.preprocessing.plan import Plan, load_plan, save_plan
 from patchcl.data.preprocessing.planner import fingerprint_for, make_plan
 from patchcl.data.splits import Split, cases_of, load_split, make_split, save_split, visible_to_training
 from patchcl.methods.base import Method
 from patchcl.networks.unet import UNet
 from patchcl.runs.folder import RunFolder
+from patchcl.runs.log import read_rows, rescues_of
 from patchcl.runs.provenance import provenance
 from patchcl.training.loop import train
 from patchcl.training.progress import TrainingProgress
+from patchcl.training.rescue import DivergedError
 from patchcl.training.signals import StopRequest, stop_on_signals
 from patchcl.training.validation import Validation
 
@@ -62,6 +66,7 @@ def start(data: Path, root: Path, settings: Settings, console: Console) -> Outco
     split = make_split(dataset, settings.split)
     visible = visible_to_training(dataset, split)
     fingerprint = fingerprint_for(visible, settings.plan, split.labeled)
+    _require_structures(fingerprint, console)
     plan = make_plan(visible, settings.plan, fingerprint)
     device = _fabric(settings).device
     cache = settings.cache or Path(os.path.realpath(root)).parent / "prepared"  # resolve() refuses rings
@@ -80,6 +85,14 @@ def start(data: Path, root: Path, settings: Settings, console: Console) -> Outco
     except UserError:
         run.remove_if_never_begun()
         raise
+
+
+def _require_structures(fingerprint: Fingerprint, console: Console) -> None:
+    """Refuse to train where no labeled mask holds a structure; warn of those that none holds."""
+    if fingerprint.classes and not any(known.scans for known in fingerprint.classes[1:]):
+        raise UserError(NOTHING_TO_LEARN)
+    for line in absent_classes({known.name: known.scans for known in fingerprint.classes}):
+        console.print(f"[yellow]Warning:[/yellow] {escape(line)}", highlight=False, soft_wrap=True)
 
 
 def resume(root: Path, console: Console) -> Outcome:
@@ -108,7 +121,11 @@ def _train(run: RunFolder, settings: Settings, dataset: Dataset, split: Split, p
         stop_on_signals() as stop,
         TrainingProgress(console, settings.method.name, settings.training.steps) as progress,
     ):
-        done = train(method, batches.at, validation, settings.training, run, fabric, progress, stop)
+        try:
+            done = train(method, batches.at, validation, settings.training, run, fabric, progress, stop)
+        except DivergedError as error:
+            _note(run, {"diverged": str(error)})
+            raise
     batches.close()
     _note_time(run, time.perf_counter() - started, done)
     return Outcome(run, done, stop)
@@ -202,7 +219,17 @@ def _shown(store: ImageStore) -> Tensor:
 
 
 def _note_time(run: RunFolder, seconds: float, steps: int) -> None:
-    notes = json.loads(run.provenance.read_text(encoding="utf-8"))
-    notes["seconds"] = round((notes["seconds"] or 0.0) + seconds, 1)
-    notes["steps_per_second"] = round(steps / notes["seconds"], 3)
-    write_json(run.provenance, notes)
+    spent = round((_notes(run)["seconds"] or 0.0) + seconds, 1)
+    rescues = rescues_of(read_rows(run))
+    marks = {"rescues": rescues} if rescues else {}
+    _note(run, {"seconds": spent, "steps_per_second": round(steps / spent, 3)} | marks)
+
+
+def _note(run: RunFolder, facts: Mapping[str, object]) -> None:
+    """Adds to the provenance of a run."""
+    write_json(run.provenance, {**_notes(run), **facts})
+
+
+def _notes(run: RunFolder) -> dict[str, Any]:
+    notes: dict[str, Any] = json.loads(run.provenance.read_text(encoding="utf-8"))
+    return notes

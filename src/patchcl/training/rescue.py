@@ -123,7 +123,7 @@ def checkpoints_of(
     """
     usable = run.last.is_file()
     if usable:
-        content, problem = read_newest(run)
+        content, problem = read_newest(run, min_step=0)
         state.load(content)
         if problem:
             usable = False
