@@ -76,6 +76,16 @@ def test_what_a_start_that_was_cut_short_left_behind_is_removed_and_nothing_else
     assert run.root.exists() == (also is not None)
 
 
+@pytest.mark.parametrize("names", [("notes.txt",), ("settings.yaml",), ("checkpoints/last.ckpt", "settings.yaml")])
+def test_a_folder_that_no_start_made_is_left_alone(tmp_path, names):
+    for name in names:
+        path = tmp_path / "run" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert not RunFolder(tmp_path / "run").begun()
+    assert all((tmp_path / "run" / name).exists() for name in names)
+
+
 @pytest.mark.parametrize("name", ["last", "best"])
 def test_a_checkpoint_is_given_once_it_was_written(tmp_path, name):
     run = RunFolder.create(tmp_path / "run")

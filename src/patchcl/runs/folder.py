@@ -65,14 +65,15 @@ class RunFolder:
     def begun(self) -> bool:
         """Whether a run can be continued here; what a start that was cut short left behind is removed.
 
-        The provenance is the last file that a start writes. Nothing is removed where other files lie as well.
+        The two folders are the first that a start makes, and the provenance is the last. Nothing is removed where other
+        files lie as well.
         """
-        if self.provenance.is_file():
-            return True
-        starting = {self.settings, self.plan, self.fingerprint, self.split, self.last.parent, self.pictures}
-        left = set(self.root.iterdir()) if self.settings.is_file() else set()
-        if left <= starting and not any(path.is_dir() and any(path.iterdir()) for path in left):
-            shutil.rmtree(self.root, ignore_errors=True)
+        if self.provenance.is_file() or not self.root.is_dir():
+            return self.provenance.is_file()
+        folders, left = {self.last.parent, self.pictures}, set(self.root.iterdir())
+        starting = folders | {self.settings, self.plan, self.fingerprint, self.split}
+        if folders <= left <= starting and not any(any(folder.iterdir()) for folder in folders):
+            shutil.rmtree(self.root)
         return False
 
     def remove_if_never_begun(self) -> None:
