@@ -293,6 +293,37 @@ def test_control_c_leaves_a_resumable_run_and_says_so(cardiac, tmp_path, tiny):
     assert (run / "checkpoints" / "last.ckpt").is_file()
 
 
+def test_a_preempted_job_goes_on_by_the_same_command(cardiac, tmp_path, tiny):
+    """SIGTERM, as a scheduler sends it: exit code 143, and all of it saved."""
+    run = tmp_path / "run"
+    options = ["--steps", "30", "--set", "training.log_every=1", *as_options(tiny[:3] + tiny[5:])]
+    command = [*PATCHCL, "train", str(cardiac), "-o", str(run), "--method", "supervised", "--resume-if-there", *options]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    log = run / "log.jsonl"
+    while process.poll() is None and not (log.exists() and log.stat().st_size):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=120) == 143
+    assert (run / "checkpoints" / "last.ckpt").is_file()
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "Trained 30 steps" in " ".join(ended.stdout.split())
+    again = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "Trained 30 steps" in " ".join(again.stdout.split())
+
+
+def test_diverged_training_is_one_message_and_exit_code_1(patchcl, cardiac, tmp_path, tiny):
+    run = tmp_path / "run"
+    options = ("--method", "supervised", "--set", "training.learning_rate=.inf")
+    code, said = patchcl("train", cardiac, "-o", run, *as_options(tiny), *options)
+    assert code == 1
+    assert "Training diverged" in said
+    assert "training.learning_rate (now inf)" in said
+    assert "Traceback" not in said
+    assert not (run / "checkpoints" / "last.ckpt").exists()
+    code, said = patchcl("predict", run, cardiac / "imagesTs", "-o", tmp_path / "out")
+    assert (code, "last.ckpt does not exist" in said) == (2, True)
+
+
 def test_compare_stops_goes_on_and_answers(patchcl, cardiac, tmp_path, tiny):
     """Two runs side by side; Ctrl-C while they train, then the same command again, then the table alone."""
     out = tmp_path / "comparison"

@@ -88,16 +88,20 @@ def import_data(
         return import_dataset(Path(source), Path(out), layout, options, on_progress)
 
 
-def train(data: PathLike, out: PathLike, **settings: Unpack[SettingsArguments]) -> Outcome:
+def train(
+    data: PathLike, out: PathLike, *, resume_if_there: bool = False, **settings: Unpack[SettingsArguments]
+) -> Outcome:
     """Train on a data folder, scans without a mask included, and keep everything in the new folder `out`.
 
     Args:
         data: A folder in nnU-Net raw layout; cases without a file in labelsTr are unlabeled.
         out: A folder that does not exist yet.
+        resume_if_there: Continue the run in `out` if there is one, with the settings that it was begun with.
         settings: See `SettingsArguments`; the method is `patchcl` by default.
 
     Raises:
-        UserError: Something about the data, the settings or the folder must be put right first.
+        UserError: Something about the data, the settings or the folder must be put right first; or training diverged
+            (`exit_code` 1), whatever was tried.
 
     Example:
         >>> patchcl.train(data, out, steps=4, device="cpu", settings={"network.features": [8, 16]}).steps_done
@@ -105,6 +109,8 @@ def train(data: PathLike, out: PathLike, **settings: Unpack[SettingsArguments]) 
     """
     require_ours(Path(data))
     chosen = make_settings(**settings)
+    if resume_if_there and RunFolder(Path(out)).begun():
+        return resume(out)
     with one_writer(Path(out)):
         return experiment.start(Path(data), Path(out), chosen, console)
 
@@ -239,8 +245,7 @@ def compare(
         jobs: Runs at a time on this machine.
         on: By default test if it has masks.
         voxels: Distances in voxels, where the spacing was lost.
-        fast: Score one pass, instead of an average over the symmetries that training drew from.
-        postprocessing: Score masks after what validation chose for each run.
+        fast, postprocessing: See `RunArguments`.
         settings: Of every run, see `SharedArguments`; `split` is the same for all seeds.
 
     Raises:
@@ -264,9 +269,6 @@ def report(runs: PathLike | Sequence[PathLike], out: PathLike = "report.html") -
     Args:
         runs: Runs to show side by side; the first is what the others must beat.
         out: The HTML file to write.
-
-    Raises:
-        UserError: One of them is no run, or `out` cannot be written.
 
     Example:
         >>> patchcl.report([run], out / "report.html").name

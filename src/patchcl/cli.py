@@ -103,6 +103,7 @@ def train(
     seed: options.Seed = None,
     device: options.SettingsDevice = None,
     precision: options.Precision = None,
+    resume_if_there: options.ResumeIfThere = False,
 ) -> None:
     """Train on a data folder. Scans without a mask are learned from as well, unless --method supervised."""
     _finish(_api().train(**locals()))
@@ -225,12 +226,12 @@ def report(
 
 
 def main() -> None:
-    """The program `patchcl`: a user's mistake is one message and exit code 2, never a traceback."""
+    """The program `patchcl`: what a user can put right is one message and exit code 2 (1: diverged), no traceback."""
     replace_what_cannot_be_shown()
     try:
         app()
     except UserError as error:
-        _tell(str(error))
+        _tell(str(error), error.exit_code)
     except OSError as error:  # no room, no right, or a folder in the way
         if isinstance(error, ConnectionError | ChildProcessError):
             raise
@@ -245,11 +246,11 @@ def _api() -> ModuleType:
     return api
 
 
-def _tell(message: str) -> NoReturn:
+def _tell(message: str, exit_code: int = UserError.exit_code) -> NoReturn:
     """End with the one message that a user needs."""
     errors.print("[bold red]Error[/bold red]", end=" ")
     errors.print(message, markup=False, highlight=False, soft_wrap=True)
-    sys.exit(2)
+    sys.exit(exit_code)
 
 
 def _finish_comparison(ending: "Ending") -> None:

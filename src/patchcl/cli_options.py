@@ -68,6 +68,9 @@ Postprocessing = Annotated[
 ]
 
 Method = Annotated[str | None, typer.Option("--method", help=f"{', '.join(METHODS)}; patchcl by default.")]
+ResumeIfThere = Annotated[
+    bool, typer.Option("--resume-if-there", help="Continue the run in --out if there is one, as it was begun.")
+]
 Seed = Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")]
 Precision = Annotated[PrecisionName | None, typer.Option(help="Of the arithmetic.")]
 Probabilities = Annotated[bool, typer.Option("--probabilities", help="Also write a map for every structure.")]

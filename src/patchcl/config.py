@@ -47,6 +47,9 @@ class TrainingSettings(FrozenSettings):
     weight_decay: float = Field(1e-4, ge=0)
     validate_every: int = Field(200, gt=0, description="In steps.")
     log_every: int = Field(20, gt=0, description="In steps.")
+    checkpoint_minutes: float = Field(
+        5.0, gt=0, description="Between checkpoints, beside those at validations; made at the next log row."
+    )
     device: Device = "auto"
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     compile: bool = Field(False, description="Compile the networks with torch.compile.")

@@ -54,6 +54,27 @@ def test_a_checkpoint_of_another_network_is_refused(untrained_run, tmp_path):
         open_run(run)
 
 
+def test_weights_that_are_not_finite_never_predict(untrained_run, tmp_path):
+    run = untrained_run(tmp_path / "run", PLAN)
+    content = torch.load(run.last)
+    content["method"]["teacher.classify.bias"][0] = torch.nan
+    for path in (run.last, run.best):
+        torch.save(content, path)
+    for checkpoint in ("last", "best"):
+        with pytest.raises(UserError, match=rf"{checkpoint}\.ckpt holds weights that are not finite"):
+            open_run(run, checkpoint)
+
+
+def test_a_damaged_last_checkpoint_is_told_of_and_the_one_before_predicts(untrained_run, tmp_path, capsys):
+    run = untrained_run(tmp_path / "run", PLAN)
+    run.last.rename(run.previous)
+    run.last.write_bytes(b"PK")
+    assert open_run(run).step == 7
+    said = " ".join(capsys.readouterr().err.split())
+    assert "Warning:" in said
+    assert "previous.ckpt, is used instead: it is that of step 7" in said
+
+
 def test_an_array_is_segmented_as_its_file_is(untrained_run, tmp_path):
     trained = open_run(untrained_run(tmp_path / "run", PLAN))
     voxels = np.random.default_rng(0).normal(100, 20, (20, 18, 3)).astype(np.float32)

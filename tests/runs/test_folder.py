@@ -56,6 +56,36 @@ def test_only_a_folder_with_settings_is_a_run(tmp_path):
     assert RunFolder.open(run.root).settings == run.settings
 
 
+def test_a_run_has_begun_when_its_provenance_is_there(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    assert not run.begun()
+    run = RunFolder.create(tmp_path / "run")
+    run.settings.touch()
+    run.provenance.touch()
+    assert run.begun()
+    assert run.settings.exists()
+
+
+@pytest.mark.parametrize("also", [None, "notes.txt", "checkpoints/last.ckpt"])
+def test_what_a_start_that_was_cut_short_left_behind_is_removed_and_nothing_else(tmp_path, also):
+    run = RunFolder.create(tmp_path / "run")
+    run.settings.touch()
+    if also is not None:
+        (run.root / also).touch()
+    assert not run.begun()
+    assert run.root.exists() == (also is not None)
+
+
+@pytest.mark.parametrize("names", [("notes.txt",), ("settings.yaml",), ("checkpoints/last.ckpt", "settings.yaml")])
+def test_a_folder_that_no_start_made_is_left_alone(tmp_path, names):
+    for name in names:
+        path = tmp_path / "run" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert not RunFolder(tmp_path / "run").begun()
+    assert all((tmp_path / "run" / name).exists() for name in names)
+
+
 @pytest.mark.parametrize("name", ["last", "best"])
 def test_a_checkpoint_is_given_once_it_was_written(tmp_path, name):
     run = RunFolder.create(tmp_path / "run")

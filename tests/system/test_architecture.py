@@ -28,7 +28,7 @@ STRANGERS = {"methods", "data"}
 
 NO_LOGIC = {
     "patchcl.core.batch": "tuples of tensors",
-    "patchcl.core.errors": "one exception, without a body",
+    "patchcl.core.errors": "one exception, and the exit code it stands for",
     "patchcl.core.version": "one string",
     "patchcl.__main__": "calls the command line, whose tests start it",
 }

@@ -1,5 +1,6 @@
 """From a folder of scans to a finished run: what is kept, what is never opened, and what a stop costs."""
 
+import io
 import json
 import os
 import shutil
@@ -15,12 +16,17 @@ from rich.console import Console
 
 from patchcl.config import load_settings, read_settings
 from patchcl.core.errors import UserError
+from patchcl.data.check import NOTHING_TO_LEARN, check_data
 from patchcl.data.preprocessing.plan import load_plan
 from patchcl.data.splits import load_split
+from patchcl.evaluation.evaluate import evaluate_run
+from patchcl.evaluation.tables import score_table
 from patchcl.methods import method_names
+from patchcl.reports.run_report import write_report
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import read_rows
 from patchcl.training.experiment import resume, start
+from patchcl.training.rescue import DivergedError, FiniteWatch
 
 QUIET = Console(quiet=True)
 VOLUMES = ("plan.dimensions=3", "plan.size=[32, 32, 8]")
@@ -231,6 +237,60 @@ def test_learning_from_unlabeled_scans_needs_some(cardiac, tmp_path, tiny):
     with pytest.raises(UserError, match=r"no unlabeled scan.*--method supervised"):
         run(data, tmp_path / "run", tiny)
     run(data, tmp_path / "supervised", tiny, "method.name=supervised")
+
+
+def masks_without(data, *labels):
+    for path in (data / "labelsTr").iterdir():
+        image = nibabel.load(path)
+        mask = np.asarray(image.dataobj).astype(np.uint8)
+        nibabel.save(nibabel.Nifti1Image(np.where(np.isin(mask, labels), 0, mask).astype(np.uint8), image.affine), path)
+
+
+def test_masks_without_a_single_structure_are_refused_before_the_first_step(cardiac, tmp_path, tiny):
+    data = shutil.copytree(cardiac, tmp_path / "data")
+    masks_without(data, 1, 2, 3)
+    with pytest.raises(UserError, match="No labeled mask holds any structure"):
+        run(data, tmp_path / "run", tiny)
+    assert not (tmp_path / "run").exists()
+    settings = load_settings(None, tiny)
+    assert NOTHING_TO_LEARN in check_data(data, settings.split, settings.plan).problems
+
+
+def test_a_structure_that_no_labeled_mask_holds_is_warned_of_as_by_check(cardiac, tmp_path, tiny):
+    data = shutil.copytree(cardiac, tmp_path / "data")
+    masks_without(data, 2)
+    settings = load_settings(None, [*tiny, "training.steps=1"])
+    console = Console(file=io.StringIO(), width=200)
+    start(data, tmp_path / "run", settings, console)
+    line = "No labeled mask holds MYO, so that cannot be learned."
+    assert f"Warning: {line}" in console.file.getvalue()
+    assert line in check_data(data, settings.split, settings.plan).warnings
+
+
+def test_diverged_training_leaves_the_reason_in_the_provenance(cardiac, tmp_path, tiny):
+    with pytest.raises(DivergedError):
+        run(cardiac, tmp_path / "run", tiny, "training.weight_decay=1e30", "method.name=supervised")
+    assert "Training diverged" in json.loads(RunFolder(tmp_path / "run").provenance.read_text())["diverged"]
+
+
+def test_a_rescued_run_is_marked_in_provenance_evaluation_and_report(cardiac, tmp_path, tiny, monkeypatch):
+    """The third step diverges once, whatever the weights."""
+    original, left = FiniteWatch.diverged_at, [1]
+
+    def diverged_at(watch, done):
+        return left.pop() * done if done == 3 and left else original(watch, done)
+
+    monkeypatch.setattr(FiniteWatch, "diverged_at", diverged_at)
+    outcome = run(cardiac, tmp_path / "run", tiny, "method.name=supervised")
+    assert outcome.steps_done == 6
+    assert json.loads(outcome.run.provenance.read_text())["rescues"] == 1
+    evaluation = evaluate_run(outcome.run)
+    assert evaluation.provenance["trained_rescues"] == 1
+    assert "was rescued" in score_table(evaluation).caption
+    write_report([outcome.run], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "1 (training diverged)" in page
+    assert "rescued with clipped gradients" in page
 
 
 def test_half_precision_learns_the_same_within_tolerance(cardiac, trained, tmp_path, tiny):

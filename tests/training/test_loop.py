@@ -8,9 +8,11 @@ import torch
 from lightning.fabric import Fabric
 
 from patchcl.config import TrainingSettings
+from patchcl.core.errors import UserError
 from patchcl.methods import build_method, settings_classes
 from patchcl.methods.fixmatch import FixMatchSettings
 from patchcl.methods.supervised import SupervisedSettings
+from patchcl.runs.checkpoint import CheckpointWriter
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import read_rows
 from patchcl.training.loop import build_optimizer, train
@@ -25,13 +27,16 @@ class Silence:
     """Progress that nobody watches, and that asks to stop after some step."""
 
     def __init__(self, stop: StopRequest | None = None, after: int = -1) -> None:
-        self.stop, self.after, self.seen, self.warnings = stop, after, [], []
+        self.stop, self.after, self.seen, self.warnings, self.notices = stop, after, [], [], []
 
     def advance(self, step: int) -> None:
         self.seen.append(step)
 
     def report(self, row, seconds_per_step, new_warnings) -> None:
         self.warnings += [(row["step"], warning) for warning in new_warnings]
+
+    def notice(self, line) -> None:
+        self.notices.append(line)
 
 
 def run_steps(root, kind, task, batch_at, *, stop_in=None, steps=8, validate=None, **training):
@@ -86,6 +91,107 @@ def test_stopping_and_resuming_equals_not_stopping_bit_for_bit(kind, stop_in, tm
     moments = [checkpoint["optimizer"]["state"] for checkpoint in checkpoints]
     assert all(torch.equal(moments[0][p][k], moments[1][p][k]) for p in moments[0] for k in moments[0][p])
     assert checkpoints[0]["scheduler"] == checkpoints[1]["scheduler"]
+
+
+@KINDS
+@pytest.mark.parametrize("killed_in", [3])
+def test_killed_after_a_checkpoint_by_the_clock_and_resumed_equals_not_killed(
+    kind, killed_in, tmp_path, make_task, make_batch
+):
+    def batch_at(step):
+        return make_batch(seed=step)
+
+    def kill(step):
+        if step == killed_in:
+            raise ConnectionResetError
+        return make_batch(seed=step)
+
+    straight, _, _ = run_steps(tmp_path / "straight", kind, make_task, batch_at)
+    with pytest.raises(ConnectionResetError):
+        run_steps(tmp_path / "killed", kind, make_task, kill, checkpoint_minutes=1e-9)
+    resumed, done, progress = run_steps(tmp_path / "killed", kind, make_task, batch_at, checkpoint_minutes=1e-9)
+    assert done == 8
+    assert progress.seen == list(range(killed_in // 2 * 2 + 1, 9)), "from the last log row on"
+    assert progress.notices == []
+    assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in straight.state_dict().items())
+    rows = [without_times(read_rows(RunFolder(tmp_path / name))) for name in ("straight", "killed")]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize(("minutes", "expected"), [(1e-9, [2, 4, 6, 8]), (60, [4, 8])])
+def test_checkpoints_come_with_the_minutes_and_with_validations(
+    minutes, expected, tmp_path, make_task, make_batch, monkeypatch
+):
+    saved = []
+    original = CheckpointWriter.save
+
+    def save(writer, content, *arguments):
+        saved.append(content["step"])
+        original(writer, content, *arguments)
+
+    monkeypatch.setattr(CheckpointWriter, "save", save)
+    run_steps(tmp_path, SupervisedSettings, make_task, lambda step: make_batch(seed=step), checkpoint_minutes=minutes)
+    assert saved == expected
+
+
+def test_a_damaged_last_checkpoint_costs_the_steps_since_the_one_before_and_says_so(tmp_path, make_task, make_batch):
+    def steps(name, stop_in=None):
+        return run_steps(
+            tmp_path / name, SupervisedSettings, make_task, lambda step: make_batch(seed=step), stop_in=stop_in
+        )
+
+    straight, _, _ = steps("straight")
+    steps("damaged", stop_in=5)
+    run = RunFolder(tmp_path / "damaged")
+    run.last.write_bytes(run.last.read_bytes()[:-200])
+    resumed, done, progress = steps("damaged")
+    (notice,) = progress.notices
+    assert "last.ckpt cannot be read" in notice
+    assert "that of step 4, 2 steps before the end of the log" in notice
+    assert (done, progress.seen) == (8, [5, 6, 7, 8])
+    assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in straight.state_dict().items())
+    assert torch.load(run.previous)["step"] == 4
+
+
+def test_both_checkpoints_damaged_is_one_message(tmp_path, make_task, make_batch):
+    run = RunFolder(tmp_path)
+    run_steps(tmp_path, SupervisedSettings, make_task, lambda step: make_batch(seed=step), stop_in=5)
+    run.last.write_bytes(b"")
+    run.previous.write_bytes(b"")
+    with pytest.raises(UserError, match="cannot be read: the file is damaged"):
+        run_steps(tmp_path, SupervisedSettings, make_task, lambda step: make_batch(seed=step))
+
+
+def test_a_checkpoint_of_version_0_1_goes_on_and_is_kept_as_the_one_before(tmp_path, make_task, make_batch):
+    def steps(name, stop_in=None):
+        return run_steps(
+            tmp_path / name, SupervisedSettings, make_task, lambda step: make_batch(seed=step), stop_in=stop_in
+        )
+
+    straight, _, _ = steps("straight")
+    steps("old", stop_in=5)
+    run = RunFolder(tmp_path / "old")
+    torch.save({key: value for key, value in torch.load(run.last).items() if key != "rescues"}, run.last)
+    run.previous.unlink()
+    resumed, _, progress = steps("old")
+    assert progress.seen == [7, 8]
+    assert torch.load(run.previous)["step"] == 6
+    assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in straight.state_dict().items())
+
+
+def test_a_checkpoint_of_another_optimizer_is_refused(tmp_path, make_task, make_batch):
+    run_steps(tmp_path, SupervisedSettings, make_task, lambda step: make_batch(seed=step), stop_in=5)
+    with pytest.raises(UserError, match=r"does not fit .* optimizer"):
+        run_steps(tmp_path, SupervisedSettings, make_task, lambda step: make_batch(seed=step), optimizer="sgd")
+
+
+def test_a_disk_that_is_full_is_told_at_the_latest_at_the_next_checkpoint(tmp_path, make_task, make_batch, monkeypatch):
+    def full(path, write):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("patchcl.runs.checkpoint.atomic_write", full)
+    with pytest.raises(OSError, match="No space left"):
+        run_steps(tmp_path, SupervisedSettings, make_task, lambda step: make_batch(seed=step))
 
 
 def test_the_log_of_a_resumed_run_has_each_step_once(tmp_path, make_task, make_batch):

@@ -58,6 +58,13 @@ def test_what_begins_to_go_wrong_stands_below_the_validation_each_on_its_line():
     ]
 
 
+def test_what_happened_to_the_run_is_a_line_of_its_own():
+    console = console_of(terminal=False)
+    with TrainingProgress(console, "patchcl", steps=100) as progress:
+        progress.notice("training diverged at step 7 [bold]. " + 20 * "Going on. ")
+    assert written(console) == "patchcl  training diverged at step 7 [bold]. " + 20 * "Going on. " + "\n"
+
+
 def test_on_a_terminal_the_bar_shows_the_steps_that_are_done_and_leaves():
     console = console_of(terminal=True)
     with TrainingProgress(console, "patchcl", steps=100, first_step=20) as progress:

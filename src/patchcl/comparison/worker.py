@@ -28,7 +28,7 @@ from patchcl.data.splits import load_split
 from patchcl.evaluation.evaluate import evaluate_run
 from patchcl.evaluation.scores import Evaluation, SplitSide, read_evaluation
 from patchcl.inference.trained_run import Checkpoint
-from patchcl.runs.checkpoint import read_checkpoint
+from patchcl.runs.checkpoint import read_newest
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.provenance import hardware, read_provenance
 from patchcl.training.experiment import resume, start
@@ -183,7 +183,7 @@ def _sessions_file(root: Path) -> Path:
 
 
 def _steps_done(run: RunFolder) -> int:
-    return int(read_checkpoint(run, "last")["step"]) if run.last.is_file() else 0
+    return int(read_newest(run, min_step=0)[0]["step"]) if run.last.is_file() else 0
 
 
 def _seconds(run: RunFolder) -> float:

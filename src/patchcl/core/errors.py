@@ -1,8 +1,12 @@
 """The one exception that a user can correct."""
 
+from typing import ClassVar
+
 
 class UserError(Exception):
     """Something a user can put right: the message names what was found, what was expected and what to do.
 
-    The command line shows the message alone, without a traceback, and exits with code 2.
+    The command line shows the message alone, without a traceback, and exits with `exit_code`.
     """
+
+    exit_code: ClassVar[int] = 2

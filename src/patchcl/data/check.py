@@ -1,6 +1,6 @@
 """Check of a data set: looks into every file before training does, and tells everything that is wrong at once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +21,11 @@ from patchcl.data.preprocessing.plan import Plan, PlanSettings
 from patchcl.data.preprocessing.planner import fingerprint_for, make_plan
 from patchcl.data.scan import IGNORED, Scan, read_grid, read_image, read_mask, require_annotated, require_varied
 from patchcl.data.splits import Split, SplitSettings, cases_of, make_split, visible_to_training
+
+NOTHING_TO_LEARN = (
+    "No labeled mask holds any structure: all are background, and there is nothing to learn. Annotate scans, or choose "
+    "others with --labeled or --split."
+)
 
 
 class CheckReport(NamedTuple):
@@ -74,6 +79,8 @@ def check_data(
         duplicates = _duplicates(sides, findings)
     fractions, ignored_fraction = _fractions(dataset, [findings[case.name].voxels for case in sides.get("labeled", ())])
     warnings = [] if made_split is None else _general_warnings(dataset, made_split, fractions)
+    if made_split is not None and any(fractions.values()) and not any(list(fractions.values())[1:]):
+        problems.append(NOTHING_TO_LEARN)
     problems += [line for found in findings.values() for line in found.problems]
     warnings += [line for found in findings.values() for line in found.warnings]
     return CheckReport(
@@ -179,7 +186,6 @@ def _fractions(dataset: Dataset, voxels: Sequence[np.ndarray]) -> tuple[dict[str
 def _general_warnings(dataset: Dataset, split: Split, fractions: dict[str, float]) -> list[str]:
     used = {patient for side in split.model_dump().values() for patient in side}
     left_out = [patient for patient in dataset.patients if patient not in used]
-    absent = [name for name, fraction in fractions.items() if fraction == 0]
     apart, together = ({c.patient for c in dataset.cases if (c.folder == "imagesTs") == held} for held in (True, False))
     warnings = []
     if left_out:
@@ -191,11 +197,16 @@ def _general_warnings(dataset: Dataset, split: Split, fractions: dict[str, float
             f"Patients in imagesTs have scans in other folders as well; all of them are held out: "
             f"{preview(sorted(apart & together))}."
         )
-    if absent:
-        warnings.append(f"No labeled mask holds {', '.join(absent)}, so that cannot be learned.")
+    warnings += absent_classes(fractions)
     if not cases_of(dataset, split.unlabeled, None):
         warnings.append("There are no unlabeled scans to learn from. Put some in imagesUn, or hide masks by --labeled.")
     return warnings
+
+
+def absent_classes(fractions: Mapping[str, float]) -> list[str]:
+    """A warning if no labeled mask holds some class; `fractions` of the annotated voxels by class."""
+    absent = [name for name, fraction in fractions.items() if fraction == 0]
+    return [f"No labeled mask holds {', '.join(absent)}, so that cannot be learned."] if absent else []
 
 
 def _data_table(report: CheckReport) -> Table:

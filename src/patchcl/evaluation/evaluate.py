@@ -27,6 +27,7 @@ from patchcl.evaluation.object_metrics import ObjectTally, instances_beside, poo
 from patchcl.evaluation.scored_on import scored_on
 from patchcl.evaluation.scores import (
     IGNORED_VOXELS,
+    RESCUES,
     Evaluation,
     PooledObjects,
     Score,
@@ -38,6 +39,7 @@ from patchcl.inference.postprocessing import describe
 from patchcl.inference.trained_run import Checkpoint, TrainedRun, open_run
 from patchcl.runs.checkpoint import Weights
 from patchcl.runs.folder import RunFolder
+from patchcl.runs.log import read_rows, rescues_of
 from patchcl.runs.provenance import origin, read_provenance
 
 
@@ -231,6 +233,7 @@ def _provenance(run: TrainedRun, split: Split, side: SplitSide) -> dict[str, str
         "settings_hash": settings_hash(run.settings),
         "split_hash": split.hash,
         **{f"trained_{key}": trained.get(key) for key in ("commit", "torch", "hardware")},
+        **({RESCUES: rescues} if (rescues := rescues_of(read_rows(run.folder))) else {}),
     }
 
 

@@ -18,6 +18,7 @@ from patchcl.evaluation.scores import (
     MEAN,
     METRICS,
     OBJECT_METRICS,
+    RESCUES,
     Evaluation,
     MeanStd,
     Metric,
@@ -40,7 +41,8 @@ def render(evaluation: Evaluation, console: Console) -> None:
 def score_table(evaluation: Evaluation) -> Table:
     """The table of scores: mean and standard deviation over patients of every structure."""
     title = f"{evaluation.name}: {pluralize(len(evaluation.patients), 'patient')}, mean ± standard deviation"
-    caption = " ".join([EMPTY_POLICY, *([IGNORE_POLICY] if IGNORED_VOXELS in evaluation.provenance else [])])
+    notes = {IGNORED_VOXELS: IGNORE_POLICY, RESCUES: "Training diverged and was rescued, see the report of the run."}
+    caption = " ".join([EMPTY_POLICY, *(note for key, note in notes.items() if key in evaluation.provenance)])
     table = empty_table(title, caption, _headings(METRICS, evaluation.unit))
     for structure in (*evaluation.structures, MEAN):
         cells = [format_score(summarise(evaluation, metric, structure), metric) for metric in METRICS]

@@ -240,6 +240,6 @@ def diagnostic_terms(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[
     for row in (row for rows in logs.values() for row in rows if "validation_dice" in row):
         for key, value in row.items():
             logged.setdefault(key, set()).add(value)
-    aside = ("step", "alarms", "warnings", "validation", "found_")
+    aside = ("step", "alarms", "warnings", "rescues", "validation", "found_")
     terms = {key: values for key, values in logged.items() if not key.startswith(aside)}
     return [key for key, values in terms.items() if not key.startswith("accepted_") or values - {0, 1}]

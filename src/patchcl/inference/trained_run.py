@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from patchcl.config import Settings, read_settings
+from patchcl.core.console import errors
 from patchcl.core.devices import CPU, Device, best_device
 from patchcl.core.errors import UserError
 from patchcl.data.discovery import find_scans
@@ -21,7 +22,7 @@ from patchcl.inference.postprocessing import NO_POSTPROCESSING, postprocess, rea
 from patchcl.inference.predict import PLAIN, Inference, require_channels, uncertainty_of
 from patchcl.inference.sliding_window import network_probs
 from patchcl.inference.test_time_augmentation import ONE_PASS, symmetries_of
-from patchcl.runs.checkpoint import Weights, read_checkpoint, weights_of, weights_used
+from patchcl.runs.checkpoint import Weights, read_checkpoint, read_newest, weights_of, weights_used
 from patchcl.runs.folder import RunFolder
 
 Checkpoint = Literal["last", "best"]
@@ -128,10 +129,14 @@ def open_run(
         postprocessing: Do to masks what validation chose when training ended.
 
     Raises:
-        UserError: The checkpoint is missing, damaged, or was made with other settings.
+        UserError: The checkpoint is missing, damaged, not finite, or was made with other settings. A last checkpoint
+            that cannot be used is told of, and the one before it taken.
     """
     settings, plan = read_settings(folder.settings), load_plan(folder.plan)
-    network, content = settings.build_network(plan), read_checkpoint(folder, checkpoint)
+    network = settings.build_network(plan)
+    content, notice = read_newest(folder) if checkpoint == "last" else (read_checkpoint(folder, checkpoint), "")
+    if notice:
+        errors.print(f"Warning: {notice}", markup=False, highlight=False, soft_wrap=True)
     used = weights_used(content["method"], weights)
     try:
         network.load_state_dict(weights_of(content["method"], used))

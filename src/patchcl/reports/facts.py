@@ -10,7 +10,7 @@ from patchcl.data.preprocessing.plan import Plan, load_plan
 from patchcl.data.splits import Split, load_split
 from patchcl.evaluation.scores import CHANGED, DATA_HASH, Evaluation, read_evaluation
 from patchcl.runs.folder import RunFolder
-from patchcl.runs.log import Row, read_rows
+from patchcl.runs.log import Row, read_rows, rescues_of
 from patchcl.runs.provenance import ACCEPTED, read_provenance
 
 HEADLINES = ("test_last", "validation_last", "test_best", "validation_best")
@@ -121,6 +121,7 @@ def _column(run: RunFacts) -> dict[str, str]:
         "patients": sides,
         "split hash": run.split.hash,
         "steps": f"{steps} of {training.steps}",
+        "rescues": f"{count} (training diverged)" if (count := rescues_of(run.rows)) else "none",
         "seed": str(training.seed),
         "network": f"{run.plan.dimensions}-D U-Net, input {' × '.join(map(str, run.plan.size))}, {training.precision}",
         "hardware": known.get("hardware"),

@@ -21,6 +21,7 @@ class RunFolder:
         self.log_csv = root / "log.csv"
         self.tensorboard = root / "tensorboard"
         self.last = root / "checkpoints" / "last.ckpt"
+        self.previous = root / "checkpoints" / "previous.ckpt"
         self.best = root / "checkpoints" / "best.ckpt"
         self.pictures = root / "pictures"
         self.postprocessing = root / "postprocessing.json"
@@ -62,6 +63,20 @@ class RunFolder:
                 f"{root} holds no run: {run.settings.name} is missing. Name a folder made by patchcl train."
             )
         return run
+
+    def begun(self) -> bool:
+        """Whether a run can be continued here; what a start that was cut short left behind is removed.
+
+        The two folders are the first that a start makes, and the provenance is the last. Nothing is removed where other
+        files lie as well.
+        """
+        if self.provenance.is_file() or not self.root.is_dir():
+            return self.provenance.is_file()
+        folders, left = {self.last.parent, self.pictures}, set(self.root.iterdir())
+        starting = folders | {self.settings, self.plan, self.fingerprint, self.split}
+        if folders <= left <= starting and not any(any(folder.iterdir()) for folder in folders):
+            shutil.rmtree(self.root)
+        return False
 
     def remove_if_never_begun(self) -> None:
         """Make room for the next attempt, unless a first step was done."""

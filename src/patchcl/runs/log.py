@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,16 +38,23 @@ class RunLog:
     def __init__(self, run: RunFolder, first_step: int, loggers: Sequence[LoggerName] = ("tensorboard",)) -> None:
         """Continues the log after `first_step` steps; `loggers` get every row as well."""
         self.run = run
-        self._loggers = [open_logger(name, run, first_step) for name in loggers]
+        self._loggers: list[Any] = []
+        self._names = loggers
+        self._open(first_step)
+
+    def _open(self, first_step: int) -> None:
+        self._loggers = [open_logger(name, self.run, first_step) for name in self._names]
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
-        aside = set_aside_if_damaged(run)
+        aside = set_aside_if_damaged(self.run)
         if aside is not None:
-            line = f"{run.log_jsonl} cannot be read in full: it is kept as {aside.name} and begun anew with what can."
+            line = (
+                f"{self.run.log_jsonl} cannot be read in full: it is kept as {aside.name} and begun anew with what can."
+            )
             console.print(line, markup=False, highlight=False, soft_wrap=True)
-        self.rows = [row for row in read_rows(run) if row["step"] <= first_step]
-        write_text(run.log_jsonl, _text(self.rows))
-        self._lines = run.log_jsonl.open("a", encoding="utf-8")
+        self.rows = [row for row in read_rows(self.run) if row["step"] <= first_step]
+        write_text(self.run.log_jsonl, _text(self.rows))
+        self._lines = self.run.log_jsonl.open("a", encoding="utf-8")
         self._columns: list[str] = []
         if self.rows:
             self._write_csv()
@@ -76,6 +84,11 @@ class RunLog:
             logger.log_metrics({file_safe(name): value for name, value in values.items()}, step)
         return row
 
+    def rewind(self, step: int) -> None:
+        """Forgets what came after `step`, for the run goes on from there."""
+        self.close()
+        self._open(step)
+
     def close(self) -> None:
         """Closes the files."""
         self._lines.close()
@@ -102,6 +115,11 @@ def csv_lines(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> s
     lines = io.StringIO()
     csv.DictWriter(lines, columns).writerows(rows)
     return lines.getvalue()
+
+
+def rescues_of(rows: Sequence[Row]) -> int:
+    """How often training diverged and was rescued, by the log of a run."""
+    return max((int(row.get("rescues", 0)) for row in rows), default=0)
 
 
 def read_rows(run: RunFolder) -> list[Row]:

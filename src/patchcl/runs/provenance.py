@@ -6,6 +6,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -54,13 +55,19 @@ def read_provenance(path: Path) -> dict[str, Any]:
     return {key: value for key, value in content.items() if _fits(key, value)} if isinstance(content, dict) else {}
 
 
-def note_time(path: Path, seconds: float, steps: int, device: torch.device) -> None:
-    """Add the `seconds` that a run took up to `steps` to its provenance; what is damaged there is written anew."""
+def note(path: Path, facts: Mapping[str, Any], device: torch.device) -> None:
+    """Add `facts` to the provenance of a run; what is damaged there is written anew."""
     notes = read_provenance(path)
     if "started" not in notes:
         notes = provenance(device) | notes | {"rebuilt": True}
-    total = round((notes.get("seconds") or 0.0) + seconds, 1)
-    write_json(path, notes | {"seconds": total, "steps_per_second": round(steps / max(total, 0.1), 3)})
+    write_json(path, notes | dict(facts))
+
+
+def note_time(path: Path, seconds: float, steps: int, rescues: int, device: torch.device) -> None:
+    """Add the `seconds` that a run took up to `steps` to its provenance, and how often it was rescued, if ever."""
+    total = round((read_provenance(path).get("seconds") or 0.0) + seconds, 1)
+    marks = {"rescues": rescues} if rescues else {}
+    note(path, {"seconds": total, "steps_per_second": round(steps / max(total, 0.1), 3)} | marks, device)
 
 
 def hardware(device: torch.device) -> str:

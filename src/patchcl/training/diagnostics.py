@@ -6,7 +6,8 @@ Everything is read from log rows alone, so a resumed run, a finished one and one
 from collections.abc import Mapping, Sequence
 
 from patchcl.core.settings import FrozenSettings, flatten
-from patchcl.runs.log import Row
+from patchcl.runs.log import Row, rescues_of
+from patchcl.training.rescue import REMEDIES
 
 ROWS = 20
 """Log rows with a contrast term before the contrast is judged, by the later half of them."""
@@ -70,7 +71,8 @@ def _standing(rows: Sequence[Row], settings: FrozenSettings | None) -> dict[str,
     known = flatten(settings.model_dump(), "method.") if settings else {}
     values = {name: value for name, value in known.items() if isinstance(value, int | float)}
     recent = [row for row in rows if "validation_dice" in row][-VALIDATIONS:]
-    standing = {"contrast": _contrast_warning(rows, values) or _rank_warning(recent, values)}
+    standing = {f"rescue {rescues_of(rows)}": _rescue_warning(rescues_of(rows))}
+    standing["contrast"] = _contrast_warning(rows, values) or _rank_warning(recent, values)
     if len(recent) == VALIDATIONS and _learns_from_pseudo_labels(rows):
         wrong = _always_below(MIN_AGREEMENT, "agreement", recent)
         rare = _always_below(MIN_FOUND, "found", recent)
@@ -79,6 +81,15 @@ def _standing(rows: Sequence[Row], settings: FrozenSettings | None) -> dict[str,
         standing["missing " + ", ".join(missing)] = _missing_warning(missing, values)
         standing["calibration"] = _calibration_warning(recent, values)
     return {about: warning for about, warning in standing.items() if warning}
+
+
+def _rescue_warning(rescues: int) -> str:
+    if not rescues:
+        return ""
+    return (
+        f"Training diverged and was rescued with {REMEDIES[rescues - 1]}, so this is not a run by its settings alone: "
+        "lower training.learning_rate, and do not compare it with runs that were not rescued."
+    )
 
 
 def _contrast_warning(rows: Sequence[Row], values: Mapping[str, float]) -> str:

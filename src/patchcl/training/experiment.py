@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from lightning.fabric import Fabric
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from torch import Tensor
 
@@ -19,12 +20,13 @@ from patchcl.core.devices import best_device
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json, write_text
 from patchcl.core.seeds import seed_for
+from patchcl.data.check import NOTHING_TO_LEARN, absent_classes
 from patchcl.data.dataset import Case, Dataset, read_dataset
 from patchcl.data.duplicates import require_no_leak
 from patchcl.data.loading.image_store import ImageStore
 from patchcl.data.loading.loader import BatchLoader, BatchStream
 from patchcl.data.preprocessing.cache import PreparedCase, prepare
-from patchcl.data.preprocessing.fingerprint import save_fingerprint
+from patchcl.data.preprocessing.fingerprint import Fingerprint, save_fingerprint
 from patchcl.data.preprocessing.plan import Plan, load_plan, save_plan
 from patchcl.data.preprocessing.planner import fingerprint_for, make_plan
 from patchcl.data.splits import Split, cases_of, load_split, make_split, save_split, visible_to_training
@@ -32,12 +34,14 @@ from patchcl.methods.base import Method
 from patchcl.networks.unet import UNet
 from patchcl.runs.contents import contents_of
 from patchcl.runs.folder import RunFolder
-from patchcl.runs.provenance import note_time, provenance
+from patchcl.runs.log import read_rows, rescues_of
+from patchcl.runs.provenance import note, note_time, provenance
 from patchcl.training.changes import settle_changes
 from patchcl.training.final_validation import choose_on_validation
 from patchcl.training.loop import train
 from patchcl.training.lost_files import lost_files_as_message, tell_damaged
 from patchcl.training.progress import TrainingProgress
+from patchcl.training.rescue import DivergedError
 from patchcl.training.signals import StopRequest, stop_on_signals
 from patchcl.training.validation import Validation, picture_steps
 
@@ -66,6 +70,7 @@ def start(data: Path, root: Path, settings: Settings, console: Console) -> Outco
     split = make_split(dataset, settings.split)
     visible = visible_to_training(dataset, split)
     fingerprint = fingerprint_for(visible, settings.plan, split.labeled)
+    _require_structures(fingerprint, console)
     plan = make_plan(visible, settings.plan, fingerprint)
     device = _fabric(settings).device
     cache = settings.cache or Path(os.path.realpath(root)).parent / "prepared"  # resolve() refuses rings
@@ -84,6 +89,14 @@ def start(data: Path, root: Path, settings: Settings, console: Console) -> Outco
     except UserError:
         run.remove_if_never_begun()
         raise
+
+
+def _require_structures(fingerprint: Fingerprint, console: Console) -> None:
+    """Refuse to train where no labeled mask holds a structure; warn of those that none holds."""
+    if fingerprint.classes and not any(known.scans for known in fingerprint.classes[1:]):
+        raise UserError(NOTHING_TO_LEARN)
+    for line in absent_classes({known.name: known.scans for known in fingerprint.classes}):
+        console.print(f"[yellow]Warning:[/yellow] {escape(line)}", highlight=False, soft_wrap=True)
 
 
 def resume(root: Path, console: Console, accept_changes: bool = False) -> Outcome:
@@ -125,9 +138,13 @@ def _train(
         stop_on_signals() as stop,
         TrainingProgress(console, settings.method.name, settings.training.steps) as progress,
     ):
-        done = train(method, batches.at, validation, settings.training, run, fabric, progress, stop)
+        try:
+            done = train(method, batches.at, validation, settings.training, run, fabric, progress, stop)
+        except DivergedError as error:
+            note(run.provenance, {"diverged": str(error)}, fabric.device)
+            raise
     batches.close()
-    note_time(run.provenance, time.perf_counter() - started, done, fabric.device)
+    note_time(run.provenance, time.perf_counter() - started, done, rescues_of(read_rows(run)), fabric.device)
     if done == settings.training.steps and not stop and not run.postprocessing.is_file():
         with _memory_errors_on(fabric.device), progress_bar("Choosing post-processing") as on_progress:
             cases = cases_of(dataset, split.validation, masked=True)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from contextlib import closing
 from typing import Any, Protocol
 
 import torch
@@ -12,12 +12,12 @@ from torch.optim.lr_scheduler import PolynomialLR
 
 from patchcl.config import TrainingSettings
 from patchcl.core.batch import TrainingBatch
-from patchcl.core.files import atomic_write
 from patchcl.core.seeds import seed_for
 from patchcl.methods.base import Method
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import Row, RunLog
 from patchcl.training.diagnostics import new_warnings, warnings
+from patchcl.training.rescue import FiniteWatch, TrainingState, checkpoints_of, rescue
 from patchcl.training.signals import StopRequest
 
 
@@ -30,6 +30,9 @@ class Progress(Protocol):
     def report(self, row: Row, seconds_per_step: float, new_warnings: Sequence[str]) -> None:
         """A validation is done; these are its figures, and this is what has begun to go wrong."""
 
+    def notice(self, line: str) -> None:
+        """Something happened to the run that who watches it must know."""
+
 
 def train(
     method: Method[Any],
@@ -41,9 +44,10 @@ def train(
     progress: Progress,
     stop: StopRequest,
 ) -> int:
-    """Trains `method`, keeps `last.ckpt` and `best.ckpt` in `run`, and returns how many steps are done.
+    """Trains `method`, keeps checkpoints in `run`, and returns how many steps are done.
 
-    Continues from `last.ckpt` when there is one. Stops early, with all saved, when `stop` is asked for.
+    Continues from the last checkpoint when there is one. Stops early, with all saved, when `stop` is asked for. A run
+    that diverges goes back to its last good checkpoint and tries again, see `rescue`.
 
     Args:
         method: Its parameters that require a gradient are optimized.
@@ -54,49 +58,68 @@ def train(
         fabric: Device and precision.
         progress: Told after every step and every validation.
         stop: Looked at after every step.
+
+    Raises:
+        DivergedError: It did so again with every remedy.
+        UserError: The checkpoints of the run cannot be used.
     """
     optimizer = build_optimizer(method, settings)
     scheduler = PolynomialLR(optimizer, settings.steps, power=settings.power)
-    wrapped, optimizer = fabric.setup(method, optimizer)
-    state: dict[str, Any] = {"method": wrapped, "optimizer": optimizer, "scheduler": scheduler, "step": 0, "best": -1.0}
-    if run.last.exists():
-        fabric.load(run.last, state, weights_only=True)
+    state = TrainingState(method, optimizer, scheduler)
+    wrapped, stepper = fabric.setup(method, optimizer)
+    with (
+        checkpoints_of(run, state, settings, progress.notice) as checkpoints,
+        closing(RunLog(run, state.step, settings.loggers)) as log,
+    ):
+        watch, first, started = FiniteWatch(method, fabric.device), state.step, time.perf_counter()
+        wrapped.train()
+        while state.step < settings.steps:
+            step = state.step
+            batch = batch_at(step)
+            torch.manual_seed(seed_for(settings.seed, step, fabric.global_rank, "method"))
+            result = wrapped(batch, step)
+            fabric.backward(result.loss)
+            watch.before_step(clip=bool(state.rescues))
+            stepper.step()
+            stepper.zero_grad()
+            scheduler.step()
+            method.after_step(step)
 
-    log = RunLog(run, state["step"], settings.loggers)
-    started, first = time.perf_counter(), state["step"]
-    wrapped.train()
-    for step in range(first, settings.steps):
-        batch = batch_at(step)
-        torch.manual_seed(seed_for(settings.seed, step, fabric.global_rank, "method"))
-        result = wrapped(batch, step)
-        fabric.backward(result.loss)
-        optimizer.step()
-        optimizer.zero_grad()
-        scheduler.step()
-        method.after_step(step)
+            log.add(result)
+            done = state.step = step + 1
+            watch.after_step(result.loss, done)
+            ending = done == settings.steps or bool(stop)
+            validating = done % settings.validate_every == 0 or done == settings.steps
+            logging = done % settings.log_every == 0 or validating or ending
+            if logging and (diverged_at := watch.diverged_at(done)) is not None:
+                progress.notice(rescue(state, checkpoints, diverged_at, settings))
+                log.rewind(state.step)
+                first, started, ending = state.step, time.perf_counter(), bool(stop)
+            elif logging:
+                pace = (time.perf_counter() - started) / (done - first)
+                log.flush(done, {"learning_rate": float(scheduler.get_last_lr()[0]), "seconds_per_step": pace})
+                best = validating and _validate(validate, state, log, pace, progress)
+                if validating or ending or checkpoints.due:
+                    checkpoints.save(state.content(), validating, best)
+            progress.advance(state.step)
+            if ending:  # and not `stop`, which may have come after the last save
+                break
+    return state.step
 
-        log.add(result)
-        done = state["step"] = step + 1
-        ending = done == settings.steps or bool(stop)
-        validating = done % settings.validate_every == 0 or done == settings.steps
-        if done % settings.log_every == 0 or validating or ending:
-            pace = (time.perf_counter() - started) / (done - first)
-            log.flush(done, {"learning_rate": float(scheduler.get_last_lr()[0]), "seconds_per_step": pace})
-        if validating:
-            figures = validate(method, done)
-            standing = warnings([*log.rows, figures], method.settings)
-            row = log.write(done, figures | {"warnings": len(standing)})
-            progress.report(row, pace, new_warnings(log.rows, method.settings))
-            if row["validation_dice"] > state["best"]:
-                state["best"] = row["validation_dice"]
-                save(fabric, run.best, state)
-        if validating or ending:
-            save(fabric, run.last, state)
-        progress.advance(done)
-        if ending:  # and not `stop`, which may have come after the last save
-            break
-    log.close()
-    return int(state["step"])
+
+def _validate(
+    validate: Callable[[Method[Any], int], Row], state: TrainingState, log: RunLog, pace: float, progress: Progress
+) -> bool:
+    """Logs and reports the figures of a validation; true if its Dice is the best so far."""
+    settings = state.method.settings
+    figures = validate(state.method, state.step) | state.marks
+    standing = warnings([*log.rows, figures], settings)
+    row = log.write(state.step, figures | {"warnings": len(standing)})
+    progress.report(row, pace, new_warnings(log.rows, settings))
+    better = row["validation_dice"] > state.best
+    if better:
+        state.best = row["validation_dice"]
+    return better
 
 
 def build_optimizer(method: Method[Any], settings: TrainingSettings) -> Optimizer:
@@ -105,8 +128,3 @@ def build_optimizer(method: Method[Any], settings: TrainingSettings) -> Optimize
     if settings.optimizer == "adamw":
         return AdamW(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     return SGD(weights, lr=settings.learning_rate, momentum=settings.momentum, weight_decay=settings.weight_decay)
-
-
-def save(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:
-    """A checkpoint of the whole state, in place at once."""
-    atomic_write(path, lambda unfinished: fabric.save(unfinished, state))

@@ -52,5 +52,9 @@ class TrainingProgress:
         for warning in new_warnings:
             self._say(f"{self.title}  step {row['step']:.0f}/{self.steps}  warning: {warning}")
 
+    def notice(self, line: str) -> None:
+        """Something happened to the run that who watches it must know."""
+        self._say(f"{self.title}  {line}")
+
     def _say(self, line: str) -> None:
         self.console.print(line, highlight=False, soft_wrap=True, markup=False)
