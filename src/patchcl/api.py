@@ -1,7 +1,6 @@
-"""The Python face of patchcl: what each verb of the command line does, as a function.
+"""The Python face of patchcl: each verb of the command line as a function.
 
-Every function shows its progress where people look at it, a terminal or a notebook. What a user can put right is raised
-as `patchcl.UserError`, whose message says what was found, what was expected and what to do.
+Progress is shown on terminal or notebook; what a user can put right is raised as `patchcl.UserError`.
 """
 
 from collections.abc import Sequence
@@ -245,7 +244,8 @@ def compare(
         jobs: Runs at a time on this machine.
         on: By default test if it has masks.
         voxels: Distances in voxels, where the spacing was lost.
-        fast, postprocessing: See `RunArguments`.
+        fast: Score one pass, see `RunArguments`.
+        postprocessing: Score masks after what validation chose for each run.
         settings: Of every run, see `SharedArguments`; `split` is the same for all seeds.
 
     Raises:
