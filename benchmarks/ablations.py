@@ -130,11 +130,11 @@ def main() -> None:
                 measure(ablation, row, seed, *data, runs, console)
     name = "ablations" if chosen.of == "parts" else f"ablations_{chosen.of}"
     for kind in ("generated", "acdc"):
-        cells = read_cells(runs / kind, ablation.rows)
-        if cells:
+        measured = read_runs(runs / kind, ablation.rows)
+        if measured:
             about = {"scale": SCALE, "base": ablation.base}
-            write_json(chosen.results / f"{name}_{kind}.json", about | {"rows": cells})
-            table = markdown(cells, ablation.reference)
+            write_json(chosen.results / f"{name}_{kind}.json", about | {"rows": measured})
+            table = markdown(measured, ablation.reference)
             write_text(chosen.results / f"{name}_{kind}.md", table)
             console.print(f"\n{kind}\n{table}", highlight=False, soft_wrap=True)
 
@@ -150,7 +150,7 @@ def generated(runs: Path, seed: int) -> tuple[str, Path, tuple[str, ...]]:
 def acdc(data: Path, ablation: Ablation) -> tuple[str, Path, tuple[str, ...]]:
     """The same patients for every seed, 10 of them to validate on; seeds vary weights and order.
 
-    The right ventricle is hardly learned in 400 steps; a larger learning rate and some more steps mend that.
+    The right ventricle is hardly learned in 400 steps; a larger learning rate and some more steps correct that.
     """
     split = data / "ssl4mis_split.json"
     patients = (f"split.labeled={ablation.labeled}", f"split.file={split.resolve()}")
@@ -191,10 +191,10 @@ def found(run: RunFolder) -> Measurement:
     return {"dice": dice, "figures": {key: last[key] for key in FIGURES if key in last}, "provenance": origin}
 
 
-def read_cells(folder: Path, rows: Iterable[str]) -> dict[str, dict[str, Measurement]]:
+def read_runs(folder: Path, rows: Iterable[str]) -> dict[str, dict[str, Measurement]]:
     """Every finished run by row and seed, rows in their order; nothing where there is none."""
-    cells = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("seed_*/*/cell.json"))]
-    return {row: {str(cell["seed"]): cell for cell in cells if cell["row"] == row} for row in rows} if cells else {}
+    known = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("seed_*/*/cell.json"))]
+    return {row: {str(run["seed"]): run for run in known if run["row"] == row} for row in rows} if known else {}
 
 
 def markdown(rows: Mapping[str, Mapping[str, Measurement]], reference: str) -> str:
@@ -204,32 +204,30 @@ def markdown(rows: Mapping[str, Mapping[str, Measurement]], reference: str) -> s
         "| contrast over collapse | separability | effective rank |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    lines += [
-        f"| {row} | " + " | ".join(columns(cells, rows[reference])) + " |" for row, cells in rows.items() if cells
-    ]
+    lines += [f"| {row} | " + " | ".join(columns(runs, rows[reference])) + " |" for row, runs in rows.items() if runs]
     return "\n".join(lines) + "\n"
 
 
-def columns(cells: Mapping[str, Measurement], reference: Mapping[str, Measurement]) -> Iterator[str]:
+def columns(runs: Mapping[str, Measurement], reference: Mapping[str, Measurement]) -> Iterator[str]:
     """What the table says of one row."""
-    means = [np.mean(list(cell["dice"][MEAN].values())) for cell in cells.values()]
+    means = [np.mean(list(run["dice"][MEAN].values())) for run in runs.values()]
     yield str(len(means))
     yield f"{100 * np.mean(means):.1f}" + (f" ± {100 * np.std(means, ddof=1):.1f}" if len(means) > 1 else "")
-    pairs = [differences(cell, reference[seed], seed) for seed, cell in cells.items() if seed in reference]
-    if cells is reference or not pairs:
+    pairs = [differences(run, reference[seed], seed) for seed, run in runs.items() if seed in reference]
+    if runs is reference or not pairs:
         yield from ("", "")
     else:
         yield interval(np.array([np.mean(list(pair.values())) for pair in pairs]), over_seeds)
         yield interval(by_patient(pairs), over_patients)
     for key in FIGURES[:3]:
-        values = [cell["figures"][key] for cell in cells.values() if key in cell["figures"]]
+        values = [run["figures"][key] for run in runs.values() if key in run["figures"]]
         yield f"{np.mean(values):.2f}" if values else ""
 
 
-def differences(cell: Measurement, reference: Measurement, seed: str) -> dict[str, float]:
+def differences(run: Measurement, reference: Measurement, seed: str) -> dict[str, float]:
     """Less the reference, patient by patient. Generated patients of different seeds are different patients."""
-    ours, theirs = cell["dice"][MEAN], reference["dice"][MEAN]
-    same = cell["kind"] == "acdc"
+    ours, theirs = run["dice"][MEAN], reference["dice"][MEAN]
+    same = run["kind"] == "acdc"
     return {patient if same else f"{seed} {patient}": ours[patient] - theirs[patient] for patient in theirs}
 
 

@@ -93,12 +93,12 @@ def summary(seeds: Seeds) -> dict[str, Any]:
     def over_seeds(name: str, structure: str, metric: str) -> list[float]:
         return [seed["scores"][name][structure][metric] for seed in seeds.values()]
 
-    def cell(structure: str, metric: str) -> dict[str, Any]:
+    def metric_summary(structure: str, metric: str) -> dict[str, Any]:
         first, second = (over_seeds(name, structure, metric) for name in METHODS)
         difference = t_interval(np.subtract(second, first))
         return {baseline: spread(first), method: spread(second), "difference": named(difference)}
 
-    return {structure: {metric: cell(structure, metric) for metric in METRICS} for structure in structures}
+    return {structure: {metric: metric_summary(structure, metric) for metric in METRICS} for structure in structures}
 
 
 def spread(values: Sequence[float]) -> dict[str, float | None]:
@@ -130,9 +130,9 @@ def show(results: dict[str, Any], seeds: Seeds, console: Console) -> None:
     columns = [(metric, name) for metric in METRICS for name in METHODS]
     for heading in (*(f"{name}\n{UNITS[metric]}" for metric, name in columns), "Dice points\n(95 % interval)"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for structure, cells in results.items():
-        figures = [format_figure(cells[metric][name], metric) for metric, name in columns]
-        table.add_row(structure, *figures, format_interval(interval(cells)))
+    for structure, metrics in results.items():
+        figures = [format_figure(metrics[metric][name], metric) for metric, name in columns]
+        table.add_row(structure, *figures, format_interval(interval(metrics)))
     console.print(table)
     console.print(answer(interval(results[MEAN]), len(seeds)), highlight=False)
     commits = {run["commit"] for seed in seeds.values() for run in seed["provenance"].values()}
@@ -146,9 +146,11 @@ def format_figure(figure: dict[str, float | None], metric: str) -> str:
     return " ± ".join("?" if part is None else f"{scale * part:.1f}" for part in figure.values())
 
 
-def interval(cells: dict[str, Any]) -> Interval:
+def interval(metrics: dict[str, Any]) -> Interval:
     """The difference in Dice as it was before JSON."""
-    return Interval(**{key: math.nan if value is None else value for key, value in cells["dice"]["difference"].items()})
+    return Interval(
+        **{key: math.nan if value is None else value for key, value in metrics["dice"]["difference"].items()}
+    )
 
 
 def answer(difference: Interval, seeds: int) -> str:

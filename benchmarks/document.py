@@ -44,8 +44,8 @@ def table(file: str) -> str:
 def demo_table() -> str:
     """Five seeds of the demo: both methods, and the paired difference over seeds."""
     methods, rows = ("supervised", "patchcl"), []
-    for name, cell in read("demo_seeds.json")["summary"].items():
-        dice, distance = cell["dice"], cell["hd95_mm"]
+    for name, metrics in read("demo_seeds.json")["summary"].items():
+        dice, distance = metrics["dice"], metrics["hd95_mm"]
         gain = format_interval(Interval(*(dice["difference"][key] for key in ("mean", "low", "high"))))
         of_dice = [spread(dice[method], 100) for method in methods]
         of_distance = [spread(distance[method], 1) for method in methods]

@@ -10,7 +10,7 @@ SECONDS, or memory asked for that the file cannot fill. Each format is read in a
 memory, and number and format of a case are all that its damage depends on.
 
 Of the real files of each data set, and of each folder of samples, the smallest SEEDS are damaged in turn. Every
-other case damages what lies behind the checksum and mends that, as else hardly more than the checksum would be tested.
+other case damages what lies behind the checksum and corrects the checksum, or hardly more than that would be tested.
 """
 
 import argparse

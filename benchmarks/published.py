@@ -1,4 +1,4 @@
-"""What the authors' code of PatchCL does to contrast patches, step by step and on one CPU; for benchmarks/contrast.py.
+"""What the authors' code of PatchCL does to contrast patches, step by step and on one CPU; for beside_published.py.
 
 Written anew from our description of that code, which does not start; docs/method.md lists its defects. The steps that
 cost time are kept: lists of embeddings that are stacked again for every ordered pair of classes, covariances as

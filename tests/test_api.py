@@ -23,11 +23,12 @@ def names(cardiac, trained, tmp_path, monkeypatch):
     """What the examples speak of."""
     scan = next((cardiac / "imagesTs").glob("*_0000.nii.gz"))
     image = nib.load(scan)
-    for folder, pixels in {"images": np.arange(48).reshape(4, 4, 3), "masks": 255 * np.eye(4)}.items():
-        (tmp_path / "pictures" / folder).mkdir(parents=True)
-        for number in range(2):
-            Image.fromarray((pixels + number).astype(np.uint8)).save(tmp_path / "pictures" / folder / f"t{number}.png")
+    for number in range(2):
+        for folder, pixels in {"images": number + np.arange(48).reshape(4, 4, 3), "masks": 255 * np.eye(4)}.items():
+            (tmp_path / "pictures" / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "pictures" / folder / f"t{number}.png")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(api.console, "quiet", True)
     return {
         **{"patchcl": patchcl, "data": cardiac, "run": trained, "scans": scan, "pictures": tmp_path / "pictures"},
         **{"voxels": np.asarray(image.dataobj), "affine": image.affine},

@@ -13,27 +13,23 @@ from patchcl.comparison.runner import Ending
 from patchcl.comparison.spec import build_spec
 from patchcl.config import PathLike, SettingsArguments, SharedArguments, make_settings, overrides_of
 from patchcl.core.console import console, progress_bar
-from patchcl.core.devices import Device, best_device
 from patchcl.core.errors import UserError
 from patchcl.data.check import CheckReport, check_data
 from patchcl.data.importers.registry import ImportOptions, import_dataset, require_ours
 from patchcl.data.importers.writer import ImportResult
-from patchcl.evaluation.evaluate import evaluate_folders, evaluate_run
+from patchcl.evaluation.evaluate import evaluate_folders, evaluate_trained
 from patchcl.evaluation.scores import Evaluation, write_evaluation
 from patchcl.inference.predict import Output, PredictionSummary, predict_files
-from patchcl.inference.trained_run import Checkpoint, TrainedRun, open_run
+from patchcl.inference.trained_run import RunArguments, TrainedRun, open_folder
 from patchcl.methods import method_names
 from patchcl.reports.run_report import write_report
-from patchcl.runs.checkpoint import Weights
 from patchcl.runs.folder import RunFolder
+from patchcl.runs.writer import one_writer
 from patchcl.training import experiment
 from patchcl.training.experiment import Outcome
 
 
-def check(
-    data: PathLike,
-    **settings: Unpack[SettingsArguments],
-) -> CheckReport:
+def check(data: PathLike, **settings: Unpack[SettingsArguments]) -> CheckReport:
     """Open every scan and mask of a data set, and say what was understood and what is wrong with it.
 
     Args:
@@ -47,11 +43,8 @@ def check(
         UserError: `data` is not laid out as a data set, or a setting is wrong.
 
     Example:
-        >>> report = patchcl.check(data)
-        >>> report.problems
+        >>> patchcl.check(data).problems
         ()
-        >>> report.plan.dimensions
-        2
     """
     require_ours(Path(data))
     chosen = make_settings(**settings)
@@ -89,7 +82,8 @@ def import_data(
         >>> patchcl.import_data(pictures, out, layout="plain", structures=["gland"]).masks
         2
     """
-    options = ImportOptions(_names(structures), _names(channels), images, masks, series)
+    names, kinds = (None if listed is None else tuple(listed) for listed in (structures, channels))
+    options = ImportOptions(names, kinds, images, masks, series)
     with progress_bar("Importing scans") as on_progress:
         return import_dataset(Path(source), Path(out), layout, options, on_progress)
 
@@ -102,32 +96,36 @@ def train(data: PathLike, out: PathLike, **settings: Unpack[SettingsArguments]) 
         out: A folder that does not exist yet.
         settings: See `SettingsArguments`; the method is `patchcl` by default.
 
-    Returns:
-        The run's folder, the steps that are done, and whether somebody asked it to stop.
-
     Raises:
         UserError: Something about the data, the settings or the folder must be put right first.
 
     Example:
-        >>> outcome = patchcl.train(data, out, steps=4, device="cpu", settings={"network.features": [8, 16]})
-        >>> outcome.steps_done
+        >>> patchcl.train(data, out, steps=4, device="cpu", settings={"network.features": [8, 16]}).steps_done
         4
     """
     require_ours(Path(data))
-    return experiment.start(Path(data), Path(out), make_settings(**settings), console)
+    chosen = make_settings(**settings)
+    with one_writer(Path(out)):
+        return experiment.start(Path(data), Path(out), chosen, console)
 
 
-def resume(run: PathLike) -> Outcome:
+def resume(run: PathLike, *, accept_changes: bool = False) -> Outcome:
     """Continue a run that was stopped, exactly as if it had not been.
 
+    Args:
+        run: A folder made by `train`.
+        accept_changes: Go on although data, settings, plan or split are not those of its beginning; that is kept.
+
     Raises:
-        UserError: There is no run, or its data are gone.
+        UserError: There is no run, another process writes it, its data are gone, or something changed since.
 
     Example:
         >>> patchcl.resume(run).steps_done
         6
     """
-    return experiment.resume(Path(run), console)
+    RunFolder.open(Path(run))
+    with one_writer(Path(run)):
+        return experiment.resume(Path(run), console, accept_changes)
 
 
 def predict(
@@ -135,34 +133,23 @@ def predict(
     scans: PathLike,
     out: PathLike,
     *,
-    checkpoint: Checkpoint = "last",
-    weights: Weights = "teacher",
     probabilities: bool = False,
     uncertainty: bool = False,
     output: Output = "same",
     series: str | None = None,
-    fast: bool = False,
-    postprocessing: bool = True,
-    device: Device = "auto",
+    **chosen: Unpack[RunArguments],
 ) -> PredictionSummary:
     """Segment new scans, each on its own grid, into files; `load_run(...).predict` gives arrays instead.
 
     Args:
-        run: A folder made by `train`, or what `load_run` gave, which knows all but files and formats.
+        run: A folder made by `train`, or what `load_run` gave.
         scans: A scan, a DICOM series, or a folder of these named CASE_0000.
         out: A folder for the masks.
-        checkpoint: `last`, the end of training, or `best`, the best on validation.
-        weights: `teacher`, the moving average, or `student`.
         probabilities: Also write a map for every structure.
         uncertainty: Also write where the network is unsure.
         output: Format of the masks; `same` is that of the scan, DICOM-SEG for a DICOM series.
         series: For DICOM: the series to take of each folder.
-        fast: One pass of the network, instead of an average over the symmetries that training drew from.
-        postprocessing: Do to masks what validation chose when training ended.
-        device: Where to compute.
-
-    Returns:
-        The cases that are `done`, and those that `failed` with what to do about each.
+        chosen: See `RunArguments`; what `load_run` gave has its own.
 
     Raises:
         UserError: There is no scan, no run, or `out` must not be written to.
@@ -171,8 +158,7 @@ def predict(
         >>> patchcl.predict(run, scans, out, uncertainty=True).failed
         ()
     """
-    known = (checkpoint, weights, best_device(device), fast, postprocessing)
-    trained = run if isinstance(run, TrainedRun) else open_run(RunFolder.open(Path(run)), *known)
+    trained = run if isinstance(run, TrainedRun) else open_folder(Path(run), **chosen)
     with progress_bar("Segmenting") as on_progress:
         return predict_files(
             trained.network,
@@ -195,13 +181,9 @@ def evaluate(
     predictions: PathLike | None = None,
     masks: PathLike | None = None,
     on: Literal["auto", "test", "validation"] = "auto",
-    checkpoint: Checkpoint = "last",
-    weights: Weights = "teacher",
     voxels: bool = False,
     objects: bool = False,
-    fast: bool = False,
-    postprocessing: bool = True,
-    device: Device = "auto",
+    **chosen: Unpack[RunArguments],
 ) -> Evaluation:
     """Score a run's held-out patients, or a folder of masks, per patient and structure; files are written beside.
 
@@ -210,20 +192,15 @@ def evaluate(
         predictions: A folder of masks, instead of a run.
         masks: The reference masks for `predictions`, of the same names.
         on: `auto` is test if it has masks.
-        checkpoint: `last` or `best`.
-        weights: `teacher` or `student`.
         voxels: Distances in voxels, where the spacing was lost.
         objects: Also F1, Dice and Hausdorff of single objects, such as glands.
-        fast: One pass of the network, instead of an average over the symmetries that training drew from.
-        postprocessing: Score masks after what validation chose when training ended.
-        device: Where to compute.
+        chosen: See `RunArguments`.
 
     Raises:
         UserError: Neither a run nor two folders are given, something has no partner, or a file cannot be read.
 
     Example:
-        >>> evaluation = patchcl.evaluate(run)
-        >>> evaluation.structures
+        >>> patchcl.evaluate(run).structures
         ('RV', 'MYO', 'LV')
     """
     if (run is None) == (predictions is None) or (predictions is None) != (masks is None):
@@ -232,10 +209,9 @@ def evaluate(
         evaluation = evaluate_folders(Path(predictions), Path(masks), voxels=voxels, objects=objects)
         write_evaluation(evaluation, Path(predictions) / "evaluation")
         return evaluation
-    folder = RunFolder.open(Path(str(run)))
+    trained = open_folder(Path(str(run)), **chosen)
     with progress_bar("Segmenting") as on_progress:
-        chosen, scored = best_device(device), (voxels, objects, fast, postprocessing)
-        return evaluate_run(folder, on, checkpoint, weights, on_progress, chosen, *scored)
+        return evaluate_trained(trained, on, on_progress, voxels, objects)
 
 
 def compare(
@@ -252,9 +228,7 @@ def compare(
     postprocessing: bool = True,
     **settings: Unpack[SharedArguments],
 ) -> Ending:
-    """Train many methods with several seeds and amounts of masks, and compare them in a table and on a page.
-
-    What `out` holds already is not done again.
+    """Train many methods with several seeds and amounts of masks; what `out` holds already is not done again.
 
     Args:
         data: A folder as `train` takes it.
@@ -269,23 +243,18 @@ def compare(
         postprocessing: Score masks after what validation chose for each run.
         settings: Of every run, see `SharedArguments`; `split` is the same for all seeds.
 
-    Returns:
-        Which runs failed and why, and whether somebody asked to stop.
-
     Raises:
         UserError: `out` holds another comparison, or something about data or settings is wrong.
 
     Example:
-        >>> ending = patchcl.compare(data, out, methods=["supervised"], seeds=[0], steps=2)
-        >>> ending.failed
+        >>> patchcl.compare(data, out, methods=["supervised"], seeds=[0], steps=2).failed
         {}
     """
     require_ours(Path(data))
-    config = settings.pop("config", None)
-    file = None if config is None else Path(config)
-    overrides = overrides_of(**settings)
-    names, budgets, scored = methods or method_names(), list(labeled or ()), (on, voxels, fast, postprocessing)
-    spec = build_spec(Path(data), names, budgets, seeds, file, overrides, *scored)
+    config, names = settings.pop("config", None), method_names() if methods is None else methods
+    file, overrides = None if config is None else Path(config), overrides_of(**settings)
+    scored = (on, voxels, fast, postprocessing)
+    spec = build_spec(Path(data), names, list(labeled or ()), seeds, file, overrides, *scored)
     return compare_methods(spec, Path(out), jobs, console)
 
 
@@ -308,24 +277,12 @@ def report(runs: PathLike | Sequence[PathLike], out: PathLike = "report.html") -
     return Path(out)
 
 
-def load_run(
-    run: PathLike,
-    *,
-    checkpoint: Checkpoint = "last",
-    weights: Weights = "teacher",
-    fast: bool = False,
-    postprocessing: bool = True,
-    device: Device = "auto",
-) -> TrainedRun:
+def load_run(run: PathLike, **chosen: Unpack[RunArguments]) -> TrainedRun:
     """A trained run, ready to be called from a pipeline of one's own.
 
     Args:
         run: A folder made by `train`.
-        checkpoint: `last`, the end of training, or `best`, the best on validation.
-        weights: `teacher`, the moving average, or `student`.
-        fast: One pass of the network, instead of an average over the symmetries that training drew from.
-        postprocessing: Do to masks what validation chose when training ended.
-        device: Where to compute.
+        chosen: See `RunArguments`.
 
     Returns:
         `network`, a torch module; `plan` and `settings`; `predict(path or array, affine)`, which gives `mask`,
@@ -335,12 +292,7 @@ def load_run(
         UserError: There is no run, or its checkpoint is missing or damaged.
 
     Example:
-        >>> trained = patchcl.load_run(run)
-        >>> trained.predict(voxels, affine).mask.shape == voxels.shape
+        >>> patchcl.load_run(run).predict(voxels, affine).mask.shape == voxels.shape
         True
     """
-    return open_run(RunFolder.open(Path(run)), checkpoint, weights, best_device(device), fast, postprocessing)
-
-
-def _names(names: Sequence[str] | None) -> tuple[str, ...] | None:
-    return None if names is None else tuple(names)
+    return open_folder(Path(run), **chosen)

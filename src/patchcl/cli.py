@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from patchcl import cli_options as options
-from patchcl.core.console import console, errors
+from patchcl.core.console import console, errors, replace_what_cannot_be_shown
 from patchcl.core.errors import UserError
 from patchcl.core.version import __version__
 
@@ -54,7 +54,7 @@ def demo(
         _finish_comparison(compare_all(out, seed, console, steps))
         return
     result = run_demo(out, seed, console, steps)
-    console.print(f"\nReport: [bold]{result.report}[/bold]  (open it in a browser)")
+    console.print(f"\nReport: [bold]{escape(str(result.report))}[/bold]  (open it in a browser)")
 
 
 @app.command()
@@ -109,9 +109,9 @@ def train(
 
 
 @app.command()
-def resume(run: options.Run) -> None:
+def resume(run: options.Run, accept_changes: options.AcceptChanges = False) -> None:
     """Continue a run that was stopped, exactly as if it had not been."""
-    _finish(_api().resume(run))
+    _finish(_api().resume(run, accept_changes=accept_changes))
 
 
 @app.command()
@@ -226,6 +226,7 @@ def report(
 
 def main() -> None:
     """The program `patchcl`: a user's mistake is one message and exit code 2, never a traceback."""
+    replace_what_cannot_be_shown()
     try:
         app()
     except UserError as error:

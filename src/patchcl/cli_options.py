@@ -20,18 +20,20 @@ def patients(listed: str) -> int | list[str]:
     return int(listed) if listed.isdecimal() else names(listed)
 
 
-def numbers(listed: str) -> list[int]:
-    """The numbers in 3,7,14."""
-    parts = names(listed) or [""]
-    for part in parts:
-        if not part.isdecimal():
-            raise UserError(f"{part!r} was found where whole numbers were expected, with commas between them: 3,7,14.")
-    return [int(part) for part in parts]
+def seeds(listed: str) -> list[int]:
+    """The numbers in 0,1,2."""
+    return [_number(part, "--seeds") for part in names(listed) or [""]]
 
 
 def budgets(listed: str) -> list[int | None]:
     """Numbers of patients with masks; None stands for all."""
-    return [None if part == "all" else numbers(part)[0] for part in names(listed)]
+    return [None if part == "all" else _number(part, "--labeled") for part in names(listed)]
+
+
+def _number(text: str, option: str) -> int:
+    if not text.isdecimal():
+        raise UserError(f"{option} holds {text!r}; expected whole numbers with commas between them, such as 3,7,14.")
+    return int(text)
 
 
 CheckpointName = Literal["last", "best"]
@@ -102,7 +104,7 @@ Budgets = Annotated[
     Any, typer.Option(parser=budgets, metavar="NUMBERS", help="Numbers of patients with masks, such as 3,7,all.")
 ]
 Seeds = Annotated[
-    Any, typer.Option(parser=numbers, metavar="NUMBERS", help="Of training, and of the split unless --split is given.")
+    Any, typer.Option(parser=seeds, metavar="NUMBERS", help="Of training, and of the split unless --split is given.")
 ]
 Jobs = Annotated[int, typer.Option(min=1, help="Runs at a time on this machine.")]
 Layout = Annotated[
@@ -123,3 +125,6 @@ ImportSeries = Annotated[
 ]
 Source = Annotated[Path, typer.Argument(help="The folder of a data set; for a table, its CSV file.")]
 Runs = Annotated[list[Path], typer.Argument(help="Runs to show side by side; the first is what the others must beat.")]
+AcceptChanges = Annotated[
+    bool, typer.Option("--accept-changes", help="Go on although data, settings, plan or split changed; that is kept.")
+]

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from patchcl.augment import AugmentSettings
 from patchcl.contrast.patch_contrast import ContrastSettings
 from patchcl.core.devices import Device
+from patchcl.core.documents import DocumentError, parse_yaml
 from patchcl.core.errors import UserError
 from patchcl.core.renamed import old_settings, with_new_names
 from patchcl.core.settings import FrozenSettings
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     AnyMethodSettings = MethodSettings
 else:
     AnyMethodSettings = any_method_settings()
+
+
+LoggerName = Literal["tensorboard", "wandb", "mlflow"]
 
 
 class TrainingSettings(FrozenSettings):
@@ -49,6 +53,7 @@ class TrainingSettings(FrozenSettings):
     memory_gib: float = Field(
         8.0, ge=0, description="Of the training device, for prepared images; beyond it they stream."
     )
+    loggers: tuple[LoggerName, ...] = Field(("tensorboard",), description="Of tensorboard, wandb, mlflow.")
     seed: int = Field(0, ge=0)
 
 
@@ -194,13 +199,13 @@ def _refuse_old_names(tree: dict[str, Any], source: str) -> None:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        tree = parse_yaml(path.read_bytes()) or {}
     except OSError as error:
         raise UserError(
             f"Cannot read the settings file {path}: {error.strerror}. Give an existing YAML file."
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}. Mend it and try again.") from error
+    except DocumentError as error:
+        raise UserError(f"{path} is not valid YAML: {error}. Fix it and try again.") from error
     if not isinstance(tree, dict):
         raise UserError(f"{path} holds a {type(tree).__name__}; expected settings such as `method: {{name: patchcl}}`.")
     return tree
@@ -218,8 +223,8 @@ def _set(tree: dict[str, Any], override: str) -> None:
             raise UserError(f"--set {override!r}: {parent} is a single setting and holds nothing below it.")
         tree[parent] = tree = below
     try:
-        tree[leaf] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        tree[leaf] = parse_yaml(value)
+    except DocumentError as error:
         raise UserError(f"--set {override!r}: {value!r} is not a valid YAML value.") from error
 
 
@@ -257,7 +262,7 @@ def _explained(errors: Sequence[ErrorDetails]) -> Iterator[str]:
 
 
 def _meant(key: str) -> str:
-    """The setting whose name is nearest to `key`, as a question; nothing if none is near."""
+    """The setting whose name is nearest to `key`, as a suggestion; nothing if none is near."""
     close = difflib.get_close_matches(key, sorted(_all_keys()), n=1)
     return f" Did you mean {close[0]}?" if close else ""
 

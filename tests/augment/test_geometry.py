@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from patchcl.augment import AugmentSettings
-from patchcl.augment.geometry import IDENTITY, draw_transforms, drawn_symmetries, warp
+from patchcl.augment.geometry import IDENTITY, draw_transforms, drawn_symmetries, rotation, warp
 from patchcl.core.batch import IGNORE
 
 NOTHING = AugmentSettings(flip=False, rotate_90=False, rotate_degrees=0, scale=0, shift=0)
@@ -50,6 +50,18 @@ def centres(images: torch.Tensor) -> torch.Tensor:
     """Centre of mass (B, D) of each image (B, *S), in pixels from the middle."""
     weights = (images / images.flatten(1).sum(dim=1).view(-1, *[1] * (images.ndim - 1))).unsqueeze(1)
     return (weights * coordinates(images.shape[1:])).flatten(2).sum(dim=2)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("degrees", [0, 1e-3, 20, 90, 180])
+def test_a_rotation_is_the_exponential_of_its_skew_matrix(dimensions, degrees):
+    draws = (2 * torch.rand(50, dimensions, dimensions, generator=seeded()) - 1) * math.radians(degrees)
+    skew = draws.triu(1) - draws.triu(1).transpose(1, 2)
+    turn = rotation(skew)
+    torch.testing.assert_close(turn.double(), torch.matrix_exp(skew.double()), rtol=0, atol=2e-6)
+    unchanged = torch.eye(dimensions).expand(50, -1, -1)
+    torch.testing.assert_close(turn @ turn.transpose(1, 2), unchanged, rtol=0, atol=2e-6)
+    assert torch.equal(turn, unchanged) == (degrees == 0)
 
 
 @SIZES

@@ -38,7 +38,7 @@ def test_only_what_is_missing_is_run_and_all_is_shown(make_spec, folder, monkeyp
     text = said.getvalue()
     assert "4 runs, 2 of them finished already." in text
     assert "Missing: labeled_2/patchcl/seed_1: failed: no memory" in text
-    assert {"compare.json", "compare.csv", "results.json", "compare.html", "runs"} == {
+    assert {"compare.json", "compare.csv", "results.json", "compare.html", "files.json", "runs"} == {
         path.name for path in out.iterdir()
     }
 

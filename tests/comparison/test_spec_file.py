@@ -1,11 +1,12 @@
 """One folder, one spec: what may be added to it, and what is refused; files of version 0.1."""
 
 import json
+import os
 import shutil
 
 import pytest
 
-from patchcl.comparison.spec import build_spec, run_root
+from patchcl.comparison.spec import build_spec, content_hashes, run_root
 from patchcl.comparison.spec_file import add_spec, read_spec
 from patchcl.core.errors import UserError
 
@@ -137,3 +138,35 @@ def test_a_comparison_of_version_01_goes_on(make_spec, tmp_path):
     (out / "compare.json").write_text(json.dumps(known | {"data_fingerprint": "of other scans"}))
     with pytest.raises(UserError, match="the scans or masks of"):
         add_spec(spec, out)
+
+
+def test_a_replaced_mask_of_equal_size_does_not_join_an_old_comparison(make_spec, cardiac, tmp_path):
+    data, out = shutil.copytree(cardiac, tmp_path / "data"), tmp_path / "out"
+    spec = make_spec().model_copy(update={"data": data})
+    first = content_hashes(spec, out)
+    add_spec(first, out)
+    assert content_hashes(spec, out) == first
+    assert (out / "files.json").is_file()
+    mask = next((data / "labelsTr").iterdir())
+    content, stat = mask.read_bytes(), mask.stat()
+    mask.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    os.utime(mask, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    second = content_hashes(spec, out)
+    assert second.data_hash == first.data_hash
+    with pytest.raises(UserError, match="other conditions: the scans or masks of"):
+        add_spec(second, out)
+
+
+def test_a_comparison_of_version_0_1_without_that_hash_goes_on_and_gets_it(make_spec, tmp_path):
+    out = tmp_path / "out"
+    add_spec(make_spec(), out)
+    assert read_spec(out).content_hash is None
+    add_spec(content_hashes(make_spec(), out), out)
+    assert read_spec(out).content_hash is not None
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 100_000, "9" * 5000])
+def test_a_damaged_spec_is_one_message(text, tmp_path):
+    (tmp_path / "compare.json").write_text(text)
+    with pytest.raises(UserError, match=r"compare\.json cannot be read"):
+        read_spec(tmp_path)

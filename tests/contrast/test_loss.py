@@ -6,7 +6,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from patchcl.contrast.loss import Moments, even_weights, info_nce, moments, pseudo_label_guided_contrast
+from patchcl.contrast.loss import (
+    FEW_CLASSES,
+    Moments,
+    even_weights,
+    info_nce,
+    memory_moments,
+    moments,
+    pseudo_label_guided_contrast,
+    stand_ins,
+)
 from patchcl.core.batch import IGNORE
 
 TEMPERATURE, LAMBDA, PSI = 0.2, 4.0, 4096.0
@@ -220,3 +229,38 @@ def test_moments_are_mean_and_variance_under_the_weights_and_rows_not_written_do
     torch.testing.assert_close(found.mean[:, 0], values[:, 0, :3].mean(dim=1))
     torch.testing.assert_close(found.variance[:, 0], values[:, 0, :3].var(dim=1, correction=0))
     assert found.mean[:, 1].abs().max() == found.variance[:, 1].abs().max() == 0
+
+
+@pytest.mark.parametrize("count", [2, FEW_CLASSES, FEW_CLASSES + 1, 20])
+def test_moments_of_a_memory_are_those_of_its_similarities_and_so_is_their_gradient(count):
+    """Bit for bit where classes are few, and but for rounding where mean and covariance stand for the members."""
+    members, weights = unit(count, 50, 16, seed=1).float(), torch.randn(2, 30, count, dtype=torch.float32)
+    written = torch.arange(50) < torch.arange(count).unsqueeze(1) * 50 // count  # of the first class nothing
+    found = []
+    for way in (memory_moments, lambda q, z, w: moments(similarity(q, z), even_weights(w))):
+        embedding = unit(30, 16, seed=2).float().requires_grad_()
+        seen = way(embedding, members, written)
+        (seen.mean * weights[0] + seen.variance * weights[1]).sum().backward()
+        found.append((seen.mean, seen.variance, embedding.grad))
+    for mine, exact in zip(*found, strict=True):
+        assert torch.equal(mine, exact) == (count <= FEW_CLASSES)
+        torch.testing.assert_close(mine, exact, rtol=1e-5, atol=1e-5)
+    assert (found[0][0] - found[1][0]).abs().max() < 1e-6
+    assert (found[0][1] - found[1][1]).abs().max() < 1e-6
+
+
+def test_each_class_of_a_sample_stands_for_as_many_as_there_are_beside_the_own():
+    assert float(stand_ins(torch.tensor([True, False, True, True]), torch.arange(12) < 11)) == 10 / 2
+    assert float(stand_ins(torch.tensor([True]), torch.tensor([True]))) == 1
+
+
+def test_a_sample_has_the_negatives_of_all_classes_in_number():
+    """One embedding, classes all alike: any sample of them gives what all give."""
+    embedding, members = unit(1, 6), unit(1, 30, 6, seed=1).expand(12, 30, 6)
+    exact, label = guided(embedding, torch.tensor([0]), members), torch.tensor([0])
+    for count in (2, 5, 12):
+        seen = moments(similarity(embedding, members[:count]), members.new_full((count, 30), 1 / 30))
+        ready = torch.ones(count, dtype=torch.bool)
+        standing = stand_ins(ready, torch.ones(12, dtype=torch.bool))
+        found = pseudo_label_guided_contrast(seen, label, ready, TEMPERATURE, LAMBDA, PSI, standing)
+        assert float(found) == pytest.approx(float(exact), rel=1e-6)

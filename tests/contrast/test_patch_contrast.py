@@ -5,9 +5,10 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 
+from patchcl.contrast.class_maps import CLASSES_PER_STEP, ClassMaps, class_maps
 from patchcl.contrast.loss import Moments, pseudo_label_guided_contrast
 from patchcl.contrast.memory_bank import ClassMemory
-from patchcl.contrast.patch_contrast import ClassMaps, ContrastSettings, PatchContrast, embedded, patch_side
+from patchcl.contrast.patch_contrast import ContrastSettings, PatchContrast, embedded, patch_side
 from patchcl.contrast.patches import class_attended_features, class_attended_patches, flip_at_random
 from patchcl.core.batch import IGNORE, StudentView
 from patchcl.losses.supervised import one_hot
@@ -101,7 +102,7 @@ def test_hard_negatives_change_other_classes_and_never_the_own(hard_negatives, m
     contrast.memory.push(rows.flatten(0, 1), torch.arange(3).repeat_interleave(64))
     embedding, label = F.normalize(torch.randn(6, 8, generator=generator), dim=1), torch.arange(6) % 3
     similarity = torch.einsum("pe,kme->pkm", embedding, contrast.memory.embedding)
-    found = contrast.class_moments(embedding, similarity, label).mean
+    found = contrast.class_moments(embedding, label, contrast.remembered()).mean
     own = F.one_hot(label, 3).bool()
     torch.testing.assert_close(found[own], similarity.mean(dim=2)[own])
     assert torch.allclose(found[~own], similarity.mean(dim=2)[~own]) == (hard_negatives == "none")
@@ -127,6 +128,82 @@ def test_one_class_in_the_batch_contrasts_nothing_and_stays_in_the_graph(make_ta
     loss.backward()
     assert loss == terms["contrast_over_collapse"] == 0
     assert all(p.grad is not None and p.grad.isfinite().all() for p in contrast.student_head.parameters())
+
+
+def many_classes(make_task, count, **changes):
+    torch.manual_seed(0)
+    task = make_task()
+    student = task.build_network().train()
+    contrast = PatchContrast(ContrastSettings(**(SMALL | changes)), student, count, task.size, task.steps)
+    return contrast, student, frozen_copy(student)
+
+
+@pytest.mark.parametrize("sampler", ["entropy", "coverage"])
+@pytest.mark.parametrize("hard_negatives", ["none", "reweight", "mix", "slab"])
+def test_of_many_classes_a_step_contrasts_a_sample_of_those_it_shows(sampler, hard_negatives, make_task, make_batch):
+    count, shown = 2 * CLASSES_PER_STEP, CLASSES_PER_STEP + 2
+    contrast, *networks = many_classes(make_task, count, sampler=sampler, hard_negatives=hard_negatives)
+    for number in range(4):
+        batch = make_batch(seed=number)
+        place = torch.arange(batch.labeled.mask[0].numel()).view_as(batch.labeled.mask[0]) * shown // 256
+        batch = batch._replace(labeled=batch.labeled._replace(mask=place.expand_as(batch.labeled.mask)))
+        pushed = contrast.memory.pushed.clone()
+        loss, terms = step(contrast, *networks, batch, number, seed=number)
+        compared = {k for k in range(count) if terms[f"patches_{k}"] > 0}
+        remembered = set((contrast.memory.pushed > pushed).nonzero().flatten().tolist())
+        assert remembered == compared or sampler == "coverage"  # whose threshold moves in between
+        assert 1 < len(compared) <= CLASSES_PER_STEP
+        assert max(compared | remembered) < shown
+    loss.backward()
+    assert loss > 0
+    assert all(p.grad.isfinite().all() for p in contrast.student_head.parameters())
+    assert int((contrast.memory.pushed[:shown] > 0).sum()) > CLASSES_PER_STEP  # each step drew others
+
+
+@pytest.mark.parametrize("loss", ["pseudo_label_guided", "info_nce"])
+def test_a_sample_of_the_classes_estimates_the_loss_against_all(loss, make_task):
+    """Against all classes, and the mean over many samples: the logarithm of an unbiased estimate is a little low."""
+    count, generator = 40, torch.Generator().manual_seed(0)
+    contrast, *_ = many_classes(make_task, count, loss=loss, covariance_ramp_fraction=0.0, temperature=1.0)
+    rows = F.normalize(torch.randn(count, 20, 8, generator=generator), dim=2)
+    contrast.memory.push(rows.flatten(0, 1), torch.arange(count).repeat_interleave(20))
+    own = torch.arange(count)
+    embedding = F.normalize(torch.randn(count, 8, generator=generator), dim=1)
+    exact = contrast.compare(embedding, own, 0)[0]
+    found = []
+    for _ in range(400):
+        classes = torch.randperm(count, generator=generator)[:16].sort().values
+        found.append(contrast.compare(embedding[classes], torch.arange(16), 0, classes)[0])
+    estimates = torch.stack(found)
+    assert float(exact - estimates.mean()) == pytest.approx(0, abs=0.01)
+    assert estimates.std() < 0.1
+    whole, plain = (contrast.compare(embedding, own, 0, classes) for classes in (own, None))
+    torch.testing.assert_close(whole, plain)
+
+
+def test_the_collapse_value_does_not_depend_on_the_sample(make_task):
+    contrast, *_ = many_classes(make_task, 40)
+    contrast.memory.push(F.normalize(torch.ones(80, 8), dim=1), torch.arange(80) % 40)
+    embedding, classes = F.normalize(torch.ones(16, 8), dim=1), torch.arange(10, 26)
+    _, collapsed = contrast.compare(embedding, torch.arange(16), 0, classes)
+    torch.testing.assert_close(collapsed, torch.log(torch.tensor(1 + 4096 * 39 / 40)))
+
+
+def test_what_the_teacher_has_encoded_for_pseudo_labels_is_not_encoded_again(make_task, make_batch, monkeypatch):
+    (labeled, unlabeled), kept, seen_by_teacher = make_batch(), [], []
+    for given in (False, True):
+        contrast, student, teacher = build(make_task)
+        encode = teacher.encode
+        monkeypatch.setattr(
+            teacher, "encode", lambda image, encode=encode: [seen_by_teacher.append(image), encode(image)][1]
+        )
+        probs, features = one_hot(labeled.mask, 3), encode(unlabeled.weak) if given else None
+        torch.manual_seed(1)
+        contrast(student, teacher, StudentView(labeled, unlabeled, probs, weak_features=features), 0)
+        kept.append(contrast.memory.rows)
+    assert [len(image) for image in seen_by_teacher] == [6, 3]
+    torch.testing.assert_close(*kept)
+    assert kept[0].any()
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance", "group"])
@@ -227,10 +304,9 @@ def test_what_is_not_at_hand_is_taken_from_the_views_as_the_student_sees_them(ma
     assert losses[0] > 0
 
 
-def test_labeled_images_alone_are_both_views(make_task, make_batch):
-    contrast, *_ = build(make_task)
+def test_labeled_images_alone_are_both_views(make_batch):
     labeled = make_batch().labeled
-    for maps in contrast.class_maps(StudentView(labeled)):
+    for maps in class_maps(StudentView(labeled), 3):
         assert torch.equal(maps.image, labeled.image)
         assert torch.equal(maps.probs, one_hot(labeled.mask, 3))
 
@@ -243,7 +319,7 @@ def test_crops_are_mirrored_before_they_are_encoded(make_task, make_batch, monke
     monkeypatch.setattr(student, "encode", lambda crops: [encoded.append(crops), encode(crops)][1])
     torch.manual_seed(1)
     contrast.encoded_crops(student, maps, chosen)
-    plain = class_attended_patches(*maps, chosen, contrast.side)
+    plain = class_attended_patches(maps.image, maps.probs, chosen, contrast.side)
     torch.manual_seed(1)
     assert torch.equal(encoded[0], flip_at_random(plain))
     assert not torch.equal(encoded[0], plain)

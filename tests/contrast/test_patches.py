@@ -56,6 +56,34 @@ def test_grid_mean_is_the_mean_of_every_half_overlapping_patch():
             torch.testing.assert_close(pooled[:, :, row, column], patch.mean(dim=(2, 3)))
 
 
+@pytest.mark.parametrize(
+    ("size", "side"),
+    [
+        ((64, 64), (16, 16)),
+        ((40, 56), (8, 20)),
+        ((37, 50), (8, 12)),
+        ((16, 24), (16, 24)),
+        ((9, 7), (2, 2)),
+        ((24, 32, 16), (8, 16, 4)),
+        ((25, 19, 10), (8, 4, 6)),
+    ],
+)
+def test_means_of_tiles_are_those_of_pooling_with_a_whole_window(size, side):
+    maps = torch.rand(3, 4, *size, generator=torch.Generator().manual_seed(0))
+    pool = torch.nn.functional.avg_pool2d if len(size) == 2 else torch.nn.functional.avg_pool3d
+    expected = pool(maps.double(), side, tuple(length // 2 for length in side))
+    torch.testing.assert_close(grid_mean(maps, side).double(), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "side"), [((9, 16), (3, 4)), ((7, 7), (7, 7)), ((4, 5), (1, 1)), ((16, 8, 7), (4, 4, 7))]
+)
+def test_patches_of_an_odd_side_are_pooled_with_a_whole_window(size, side):
+    maps = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    pool = torch.nn.functional.avg_pool2d if len(size) == 2 else torch.nn.functional.avg_pool3d
+    assert torch.equal(grid_mean(maps, side), pool(maps, side, tuple(max(1, length // 2) for length in side)))
+
+
 @pytest.mark.parametrize("side", [(4, 4), (4, 4, 2)], ids=["slices", "volumes"])
 @pytest.mark.parametrize("source", ["confidence", "attended"])
 def test_a_grid_tells_of_every_patch_what_plain_slicing_finds(side, source):

@@ -32,5 +32,5 @@ def test_the_fastest_device_is_taken_unless_another_is_named(here, expected, pre
 @pytest.mark.parametrize(("name", "here"), [("cuda", ("mps",)), ("mps", ("cuda",)), ("cuda", ())])
 def test_a_device_that_is_not_here_is_refused_by_name(name, here, pretend):
     pretend(*here)
-    with pytest.raises(UserError, match=f"finds no {name} device here. Use --device auto or cpu"):
+    with pytest.raises(UserError, match=f"finds no {name.upper()} device here. Use --device auto or cpu"):
         best_device(name)

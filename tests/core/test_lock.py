@@ -102,6 +102,26 @@ def test_a_lock_that_is_being_written_counts(target):
         assert not ours
 
 
+@pytest.mark.parametrize("content", ["]", "[1]", '["h", "x"]', '["h", -1]', '{"a": 1}', "[" * 100_000])
+def test_a_damaged_lock_counts_until_it_is_stale(content, target):
+    path = put_lock(target)
+    path.write_text(content)
+    with locked(target, never) as ours:
+        assert not ours
+    os.utime(path, (0, 0))
+    with locked(target, never) as ours:
+        assert ours
+
+
+@pytest.mark.parametrize("name", ["run[1]", "run*", "a?b", "x.lock-y"])
+def test_any_name_of_a_folder_can_be_locked(name, tmp_path):
+    (tmp_path / f"{name}.lock-no number").touch()
+    with locked(tmp_path / name, never) as ours, locked(tmp_path / name, never) as again:
+        assert (ours, again) == (True, False)
+    with locked(tmp_path / name, never) as ours:
+        assert ours
+
+
 @pytest.mark.parametrize("left", [False, True], ids=["nobody before", "a dead one before"])
 def test_of_many_who_want_a_lock_at_once_one_gets_it(left, target):
     if left:

@@ -115,7 +115,7 @@ def test_an_object_split_in_half_is_not_found():
 
 
 def test_an_object_split_unevenly_is_found_once():
-    """12 of 16 voxels cover the object, 4 are a false alarm: 2 * 1 / (2 + 1)."""
+    """12 of 16 voxels cover the object, 4 are false positives: 2 * 1 / (2 + 1)."""
     parts = objects((slice(2, 6), slice(2, 5)), (slice(2, 6), slice(5, 6)))
     large, small = 24 / 28, 8 / 20
     assert score(parts, objects(SQUARE)) == (

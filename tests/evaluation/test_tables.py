@@ -47,3 +47,23 @@ def test_overlap_is_shown_in_percent_and_distance_with_two_digits(spread, metric
 
 def test_one_patient_is_no_patients():
     assert [pluralize(patients, "patient") for patients in (0, 1, 2)] == ["0 patients", "1 patient", "2 patients"]
+
+
+HOSTILE = ("background", "[/red]", "[bold]NCR/NET[/bold]")
+
+
+def test_names_are_shown_as_they_are_and_no_markup(folders):
+    out = io.StringIO()
+    evaluation = evaluate_folders(*folders, HOSTILE, objects=True).model_copy(update={"name": "[/x]"})
+    render(evaluation, Console(file=out, width=200))
+    assert "[/red]" in out.getvalue()
+    assert "[bold]NCR/NET[/bold], all in one pool" in out.getvalue()
+    assert "[/x]: 2 patients" in out.getvalue()
+
+
+def test_what_changed_since_training_is_noted(folders):
+    out = io.StringIO()
+    evaluation = evaluate_folders(*folders, CLASSES)
+    known = evaluation.provenance | {"changed_since_training": "labelsTr/[/a] was replaced"}
+    render(evaluation.model_copy(update={"provenance": known}), Console(file=out, width=200))
+    assert "Note: since the run was trained, this has changed: labelsTr/[/a] was replaced." in out.getvalue()

@@ -137,3 +137,8 @@ def test_colours_keep_their_hue():
     assert shown.shape == (6, 4, 3)
     assert shown[1, 3, 0] == 1
     assert shown[1, 3].argsort().tolist() == [2, 1, 0]
+
+
+def test_a_name_with_dollars_is_no_formula():
+    figure = overlay_grid([[Panel(np.zeros((8, 8)))]], ["image"], ["background", "$\\frac{$", "$x$"], "$\\bad{$")
+    assert png(figure).startswith(b"\x89PNG")

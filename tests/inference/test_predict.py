@@ -159,6 +159,19 @@ def test_a_folder_is_predicted_with_the_geometry_of_its_scans(untrained_run, tmp
     assert mask.get_data_dtype() == np.uint8
 
 
+def test_maps_of_structures_with_hostile_names_stay_in_their_folder(untrained_run, tmp_path):
+    names = ("background", "NCR/NET", "../up", '"><script>')
+    run = untrained_run(tmp_path / "run", plan_of().model_copy(update={"classes": names}))
+    write_scan(tmp_path / "anna.nii.gz")
+    assert segment(run, tmp_path / "anna.nii.gz", tmp_path / "out", probabilities=True) == (("anna",), ())
+    assert {path.name for path in (tmp_path / "out").rglob("*")} == {
+        "anna.nii.gz",
+        "anna_probabilities_NCR%2FNET.nii.gz",
+        "anna_probabilities_..%2Fup.nii.gz",
+        "anna_probabilities_%22%3E%3Cscript%3E.nii.gz",
+    }
+
+
 def test_the_files_hold_what_the_network_says(untrained_run, tmp_path):
     run = untrained_run(tmp_path / "run", plan_of())
     voxels = write_scan(tmp_path / "anna.nii.gz")
@@ -290,16 +303,16 @@ def test_a_large_picture_is_segmented_in_bands_as_if_whole(tmp_path, monkeypatch
         return predict_cases(network, plan, {"a": (path,)}, tmp_path / out, Files(**maps)).failed
 
     (tmp_path / "whole").mkdir()
-    (tmp_path / "bands").mkdir()
+    (tmp_path / "blocks").mkdir()
     assert segment("whole") == ()
     monkeypatch.setattr(tiff, "LARGE", 1000)
     monkeypatch.setattr(predict, "WINDOWS", 4)
-    assert segment("bands") == ()
-    whole, blocks = (np.asarray(Image.open(tmp_path / name / "a.tif")) for name in ("whole", "bands"))
+    assert segment("blocks") == ()
+    whole, blocks = (np.asarray(Image.open(tmp_path / name / "a.tif")) for name in ("whole", "blocks"))
     assert np.bincount(whole.ravel()).min() > 100
     assert whole.shape == blocks.shape == (115, 33)
     assert (whole != blocks).mean() < 1e-3  # but for the last bit of a float
-    ((_, message),) = segment("bands", uncertainty=True)
+    ((_, message),) = segment("blocks", uncertainty=True)
     assert "too large to be read at once" in message
 
 

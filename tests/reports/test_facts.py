@@ -5,7 +5,8 @@ import pytest
 from patchcl.config import load_settings
 from patchcl.core.errors import UserError
 from patchcl.data.splits import Split
-from patchcl.reports.facts import RunFacts, _names, facts_table, unmatched
+from patchcl.evaluation.scores import Evaluation
+from patchcl.reports.facts import RunFacts, _names, changes, facts_table, unmatched
 from patchcl.runs.folder import RunFolder
 
 SPLIT = Split(labeled=("a",), unlabeled=("b", "c"), validation=("d",), test=())
@@ -60,3 +61,31 @@ def test_runs_have_the_shortest_names_that_tell_them_apart(tmp_path) -> None:
     assert _names([one, elsewhere], [patchcl, patchcl]) == [str(run.root) for run in (one, elsewhere)]
     with pytest.raises(UserError, match="named twice"):
         _names([one, one], [patchcl, patchcl])
+
+
+SCORED = (("supervised", "1"), ("patchcl", "1"), ("fixmatch", "2"))
+
+
+def scored(run: RunFacts, **known: str) -> RunFacts:
+    evaluation = Evaluation(name=run.name, structures=("left",), unit="mm", scores=(), provenance=known)
+    return run._replace(evaluations={"test_last": evaluation})
+
+
+def test_what_changed_and_was_accepted_is_told(facts) -> None:
+    run = facts("patchcl", accepted_changes=["then: labelsTr/a.nii.gz was replaced"])
+    assert list(changes([facts("supervised"), run])) == [
+        "patchcl went on although this had changed: then: labelsTr/a.nii.gz was replaced."
+    ]
+    assert dict(facts_table([run]))["changed and accepted"] == ["then: labelsTr/a.nii.gz was replaced"]
+    assert dict(facts_table([facts("supervised")]))["changed and accepted"] == ["nothing"]
+    late = scored(facts("patchcl"), changed_since_training="training.seed was 0, now 1")
+    assert list(changes([late])) == ["Before patchcl was scored, this had changed: training.seed was 0, now 1."]
+
+
+def test_scores_on_other_masks_are_told(facts) -> None:
+    first, same, other = (scored(facts(name), data_hash=hash_) for name, hash_ in SCORED)
+    assert list(unmatched([first, same])) == []
+    assert list(unmatched([first, other])) == [
+        "fixmatch and supervised were scored on other scans or masks: evaluate both anew."
+    ]
+    assert list(unmatched([first, facts("mean_teacher")])) == []

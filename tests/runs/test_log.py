@@ -10,6 +10,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from patchcl.core.batch import StepResult
+from patchcl.core.files import write_text
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import RunLog, read_rows
 
@@ -71,6 +72,20 @@ def test_csv_and_tensorboard_hold_the_same_figures(run):
     board = EventAccumulator(str(run.tensorboard)).Reload()
     assert [(event.step, event.value) for event in board.Scalars("loss")] == [(10, 2.0), (20, 1.0)]
     assert [(event.step, event.value) for event in board.Scalars("validation_dice")] == [(20, 0.5)]
+
+
+def test_the_table_is_written_anew_only_for_a_new_column(run, open_log, monkeypatch):
+    whole = []
+    monkeypatch.setattr("patchcl.runs.log.write_text", lambda path, text: [whole.append(path), write_text(path, text)])
+    log = open_log(0)
+    whole.clear()
+    for step in range(1, 9):
+        log.write(step, {"loss": 0.5})
+        log.write(step, {"validation_dice": 0.25, "ece": 0.125} if step % 4 == 0 else {"validation_dice": 0.25})
+        with run.log_csv.open(newline="") as file:
+            rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+        assert rows == log.rows
+    assert whole == [run.log_csv] * 3  # loss, validation_dice, ece
 
 
 def test_it_goes_on_from_the_checkpoint_and_forgets_what_came_after_it(run):
@@ -144,3 +159,54 @@ def test_a_log_of_version_0_1_is_read_and_goes_on_under_the_names_of_today(run, 
     log.write(2, {"warnings": 0})
     assert "alarms" not in run.log_jsonl.read_text()
     assert [row["warnings"] for row in read_rows(run) if "warnings" in row] == [1, 0]
+
+
+ROWS = '{"step": 10, "loss": 1.0}\n{"step": 20, "loss": 0.5}\n'
+FOREIGN = {
+    "garbage": b"\x00\xff\x13garbage\n",
+    "another object": b'{"hello": 1}\n',
+    "a list": b"[1, 2]\n",
+    "a text for a number": b'{"step": 15, "loss": "low"}\n',
+    "no step": b'{"step": true, "loss": 1.0}\n',
+    "a number of 5,000 digits": b'{"step": ' + b"9" * 5000 + b"}\n",
+    "nested deep": b'{"step": 1, "a": ' + b"[" * 100_000 + b"\n",
+}
+
+
+@pytest.mark.parametrize("line", FOREIGN.values(), ids=list(FOREIGN))
+@pytest.mark.parametrize("at", ["start", "middle", "end"])
+def test_a_log_with_foreign_lines_is_set_aside_and_nothing_is_lost(run, open_log, capsys, line, at):
+    first, second = (row + b"\n" for row in ROWS.encode().splitlines())
+    damaged = {"start": line + first + second, "middle": first + line + second, "end": first + second + line}[at]
+    run.log_jsonl.write_bytes(damaged)
+    assert [row["step"] for row in read_rows(run)] == [10, 20]
+    log = open_log(20)
+    assert "kept as log.damaged-1.jsonl" in capsys.readouterr().out.replace("\n", "")
+    assert (run.root / "log.damaged-1.jsonl").read_bytes() == damaged
+    assert run.log_jsonl.read_text() == ROWS
+    log.write(30, {"loss": 0.25})
+    assert [row["step"] for row in read_rows(run)] == [10, 20, 30]
+
+
+def test_a_second_damage_is_set_aside_beside_the_first(run, open_log):
+    for number in (1, 2):
+        run.log_jsonl.write_text(f"{number} is no row\n")
+        open_log(0)
+    assert (run.root / "log.damaged-2.jsonl").read_text() == "2 is no row\n"
+
+
+@pytest.mark.parametrize("cut", ["", "{", '{"ste', '{"step": 3', '{"step": 30, "loss": 1.0, "superv'])
+def test_what_a_crash_leaves_is_no_damage(run, open_log, cut):
+    run.log_jsonl.write_text(ROWS + cut)
+    open_log(20)
+    assert not list(run.root.glob("log.damaged*"))
+    assert run.log_jsonl.read_text() == ROWS
+
+
+def test_names_of_structures_are_safe_as_tags(run):
+    log = RunLog(run, 0)
+    log.write(10, {"validation_dice_NCR/NET": 0.5, "validation_dice_a b": 0.25})
+    log.close()
+    assert read_rows(run) == [{"step": 10, "validation_dice_NCR/NET": 0.5, "validation_dice_a b": 0.25}]
+    board = EventAccumulator(str(run.tensorboard)).Reload()
+    assert sorted(board.Tags()["scalars"]) == ["validation_dice_NCR%2FNET", "validation_dice_a b"]

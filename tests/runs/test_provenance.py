@@ -15,7 +15,7 @@ import torch
 
 import patchcl
 import patchcl.runs.provenance as module
-from patchcl.runs.provenance import commit, hardware, origin, provenance
+from patchcl.runs.provenance import ACCEPTED, commit, hardware, note_time, origin, provenance, read_provenance
 
 CPU = torch.device("cpu")
 
@@ -108,3 +108,33 @@ def test_the_card_is_named():
     device = torch.device("cuda", 0)
     assert hardware(device) == torch.cuda.get_device_name(0)
     assert provenance(device)["device"] == "cuda:0"
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "null", "{", '{"seconds": "long", "started": 7, "commit": ["x"]}', "[" * 100_000, None]
+)
+def test_damaged_provenance_is_rebuilt_and_says_so(tmp_path, content):
+    path = tmp_path / "provenance.json"
+    if content is not None:
+        path.write_text(content)
+    note_time(path, 2.0, 10, CPU)
+    notes = json.loads(path.read_text())
+    assert (notes["seconds"], notes["steps_per_second"], notes["rebuilt"]) == (2.0, 5.0, True)
+    assert notes["torch"] == torch.__version__
+    assert read_provenance(path) == notes
+
+
+def test_time_adds_up_over_sessions(tmp_path):
+    path = tmp_path / "provenance.json"
+    path.write_text(json.dumps(provenance(CPU) | {"started": "then", "seconds": 3.0, ACCEPTED: ["a changed"]}))
+    note_time(path, 2.0, 10, CPU)
+    notes = json.loads(path.read_text())
+    assert (notes["started"], notes["seconds"], notes["steps_per_second"]) == ("then", 5.0, 2.0)
+    assert notes[ACCEPTED] == ["a changed"]
+    assert "rebuilt" not in notes
+
+
+@pytest.mark.parametrize("value", ["long", True, -1, float("nan"), float("inf"), [1]])
+def test_a_duration_that_is_none_is_left_out(tmp_path, value):
+    (tmp_path / "p.json").write_text(json.dumps({"seconds": value, "commit": "abc", "command": 3, ACCEPTED: [1]}))
+    assert read_provenance(tmp_path / "p.json") == {"commit": "abc"}

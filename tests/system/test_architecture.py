@@ -9,7 +9,16 @@ ROOT = Path(__file__).parents[2]
 Sources = dict[str, str]  # dotted name of a module -> its text
 
 ROOMS = (
-    *("cli __init__ api __main__", "demo", "comparison", "reports", "training", "figures", "evaluation", "inference"),
+    *(
+        "cli cli_options __init__ api __main__",
+        "demo",
+        "comparison",
+        "reports",
+        "training",
+        "figures",
+        "evaluation",
+        "inference",
+    ),
     *("runs", "config", "methods", "contrast", "data", "augment", "losses", "networks", "core"),
 )
 """What stands in src/patchcl, from the top to the ground: each may import itself and what is below it."""
@@ -119,8 +128,8 @@ def too_long(sources: Sources) -> list[str]:
 
 
 def entries(sources: Sources) -> set[str]:
-    """What stands at the top of src/patchcl."""
-    return {room(name) for name in sources}
+    """What stands at the top of src/patchcl; `__init__` and `__main__` have to be there and do not count."""
+    return {room(name) for name in sources} - {"__init__", "__main__"}
 
 
 def function_sizes(sources: Sources) -> dict[str, int]:

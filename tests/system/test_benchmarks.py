@@ -1,4 +1,4 @@
-"""The benchmark of contrast compares two ways to one result, its ratios are what they claim; documents are current."""
+"""Benchmarks of speed compare ways to one result, their ratios are what they claim; documents are current."""
 
 import importlib
 import itertools
@@ -21,7 +21,19 @@ CPU = torch.device("cpu")
 def contrast() -> Iterator[ModuleType]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(BENCHMARKS))
-        yield importlib.import_module("contrast")
+        yield importlib.import_module("beside_published")
+
+
+@pytest.fixture(scope="module")
+def timing(contrast) -> ModuleType:
+    return importlib.import_module("timing")
+
+
+@pytest.fixture(scope="module")
+def speed(contrast) -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        yield importlib.import_module("speed")
 
 
 @pytest.fixture(scope="module")
@@ -89,46 +101,55 @@ def test_a_published_patch_shows_its_class_alone(contrast, published):
         assert np.allclose(np.unique(patches[patches > 0]), value)
 
 
-def test_a_figure_is_the_time_of_one_call_of_a_block_that_takes_long_enough(contrast, monkeypatch):
+def test_a_figure_is_the_time_of_one_call_of_a_block_that_takes_long_enough(timing, monkeypatch):
     passed = []
-    monkeypatch.setattr(contrast, "clock_of", lambda _: lambda: sum(passed))
-    assert contrast.milliseconds(lambda: passed.append(0.03), CPU, minimum=0.1) == pytest.approx(30)
+    monkeypatch.setattr(timing, "clock_of", lambda _: lambda: sum(passed))
+    assert timing.milliseconds(lambda: passed.append(0.03), CPU, minimum=0.1) == pytest.approx(30)
     assert len(passed) == 1 + 2 + 4
 
 
-def test_ways_take_turns_after_a_warm_up_until_the_time_is_over(contrast, monkeypatch):
+def test_ways_take_turns_after_a_warm_up_until_the_time_is_over(timing, monkeypatch):
     turns = []
-    monkeypatch.setattr(contrast, "milliseconds", lambda call, _: call() or 1.0)
-    monkeypatch.setattr(contrast, "clock_of", lambda _: iter(range(10)).__next__)
+    monkeypatch.setattr(timing, "milliseconds", lambda call, _: call() or 1.0)
+    monkeypatch.setattr(timing, "clock_of", lambda _: iter(range(10)).__next__)
     ways = {"a": lambda: turns.append("a"), "b": lambda: turns.append("b")}
-    rounds = contrast.alternate(ways, CPU, seconds=3, warm_up=True)
+    rounds = timing.alternate(ways, CPU, seconds=3, warm_up=True)
     assert "".join(turns) == "ab" + "ababab"
     assert [way["ms"] for way in rounds.values()] == [[1.0] * 3] * 2
 
 
-def test_a_ratio_is_the_median_within_rounds(contrast):
+def test_a_ratio_is_the_median_within_rounds(timing):
     slow, fast = {"ms": [200.0, 900.0, 330.0]}, {"ms": [1.0, 3.0, 1.0]}
-    assert contrast.ratio(slow, fast) == "300 (200 to 330)"
-    assert contrast.fraction({"ms": [75.0, 90.0]}, {"ms": [100.0, 100.0]}) == "17.5% (10.0% to 25.0%)"
-    assert contrast.ratio(slow, slow) == ""
+    assert timing.ratio(slow, fast) == "300 (200 to 330)"
+    assert timing.fraction({"ms": [75.0, 90.0]}, {"ms": [100.0, 100.0]}) == "17.5% (10.0% to 25.0%)"
+    assert timing.ratio(slow, slow) == ""
 
 
-def test_the_whole_benchmark_runs_and_keeps_what_other_devices_found(contrast, monkeypatch, tmp_path, capsys):
+def impatient(timing, monkeypatch) -> None:
+    """Every way is called once in the turn that counts, and takes a millisecond."""
+
     def called(call, _) -> float:
         call()
         return 1.0
 
+    monkeypatch.setattr(timing, "milliseconds", called)
+    monkeypatch.setattr(timing, "clock_of", lambda _: itertools.count(step=60).__next__)
+
+
+def test_the_comparison_with_the_authors_runs_and_keeps_what_other_devices_found(
+    speed, contrast, timing, monkeypatch, tmp_path, capsys
+):
+    impatient(timing, monkeypatch)
     scale = contrast.Scale("tiny", 32, 1, (8, 16), 0, False)
     small = {"SIDE": 32, "IMAGES": 4, "LENGTHS": (64,), "SCALES": (scale,)}
-    impatient = {"milliseconds": called, "clock_of": lambda _: itertools.count(step=60).__next__}
-    for name, value in (small | impatient).items():
+    for name, value in small.items():
         monkeypatch.setattr(contrast, name, value)
-    monkeypatch.setattr(sys, "argv", ["contrast.py", "--results", str(tmp_path)])
+    monkeypatch.setattr(sys, "argv", ["speed.py", "--published", "--results", str(tmp_path)])
     origin = {"hardware": "a card", "threads": 1, "torch": "2", "commit": "c"}
     before = {"cuda": {"provenance": origin, "sampling": {}, "memory": {}, "loss": {}, "steps": {}}}
     results = tmp_path / "contrast_speed.json"
     results.write_text(json.dumps(before), encoding="utf-8")
-    contrast.main()
+    speed.main()
     known = json.loads(results.read_text(encoding="utf-8"))
     assert known["cuda"] == before["cuda"]
     assert known["cpu"]["provenance"]["threads"] == torch.get_num_threads()
@@ -137,6 +158,55 @@ def test_the_whole_benchmark_runs_and_keeps_what_other_devices_found(contrast, m
     assert "a card, 1 CPU thread(s), torch 2, c" in text
     assert text.count("\n| 64 | p") == 6
     assert text.count("| tiny: 32², 1 labeled + 1 unlabeled |") == 3
+
+
+def test_every_method_is_timed_beside_its_floor_and_in_parts(speed, timing, monkeypatch, tmp_path, capsys):
+    impatient(timing, monkeypatch)
+    tiny = ["--size", "16", "--batch", "2", "--features", "4,8", "--classes", "3", "--seconds", "0"]
+    monkeypatch.setattr(sys, "argv", ["speed.py", *tiny, "--json", str(tmp_path / "speed.json")])
+    speed.main()
+    found = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))
+    assert [step["method"] for step in found["steps"]] == list(speed.method_names())
+    for step in found["steps"]:
+        assert step["step_ms"] == step["floor_ms"] == step["step_over_floor"] == 1
+        parts = set(speed.PARTS) & set(step["rounds"])
+        assert ("contrast" in parts) == ("contrast_share" in step) == (step["method"] == "patchcl")
+        assert ("passes without a gradient" in parts) == (step["method"] != "supervised")
+    assert (found["provenance"]["classes"], found["provenance"]["size"]) == (3, 16)
+    assert found["validation"]["ms"] == [1.0]
+    text = capsys.readouterr().out
+    assert text.count("| 1 (1) | 1 (1) | 1 (1 to 1) |") == len(found["steps"])
+
+
+@pytest.mark.parametrize(
+    ("name", "passes"),
+    [
+        ("supervised", [(2, True, True)]),
+        ("patchcl", [(2, True, False), (4, True, True), (2, False, False)]),
+        ("unimatch", [(2, True, False), (6, True, True), (2, True, True)]),
+        ("cross_pseudo", [(2, True, False), (2, True, False), (4, True, True), (4, True, True)]),
+    ],
+)
+def test_the_floor_of_a_method_is_the_passes_that_it_makes(name, passes, speed, tmp_path):
+    """Images, whether the decoder takes part, and whether there is a gradient; and a replay moves nothing."""
+    job = speed.Job(CPU, "32-true", 3, 16, 2, (4, 8), 0.0)
+    method = speed.timed(job, name, speed.prepared(job, tmp_path))
+    found, seen = speed.recorded(method)
+    assert [(len(each.image), each.whole, each.learns) for each in found] == passes
+    assert (seen is not None) == (name == "patchcl")
+    before = [weight.clone() for weight in method.method.parameters()]
+    speed.replay(found, method)
+    assert all(weight.grad is None for weight in method.method.parameters())
+    assert all(torch.equal(one, two) for one, two in zip(before, method.method.parameters(), strict=True))
+    method.step()
+    assert not all(torch.equal(one, two) for one, two in zip(before, method.method.parameters(), strict=True))
+
+
+def test_the_share_of_contrast_is_what_a_step_without_it_saves(speed):
+    ways = {"step": [10.0, 20.0], "floor": [8.0, 10.0], "step without contrast": [8.0, 15.0]}
+    figures = speed.row("x", {name: {"ms": ms, "peak_mb": 2 * ms[0]} for name, ms in ways.items()})
+    assert (figures["step_ms"], figures["floor_ms"], figures["step_over_floor"]) == (15, 9, 1.625)
+    assert (figures["contrast_share"], figures["contrast_share_of_memory"]) == (0.225, 0.2)
 
 
 def test_the_results_document_is_what_the_json_files_say():

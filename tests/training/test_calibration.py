@@ -1,4 +1,4 @@
-"""Trust in pseudo-labels: shares counted by hand, and the calibration error against its definition in plain NumPy."""
+"""Quality of pseudo-labels: fractions by hand, and the calibration error against its definition in plain NumPy."""
 
 import numpy as np
 import pytest

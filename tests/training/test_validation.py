@@ -1,4 +1,4 @@
-"""Validation while training: Dice and trust in pseudo-labels by hand, and a picture that is there."""
+"""Validation while training: Dice and quality of pseudo-labels by hand, and a picture that is there."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from patchcl.methods import build_method, settings_classes
 from patchcl.methods.fixmatch import FixMatchSettings
 from patchcl.methods.supervised import SupervisedSettings
 from patchcl.runs.folder import RunFolder
-from patchcl.training.validation import Validation
+from patchcl.training.validation import Validation, picture_steps
 
 CPU = torch.device("cpu")
 PLAN = Plan(
@@ -77,6 +77,31 @@ def test_pseudo_masks_are_drawn_for_the_images_that_are_shown(dimensions, tmp_pa
     shown = torch.rand(3, 1, *(16,) * dimensions)
     Validation([], shown, PLAN, run, CPU)._draw(build_method(SupervisedSettings(), make_task(dimensions)), shown, 20)
     assert (run.pictures / "pseudo_masks_step_000020.png").stat().st_size > 1000
+
+
+def test_only_some_validations_draw_and_the_last_is_one_of_them(tmp_path, make_task, monkeypatch):
+    drawn, case = [], prepared(tmp_path, "x", np.zeros((1, 1, 16, 16)), np.zeros((1, 16, 16)))
+    steps = picture_steps(steps=100, validate_every=5)
+    validation = Validation([case], torch.rand(2, 1, 16, 16), PLAN, RunFolder(tmp_path), CPU, steps)
+    monkeypatch.setattr(validation, "_draw", lambda method, shown, step: drawn.append(step))
+    method = build_method(SupervisedSettings(), make_task())
+    for step in range(5, 101, 5):
+        validation(method, step)
+    assert drawn == [10, 25, 35, 50, 60, 75, 85, 100]
+
+
+@pytest.mark.parametrize(
+    ("steps", "every", "expected"),
+    [(6, 3, {3, 6}), (7, 3, {3, 6, 7}), (5, 100, {5}), (8, 1, set(range(1, 9))), (30000, 200, None)],
+)
+def test_pictures_are_spread_over_a_run(steps, every, expected):
+    found = picture_steps(steps, every)
+    assert steps in found
+    assert len(found) <= 8
+    assert all(step % every == 0 or step == steps for step in found)
+    assert expected is None or found == expected
+    gaps = np.diff([0, *sorted(found)])
+    assert expected is not None or gaps.max() - gaps.min() <= every
 
 
 def test_a_case_without_a_mask_is_refused(tmp_path, make_task):

@@ -2,10 +2,12 @@
 
 import itertools
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Generator, Tensor
 
 from patchcl.augment import AugmentSettings
@@ -38,12 +40,12 @@ def draw_transforms(
     in their plane alone.
     """
     dimensions, device = len(size), generator.device
-    spacing = torch.tensor((spacing_mm or (1.0,) * dimensions)[::-1], dtype=torch.float32, device=device)
-    turn = torch.matrix_exp(_skew(batch, spacing, settings.rotate_degrees, generator))
+    spacing = _constant((spacing_mm or (1.0,) * dimensions)[::-1], device)
+    turn = rotation(_skew(batch, spacing, settings.rotate_degrees, generator))
     zoom = torch.exp(_uniform((batch, 1, 1), generator) * -math.log(1 - settings.scale))
     arranged = _ssl4mis_policy if settings.ssl4mis_policy else _everything
     matrix = arranged(turn, size, settings, generator) * zoom
-    extent = torch.tensor(size[::-1], dtype=torch.float32, device=device) * spacing
+    extent = _constant(size[::-1], device) * spacing
     matrix = matrix * extent.view(1, 1, -1) / extent.view(1, -1, 1)
     shift = _uniform((batch, dimensions, 1), generator) * 2 * settings.shift
     return torch.cat([matrix, shift], dim=2)
@@ -92,6 +94,22 @@ def _square_pixels(spacing_mm: tuple[float, ...] | None) -> bool:
     return spacing_mm is None or math.isclose(min(spacing_mm), max(spacing_mm), rel_tol=1e-3)
 
 
+def rotation(skew: Float[Tensor, "B D D"]) -> Float[Tensor, "B D D"]:
+    """The exponential of skew-symmetric matrices of two or three dimensions, by Rodrigues' formula.
+
+    With θ² the sum of squares above the diagonal, exp(A) = I + sin θ / θ A + (1 - cos θ) / θ² A².
+    """
+    turn = skew.triu().square().sum(dim=(1, 2), keepdim=True).sqrt() / math.pi  # in half turns, as `sinc` has it
+    identity = torch.eye(skew.shape[1], device=skew.device)
+    return identity + torch.sinc(turn) * skew + 0.5 * torch.sinc(turn / 2).square() * (skew @ skew)
+
+
+@lru_cache(maxsize=16)
+def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Made once and kept on the device, so that no step waits until the host has brought it there."""
+    return torch.tensor(values, dtype=torch.float32, device=device)
+
+
 def _uniform(shape: tuple[int, ...], generator: Generator) -> Tensor:
     """Uniform in [-1, 1)."""
     return torch.rand(shape, generator=generator, device=generator.device) * 2 - 1
@@ -127,7 +145,7 @@ def _ssl4mis_policy(turn: Tensor, size: tuple[int, ...], settings: AugmentSettin
         exact = _quarter_rotations(batch, generator)
     if settings.flip:
         axis = torch.randint(0, dimensions, (batch,), generator=generator, device=device)
-        exact = exact * (1 - 2 * F.one_hot(axis, dimensions)).unsqueeze(1)
+        exact = exact * (1 - 2 * (axis.view(-1, 1, 1) == torch.arange(dimensions, device=device)).int())
     uniform = torch.rand((batch, 1, 1), generator=generator, device=device)
     return torch.where(uniform < 0.5, exact, torch.where(uniform < 0.75, turn, still))
 

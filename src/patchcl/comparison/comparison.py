@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from patchcl.comparison.export import write_csv, write_results
 from patchcl.comparison.page import write_compare_page
 from patchcl.comparison.results import read_budgets
 from patchcl.comparison.runner import Ending, run_jobs
-from patchcl.comparison.spec import CompareSpec, job_of
-from patchcl.comparison.spec_file import add_spec, read_spec
+from patchcl.comparison.spec import CompareSpec, content_hashes, job_of
+from patchcl.comparison.spec_file import add_spec, read_spec, require_comparison
 from patchcl.comparison.summary import render_budgets
 from patchcl.comparison.worker import finished
 from patchcl.evaluation.scores import SplitSide
@@ -21,6 +22,8 @@ def compare_methods(spec: CompareSpec, out: Path, at_once: int, console: Console
     Raises:
         UserError: `out` holds a comparison under other conditions.
     """
+    require_comparison(out)
+    spec = content_hashes(spec, out)
     add_spec(spec, out)
     jobs = {compare_run.run_id: job_of(spec, compare_run, out, at_once) for compare_run in spec.runs}
     left = {run_id: job for run_id, job in jobs.items() if not finished(job.root, job.on, job.settings.training.steps)}
@@ -51,4 +54,4 @@ def show_comparison(out: Path, console: Console, on: SplitSide | None = None) ->
     write_csv(budgets, out / "compare.csv")
     write_results(spec, budgets, out / "results.json")
     write_compare_page(spec, budgets, out)
-    console.print(f"Page: [bold]{out / 'compare.html'}[/bold]  (open it in a browser)", highlight=False)
+    console.print(f"Page: [bold]{escape(str(out / 'compare.html'))}[/bold]  (open it in a browser)", highlight=False)

@@ -1,6 +1,5 @@
 """Results of a comparison: scores, time and memory of its runs, by label budget and method, over seeds."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from patchcl.evaluation.scores import FRACTION_METRICS, MEAN, METRICS, Evaluatio
 from patchcl.evaluation.tables import pluralize
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import read_rows
+from patchcl.runs.provenance import read_provenance
 
 BASELINE = "supervised"
 """The method whose runs the others are paired with, seed by seed."""
@@ -160,7 +160,7 @@ def read_run(spec: CompareSpec, compare_run: CompareRun, out: Path) -> RunResult
         missing_because="" if scores else _missing_because(run, steps),
         sessions=sessions_of(root),
         steps=steps,
-        provenance=json.loads(run.provenance.read_text("utf-8")) if run.provenance.is_file() else {},
+        provenance=read_provenance(run.provenance),
         labeled_patients=len(load_split(run.split).labeled) if run.split.is_file() else None,
     )
 

@@ -12,15 +12,21 @@ from pydantic import ValidationError
 from patchcl.comparison.worker import Job
 from patchcl.config import Settings, load_settings
 from patchcl.core.errors import UserError
+from patchcl.core.files import write_json
+from patchcl.core.parallel import in_parallel
 from patchcl.core.settings import FrozenSettings
 from patchcl.core.version import __version__
 from patchcl.data.dataset import Dataset, read_dataset
+from patchcl.data.preprocessing.manifest import file_entry, read_manifest
 from patchcl.data.splits import cases_of, make_split
 from patchcl.evaluation.scores import SplitSide
 from patchcl.methods import method_names
 
 CONTRAST = "method.contrast.weight=0.1"
 """The setting that NAME+contrast adds to method NAME."""
+
+MANIFEST = "files.json"
+"""The file of a comparison that tells which scans and masks were read when, and what they held."""
 
 
 class CompareRun(NamedTuple):
@@ -42,6 +48,7 @@ class CompareSpec(FrozenSettings):
     patchcl: str
     data: Path
     data_hash: str  # of which scans and masks there are and how large
+    content_hash: str | None = None  # of what these files hold; None in comparisons of version 0.1
     methods: dict[str, dict[str, Any]]  # by NAME or NAME+contrast its own settings
     labeled: tuple[int | None, ...]
     seeds: tuple[int, ...]
@@ -168,6 +175,26 @@ def data_hash(dataset: Dataset) -> str:
     sizes = {file.relative_to(dataset.root).as_posix(): _bytes_of(file) for file in files}
     known = [dataset.channels, dataset.classes, sizes]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+def content_hashes(spec: CompareSpec, out: Path) -> CompareSpec:
+    """`spec` with the hash of what scans and masks hold; a file that nobody wrote to since the last call is not read.
+
+    Raises:
+        UserError: A file cannot be read.
+    """
+    dataset = read_dataset(spec.data, spec.settings_of(next(iter(spec.methods))).split.patient_pattern)
+    files = [file for case in dataset.cases for file in (*case.images, case.mask) if file is not None]
+    known = read_manifest(out / MANIFEST)
+    found = in_parallel(files, lambda file: file_entry(file, known.get(str(file.absolute()))))
+    entries = {str(file.absolute()): entry for file, entry in zip(files, found, strict=True)}
+    if (out / "compare.json").is_file():
+        write_json(out / MANIFEST, entries)
+    hashes = sorted(
+        (file.relative_to(dataset.root).as_posix(), entries[str(file.absolute())]["sha256"]) for file in files
+    )
+    joined = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
+    return spec.model_copy(update={"content_hash": joined})
 
 
 def _bytes_of(path: Path) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from patchcl.comparison.spec import CompareSpec, in_order
+from patchcl.core.documents import parse_json
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json
 from patchcl.core.settings import differing_keys, flatten
@@ -27,15 +28,24 @@ def add_spec(spec: CompareSpec, out: Path) -> CompareSpec:
     Raises:
         UserError: `out` holds a comparison under other conditions, or something else.
     """
+    require_comparison(out)
     path = spec_file(out)
-    if not path.is_file() and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} holds something else than a comparison. Choose a new folder with -o.")
     merged = _merged(read_spec(out), spec, out) if path.is_file() else spec
     try:
         write_json(path, merged.model_dump(mode="json"))
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror}. Choose another folder with -o.") from error
     return merged
+
+
+def require_comparison(out: Path) -> None:
+    """Refuse a folder that holds something else.
+
+    Raises:
+        UserError: It does.
+    """
+    if not spec_file(out).is_file() and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} holds something else than a comparison. Choose a new folder with -o.")
 
 
 def read_spec(out: Path) -> CompareSpec:
@@ -46,7 +56,7 @@ def read_spec(out: Path) -> CompareSpec:
     """
     path = spec_file(out)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
         return CompareSpec.model_validate_json(
             json.dumps(OLD_INFERENCE | {OLD_KEYS.get(key, key): value for key, value in content.items()})
         )
@@ -65,7 +75,8 @@ def _merged(old: CompareSpec, new: CompareSpec, out: Path) -> CompareSpec:
     """The new spec with the runs of the old one beside its own."""
     different = [line for method in old.methods if method in new.methods for line in _changes(old, new, method)]
     different += _changes(old, new, None)
-    if old.data_hash != new.data_hash:
+    replaced = None not in (old.content_hash, new.content_hash) and old.content_hash != new.content_hash
+    if old.data_hash != new.data_hash or replaced:
         different.append(f"the scans or masks of {new.data}")
     if any(old.splits[key] != new.splits[key] for key in old.splits.keys() & new.splits.keys()):
         different.append("the patients on each side of the split")

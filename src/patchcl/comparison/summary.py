@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from patchcl.comparison.results import BASELINE, DICE, Figure, LabelBudget, Row, describe_budget, remarks
@@ -42,9 +43,9 @@ def render_budgets(budgets: Sequence[LabelBudget], console: Console) -> None:
     for remark in (*remarks(budgets), *caution(budgets)):
         console.print(f"Note: {remark}", highlight=False, markup=False)
     console.print(INTERVALS, style="dim", highlight=False)
-    console.print(headline(budgets), style="bold", highlight=False)
+    console.print(headline(budgets), style="bold", markup=False, highlight=False)
     for sentence in sentences(budgets):
-        console.print(sentence, highlight=False)
+        console.print(sentence, markup=False, highlight=False)
 
 
 def quality_table(budget: LabelBudget) -> Table:
@@ -173,5 +174,5 @@ def _table(headings: Sequence[str]) -> Table:
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("method", no_wrap=True)
     for heading in headings:
-        table.add_column(heading, justify="right")
+        table.add_column(escape(heading), justify="right")
     return table

@@ -4,7 +4,6 @@ Whoever starts the process writes one line, a `Job` in JSON, to its input and ke
 because the starter wants the run to stop or is gone itself, the run saves what it has and ends.
 """
 
-import json
 import os
 import shutil
 import signal
@@ -13,13 +12,14 @@ import threading
 from _thread import interrupt_main
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
 from rich.console import Console
 
 from patchcl.config import Settings
+from patchcl.core.console import console
 from patchcl.core.devices import best_device
+from patchcl.core.documents import parse_json
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json, write_text
 from patchcl.core.lock import locked
@@ -30,7 +30,7 @@ from patchcl.evaluation.scores import Evaluation, SplitSide, read_evaluation
 from patchcl.inference.trained_run import Checkpoint
 from patchcl.runs.checkpoint import read_checkpoint
 from patchcl.runs.folder import RunFolder
-from patchcl.runs.provenance import hardware
+from patchcl.runs.provenance import hardware, read_provenance
 from patchcl.training.experiment import resume, start
 
 CHECKPOINTS: tuple[Checkpoint, ...] = ("best", "last")
@@ -73,7 +73,7 @@ def main() -> None:
             sys.exit(BUSY)
         threading.Thread(target=_stop_at_end_of_input, daemon=True).start()  # not before there is a lock to release
         try:
-            work(job, Console())
+            work(job, console)
         except Exception as error:
             said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             write_text(error_file(job.root), said)
@@ -84,7 +84,7 @@ def work(job: Job, console: Console) -> None:
     """Do what is missing of a run: steps, then scores.
 
     Raises:
-        UserError: Something about the data or the settings must be mended first.
+        UserError: Something about the data or the settings must be corrected first.
         SystemExit: Somebody asked to stop; all is saved.
     """
     run = RunFolder(job.root)
@@ -127,10 +127,11 @@ def error_file(root: Path) -> Path:
 
 def sessions_of(root: Path) -> list[Session]:
     """The sessions of the run in `root` so far."""
-    path = _sessions_file(root)
-    return (
-        [Session.model_validate(session) for session in json.loads(path.read_text("utf-8"))] if path.is_file() else []
-    )
+    try:
+        content = parse_json(_sessions_file(root).read_bytes())
+        return [Session.model_validate(session) for session in content]
+    except (OSError, ValueError, TypeError):  # none yet, or damaged: what it cost is all that is lost
+        return []
 
 
 def peak_mib(device: torch.device) -> float | None:
@@ -186,8 +187,7 @@ def _steps_done(run: RunFolder) -> int:
 
 
 def _seconds(run: RunFolder) -> float:
-    notes: dict[str, Any] = json.loads(run.provenance.read_text("utf-8")) if run.provenance.is_file() else {}
-    return notes.get("seconds") or 0.0
+    return read_provenance(run.provenance).get("seconds") or 0.0
 
 
 def _leave(number: int, _: FrameType | None) -> None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from patchcl.contrast.loss import Moments, even_weights, moments
+from patchcl.contrast.loss import Moments, even_weights, mean_and_covariance, moments
 
 HardNegatives = Literal["none", "reweight", "mix", "slab"]
 
@@ -105,10 +105,7 @@ def gaussians(
     memory: Float[Tensor, "K M E"], written: Bool[Tensor, "K M"]
 ) -> tuple[Float[Tensor, "K E"], Float[Tensor, "K E E"]]:
     """Mean of each class, and the Cholesky factor of its covariance, shrunk towards a multiple of the identity."""
-    weight = even_weights(written).unsqueeze(2)
-    mean = (weight * memory).sum(dim=1)
-    deviation = (memory - mean.unsqueeze(1)) * weight.sqrt()
-    covariance = deviation.transpose(1, 2) @ deviation
+    mean, covariance = mean_and_covariance(memory, even_weights(written))
     average = covariance.diagonal(dim1=1, dim2=2).mean(dim=1).clamp(min=1e-6)
     identity = torch.eye(memory.shape[2], device=memory.device, dtype=memory.dtype)
     shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * average.view(-1, 1, 1) * identity

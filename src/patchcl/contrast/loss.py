@@ -9,6 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+FEW_CLASSES = 4
+"""Up to so many classes their moments are taken of the similarities themselves, beyond from mean and covariance."""
+
 
 class Moments(NamedTuple):
     """The Gaussian that the similarities of an embedding to each class are taken for.
@@ -30,6 +33,31 @@ def moments(similarity: Float[Tensor, "P K M"], weight: Float[Tensor, "... M"]) 
     return Moments(mean, variance)
 
 
+def memory_moments(
+    embedding: Float[Tensor, "P E"], memory: Float[Tensor, "K M E"], written: Bool[Tensor, "K M"]
+) -> Moments:
+    """Moments (P, K) of the similarity of each embedding to all that is remembered of each class.
+
+    Of more than FEW_CLASSES the mean μ and covariance Σ are taken once, and from them qᵀμ and qᵀΣq for every q: the
+    same but for rounding, without anything of the size P x K x M.
+    """
+    weight = even_weights(written)
+    if len(memory) <= FEW_CLASSES:
+        return moments(torch.einsum("pe,kme->pkm", embedding, memory), weight)
+    mean, covariance = mean_and_covariance(memory, weight)
+    return Moments(embedding @ mean.T, (embedding @ covariance * embedding).sum(dim=2).T)
+
+
+def mean_and_covariance(
+    memory: Float[Tensor, "K M E"], weight: Float[Tensor, "K M"]
+) -> tuple[Float[Tensor, "K E"], Float[Tensor, "K E E"]]:
+    """Of each class, weighted; the weights of a class sum to one, or are all 0."""
+    weight = weight.unsqueeze(2)
+    mean = (weight * memory).sum(dim=1)
+    deviation = (memory - mean.unsqueeze(1)) * weight.sqrt()
+    return mean, deviation.transpose(1, 2) @ deviation
+
+
 def even_weights(written: Bool[Tensor, "K M"]) -> Float[Tensor, "K M"]:
     """Weights of a plain mean over the remembered embeddings of each class; all 0 for a class without any."""
     return written / written.sum(dim=1, keepdim=True).clamp(min=1)
@@ -42,6 +70,7 @@ def pseudo_label_guided_contrast(
     temperature: float,
     covariance_weight: float,
     num_negatives: float,
+    standing: Float[Tensor, ""] | None = None,
 ) -> Float[Tensor, ""]:
     """The expected contrastive loss of student embeddings against Gaussian positives and Gaussian negatives.
 
@@ -59,13 +88,17 @@ def pseudo_label_guided_contrast(
         temperature: τ > 0.
         covariance_weight: λ >= 0; 1 makes the expectation exact for Gaussians, 0 leaves the means alone.
         num_negatives: ψ > 0, how many negatives all classes stand for.
+        standing: Where `classes` are a sample, how many classes each of the others stands for: `stand_ins`. Then the
+            sum over all j ≠ k is estimated by theirs, without bias.
 
     Source: Basak & Yin, CVPR 2023, authors' code `utils/plg_loss.py`; the bound is eq. 8 of Cai et al., 2020,
     https://arxiv.org/abs/2009.14776. Written here with a log-sum-exp, and over whole batches.
     """
     exponent = classes.mean / temperature + covariance_weight / (2 * temperature**2) * classes.variance
     own = _own(label, ready)
-    log_count = torch.log(num_negatives / ready.sum().clamp(min=1).to(exponent.dtype))
+    log_count = torch.log(num_negatives / _stood_for(ready, standing).to(exponent.dtype))
+    if standing is not None:
+        log_count = log_count + standing.log()
     exponent = torch.where(own, exponent, exponent + log_count).masked_fill(~ready, float("-inf"))
 
     counted = _counted(own, ready)
@@ -81,12 +114,14 @@ def info_nce(
     label: Int[Tensor, "P"],
     ready: Bool[Tensor, "K"],
     temperature: float,
+    standing: Float[Tensor, ""] | None = None,
 ) -> Float[Tensor, ""]:
     """The contrastive loss against the remembered embeddings themselves, averaged over the positives of each q.
 
         ℓ(q, z⁺) = -log( exp(q·z⁺/τ) / (exp(q·z⁺/τ) + Σ_n exp(q·n/τ)) )   over all n of the other classes.
 
-    It is 0, with a gradient of 0, where nothing counts, as in `pseudo_label_guided_contrast`.
+    It is 0, with a gradient of 0, where nothing counts, and takes samples of the classes, both as in
+    `pseudo_label_guided_contrast`.
 
     Source: van den Oord et al., 2018, https://arxiv.org/abs/1807.03748, eq. 4, with all positives of a class as in
     eq. 2 of Khosla et al., 2020, https://arxiv.org/abs/2004.11362.
@@ -98,9 +133,22 @@ def info_nce(
     exponent = similarity / temperature
     rest = torch.where(negative, exponent, float("-inf")).flatten(1)
     rest = torch.where(counted.unsqueeze(1), rest, 0.0).logsumexp(dim=1)
+    rest = rest if standing is None else rest + standing.log()
     losses = torch.logaddexp(exponent, rest.view(-1, 1, 1)) - exponent
     loss = (losses * positive).sum(dim=(1, 2)) / positive.sum(dim=(1, 2)).clamp(min=1)
     return _mean_over(counted, loss)
+
+
+def stand_ins(ready: Bool[Tensor, "k"], all_ready: Bool[Tensor, "K"]) -> Float[Tensor, ""]:
+    """How many ready classes other than the own each one in a sample stands for; `ready` are those of the sample."""
+    return (all_ready.sum() - 1).clamp(min=1) / (ready.sum() - 1).clamp(min=1)
+
+
+def _stood_for(ready: Tensor, standing: Tensor | None) -> Tensor:
+    """Number of classes that are ready, those outside the sample with them; at least 1."""
+    if standing is None:
+        return ready.sum().clamp(min=1)
+    return 1 + (ready.sum() - 1).clamp(min=0) * standing
 
 
 def _own(label: Tensor, ready: Tensor) -> Tensor:

@@ -12,8 +12,17 @@ from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from patchcl.contrast.class_maps import ClassMaps, class_maps, classes_of_step, named
 from patchcl.contrast.hard_negatives import HardNegatives, mixed, reweighted, slab
-from patchcl.contrast.loss import Moments, even_weights, info_nce, moments, pseudo_label_guided_contrast
+from patchcl.contrast.loss import (
+    Moments,
+    even_weights,
+    info_nce,
+    memory_moments,
+    moments,
+    pseudo_label_guided_contrast,
+    stand_ins,
+)
 from patchcl.contrast.memory_bank import ClassMemory
 from patchcl.contrast.patches import (
     ChosenPatches,
@@ -27,7 +36,6 @@ from patchcl.contrast.samplers import PatchSampler, Sampler
 from patchcl.core.batch import StudentView
 from patchcl.core.settings import FrozenSettings
 from patchcl.losses.schedules import linear_ramp
-from patchcl.losses.supervised import one_hot
 from patchcl.networks.ema import ema_update, frozen_copy
 from patchcl.networks.frozen_norm import running_statistics_untouched
 from patchcl.networks.unet import UNet
@@ -69,11 +77,15 @@ class ContrastSettings(FrozenSettings):
         return self
 
 
-class ClassMaps(NamedTuple):
-    """The images of a step, labeled ones first, and a map of every class for each."""
+class Remembered(NamedTuple):
+    """What the memory holds of the classes of a step."""
 
-    image: Tensor  # (B, C, *S) in [0, 1]
-    probs: Tensor  # (B, K, *S) one-hot masks of labeled images, the probabilities behind pseudo-labels of others
+    embedding: Tensor  # (K, M, E)
+    written: Tensor  # (K, M) bool, which rows count
+    ready: Tensor  # (K,) bool, which classes have enough of them
+    standing: Tensor | None = (
+        None  # () how many classes each stands for as a negative; None: for itself, as all are here
+    )
 
 
 class PatchContrast(nn.Module):
@@ -110,38 +122,37 @@ class PatchContrast(nn.Module):
             seen: Images, masks and pseudo-labels of the step.
             step: Of the run, from 0.
         """
-        weak, strong = self.class_maps(seen)
+        classes = classes_of_step(seen, self.classes)
+        weak, strong = class_maps(seen, self.classes, classes)
         features = seen.features
         if features is None:
             with running_statistics_untouched(student):
                 features = student.encode(strong.image)
         with torch.no_grad():
-            chosen = self.choose(weak)
-            pooled = self.pooled(teacher, weak, chosen)
-            self.memory.push(embedded(self.teacher_head(pooled), chosen.label), chosen.label)
-            chosen = self.choose(strong)
+            chosen = self.choose(weak, classes)
+            pooled = self.pooled(teacher, weak, chosen, self.teacher_features(teacher, seen))
+            self.memory.push(embedded(self.teacher_head(pooled), chosen.label), named(chosen.label, classes))
+            chosen = self.choose(strong, classes)
         pooled = self.pooled(student, strong, chosen, features)
-        loss, collapsed = self.compare(embedded(self.student_head(pooled), chosen.label), chosen.label, step)
-        return loss, {"contrast_over_collapse": loss.detach() - collapsed} | self.chosen_terms(chosen)
-
-    def class_maps(self, seen: StudentView) -> tuple[ClassMaps, ClassMaps]:
-        """Of the weak and of the strong views; labeled images have one view, and their masks say what it shows."""
-        labeled = ClassMaps(seen.labeled.image, one_hot(seen.labeled.mask, self.classes))
-        if seen.unlabeled is None or seen.pseudo_probs is None:
-            return labeled, labeled
-        strong_probs = seen.pseudo_probs if seen.strong_probs is None else seen.strong_probs
-        views = [(seen.unlabeled.weak, seen.pseudo_probs), (seen.unlabeled.strong, strong_probs)]
-        weak, strong = (ClassMaps(*(torch.cat(pair) for pair in zip(labeled, view, strict=True))) for view in views)
-        return weak, strong
+        embedding = embedded(self.student_head(pooled), chosen.label)
+        loss, collapsed = self.compare(embedding, chosen.label, step, classes)
+        return loss, {"contrast_over_collapse": loss.detach() - collapsed} | self.chosen_terms(chosen, classes)
 
     def weight(self, step: int) -> float:
         """Of the loss at a step."""
         return self.settings.weight * (1 - (1 - self.settings.final_weight_fraction) * step / self.steps)
 
-    def choose(self, maps: ClassMaps) -> ChosenPatches:
-        """The patches of a step."""
-        chosen: ChosenPatches = self.sampler(patch_grid(*maps, self.side, self.settings.entropy_source), self.side)
+    def choose(self, maps: ClassMaps, classes: Tensor | None = None) -> ChosenPatches:
+        """The patches of a step; a label is a place among the `classes`."""
+        grid = patch_grid(maps.image, maps.probs, self.side, self.settings.entropy_source, maps.others)
+        chosen: ChosenPatches = self.sampler(grid, self.side, classes)
         return chosen
+
+    def teacher_features(self, teacher: UNet, seen: StudentView) -> Float[Tensor, "B F *s"] | None:
+        """The teacher's of labeled and weak images if the method had it encode the weak ones; None if not."""
+        if seen.weak_features is None or self.settings.embed == "crops":
+            return None
+        return torch.cat([teacher.encode(seen.labeled.image), seen.weak_features])
 
     def pooled(
         self, network: UNet, maps: ClassMaps, chosen: ChosenPatches, features: Float[Tensor, "B F *s"] | None = None
@@ -154,45 +165,60 @@ class PatchContrast(nn.Module):
 
     def encoded_crops(self, network: UNet, maps: ClassMaps, chosen: ChosenPatches) -> Float[Tensor, "P F"]:
         """Pooled features of crops of the class-attended images, mirrored at random."""
-        crops = flip_at_random(class_attended_patches(*maps, chosen, self.side))
+        crops = flip_at_random(class_attended_patches(maps.image, maps.probs, chosen, self.side))
         with running_statistics_untouched(network):
             return network.encode(crops).flatten(2).mean(dim=2)
 
     def compare(
-        self, embedding: Float[Tensor, "P E"], label: Int[Tensor, "P"], step: int
+        self, embedding: Float[Tensor, "P E"], label: Int[Tensor, "P"], step: int, classes: Tensor | None = None
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """The loss of student embeddings against the memory, and its value if all embeddings coincided."""
+        """The loss of student embeddings against the memory, and its value if all embeddings coincided.
+
+        Where the step is of a sample of the `classes`, a label is a place among them.
+        """
+        remembered = self.remembered(classes)
         with torch.autocast(embedding.device.type, enabled=False):  # exponents need the full precision
             embedding = embedding.float()
-            similarity = torch.einsum("pe,kme->pkm", embedding, self.memory.embedding)
             if self.settings.loss == "info_nce":
-                return self._info_nce(similarity, label), self._info_nce(torch.zeros_like(similarity), label)
-            classes = self.class_moments(embedding, similarity, label)
-            collapsed = Moments(torch.zeros_like(classes.mean), torch.zeros_like(classes.variance))
-            return self._guided(classes, label, step), self._guided(collapsed, label, step)
+                similarity = torch.einsum("pe,kme->pkm", embedding, remembered.embedding)
+                views = (similarity, torch.zeros_like(similarity))
+                loss, collapsed = (self._info_nce(view, label, remembered) for view in views)
+                return loss, collapsed
+            seen = self.class_moments(embedding, label, remembered)
+            nothing = Moments(torch.zeros_like(seen.mean), torch.zeros_like(seen.variance))
+            return self._guided(seen, label, step, remembered), self._guided(nothing, label, step, remembered)
+
+    def remembered(self, classes: Tensor | None = None) -> Remembered:
+        """What the memory holds of the classes of a step."""
+        memory, written = self.memory.embedding, self.memory.written
+        ready = self.memory.ready(self.settings.memory_min_size)
+        if classes is None:
+            return Remembered(memory, written, ready)
+        return Remembered(memory[classes], written[classes], ready[classes], stand_ins(ready[classes], ready))
 
     def class_moments(
-        self, embedding: Float[Tensor, "P E"], similarity: Float[Tensor, "P K M"], label: Int[Tensor, "P"]
+        self, embedding: Float[Tensor, "P E"], label: Int[Tensor, "P"], remembered: Remembered
     ) -> Moments:
         """Moments (P, K) of every class for each embedding: its own as it is, the others by the hard negatives."""
-        memory, written = self.memory.embedding, self.memory.written
-        plain = moments(similarity, even_weights(written))
-        match self.settings.hard_negatives:
-            case "none":
-                return plain
-            case "reweight":
-                hard = reweighted(similarity, written)
-            case "mix":
-                hard = mixed(embedding, similarity, memory, written)
-            case "slab":
-                hard = slab(embedding, label, memory, written)
-        own = label.unsqueeze(1) == torch.arange(self.classes, device=label.device)
+        memory, written, kind = remembered.embedding, remembered.written, self.settings.hard_negatives
+        if kind == "none":
+            return memory_moments(embedding, memory, written)
+        if kind == "slab":
+            plain, hard = memory_moments(embedding, memory, written), slab(embedding, label, memory, written)
+        else:
+            similarity = torch.einsum("pe,kme->pkm", embedding, memory)
+            plain = moments(similarity, even_weights(written))
+            reweight = kind == "reweight"
+            hard = reweighted(similarity, written) if reweight else mixed(embedding, similarity, memory, written)
+        own = label.unsqueeze(1) == torch.arange(len(memory), device=label.device)
         return Moments(*(torch.where(own, a, b) for a, b in zip(plain, hard, strict=True)))
 
-    def chosen_terms(self, chosen: ChosenPatches) -> dict[str, Tensor]:
+    def chosen_terms(self, chosen: ChosenPatches, classes: Tensor | None = None) -> dict[str, Tensor]:
         """How many patches of every class were chosen, and their mean average patch entropy."""
         kept = chosen.label >= 0
-        counts = {f"patches_{k}": (chosen.label == k).sum().float() for k in range(self.classes)}
+        every = torch.arange(self.classes, device=kept.device)
+        found = (named(chosen.label, classes).unsqueeze(1) == every).sum(dim=0).float().unbind()
+        counts = {f"patches_{k}": count for k, count in enumerate(found)}
         return counts | {"patch_entropy": (chosen.entropy * kept).sum() / kept.sum().clamp(min=1)}
 
     def diagnostics(self) -> dict[str, float]:
@@ -203,16 +229,20 @@ class PatchContrast(nn.Module):
         """EMA update of the teacher's head."""
         ema_update(self.teacher_head, self.student_head, decay)
 
-    def _guided(self, classes: Moments, label: Tensor, step: int) -> Tensor:
-        covariance_weight = self.settings.covariance_weight * linear_ramp(step, self.covariance_ramp)
-        ready = self.memory.ready(self.settings.memory_min_size)
+    def _guided(self, classes: Moments, label: Tensor, step: int, remembered: Remembered) -> Tensor:
         return pseudo_label_guided_contrast(
-            classes, label, ready, self.settings.temperature, covariance_weight, self.settings.num_negatives
+            classes,
+            label,
+            remembered.ready,
+            self.settings.temperature,
+            self.settings.covariance_weight * linear_ramp(step, self.covariance_ramp),
+            self.settings.num_negatives,
+            remembered.standing,
         )
 
-    def _info_nce(self, similarity: Tensor, label: Tensor) -> Tensor:
-        ready = self.memory.ready(self.settings.memory_min_size)
-        return info_nce(similarity, self.memory.written, label, ready, self.settings.temperature)
+    def _info_nce(self, similarity: Tensor, label: Tensor, remembered: Remembered) -> Tensor:
+        _, written, ready, standing = remembered
+        return info_nce(similarity, written, label, ready, self.settings.temperature, standing)
 
 
 def patch_side(length: int, fraction: float, reduction: int) -> int:

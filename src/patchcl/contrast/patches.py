@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from patchcl.core.batch import IGNORE
@@ -38,7 +38,11 @@ class ChosenPatches(NamedTuple):
 
 
 def patch_grid(
-    image: Float[Tensor, "B C *S"], probs: Float[Tensor, "B K *S"], side: Sequence[int], source: EntropySource
+    image: Float[Tensor, "B C *S"],
+    probs: Float[Tensor, "B K *S"],
+    side: Sequence[int],
+    source: EntropySource,
+    others: Bool[Tensor, "B *S"] | None = None,
 ) -> PatchGrid:
     """Confidence, coverage and entropy of every patch of a grid whose step is half a patch.
 
@@ -49,6 +53,7 @@ def patch_grid(
         source: What the average patch entropy is taken of, and with it which way it guides. `confidence`: the map of
             the class; little entropy means that the teacher is sure, so guidance is 1 - Ē. `attended`: the image
             times that map; it is 0 where the class is not, so much entropy means tissue of the class: guidance is Ē.
+        others: Pixels whose most probable class is not among those of `probs`.
 
     Source: Boserup & Selvan, 2022, https://arxiv.org/abs/2208.10779, for `confidence`; eq. 1 of
     https://arxiv.org/abs/2410.10366, taken for that of Basak & Yin, CVPR 2023, for `attended`. docs/method.md, part 4.
@@ -61,7 +66,7 @@ def patch_grid(
         guidance = entropy
     confidence = _by_class(grid_mean(probs, side))
     highest, winner = probs.max(dim=1)  # several times faster than argmax on a CPU
-    winner = winner.masked_fill(highest == 0, IGNORE)
+    winner = winner.masked_fill(highest == 0 if others is None else (highest == 0) | others, IGNORE)
     coverage = _by_class(grid_mean(one_hot(winner, probs.shape[1]), side))
     index = torch.arange(confidence.shape[1], device=probs.device)
     return PatchGrid(*_located(index, probs.shape[2:], side), confidence, coverage, entropy, guidance)
@@ -77,10 +82,17 @@ def binary_entropy(probs: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 def grid_mean(maps: Float[Tensor, "B K *S"], side: Sequence[int]) -> Float[Tensor, "B K *G"]:
-    """Average pooling: the mean of each map over every patch of a grid whose step is half a patch."""
-    pool = F.avg_pool2d if maps.ndim == 4 else F.avg_pool3d
-    pooled: Tensor = pool(maps, tuple(side), tuple(max(1, length // 2) for length in side))
-    return pooled
+    """Average pooling: the mean of each map over every patch of a grid whose step is half a patch.
+
+    A patch of an even side is two tiles along each axis, and its mean that of theirs, so every pixel is read once.
+    """
+    if any(length % 2 for length in side):
+        pool = F.avg_pool2d if maps.ndim == 4 else F.avg_pool3d
+        pooled: Tensor = pool(maps, tuple(side), tuple(max(1, length // 2) for length in side))
+        return pooled
+    for axis in reversed(range(2, maps.ndim)):
+        maps = _means_of_neighbours(_means_of_tiles(maps, axis, side[axis - 2] // 2), axis)
+    return maps
 
 
 def class_attended_patches(
@@ -132,6 +144,18 @@ def flip_at_random(patches: Float[Tensor, "P C *p"]) -> Float[Tensor, "P C *p"]:
         mirrored = torch.rand(len(patches), *[1] * (patches.ndim - 1), device=patches.device) < 0.5
         patches = torch.where(mirrored, patches.flip(axis), patches)
     return patches
+
+
+def _means_of_tiles(maps: Tensor, axis: int, length: int) -> Tensor:
+    """Of tiles of that length along one axis; what is left over at its end takes no part."""
+    count = maps.shape[axis] // length
+    tiles = maps.narrow(axis, 0, count * length).view(*maps.shape[:axis], count, length, *maps.shape[axis + 1 :])
+    return tiles.mean(dim=axis + 1)
+
+
+def _means_of_neighbours(tiles: Tensor, axis: int) -> Tensor:
+    count = tiles.shape[axis] - 1
+    return (tiles.narrow(axis, 0, count) + tiles.narrow(axis, 1, count)) / 2
 
 
 def _by_class(pooled: Tensor) -> Tensor:

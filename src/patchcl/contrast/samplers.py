@@ -41,13 +41,16 @@ class PatchSampler(nn.Module):
         self.kind, self.per_class, self.min_ratio, self.overlap = kind, per_class, min_ratio, overlap
         self.threshold = CoverageThreshold(classes)
 
-    def forward(self, grid: PatchGrid, side: Sequence[int]) -> ChosenPatches:
-        """The patches of a step; P = K * min(per_class, N), in the order of their classes."""
-        score = self._score(grid).masked_fill(~self._candidates(grid), float("-inf"))
+    def forward(self, grid: PatchGrid, side: Sequence[int], classes: Tensor | None = None) -> ChosenPatches:
+        """The patches of a step; P = K * min(per_class, N), in the order of their classes.
+
+        Where the grid is of a sample of the `classes` alone, a label is a place in that sample.
+        """
+        score = self._score(grid).masked_fill(~self._candidates(grid, classes), float("-inf"))
         count = min(self.per_class, score.shape[1])
         top, index = best_apart(score, grid, side, count, self.overlap) if self.overlap < 1 else score.topk(count)
-        classes = torch.arange(len(score), device=score.device).unsqueeze(1).expand_as(index)
-        label = torch.where(top > float("-inf"), classes, IGNORE).flatten()
+        place = torch.arange(len(score), device=score.device).unsqueeze(1).expand_as(index)
+        label = torch.where(top > float("-inf"), place, IGNORE).flatten()
         entropy = grid.entropy.gather(1, index).flatten()
         return ChosenPatches(grid.image[index.flatten()], grid.corner[index.flatten()], label, entropy)
 
@@ -59,9 +62,9 @@ class PatchSampler(nn.Module):
         gumbel = -torch.log(-torch.log(uniform.clamp(1e-9, 1 - 1e-7)))
         return torch.log(grid.guidance.clamp(min=1e-6)) + gumbel if self.kind == "entropy" else gumbel
 
-    def _candidates(self, grid: PatchGrid) -> Tensor:
+    def _candidates(self, grid: PatchGrid, classes: Tensor | None) -> Tensor:
         if self.kind == "coverage":
-            qualified: Tensor = self.threshold(grid.coverage)
+            qualified: Tensor = self.threshold(grid.coverage, classes)
             return qualified
         best = grid.confidence.amax(dim=1, keepdim=True)
         return grid.confidence >= (self.min_ratio * best).clamp(min=FAINTEST)
@@ -88,15 +91,22 @@ class CoverageThreshold(nn.Module):
         self.register_buffer("updates", torch.zeros(classes))
 
     @torch.no_grad()
-    def forward(self, coverage: Float[Tensor, "K N"]) -> Bool[Tensor, "K N"]:
-        """Which patches qualify by the threshold as it stands; then the threshold moves, but not of an absent class."""
+    def forward(self, coverage: Float[Tensor, "K N"], classes: Int[Tensor, "K"] | None = None) -> Bool[Tensor, "K N"]:
+        """Which patches qualify by the threshold as it stands; then the threshold moves, but not of an absent class.
+
+        Without `classes`, which say what the rows are of, they are of all.
+        """
+        if classes is None:
+            classes = torch.arange(len(self.value), device=coverage.device)
+        value, updates = self.value[classes], self.updates[classes]
         shown = coverage > 0
-        qualified = shown & (coverage > self.value.unsqueeze(1))
+        qualified = shown & (coverage > value.unsqueeze(1))
         count = shown.sum(dim=1)
         fraction = qualified.sum(dim=1) / count.clamp(min=1)
-        step = GAIN / (self.updates + 1) ** FADE
-        self.value.copy_(torch.where(count > 0, self.value + step * (fraction - TARGET), self.value).clamp(0, 1))
-        self.updates += count > 0
+        step = GAIN / (updates + 1) ** FADE
+        value = torch.where(count > 0, value + step * (fraction - TARGET), value).clamp(0, 1)
+        self.value.index_copy_(0, classes, value)
+        self.updates.index_copy_(0, classes, updates + (count > 0))
         return qualified
 
 
@@ -111,14 +121,21 @@ def best_apart(
     Source: greedy non-maximum suppression, as in the PatchCL authors' `utils/nms_utils.py`, which forgets the images.
     """
     tops, indices = [], []
-    length = torch.as_tensor(side, device=score.device)
     for _ in range(count):
         top, index = score.max(dim=1)
         tops.append(top)
         indices.append(index)
         same = grid.image[index].unsqueeze(1) == grid.image
-        apart = (grid.corner[index].unsqueeze(1) - grid.corner).abs()
-        shared = ((length - apart).clamp(min=0) / length).prod(dim=2)
+        shared = shared_parts(grid.corner[index].unsqueeze(1), grid.corner, side)
         taken = torch.zeros_like(same).scatter_(1, index.unsqueeze(1), torch.ones_like(same[:, :1]))
         score = score.masked_fill(taken | (same & (shared > overlap)), float("-inf"))
     return torch.stack(tops, dim=1), torch.stack(indices, dim=1)
+
+
+def shared_parts(corner: Tensor, others: Tensor, side: Sequence[int]) -> Tensor:
+    """(K, N) fraction of a patch that those at `corner` (K, 1, D) have in common with each of `others` (N, D)."""
+    parts = []
+    for axis, length in enumerate(side):
+        apart = (corner[..., axis] - others[..., axis]).abs()
+        parts.append((length - apart).clamp(min=0) / length)
+    return torch.stack(parts).prod(dim=0)

@@ -28,7 +28,7 @@ class UnlabeledBatch(NamedTuple):
 
 
 class TrainingBatch(NamedTuple):
-    """What one optimizer step sees. A method that learns from masks alone is given no unlabeled images."""
+    """The batch of one optimizer step. A method that learns from masks alone is given no unlabeled images."""
 
     labeled: LabeledBatch
     unlabeled: UnlabeledBatch | None
@@ -42,10 +42,11 @@ class StudentView(NamedTuple):
     pseudo_probs: Tensor | None = None  # (B, K, *S) probabilities behind the pseudo-labels of the weak views
     strong_probs: Tensor | None = None  # (B, K, *S) the same for the strong views, where boxes were mixed into these
     features: Tensor | None = None  # (B, F, *s) the student's deepest, of labeled and strong; None: not at hand
+    weak_features: Tensor | None = None  # (B, F, *s) the teacher's deepest, of the weak views; None: not at hand
 
 
 class StepResult(NamedTuple):
-    """What a method hands back to the loop."""
+    """Loss of a step and terms for the log: what a method hands back to the loop."""
 
     loss: Tensor  # () the scalar to minimise
     terms: dict[str, Tensor]  # detached scalars, for the log only

@@ -1,4 +1,4 @@
-"""Where to compute."""
+"""Devices: where to compute."""
 
 from typing import Literal
 
@@ -22,5 +22,5 @@ def best_device(name: Device = "auto") -> torch.device:
     if name == "auto":
         return torch.device(next(device for device, available in here.items() if available))
     if not here[name]:
-        raise UserError(f"torch finds no {name} device here. Use --device auto or cpu.")
+        raise UserError(f"torch finds no {name.upper()} device here. Use --device auto or cpu.")
     return torch.device(name)

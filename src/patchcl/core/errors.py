@@ -1,4 +1,4 @@
-"""The one exception that is a user's to mend."""
+"""The one exception that a user can correct."""
 
 
 class UserError(Exception):

@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Atomic writes: files that are written whole or not at all."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary neighbour of `path`, then put it in place in one step.
+    """Atomic write: let `write` fill a temporary neighbour of `path`, then put it in place in one step.
 
     A reader sees the old file or the new one, never half of one; a failed write leaves the old one alone.
     """

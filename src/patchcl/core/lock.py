@@ -11,14 +11,18 @@ is fixed often come with older ones. It also makes a process that has just start
 the whole term, where this one goes by the clock of the file system, and it does not tell who has been silent how long.
 """
 
+import glob
 import json
 import os
 import platform
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
+
+from patchcl.core.documents import parse_json
 
 HEARTBEAT_SECONDS = 30.0
 STALE_SECONDS = 300.0
@@ -47,7 +51,8 @@ class Lock(NamedTuple):
 
 def locks_on(folder: Path) -> list[Lock]:
     """The locks on `folder`, which need not exist, stale ones too; the one that counts is the last."""
-    paths = [path for ending in ENDINGS for path in folder.parent.glob(f"{folder.name}{ending}*")]
+    name = glob.escape(folder.name)
+    paths = [path for ending in ENDINGS for path in folder.parent.glob(f"{name}{ending}*") if _numbered(path)]
     return sorted((lock for lock in map(_read, paths) if lock), key=lambda lock: lock.number)
 
 
@@ -117,11 +122,24 @@ def _heartbeat(folder: Path, path: Path, ended: threading.Event, on_lost: Callab
 def _read(path: Path) -> Lock | None:
     """None if the lock was released a moment ago."""
     try:
-        text, silent = path.read_text(encoding="utf-8"), _now(path.parent) - path.stat().st_mtime
+        text, silent = path.read_text(encoding="utf-8", errors="replace"), _now(path.parent) - path.stat().st_mtime
     except FileNotFoundError:
         return None
-    host, pid = json.loads(text) if text.endswith("]") else ("?", 0)  # being written
+    host, pid = _holder(text)
     return Lock(path, int(path.name.rpartition("-")[2]), host, pid, silent)
+
+
+def _numbered(path: Path) -> bool:
+    return re.fullmatch("[0-9]{1,9}", path.name.rpartition("-")[2]) is not None
+
+
+def _holder(text: str) -> tuple[str, int]:
+    """Host and process in a lock file; nobody known where it is being written, or damaged."""
+    try:
+        host, pid = parse_json(text)
+    except (ValueError, TypeError):
+        return "?", 0
+    return (host, pid) if isinstance(host, str) and type(pid) is int and 0 < pid < 2**31 else ("?", 0)
 
 
 def _now(folder: Path) -> float:

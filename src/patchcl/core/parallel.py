@@ -1,4 +1,4 @@
-"""Many scans, side by side or one after the other, in memory that does not grow with their number."""
+"""Parallel work on many scans, or one after the other, in memory that does not grow with their number."""
 
 import ctypes
 import os
@@ -19,7 +19,7 @@ ProgressCallback = Callable[[int, int], None]
 def in_parallel(
     items: Sequence[Item], look: Callable[[Item], Found], on_progress: ProgressCallback | None = None
 ) -> list[Found]:
-    """What `look` finds in each of `items`, in their order; the first that fails ends it.
+    """Parallel map on threads: what `look` finds in each of `items`, in their order; the first that fails ends it.
 
     `on_progress` is told how many items of all are done.
     """

@@ -1,4 +1,4 @@
-"""Seeds that follow from what is drawn, so that every draw of a run can be made again without the ones before it."""
+"""Seeds of random draws, each from what is drawn alone, so that a draw can be made again without the ones before it."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""What every part of the settings tree has in common."""
+"""Settings: what every part of the settings tree has in common."""
 
 from collections.abc import Mapping
 from typing import Any

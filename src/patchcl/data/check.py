@@ -1,4 +1,4 @@
-"""Looks into every file before training does, and tells everything that is wrong at once."""
+"""Check of a data set: looks into every file before training does, and tells everything that is wrong at once."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,7 +38,7 @@ class CheckReport(NamedTuple):
 
 
 class _Finding(NamedTuple):
-    """What one scan and its mask hold."""
+    """Problems, warnings, grid and class counts of one scan and its mask."""
 
     problems: list[str]
     warnings: list[str]

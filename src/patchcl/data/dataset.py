@@ -1,17 +1,18 @@
-"""What lies in an nnU-Net raw data set: its channels, its classes, its scans and whose they are.
+"""Data set in nnU-Net raw layout, as it lies on disk: its channels, its classes, its scans and whose they are.
 
 Scans without a mask may lie in `imagesTr` beside the others or in `imagesUn`; held-out ones lie in `imagesTs`. All
 have the `file_ending` of dataset.json, in either case; for ".dcm" an image may be the folder of a series instead. Masks
 have it too, or the one that `patchcl predict` would give them: .png for .jpg, whose numbers are not exact.
 """
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from patchcl.core.documents import parse_json
 from patchcl.core.errors import UserError
+from patchcl.core.names import steers
 from patchcl.data.formats import DICOM, ENDINGS, count_channels, ending_of, mask_ending, without_ending
 
 Folder = Literal["imagesTr", "imagesUn", "imagesTs"]
@@ -20,6 +21,8 @@ IGNORE_LABEL = "ignore"
 """What nnU-Net calls the value of voxels that nobody annotated."""
 MOST_CLASSES = 255
 """Background and all: classes are kept in a byte, whose highest value marks what nobody annotated."""
+LONGEST_NAME = 60
+"""Letters of a class, which becomes a part of file names."""
 PATIENT_PATTERN = r"(?i)(.+?)(?:[_-](?:frame|phase|time|visit|session|ses|series|scan|slice|ed|es)(?:[_-]?[0-9]+)?)*"
 """Group 1 is the patient: patient002_frame01 -> patient002, hippocampus_001 -> hippocampus_001."""
 
@@ -106,7 +109,7 @@ def _read_description(root: Path) -> dict[str, Any]:
             f"{path} does not exist. A data set is a folder with dataset.json, imagesTr and labelsTr, like nnU-Net's."
         )
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        description = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not valid JSON: {error}. Correct it.") from error
     if not isinstance(description, dict):
@@ -144,7 +147,21 @@ def _classes(root: Path, description: dict[str, Any]) -> tuple[tuple[str, ...], 
         )
     if len(classes) > MOST_CLASSES:
         raise UserError(f"{path}: labels has {len(classes)} classes, but at most {MOST_CLASSES} fit. Join some.")
+    wrong = [line for name in classes if (line := _wrong_name(name))]
+    if wrong:
+        raise UserError(f"{path}: labels holds names that cannot be: {'; '.join(wrong)}. Rename them.")
     return classes, values.get(IGNORE_LABEL)
+
+
+def _wrong_name(name: str) -> str:
+    """Why a class cannot be called so, as tables, file names and logs are to hold the name; nothing if it can."""
+    if not name.strip() or len(name) > LONGEST_NAME:
+        return f"{name[:20]!r} has {len(name)} letters, expected 1 to {LONGEST_NAME}"
+    if steers(name):
+        return f"{name!r} holds characters that steer a terminal"
+    if name.strip().casefold() == "mean":
+        return f"{name!r} is the row that averages all classes"
+    return f"{name!r} begins as a formula does in spreadsheets" if name[0] in "=+@-" else ""
 
 
 def _ending(root: Path, description: dict[str, Any]) -> str:
@@ -241,7 +258,7 @@ def _repeated(cases: list[Case]) -> list[str]:
 def _listing(root: Path, problems: list[str]) -> str:
     shown = [f"  {problem}" for problem in problems[:20]]
     more = [f"  and {len(problems) - 20} more"] if len(problems) > 20 else []
-    return "\n".join([f"{root} is not laid out as expected. Mend these files, or remove them:", *shown, *more])
+    return "\n".join([f"{root} is not laid out as expected. Correct these files, or remove them:", *shown, *more])
 
 
 def preview(names: Sequence[str]) -> str:

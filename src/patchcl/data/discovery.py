@@ -1,4 +1,4 @@
-"""Which files are one scan, where there is no dataset.json to say so."""
+"""Discovery of scans: which files are one scan, where there is no dataset.json to say so."""
 
 import re
 import shutil

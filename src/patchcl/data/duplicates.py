@@ -1,4 +1,4 @@
-"""One image under two names: whoever learns from the one must not be scored on the other."""
+"""Duplicate images: of one image under two names, one must not teach what is scored on the other."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ LEARNED_FROM = ("labeled", "unlabeled", "imagesTr", "imagesUn")
 
 
 class Duplicates(NamedTuple):
-    """What was found, one line for every pair."""
+    """Duplicates that were found, one line for every pair."""
 
     problems: tuple[str, ...]  # the two scans lie on two sides
     warnings: tuple[str, ...]  # they lie on one
@@ -40,7 +40,7 @@ class _Pair(NamedTuple):
 
 
 def signature(voxels: np.ndarray) -> np.ndarray:
-    """What an image (C, *shape) looks like from afar: (C * BLOCKS ** axes,) float32.
+    """Signature of an image (C, *shape), what it looks like from afar: (C * BLOCKS ** axes,) float32.
 
     Block means of every channel with mean 0 and length 1, so that units do not matter; all 0 for a channel of one
     value. An axis of a single voxel does not count.

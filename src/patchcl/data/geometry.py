@@ -1,4 +1,4 @@
-"""Where voxels lie in the patient, and whether two files agree on it."""
+"""Grids: size, spacing and affine of voxels, and whether two files agree on them."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +12,7 @@ GRID_TOLERANCE = 0.1
 
 
 class Grid(NamedTuple):
-    """Where voxels lie in the patient."""
+    """Grid: where voxels lie in the patient."""
 
     shape: tuple[int, ...]  # voxels along each axis of the file, two or three of them
     affine: np.ndarray  # (4, 4) float64, voxel index -> world position in mm; to the right, the front and the top (RAS)

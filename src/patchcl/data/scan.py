@@ -1,4 +1,4 @@
-"""Voxels and the grid they lie on: what the rest of the project knows of files, whatever their format.
+"""Scans and masks, read and written in any format: voxels and the grid they lie on.
 
 Axes stay in the order of the file (x, y, z for NIfTI) and are never flipped or reoriented, so whatever is written on
 a grid lies exactly where the scan did.
@@ -52,10 +52,10 @@ def read_image(paths: Sequence[Path]) -> Scan:
 
 
 def image_row_blocks(paths: Sequence[Path]) -> RowBlocks | None:
-    """The voxels that `read_image` gives, some rows at a time, of a single picture too large to be held; else None.
+    """Row blocks of the voxels that `read_image` gives, of a single picture too large to be held; else None.
 
     Raises:
-        UserError: As for `read_image`, also while bands are read.
+        UserError: As for `read_image`, also while row blocks are read.
     """
     of_format = format_of(paths[0]).value_row_blocks
     blocks = of_format(paths[0]) if len(paths) == 1 and of_format is not None else None
@@ -114,12 +114,12 @@ def read_mask(
 
 
 def mask_row_blocks(path: Path, classes: Sequence[str], grid: Grid, ignore: int | None = None) -> RowBlocks | None:
-    """The classes that `read_mask` gives, (1, rows, columns), some rows at a time, of a mask too large to be held.
+    """Row blocks (1, rows, columns) of the classes that `read_mask` gives, of a mask too large to be held.
 
     None of any other.
 
     Raises:
-        UserError: As for `read_mask`, also while bands are read.
+        UserError: As for `read_mask`, also while row blocks are read.
     """
     of_format = format_of(path).class_row_blocks
     blocks = None if of_format is None else of_format(path)

@@ -1,4 +1,4 @@
-"""Which patients teach with their masks, which without, which choose and which only test. No patient on two sides."""
+"""Splits by patient: who is labeled, unlabeled, for validation and for the test. No patient is on two sides."""
 
 import hashlib
 import json
@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import Field
 
+from patchcl.core.documents import parse_json
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json
 from patchcl.core.settings import FrozenSettings
@@ -83,10 +84,10 @@ def load_split(path: Path) -> Split:
         UserError: The file is missing, or was changed since: results would not be comparable.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
         saved_hash = content.pop("fingerprint" if "fingerprint" in content else "hash")  # the former in version 0.1
         split = Split.model_validate(content)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
         raise UserError(f"{path} cannot be read as a split. Restore it, or train again.") from error
     if split.hash != saved_hash:
         raise UserError(f"{path} was changed after the run began. Restore it, or train again.")
@@ -159,7 +160,7 @@ def _from_file(dataset: Dataset, path: Path, fold: int) -> dict[str, list[str]]:
 
 def _read_json(path: Path) -> Any:  # noqa: ANN401 - checked by the caller
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(f"The split file {path} cannot be read: {error}. Check split.file.") from error
 

@@ -1,1 +1,1 @@
-"""The whole story on generated scans."""
+"""The demo: generated scans, and the comparison on them."""

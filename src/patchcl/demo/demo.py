@@ -18,6 +18,7 @@ from patchcl.evaluation.scores import Evaluation
 from patchcl.methods import method_names
 from patchcl.reports.run_report import write_report
 from patchcl.runs.folder import RunFolder
+from patchcl.runs.writer import one_writer
 from patchcl.training.experiment import resume, start
 
 METHODS = ("supervised", "patchcl")
@@ -110,7 +111,8 @@ def train_or_continue(data: Path, root: Path, settings: Settings, console: Conso
         SystemExit: Somebody asked to stop.
     """
     begun = RunFolder(root).settings.is_file()
-    outcome = resume(root, console) if begun else start(data, root, settings, console)
+    with one_writer(root):
+        outcome = resume(root, console) if begun else start(data, root, settings, console)
     if outcome.stop:
-        console.print(f"Stopped; all of it is saved. Call the same command again to go on with {root}.")
+        console.print(f"Stopped; all of it is saved. Call the same command again to go on with {root}.", markup=False)
         raise SystemExit(outcome.stop.exit_code)

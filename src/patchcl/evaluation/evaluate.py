@@ -14,6 +14,7 @@ import torch
 from patchcl.config import Settings
 from patchcl.core.devices import CPU
 from patchcl.core.errors import UserError
+from patchcl.core.names import file_safe
 from patchcl.core.parallel import ProgressCallback, releasing_memory
 from patchcl.data.dataset import PATIENT_PATTERN, Case, Dataset, read_dataset
 from patchcl.data.formats import ENDINGS, ending_of, tells_by_name, without_ending
@@ -23,6 +24,7 @@ from patchcl.data.splits import Split, cases_of, load_split
 from patchcl.evaluation.inference_columns import predict_columns
 from patchcl.evaluation.metrics import score_case
 from patchcl.evaluation.object_metrics import ObjectTally, instances_beside, pooled, score_objects, tally_structures
+from patchcl.evaluation.scored_on import scored_on
 from patchcl.evaluation.scores import (
     IGNORED_VOXELS,
     Evaluation,
@@ -36,7 +38,7 @@ from patchcl.inference.postprocessing import describe
 from patchcl.inference.trained_run import Checkpoint, TrainedRun, open_run
 from patchcl.runs.checkpoint import Weights
 from patchcl.runs.folder import RunFolder
-from patchcl.runs.provenance import origin
+from patchcl.runs.provenance import origin, read_provenance
 
 
 def evaluate_folders(
@@ -84,34 +86,40 @@ def evaluate_run(
     fast: bool = False,
     postprocessing: bool = True,
 ) -> Evaluation:
+    """Open a run, see `open_run`, and score it, see `evaluate_trained`."""
+    trained = open_run(run, checkpoint, weights, device, fast, postprocessing)
+    return evaluate_trained(trained, on, on_progress, voxels, objects)
+
+
+def evaluate_trained(
+    trained: TrainedRun,
+    on: Literal["test", "validation", "auto"] = "auto",
+    on_progress: ProgressCallback | None = None,
+    voxels: bool = False,
+    objects: bool = False,
+) -> Evaluation:
     """Predict the held-out scans of a run anew, score them, and keep the scores in the run folder.
 
     Args:
-        run: A trained run; its data set must still be where it was.
+        trained: A trained run; its data set must still be where it was.
         on: `test` takes the test patients that have masks, `validation` the validation patients, `auto` the former
             where there are any.
-        checkpoint: `last` or `best`.
-        weights: `teacher` or `student`.
         on_progress: Called with the number of scans predicted and of all.
-        device: Where to compute.
         voxels: Measure distances in voxels, for data whose spacing was lost.
         objects: Score single objects too, see `OBJECT_POLICY`.
-        fast: One pass of the network, instead of an average over the symmetries that training drew from.
-        postprocessing: Score masks after what validation chose when training ended.
 
     Raises:
         UserError: The data set has moved, no held-out scan has a mask, or a scan cannot be predicted.
     """
-    trained, split = open_run(run, checkpoint, weights, device, fast, postprocessing), load_split(run.split)
-    settings, plan = trained.settings, trained.plan
+    run, settings, plan, split = trained.folder, trained.settings, trained.plan, load_split(trained.folder.split)
     if settings.data is None:
         raise UserError(f"{run.settings} does not say where the data are: add `data: FOLDER`.")
     side, cases = _held_out(read_dataset(settings.data, settings.split.patient_pattern), split, on)
-    name = "_".join([side, checkpoint] + (["student"] if weights == "student" else []))
-    facts = _provenance(trained, split, side) | origin(device)
+    name = "_".join([side, trained.checkpoint] + (["student"] if trained.weights == "student" else []))
+    known = _provenance(trained, split, side) | scored_on(run, settings, plan, split, cases) | origin(trained.device)
 
     def score(folder: Path) -> Evaluation:
-        return _score(settings.method.name, _triples(cases, folder), plan.classes, plan.ignore, facts, voxels, objects)
+        return _score(settings.method.name, _triples(cases, folder), plan.classes, plan.ignore, known, voxels, objects)
 
     with TemporaryDirectory(prefix="patchcl-") as scratch:
         folders = predict_columns(trained, cases, run.predictions / name, Path(scratch), on_progress)
@@ -212,8 +220,7 @@ def _object_scores(tally: ObjectTally | None) -> dict[str, float]:
 
 def _provenance(run: TrainedRun, split: Split, side: SplitSide) -> dict[str, str | int | None]:
     """What was scored, and where it was trained."""
-    notes = run.folder.provenance
-    trained = json.loads(notes.read_text(encoding="utf-8")) if notes.exists() else {}
+    trained = read_provenance(run.folder.provenance)
     return {
         "on": side,
         "checkpoint": run.checkpoint,
@@ -231,7 +238,7 @@ def _mask_files(folder: Path, classes: Sequence[str]) -> dict[str, Path]:
     """Mask files by the name of their case, without the maps that prediction may have put beside them."""
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder. Name a folder of masks.")
-    maps = ("_uncertainty", *(f"_probabilities_{structure}" for structure in classes))
+    maps = ("_uncertainty", *(f"_probabilities_{file_safe(structure)}" for structure in classes))
     files = {without_ending(path.name): path for path in sorted(folder.iterdir()) if ending_of(path.name)}
     return {name: path for name, path in files.items() if not name.endswith(maps) and not name.startswith(".")}
 

@@ -1,4 +1,4 @@
-"""How well a predicted mask agrees with the reference: overlap, and the distance between the two surfaces.
+"""Segmentation metrics: overlap of a predicted mask with the reference, and distances between their surfaces.
 
 The distances follow medpy 0.4, which SSL4MIS and the tables published after it use, so figures can be compared:
 a surface voxel is one with a background voxel among its face neighbours (outside the image counts as background),
@@ -26,7 +26,7 @@ IGNORE_POLICY = (
 
 
 class ClassScore(NamedTuple):
-    """How well one structure was found in one scan."""
+    """Metrics of one structure in one scan."""
 
     structure: str
     dice: float  # 0 .. 1
@@ -36,13 +36,13 @@ class ClassScore(NamedTuple):
 
 
 def dice(predicted: Bool[np.ndarray, "*S"], reference: Bool[np.ndarray, "*S"]) -> float:
-    """Twice the shared volume over the sum of both volumes, 0 .. 1; 1 if both masks are empty."""
+    """Dice: twice the shared volume over the sum of both volumes, 0 .. 1; 1 if both masks are empty."""
     volumes = np.count_nonzero(predicted) + np.count_nonzero(reference)
     return float(2 * np.count_nonzero(predicted & reference) / volumes) if volumes else 1.0
 
 
 def jaccard(predicted: Bool[np.ndarray, "*S"], reference: Bool[np.ndarray, "*S"]) -> float:
-    """The shared volume over the joint volume, 0 .. 1; 1 if both masks are empty."""
+    """Jaccard: the shared volume over the joint volume, 0 .. 1; 1 if both masks are empty."""
     joint = np.count_nonzero(predicted | reference)
     return float(np.count_nonzero(predicted & reference) / joint) if joint else 1.0
 
@@ -50,7 +50,7 @@ def jaccard(predicted: Bool[np.ndarray, "*S"], reference: Bool[np.ndarray, "*S"]
 def hausdorff95(
     predicted: Bool[np.ndarray, "*S"], reference: Bool[np.ndarray, "*S"], spacing_mm: Sequence[float]
 ) -> float:
-    """The distance in mm that 95 % of all surface voxels, of either mask, lie within from the other surface.
+    """95HD: the distance in mm that 95 % of all surface voxels, of either mask, lie within from the other surface.
 
     Source: medpy 0.4, medpy/metric/binary.py, hd95; empty masks by `EMPTY_POLICY`.
     """
@@ -61,7 +61,7 @@ def hausdorff95(
 def average_surface_distance(
     predicted: Bool[np.ndarray, "*S"], reference: Bool[np.ndarray, "*S"], spacing_mm: Sequence[float]
 ) -> float:
-    """The mean distance in mm from the surface of the prediction to that of the reference, in that direction only.
+    """ASD: the mean distance in mm from the surface of the prediction to that of the reference, in that direction only.
 
     Source: medpy 0.4, medpy/metric/binary.py, asd; empty masks by `EMPTY_POLICY`.
     """

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from patchcl.core.errors import UserError
@@ -85,7 +86,7 @@ def comparison_table(first: Evaluation, second: Evaluation) -> Table:
             [_mean(evaluation, metric, structure) for evaluation in (first, second)] for metric in COMPARED
         )
         table.add_row(
-            structure, *before, format_interval(interval), *after, style="bold" if structure == MEAN else None
+            escape(structure), *before, format_interval(interval), *after, style="bold" if structure == MEAN else None
         )
     return table
 
@@ -108,7 +109,7 @@ def in_words(comparison: Comparison) -> str:
 def render_comparison(first: Evaluation, second: Evaluation, console: Console) -> None:
     """Print both methods side by side, and the verdict."""
     console.print(comparison_table(first, second))
-    console.print(in_words(compare(first, second)), style="bold", highlight=False)
+    console.print(in_words(compare(first, second)), style="bold", markup=False, highlight=False)
 
 
 def format_points(dice: float) -> str:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
+from patchcl.core.documents import parse_json
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json, write_text
 from patchcl.core.settings import FrozenSettings
@@ -39,6 +39,8 @@ IGNORED_VOXELS = "ignored_voxels"
 """How many voxels of all masks nobody annotated, in the provenance of scores that leave some out."""
 MEAN = "mean"
 """The name of the row that averages all structures."""
+DATA_HASH, CHANGED = "data_hash", "changed_since_training"
+"""Keys of the provenance: the hash of all scored scans and masks; what differs from what the run was trained as."""
 OLD_KEYS = {"settings_fingerprint": "settings_hash", "split_fingerprint": "split_hash"}
 """Keys of the provenance that version 0.1 wrote, and their names today."""
 
@@ -162,7 +164,7 @@ def _without_nan(figure: MeanStd) -> dict[str, float | None]:
 
 def _content(path: Path) -> dict[str, Any]:
     """The scores in a file, of their summary the columns alone, keys of the provenance by their names of today."""
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    content: dict[str, Any] = parse_json(path.read_bytes())
     provenance = {OLD_KEYS.get(key, key): value for key, value in content["provenance"].items()}
     columns = content.pop("summary", {}).get("columns", {})
     return content | {"provenance": provenance, "columns": columns}

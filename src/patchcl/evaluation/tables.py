@@ -5,11 +5,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from patchcl.evaluation.metrics import EMPTY_POLICY, IGNORE_POLICY
 from patchcl.evaluation.object_metrics import OBJECT_POLICY
 from patchcl.evaluation.scores import (
+    CHANGED,
     FRACTION_METRICS,
     HEADINGS,
     IGNORED_VOXELS,
@@ -30,6 +32,9 @@ def render(evaluation: Evaluation, console: Console) -> None:
         console.print(columns_table(evaluation))
     if evaluation.pooled:
         console.print(object_table(evaluation))
+    if CHANGED in evaluation.provenance:
+        note = f"Note: since the run was trained, this has changed: {evaluation.provenance[CHANGED]}."
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
 
 
 def score_table(evaluation: Evaluation) -> Table:
@@ -39,7 +44,7 @@ def score_table(evaluation: Evaluation) -> Table:
     table = empty_table(title, caption, _headings(METRICS, evaluation.unit))
     for structure in (*evaluation.structures, MEAN):
         cells = [format_score(summarise(evaluation, metric, structure), metric) for metric in METRICS]
-        table.add_row(structure, *cells, style="bold" if structure == MEAN else None)
+        table.add_row(escape(structure), *cells, style="bold" if structure == MEAN else None)
     return table
 
 
@@ -67,10 +72,10 @@ def object_table(evaluation: Evaluation) -> Table:
     table = empty_table(title, OBJECT_POLICY, _headings(OBJECT_METRICS, evaluation.unit))
     for structure, together in evaluation.pooled.items():
         cells = [format_score(summarise(evaluation, metric, structure), metric) for metric in OBJECT_METRICS]
-        table.add_row(structure, *cells)
+        table.add_row(escape(structure), *cells)
         figures = together.model_dump()
         table.add_row(
-            f"{structure}, all in one pool",
+            f"{escape(structure)}, all in one pool",
             *(format_score(MeanStd(figures[metric], math.nan), metric) for metric in OBJECT_METRICS),
         )
     return table
@@ -97,10 +102,10 @@ def empty_table(title: str, caption: str, headings: Iterable[str], **look: Any) 
         headings: Of the columns after that with the names of structures.
         look: What else `rich.table.Table` takes.
     """
-    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", **look)
+    table = Table(title=escape(title), caption=escape(caption), title_justify="left", caption_justify="left", **look)
     table.add_column("structure")
     for heading in headings:
-        table.add_column(heading, justify="right")
+        table.add_column(escape(heading), justify="right")
     return table
 
 

@@ -17,6 +17,7 @@ from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
+from matplotlib.text import Text
 
 from patchcl.core.files import atomic_write
 
@@ -127,6 +128,9 @@ def save_png(figure: Figure, path: Path) -> None:
 
 def png(figure: Figure) -> bytes:
     """The figure as the content of a PNG file."""
+    for text in figure.findobj(Text):
+        if "$" in text.get_text() and "mathdefault" not in text.get_text():  # a name of the user's, and no formula
+            text.set_parse_math(False)
     buffer = BytesIO()
     FigureCanvasAgg(figure)
     figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)

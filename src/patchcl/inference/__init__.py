@@ -1,1 +1,1 @@
-"""A trained network meets new scans."""
+"""Inference: trained runs, sliding windows, predictions in files."""

@@ -1,4 +1,4 @@
-"""A trained network meets new scans: files in, masks on the very same voxel grid out."""
+"""Prediction of new scans: files in, masks on the very same voxel grid out."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -14,6 +14,7 @@ from torch import nn
 from patchcl.augment.geometry import Symmetry
 from patchcl.core.devices import CPU
 from patchcl.core.errors import UserError
+from patchcl.core.names import file_safe
 from patchcl.core.parallel import ProgressCallback, releasing_memory
 from patchcl.data.discovery import channel_of, find_scans, link_series, without_links
 from patchcl.data.formats import DICOM, count_channels, ending_of, map_ending, mask_ending
@@ -30,7 +31,7 @@ from patchcl.inference.test_time_augmentation import ONE_PASS
 Output = Literal["same", "nifti", "dicom-seg"]
 """The format of masks: that of the scan, which is DICOM-SEG for a DICOM series, or one for all."""
 WINDOWS = 4
-"""So many steps of the window make a band of a picture that is too large to be held."""
+"""So many steps of the window make a row block of a picture that is too large to be held."""
 DATA_SET_FOLDERS = ("imagesTr", "imagesUn", "imagesTs", "labelsTr", "labelsTs")
 
 
@@ -82,12 +83,12 @@ def predict_scan(
         `plan.output_interpolation` is nearest, 1 for the winning class and 0 for the others.
     """
     image = torch.from_numpy(to_network_grid(scan, plan))
-    probs = network_probs(network, image, plan, device, batch_size, symmetries)
+    probs = network_probs(network, image, plan, device, batch_size, symmetries=symmetries)
     return to_scan_grid(probs.numpy(), scan.grid, plan)
 
 
 def uncertainty_of(probs: np.ndarray) -> np.ndarray:
-    """The entropy of probabilities (K, *S) over that of a blind guess: 0 is certain, 1 knows nothing."""
+    """Uncertainty: the entropy of probabilities (K, *S) over that of a blind guess: 0 is certain, 1 knows nothing."""
     return np.asarray(np.clip(entr(probs).sum(axis=0) / np.log(len(probs)), 0, 1), np.float32)
 
 
@@ -198,7 +199,7 @@ def _mask_by_row_blocks(
 ) -> np.ndarray:
     """The likeliest classes (rows, columns) uint8, from the very windows that would be laid over the whole picture.
 
-    Neighbouring bands share windows, and a row is taken from the band that holds all windows over it.
+    Neighbouring row blocks share windows, and a row is taken from the block that holds all windows over it.
     """
     height, window = blocks.shape[0], plan.size[0]
     interval = max(1, int(window * (1 - OVERLAP)))
@@ -218,7 +219,7 @@ def _mask_by_row_blocks(
 def _write_maps(probs: np.ndarray, classes: Sequence[str], stem: Path, ending: str, files: Files, like: Path) -> None:
     if files.probabilities:
         for structure, prob in zip(classes[1:], probs[1:], strict=True):
-            write_map(stem.with_name(f"{stem.name}_probabilities_{structure}{ending}"), prob, like)
+            write_map(stem.with_name(f"{stem.name}_probabilities_{file_safe(structure)}{ending}"), prob, like)
     if files.uncertainty:
         write_map(stem.with_name(f"{stem.name}_uncertainty{ending}"), uncertainty_of(probs), like)
 

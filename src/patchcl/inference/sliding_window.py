@@ -1,4 +1,4 @@
-"""Images of any size through a network of a fixed one, some at a time."""
+"""Sliding-window inference: images of any size through a network of a fixed one, some at a time."""
 
 from collections.abc import Sequence
 
@@ -30,23 +30,28 @@ def network_probs(
     plan: Plan,
     device: torch.device = CPU,
     batch_size: int = BATCH_SIZE,
+    home: torch.device = CPU,
     symmetries: Sequence[Symmetry] = ONE_PASS,
 ) -> Tensor:
-    """Probabilities (N, K, *S), on the CPU, of prepared slices or volumes (N, C, *S), averaged over `symmetries`."""
+    """Probabilities (N, K, *S) of prepared slices or volumes (N, C, *S), averaged over `symmetries`.
+
+    The network is on `device`, and what it says is put together at `home`.
+    """
     divisor = (1 if plan.dimensions == 2 else 8) * (CPU_DIVISOR if device.type == "cpu" else 1)
     at_once = max(1, batch_size // divisor)
     if plan.fit == "crop":
-        return _by_windows(network, image, plan.size, device, at_once, symmetries)
+        return _by_windows(network, image, plan.size, at_once, device, home, symmetries)
     batches = torch.split(image, at_once)
-    return torch.cat([average_probs(network, batch.to(device), symmetries).cpu() for batch in batches])
+    return torch.cat([average_probs(network, batch.to(device), symmetries).to(home) for batch in batches])
 
 
 def _by_windows(
     network: nn.Module,
     image: Tensor,
     size: tuple[int, ...],
-    device: torch.device,
     at_once: int,
+    device: torch.device,
+    home: torch.device,
     symmetries: Sequence[Symmetry],
 ) -> Tensor:
     """Windows of the size the network was trained on, overlapping, whose middle counts most; each is read once."""
@@ -58,7 +63,7 @@ def _by_windows(
         overlap=OVERLAP,
         mode="gaussian",
         sw_device=device,
-        device=CPU,
+        device=home,
     )
     assert isinstance(probs, Tensor)  # as it is for a predictor that returns one
     return probs

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 import torch
 from torch import nn
 
 from patchcl.config import Settings, read_settings
-from patchcl.core.devices import CPU
+from patchcl.core.devices import CPU, Device, best_device
 from patchcl.core.errors import UserError
 from patchcl.data.discovery import find_scans
 from patchcl.data.geometry import Grid, grid_of
@@ -25,6 +25,21 @@ from patchcl.runs.checkpoint import Weights, read_checkpoint, weights_of, weight
 from patchcl.runs.folder import RunFolder
 
 Checkpoint = Literal["last", "best"]
+
+
+class RunArguments(TypedDict, total=False):
+    """What a call may say of how a run's network is used."""
+
+    checkpoint: Checkpoint
+    """`last`, the end of training, by default; or `best`, the best on validation."""
+    weights: Weights
+    """`teacher`, the moving average, by default; or `student`."""
+    fast: bool
+    """One pass of the network, instead of an average over the symmetries that training drew from."""
+    postprocessing: bool
+    """Do to masks what validation chose when training ended; true by default."""
+    device: Device
+    """Where to compute; by default the fastest there is."""
 
 
 class Prediction(NamedTuple):
@@ -131,3 +146,14 @@ def open_run(
     )
     network, step = network.to(device).eval(), int(content["step"])
     return TrainedRun(folder, settings, plan, network, checkpoint, used, step, device, inference)
+
+
+def open_folder(root: Path, **chosen: Unpack[RunArguments]) -> TrainedRun:
+    """The run in `root`, see `open_run`.
+
+    Raises:
+        UserError: There is no run, or its checkpoint is missing or damaged.
+    """
+    checkpoint, weights = chosen.get("checkpoint", "last"), chosen.get("weights", "teacher")
+    device, fast = best_device(chosen.get("device", "auto")), chosen.get("fast", False)
+    return open_run(RunFolder.open(root), checkpoint, weights, device, fast, chosen.get("postprocessing", True))

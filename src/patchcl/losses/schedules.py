@@ -1,4 +1,4 @@
-"""How the weight of a loss sets in."""
+"""Schedules of loss weights: ramp-ups."""
 
 import math
 

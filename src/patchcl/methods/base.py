@@ -1,4 +1,4 @@
-"""The contract between a method and the training loop."""
+"""Method: the interface between a way of learning and the training loop."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable

@@ -66,7 +66,8 @@ class BCP(Method[BCPSettings]):
     def self_training_step(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> StepResult:
         """Boxes of labeled images in unlabeled ones and the reverse, the same box for both."""
         with torch.no_grad():
-            pseudo = pseudo_labels(self.teacher(unlabeled.weak))
+            weak_logits, weak_features = self.teacher.segment(unlabeled.weak)
+            pseudo = pseudo_labels(weak_logits)
         believed = LabeledBatch(unlabeled.strong, largest_components(pseudo.mask, self.classes))
         box = self.random_box(labeled.image)
         on_unlabeled, on_labeled = paste(labeled, believed, box), paste(believed, labeled, box)
@@ -78,7 +79,7 @@ class BCP(Method[BCPSettings]):
         consistency = dice_and_cross_entropy(on_unlabeled_logits, on_unlabeled.around)
         consistency = consistency + dice_and_cross_entropy(on_labeled_logits, on_labeled.inside)
         return weighted_sum(
-            StudentView(labeled, unlabeled, pseudo.probs),
+            StudentView(labeled, unlabeled, pseudo.probs, weak_features=weak_features),
             supervised=(1.0, supervised),
             consistency=(self.settings.consistency_weight, consistency),
         )

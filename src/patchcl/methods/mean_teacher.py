@@ -41,12 +41,13 @@ class MeanTeacher(Method[MeanTeacherSettings]):
         if weight == 0 or unlabeled is None:
             return self.supervised_step(labeled)
         with torch.no_grad():
-            teacher_probs = self.teacher(unlabeled.weak).float().softmax(dim=1)
+            weak_logits, weak_features = self.teacher.segment(unlabeled.weak)
+            teacher_probs = weak_logits.float().softmax(dim=1)
         logits = self.student(torch.cat([labeled.image, unlabeled.strong]))
         labeled_logits, unlabeled_logits = logits.split([len(labeled.image), len(unlabeled.strong)])
 
         return weighted_sum(
-            StudentView(labeled, unlabeled, teacher_probs),
+            StudentView(labeled, unlabeled, teacher_probs, weak_features=weak_features),
             supervised=(1.0, dice_and_cross_entropy(labeled_logits, labeled.mask)),
             consistency=(weight, squared_difference(unlabeled_logits, teacher_probs)),
         )

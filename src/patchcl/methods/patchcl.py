@@ -52,14 +52,17 @@ class PatchCL(Method[PatchCLSettings]):
             return self.supervised_step(labeled)
 
         with torch.no_grad():
-            pseudo = pseudo_labels(self.teacher(unlabeled.weak))
+            weak_logits, weak_features = self.teacher.segment(unlabeled.weak)
+            pseudo = pseudo_labels(weak_logits)
         strong, target, strong_probs = self.mixed(labeled, unlabeled.strong, pseudo)
         logits, features = self.student.segment(torch.cat([labeled.image, strong]))
         labeled_logits, unlabeled_logits = logits[: len(labeled.image)], logits[len(labeled.image) :]
 
         ramp = ramp_up(int(step - self.warm_up_steps), self.ramp_steps)
         result = weighted_sum(
-            StudentView(labeled, unlabeled._replace(strong=strong), pseudo.probs, strong_probs, features),
+            StudentView(
+                labeled, unlabeled._replace(strong=strong), pseudo.probs, strong_probs, features, weak_features
+            ),
             supervised=(1.0, self.segmentation_loss(labeled_logits, labeled.mask)),
             consistency=(ramp * self.settings.consistency_weight, self.segmentation_loss(unlabeled_logits, target)),
         )

@@ -1,8 +1,6 @@
 """Facts about runs: what their folders hold, what somebody needs to repeat them, and in what their settings differ."""
 
-import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from patchcl.config import Settings, read_settings
@@ -10,9 +8,10 @@ from patchcl.core.errors import UserError
 from patchcl.core.settings import differing_keys
 from patchcl.data.preprocessing.plan import Plan, load_plan
 from patchcl.data.splits import Split, load_split
-from patchcl.evaluation.scores import Evaluation, read_evaluation
+from patchcl.evaluation.scores import CHANGED, DATA_HASH, Evaluation, read_evaluation
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import Row, read_rows
+from patchcl.runs.provenance import ACCEPTED, read_provenance
 
 HEADLINES = ("test_last", "validation_last", "test_best", "validation_best")
 """Evaluations in the order in which a report prefers them; the last checkpoint is chosen by nobody."""
@@ -49,7 +48,7 @@ def read_facts(runs: Sequence[RunFolder]) -> list[RunFacts]:
             plan=load_plan(run.plan),
             split=load_split(run.split),
             rows=read_rows(run),
-            provenance=_read_json(run.provenance),
+            provenance=read_provenance(run.provenance),
             evaluations=_evaluations(run, name),
         )
         for name, run, own in zip(names, runs, settings, strict=True)
@@ -71,8 +70,25 @@ def unmatched(facts: Sequence[RunFacts]) -> Iterator[str]:
             yield f"{other.name} and {first.name} learned from different splits: their difference is not the method's."
         differing = differing_keys(first.settings.model_dump(mode="json"), other.settings.model_dump(mode="json"))
         keys = [key for key in differing if not key.startswith(ASIDE)]
+        if any(_scored_otherwise(first, other, stem) for stem in first.evaluations):
+            yield f"{other.name} and {first.name} were scored on other scans or masks: evaluate both anew."
         if keys:
             yield f"{other.name} and {first.name} differ in more than the method: {', '.join(keys)}."
+
+
+def changes(facts: Sequence[RunFacts]) -> Iterator[str]:
+    """The warnings about runs that went on, or were scored, although what they rest on had changed."""
+    for run in facts:
+        accepted = run.provenance.get(ACCEPTED, [])
+        if accepted:
+            yield f"{run.name} went on although this had changed: {'; '.join(accepted)}."
+        scored = dict.fromkeys(scores.provenance.get(CHANGED) for scores in run.evaluations.values())
+        yield from (f"Before {run.name} was scored, this had changed: {line}." for line in scored if line)
+
+
+def _scored_otherwise(first: RunFacts, other: RunFacts, stem: str) -> bool:
+    known = [run.evaluations[stem].provenance.get(DATA_HASH) for run in (first, other) if stem in run.evaluations]
+    return len(known) == 2 and None not in known and known[0] != known[1]
 
 
 def _names(runs: Sequence[RunFolder], settings: Sequence[Settings]) -> list[str]:
@@ -113,10 +129,6 @@ def _column(run: RunFacts) -> dict[str, str]:
         "commit": known.get("commit"),
         "started": known.get("started"),
         "command": known.get("command"),
+        "changed and accepted": "; ".join(known.get(ACCEPTED, [])) or "nothing",
     }
     return {key: value or "not known" for key, value in facts.items()}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return content

@@ -1,6 +1,5 @@
 """Checkpoints: everything that a run needs to go on, and the weights that predict."""
 
-import pickle
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -22,7 +21,9 @@ def read_checkpoint(run: RunFolder, checkpoint: str) -> dict[str, Any]:
     path = run.checkpoint(checkpoint)
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file fails in as many ways as there are
         raise UserError(
             f"{path} cannot be read: the file is damaged. Take another checkpoint or train anew."
         ) from error

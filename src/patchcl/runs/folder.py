@@ -1,4 +1,4 @@
-"""Every file of a run has its name here, and every write either happens whole or not at all."""
+"""The folder of a run: every file has its name here, and every write either happens whole or not at all."""
 
 import shutil
 from pathlib import Path
@@ -15,6 +15,7 @@ class RunFolder:
         self.plan = root / "plan.yaml"
         self.fingerprint = root / "fingerprint.json"
         self.split = root / "split.json"
+        self.contents = root / "contents.json"
         self.provenance = root / "provenance.json"
         self.log_jsonl = root / "log.jsonl"
         self.log_csv = root / "log.csv"
@@ -34,7 +35,7 @@ class RunFolder:
         Raises:
             UserError: `root` already holds something: two runs are never mixed.
         """
-        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        if root.exists() and (not root.is_dir() or any(not path.name.startswith(".writer") for path in root.iterdir())):
             raise UserError(
                 f"{root} is not empty, and a run never writes over another one. "
                 f"Choose a new folder with -o, or continue that run with: patchcl resume {root}"

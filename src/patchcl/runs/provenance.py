@@ -1,5 +1,6 @@
-"""Where a result comes from: code, versions, machine, command."""
+"""Provenance: the code, versions, machine and command that a result comes from."""
 
+import math
 import os
 import platform
 import shlex
@@ -11,7 +12,14 @@ from typing import Any
 
 import torch
 
+from patchcl.core.documents import DocumentError, parse_json
+from patchcl.core.files import write_json
 from patchcl.core.version import __version__
+
+ACCEPTED = "accepted_changes"
+"""The key under which a run keeps what had changed when it went on nevertheless, a line for each."""
+
+TEXTS = ("patchcl", "commit", "python", "torch", "hardware", "device", "command", "started")
 
 
 def origin(device: torch.device) -> dict[str, str | None]:
@@ -37,6 +45,24 @@ def provenance(device: torch.device) -> dict[str, Any]:
     }
 
 
+def read_provenance(path: Path) -> dict[str, Any]:
+    """What a run says about itself in the file `path`; of a damaged or missing file, what can be understood of it."""
+    try:
+        content = parse_json(path.read_bytes())
+    except (OSError, DocumentError):
+        return {}
+    return {key: value for key, value in content.items() if _fits(key, value)} if isinstance(content, dict) else {}
+
+
+def note_time(path: Path, seconds: float, steps: int, device: torch.device) -> None:
+    """Add the `seconds` that a run took up to `steps` to its provenance; what is damaged there is written anew."""
+    notes = read_provenance(path)
+    if "started" not in notes:
+        notes = provenance(device) | notes | {"rebuilt": True}
+    total = round((notes.get("seconds") or 0.0) + seconds, 1)
+    write_json(path, notes | {"seconds": total, "steps_per_second": round(steps / max(total, 0.1), 3)})
+
+
 def hardware(device: torch.device) -> str:
     """The processor or the card, in words."""
     if device.type == "cuda":
@@ -59,6 +85,19 @@ def commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return described.stdout.strip()
+
+
+def _fits(key: str, value: object) -> bool:
+    """Whether a fact has the type that readers of provenance rely on."""
+    if key in ("seconds", "steps_per_second"):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return value is None or (number and 0 <= float(str(value)) < math.inf)
+    if key == ACCEPTED:
+        return isinstance(value, list) and all(isinstance(line, str) for line in value)
+    if key in TEXTS:
+        return value is None or isinstance(value, str)
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return not any(isinstance(part, dict | list) for part in inside)
 
 
 def _processor() -> str:

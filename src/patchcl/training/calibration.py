@@ -1,5 +1,6 @@
 """Quality and calibration of pseudo-labels, measured where the masks are known."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ class PseudoLabelStats(NamedTuple):
 
     taken: Tensor  # (K,) pixels that the teacher takes for each class
     true: Tensor  # (K,) pixels that are of that class by the mask
+    right: Tensor  # (K,) of those taken, the ones that the mask confirms
     accepted: Tensor  # (K,) of those taken, the ones with enough confidence
     confirmed: Tensor  # (K,) of those accepted, the ones that the mask confirms
     surplus: Tensor  # (2, BINS) summed confidence less the number that is right: of all pixels, and of structures
@@ -29,27 +31,41 @@ def pseudo_label_stats(
 ) -> PseudoLabelStats:
     """Counts of the pseudo-labels that the teacher's probabilities make, beside the mask.
 
+    All of it stays where the probabilities are, and each pixel is counted once: by its two classes, its bin, and
+    whether its confidence is enough.
+
     Args:
-        probs: Sum to one over K; on the CPU.
+        probs: Sum to one over K.
         mask: Class of every pixel; those of class IGNORE take no part.
         threshold: Least confidence of a pseudo-label that counts.
     """
     classes = probs.shape[1]
-    known = mask != IGNORE
-    confidence, predicted = (values[known] for values in probs.max(dim=1))
-    mask = mask[known].long()
-    right, accepted = predicted == mask, confidence >= threshold
-    structure = (predicted > 0) | (mask > 0)
-    surplus = confidence.double() - right.double()
-    interval = torch.bucketize(confidence, torch.linspace(0, 1, BINS + 1)[1:-1])
-    return PseudoLabelStats(
-        taken=predicted.bincount(minlength=classes),
-        true=mask.bincount(minlength=classes),
-        accepted=predicted[accepted].bincount(minlength=classes),
-        confirmed=predicted[accepted & right].bincount(minlength=classes),
-        surplus=torch.stack([interval.bincount(values, minlength=BINS) for values in (surplus, surplus * structure)]),
-        pixels=torch.stack([torch.tensor(len(mask)), structure.sum()]),
+    confidence, predicted = probs.max(dim=1)
+    ends = torch.linspace(0, 1, BINS + 1, device=probs.device)[1:-1]
+    kind = ((mask.long() * classes + predicted) * 2 + (confidence >= threshold)) * BINS
+    kind = (
+        (kind + torch.bucketize(confidence, ends)).masked_fill(mask == IGNORE, classes * classes * 2 * BINS).flatten()
     )
+    shape = (classes, classes, 2, BINS)  # true, taken, accepted, bin
+    counts, sums = (_counted(kind, shape, weights) for weights in (None, confidence.flatten().double()))
+    by_class, enough = counts.sum(dim=(2, 3)), counts[:, :, 1].sum(dim=2)
+    surplus = sums.sum(dim=2) - torch.eye(classes, device=probs.device).unsqueeze(2) * counts.sum(dim=2)
+    structures = [surplus.sum(dim=(0, 1)), surplus.sum(dim=(0, 1)) - surplus[0, 0]]
+    return PseudoLabelStats(
+        taken=by_class.sum(dim=0),
+        true=by_class.sum(dim=1),
+        right=by_class.diagonal(),
+        accepted=enough.sum(dim=0),
+        confirmed=enough.diagonal(),
+        surplus=torch.stack(structures),
+        pixels=torch.stack([by_class.sum(), by_class.sum() - by_class[0, 0]]),
+    )
+
+
+def _counted(kind: Tensor, shape: tuple[int, ...], weights: Tensor | None) -> Tensor:
+    """How many pixels are of each kind, or the sum of their weights; one kind more is left out."""
+    kinds = math.prod(shape)
+    return kind.bincount(weights, minlength=kinds + 1)[:kinds].view(shape)
 
 
 def pseudo_label_quality(stats: Iterable[PseudoLabelStats], classes: Sequence[str]) -> dict[str, float]:
@@ -63,8 +79,8 @@ def pseudo_label_quality(stats: Iterable[PseudoLabelStats], classes: Sequence[st
 
     Source: `ece` is eq. 3 of Guo et al., 2017, https://arxiv.org/abs/1706.04599, with their 15 bins.
     """
-    taken, true, accepted, confirmed, surplus, pixels = (
-        torch.stack(sums).sum(dim=0) for sums in zip(*stats, strict=True)
+    taken, true, _, accepted, confirmed, surplus, pixels = (
+        torch.stack(sums).sum(dim=0).cpu() for sums in zip(*stats, strict=True)
     )
     keys = {figure: [f"{figure}_{name}" for name in classes] for figure in ("accepted", "agreement", "found")}
     return {

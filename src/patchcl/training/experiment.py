@@ -1,6 +1,5 @@
-"""From a data folder and settings to a finished run; and from a stopped run to a finished one."""
+"""Training runs: started from a data folder and settings, or resumed where they stopped."""
 
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -31,13 +30,16 @@ from patchcl.data.preprocessing.planner import fingerprint_for, make_plan
 from patchcl.data.splits import Split, cases_of, load_split, make_split, save_split, visible_to_training
 from patchcl.methods.base import Method
 from patchcl.networks.unet import UNet
+from patchcl.runs.contents import contents_of
 from patchcl.runs.folder import RunFolder
-from patchcl.runs.provenance import provenance
+from patchcl.runs.provenance import note_time, provenance
+from patchcl.training.changes import settle_changes
 from patchcl.training.final_validation import choose_on_validation
 from patchcl.training.loop import train
+from patchcl.training.lost_files import lost_files_as_message, tell_damaged
 from patchcl.training.progress import TrainingProgress
 from patchcl.training.signals import StopRequest, stop_on_signals
-from patchcl.training.validation import Validation
+from patchcl.training.validation import Validation, picture_steps
 
 
 class Outcome(NamedTuple):
@@ -58,7 +60,7 @@ def start(data: Path, root: Path, settings: Settings, console: Console) -> Outco
     """Train on the scans in `data` as `settings` say, into the new folder `root`.
 
     Raises:
-        UserError: Something about the data, the settings or the folder must be mended first.
+        UserError: Something about the data, the settings or the folder must be corrected first.
     """
     dataset = read_dataset(data, settings.split.patient_pattern)
     split = make_split(dataset, settings.split)
@@ -84,35 +86,48 @@ def start(data: Path, root: Path, settings: Settings, console: Console) -> Outco
         raise
 
 
-def resume(root: Path, console: Console) -> Outcome:
+def resume(root: Path, console: Console, accept_changes: bool = False) -> Outcome:
     """Continue the run in `root` where it stopped, exactly as if it had not.
 
     Raises:
-        UserError: There is no run, or its data are gone.
+        UserError: There is no run, its data are gone, or something changed and `accept_changes` is not set.
     """
     run = RunFolder.open(root)
     settings, split, plan = read_settings(run.settings), load_split(run.split), load_plan(run.plan)
     if settings.data is None:
         raise UserError(f"{run.settings} does not say where the data are: add `data: FOLDER`.")
     dataset = read_dataset(settings.data, settings.split.patient_pattern)
-    return _train(run, settings, visible_to_training(dataset, split), split, plan, console)
+    return _train(run, settings, visible_to_training(dataset, split), split, plan, console, accept_changes)
 
 
-def _train(run: RunFolder, settings: Settings, dataset: Dataset, split: Split, plan: Plan, console: Console) -> Outcome:
+def _train(
+    run: RunFolder,
+    settings: Settings,
+    dataset: Dataset,
+    split: Split,
+    plan: Plan,
+    console: Console,
+    accept_changes: bool = False,
+) -> Outcome:
     fabric = _fabric(settings)
     method = _build(settings, plan)
     prepared = _prepare(settings, dataset, split, plan, method.needs_unlabeled, console)
+    sources = {source for group in prepared for case in group for source in case.sources}
+    contents = contents_of(sources, settings, plan, split, dataset.classes, dataset.channels)
+    settle_changes(run, contents, method, settings.training, accept_changes, console)
     batches, shown = _batches(settings, prepared, plan, fabric.device, method.strong_views)
-    validation = Validation(prepared.validation, shown, plan, run, fabric.device)
+    pictures = picture_steps(settings.training.steps, settings.training.validate_every)
+    validation = Validation(prepared.validation, shown, plan, run, fabric.device, pictures)
     started = time.perf_counter()
     with (
         _memory_errors_on(fabric.device),
+        lost_files_as_message(run.root),
         stop_on_signals() as stop,
         TrainingProgress(console, settings.method.name, settings.training.steps) as progress,
     ):
         done = train(method, batches.at, validation, settings.training, run, fabric, progress, stop)
     batches.close()
-    _note_time(run, time.perf_counter() - started, done)
+    note_time(run.provenance, time.perf_counter() - started, done, fabric.device)
     if done == settings.training.steps and not stop and not run.postprocessing.is_file():
         with _memory_errors_on(fabric.device), progress_bar("Choosing post-processing") as on_progress:
             cases = cases_of(dataset, split.validation, masked=True)
@@ -169,7 +184,10 @@ def _prepare(
     cases = [case for group in groups for case in group]
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("Preparing scans", total=len(cases))
-        done = iter(prepare(cases, plan, settings.cache, lambda ready, _: bar.update(task, completed=ready)))
+        damaged: list[Path] = []
+        ready = prepare(cases, plan, settings.cache, lambda count, _: bar.update(task, completed=count), damaged.append)
+    tell_damaged(damaged, console)
+    done = iter(ready)
     prepared = _Prepared(*(tuple(next(done) for _ in group) for group in groups))
     require_no_leak(groups._asdict(), {case.name: case.signature for group in prepared for case in group})
     return prepared._replace(unlabeled=prepared.unlabeled + prepared.labeled) if partly else prepared
@@ -205,10 +223,3 @@ def _shown(store: ImageStore) -> Tensor:
     spread = [middles[place * len(middles) // 4] for place in range(4)] if len(middles) > 4 else middles
     image, _ = store.load(spread, torch.Generator().manual_seed(0))
     return image
-
-
-def _note_time(run: RunFolder, seconds: float, steps: int) -> None:
-    notes = json.loads(run.provenance.read_text(encoding="utf-8"))
-    notes["seconds"] = round((notes["seconds"] or 0.0) + seconds, 1)
-    notes["steps_per_second"] = round(steps / notes["seconds"], 3)
-    write_json(run.provenance, notes)

@@ -62,7 +62,7 @@ def train(
     if run.last.exists():
         fabric.load(run.last, state, weights_only=True)
 
-    log = RunLog(run, state["step"])
+    log = RunLog(run, state["step"], settings.loggers)
     started, first = time.perf_counter(), state["step"]
     wrapped.train()
     for step in range(first, settings.steps):
@@ -87,7 +87,6 @@ def train(
             standing = warnings([*log.rows, figures], method.settings)
             row = log.write(done, figures | {"warnings": len(standing)})
             progress.report(row, pace, new_warnings(log.rows, method.settings))
-            log.write_csv()
             if row["validation_dice"] > state["best"]:
                 state["best"] = row["validation_dice"]
                 save(fabric, run.best, state)

@@ -1,4 +1,4 @@
-"""What training by a plan takes on the machine at hand: patches in pixels, and how many images memory has room for.
+"""Memory estimate: what training takes on this machine, and the largest batch that it has room for.
 
 It decides nothing by itself: a batch that followed the machine would give every machine another result. Only who saves
 a plan with it and trains by that plan has asked for it.

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a bar with the time left, and a line for every validation and warning."""
+"""Progress display of a run: a bar with the time left, and a line for every validation and warning."""
 
 from collections.abc import Sequence
 from types import TracebackType

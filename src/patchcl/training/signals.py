@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM ask a run to stop after the step at hand, when all of it can be saved."""
+"""Signals: Ctrl-C and SIGTERM ask a run to stop after the step at hand, when all of it can be saved."""
 
 import signal
 import threading

@@ -1,14 +1,14 @@
-"""Scores a method on the prepared validation images while it learns, and draws what its teacher believes."""
+"""Validation during training: Dice on the prepared validation images, and pictures of the teacher's pseudo-masks."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from patchcl.core.batch import IGNORE
+from patchcl.core.devices import CPU
 from patchcl.core.parallel import releasing_memory
 from patchcl.data.preprocessing.cache import PreparedCase
 from patchcl.data.preprocessing.plan import Plan
@@ -21,6 +21,9 @@ from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import Row
 from patchcl.training.calibration import PseudoLabelStats, pseudo_label_quality, pseudo_label_stats
 
+PICTURES = 8
+"""Pictures of pseudo-masks that a run draws at most: one takes as long as the figures of several scans."""
+
 
 class Validation:
     """Dice of the teacher on whole scans, at the network's resolution: quick, and only a guide.
@@ -30,28 +33,36 @@ class Validation:
     """
 
     def __init__(
-        self, cases: Sequence[PreparedCase], shown: Tensor | None, plan: Plan, run: RunFolder, device: torch.device
+        self,
+        cases: Sequence[PreparedCase],
+        shown: Tensor | None,
+        plan: Plan,
+        run: RunFolder,
+        device: torch.device,
+        pictures: Collection[int] | None = None,
     ) -> None:
+        """`pictures` are the steps after which one is drawn of what is `shown`; None: after every validation."""
         self.cases, self.shown, self.plan, self.run, self.device = cases, shown, plan, run, device
+        self.pictures = pictures
+        self.home = device if device.type == "cuda" else CPU  # where figures are counted; MPS has no float64
 
     def __call__(self, method: Method[Any], step: int) -> Row:
-        """Mean Dice over cases, of every structure and of all, and diagnostics; also draws a picture."""
-        if self.shown is not None:
+        """Mean Dice over cases, of every structure and of all, and diagnostics; also draws a picture if it is time."""
+        if self.shown is not None and (self.pictures is None or step in self.pictures):
             self._draw(method, self.shown, step)
         judged = [self._judge(method, case) for case in releasing_memory(self.cases)]
-        dice = torch.stack([dice for dice, _ in judged]).nanmean(dim=0).tolist()
+        dice = torch.stack([_dice(stats) for stats in judged]).nanmean(dim=0).tolist()
         structures = {f"validation_dice_{name}": value for name, value in zip(self.plan.classes[1:], dice, strict=True)}
-        quality = pseudo_label_quality([stats for _, stats in judged], self.plan.classes)
+        quality = pseudo_label_quality(judged, self.plan.classes)
         diagnostics = quality | method.diagnostics()
         numbers = {name: value for name, value in diagnostics.items() if math.isfinite(value)}  # what JSON can hold
         return {"validation_dice": sum(dice) / len(dice), **structures, **numbers}
 
-    def _judge(self, method: Method[Any], case: PreparedCase) -> tuple[Tensor, PseudoLabelStats]:
-        """(K - 1,) Dice of each structure over annotated pixels, and the counts of pseudo-labels."""
-        image, mask = torch.from_numpy(np.load(case.image)), classes_of(torch.from_numpy(np.load(_mask_of(case))))
-        probs = network_probs(method.teacher, image, self.plan, self.device)
-        stats = pseudo_label_stats(probs, mask, method.confidence_threshold)
-        return _dice(probs.argmax(dim=1), mask, len(self.plan.classes)), stats
+    def _judge(self, method: Method[Any], case: PreparedCase) -> PseudoLabelStats:
+        """The counts of one scan's pseudo-labels, of which Dice is one."""
+        image, mask = torch.from_numpy(np.load(case.image)), torch.from_numpy(np.load(_mask_of(case)))
+        probs = network_probs(method.teacher, image, self.plan, self.device, home=self.home)
+        return pseudo_label_stats(probs, classes_of(mask.to(self.home)), method.confidence_threshold)
 
     @torch.no_grad()
     def _draw(self, method: Method[Any], shown: Tensor, step: int) -> None:
@@ -62,14 +73,18 @@ class Validation:
         pseudo_mask_strip(path, images, masks, entropy, self.plan.classes, title)
 
 
-def _dice(predicted: Tensor, mask: Tensor, classes: int) -> Tensor:
+def picture_steps(steps: int, validate_every: int) -> frozenset[int]:
+    """The validations, at most PICTURES, that draw a picture: spread evenly over a run, the last among them."""
+    validated = [*range(validate_every, steps, validate_every), steps]
+    count = min(PICTURES, len(validated))
+    return frozenset(validated[place * len(validated) // count - 1] for place in range(1, count + 1))
+
+
+def _dice(stats: PseudoLabelStats) -> Tensor:
     """Of each structure, 1 where it is absent from prediction and mask; NaN if nothing is annotated."""
-    predicted = predicted.masked_fill(mask == IGNORE, IGNORE)
-    structures = torch.arange(1, classes).view(-1, *[1] * mask.ndim)
-    found, true = (predicted == structures).flatten(1), (mask == structures).flatten(1)
-    size = found.sum(dim=1) + true.sum(dim=1)
-    absent = 1.0 if (mask != IGNORE).any() else math.nan
-    return torch.where(size > 0, 2 * (found & true).sum(dim=1) / size.clamp(min=1), absent)
+    size = stats.taken[1:] + stats.true[1:]
+    absent = torch.where(stats.pixels[0] > 0, 1.0, math.nan)
+    return torch.where(size > 0, 2 * stats.right[1:] / size.clamp(min=1), absent)
 
 
 def _mask_of(case: PreparedCase) -> str:

@@ -25,7 +25,7 @@ CLASSES = ("background", "gland", "lumen")
 @pytest.fixture(autouse=True)
 def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiff, "LARGE", ROWS * COLUMNS - 1)
-    monkeypatch.setattr(tiff, "BAND", 20 * COLUMNS)
+    monkeypatch.setattr(tiff, "BLOCK", 20 * COLUMNS)
 
 
 def together(blocks: RowBlocks | None) -> np.ndarray:
@@ -230,7 +230,7 @@ def test_what_is_far_too_large_is_never_read_whole(tmp_path: Path, monkeypatch: 
     path = striped(tmp_path / "a.tif", COLOUR, "tiff_lzw")
     monkeypatch.setattr(tiff, "LARGE", ROWS * COLUMNS // 2 - 1)
     for read in (pictures.read_values, pictures.read_classes):
-        with pytest.raises(UserError, match=r"too large to be read at once \(3975 pixels\).* read in bands where"):
+        with pytest.raises(UserError, match=r"too large to be read at once \(3975 pixels\).* read in row blocks where"):
             read(path)
     np.testing.assert_array_equal(together(image_row_blocks([path])), np.moveaxis(COLOUR, 2, 0))
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from patchcl.api import predict
 from patchcl.config import load_settings
 from patchcl.core.errors import UserError
 from patchcl.data.check import check_data
@@ -14,12 +15,11 @@ from patchcl.data.dataset import read_dataset
 from patchcl.data.discovery import link_series
 from patchcl.data.formats.dicom import segmentation as dicom_seg
 from patchcl.data.formats.dicom import series as dicom
+from patchcl.data.formats.dicom.writing import write_segmentation
 from patchcl.data.importers.dicom_export import convert, detect
 from patchcl.data.importers.registry import ImportOptions, describe, detect_layouts, import_dataset, require_ours
 from patchcl.data.preprocessing.plan import PlanSettings
 from patchcl.data.scan import read_grid, read_image, read_mask
-from patchcl.inference.predict import predict_files
-from patchcl.runs.folder import RunFolder
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("highdicom")
@@ -168,7 +168,7 @@ def test_the_series_chosen_of_an_export_is_segmented(export: Make, change: Make,
     source = export("p3", "scout")
     damaged = source / "p2/study/CT thorax/slice004.dcm"
     change(damaged, PixelData=b"\0\0")
-    summary = predict_files(RunFolder(trained), source, tmp_path / "out", series="thorax")
+    summary = predict(trained, source, tmp_path / "out", series="thorax")
     assert summary.done == ("p1",)
     (_, no_series), (_, broken) = sorted(summary.failed, reverse=True)
     assert f"{source / 'p3'} holds 1 series, and 0 of them fit 'thorax'" in no_series

@@ -1,3 +1,5 @@
+import hashlib
+import io
 import multiprocessing
 import os
 from collections.abc import Callable
@@ -216,3 +218,87 @@ def test_a_large_picture_or_mask_that_says_nothing_is_refused(tmp_path: Path, mo
     with pytest.raises(UserError, match="nobody annotated it"):
         prepare([case], of_pieces, tmp_path / "cache")
     assert [path.name for path in (tmp_path / "cache").rglob("*.mask-*")] == []
+
+
+def flipped(content: bytes) -> bytes:
+    return content[:-5] + bytes([content[-5] ^ 1]) + content[-4:]
+
+
+def of_array(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[bytes], bytes]:
+    def damage(content: bytes) -> bytes:
+        out = io.BytesIO()
+        np.save(out, change(np.load(io.BytesIO(content))), allow_pickle=True)
+        return out.getvalue()
+
+    return damage
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "a bit": flipped,
+    "zeroed tail": lambda content: content[:-40] + bytes(40),
+    "cut": lambda content: content[:-40],
+    "empty": lambda content: b"",
+    "header": lambda content: bytes(100) + content[100:],
+    "longer": lambda content: content + bytes(8),
+    "another shape": of_array(lambda array: array[:1]),
+    "another type": of_array(lambda array: array.astype(np.float64)),
+    "NaN": of_array(lambda array: np.full(array.shape, np.nan, np.float32)),
+    "objects": of_array(lambda array: array.astype(object)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=list(DAMAGE))
+@pytest.mark.parametrize("kind", ["image", "mask", "signature"])
+def test_what_is_damaged_is_prepared_anew_and_told(
+    kind: str, damage: Callable[[bytes], bytes], dataset: Dataset, tiny: Plan, tmp_path: Path
+) -> None:
+    first = prepare(dataset.cases, tiny, tmp_path / "cache")
+    victim: Path = getattr(first[0], kind)
+    content, told = victim.read_bytes(), list[Path]()
+    victim.write_bytes(damage(content))
+    assert prepare(dataset.cases, tiny, tmp_path / "cache", on_damage=told.append) == first
+    assert victim.read_bytes() == content
+    assert told == [victim]
+    told.clear()
+    prepare(dataset.cases, tiny, tmp_path / "cache", on_damage=told.append)
+    assert told == []
+
+
+def test_a_cache_of_version_0_1_which_had_no_checksums_is_made_anew(
+    dataset: Dataset, tiny: Plan, tmp_path: Path
+) -> None:
+    first = prepare(dataset.cases, tiny, tmp_path / "cache")
+    before, told = contents(first), list[Path]()
+    for manifest in (tmp_path / "cache").rglob("*.json"):
+        manifest.unlink()
+    first[0].image.write_bytes(flipped(first[0].image.read_bytes()))
+    assert contents(prepare(dataset.cases, tiny, tmp_path / "cache", on_damage=told.append)) == before
+    assert told == []
+
+
+def test_every_source_is_known_by_its_hash(dataset: Dataset, tiny: Plan, tmp_path: Path) -> None:
+    case = dataset.case("p0")
+    (prepared,) = prepare([case], tiny, tmp_path / "cache")
+    assert case.mask is not None
+    assert prepared.sources == tuple(
+        (f"{file.parent.name}/{file.name}", hashlib.sha256(file.read_bytes()).hexdigest())
+        for file in (*case.images, case.mask)
+    )
+
+
+def test_a_mask_replaced_under_its_old_size_and_time_is_prepared_anew(
+    dataset: Dataset, tiny: Plan, tmp_path: Path
+) -> None:
+    case = dataset.case("p0")
+    assert case.mask is not None
+    mask = case.mask.with_suffix("").with_suffix(".nii")
+    image = nib.load(case.mask)
+    nib.save(image, mask)
+    case = case._replace(mask=mask)
+    (first,) = prepare([case], tiny, tmp_path / "cache")
+    stat = mask.stat()
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[::-1].copy(), image.affine), mask)
+    os.utime(mask, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert mask.stat().st_size == stat.st_size
+    (second,) = prepare([case], tiny, tmp_path / "cache")
+    assert second.mask != first.mask

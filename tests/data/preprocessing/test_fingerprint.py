@@ -172,11 +172,12 @@ def test_colours_are_known_because_one_file_fills_several_channels(make_dataset:
 
 def test_progress_is_told_and_the_file_can_be_read(make_dataset: Make, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    seen = take_fingerprint(
-        read_dataset(make_dataset({"a": True, "b": False}, channels=("CT",))),
-        [0],
-        on_progress=lambda *done: told.append(done),
-    )
+    dataset = read_dataset(make_dataset({"a": True, "b": False}, channels=("CT",)))
+
+    def on_progress(*done: int) -> None:
+        told.append(done)
+
+    seen = with_structures(read_headers(dataset, None, on_progress), dataset, [0], on_progress=on_progress)
     assert told == [(1, 2), (2, 2), (1, 1)]
     save_fingerprint(tmp_path / "fingerprint.json", seen)
     assert module.Fingerprint.model_validate(json.loads((tmp_path / "fingerprint.json").read_text())) == seen

@@ -29,7 +29,7 @@ def save_colours(path: Path, random: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("normalise", ["rgb", "ct"])
-def test_bands_are_the_rows_of_the_whole_where_pixels_are_prepared_one_by_one(
+def test_row_blocks_are_the_rows_of_the_whole_where_pixels_are_prepared_one_by_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, normalise: str
 ) -> None:
     image, by_pixel = tmp_path / "a.tif", plan_of(normalise)
@@ -49,7 +49,7 @@ def test_bands_are_the_rows_of_the_whole_where_pixels_are_prepared_one_by_one(
 
 
 @pytest.mark.parametrize("normalise", ["rgb", "ct"])
-def test_a_large_picture_is_prepared_in_bands_byte_for_byte(
+def test_a_large_picture_is_prepared_in_row_blocks_byte_for_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, normalise: str
 ) -> None:
     random, of_pieces = np.random.default_rng(0), plan_of(normalise)
@@ -60,12 +60,12 @@ def test_a_large_picture_is_prepared_in_bands_byte_for_byte(
     case = Case("a", "a", (image,), mask, "imagesTr")
     (whole,) = prepare([case], of_pieces, tmp_path / "whole")
     monkeypatch.setattr(tiff, "LARGE", 1000)  # and read at once would be half of it
-    (banded,) = prepare([case], of_pieces, tmp_path / "banded")
+    (blocked,) = prepare([case], of_pieces, tmp_path / "blocked")
     assert whole.mask is not None
-    assert banded.mask is not None
-    assert banded.image.read_bytes() == whole.image.read_bytes()
-    assert banded.mask.read_bytes() == whole.mask.read_bytes()
-    np.testing.assert_allclose(np.load(banded.signature), np.load(whole.signature), atol=1e-6)
+    assert blocked.mask is not None
+    assert blocked.image.read_bytes() == whole.image.read_bytes()
+    assert blocked.mask.read_bytes() == whole.mask.read_bytes()
+    np.testing.assert_allclose(np.load(blocked.signature), np.load(whole.signature), atol=1e-6)
     with pytest.raises(UserError, match="too large to be read at once"):  # half a resolution needs all of it
         prepare([case], of_pieces.model_copy(update={"spacing_mm": (2.0, 2.0)}), tmp_path / "coarse")
     beyond = of_pieces.model_copy(update={"normalise": "rgb", "window": (0, 100)})

@@ -1,4 +1,4 @@
-"""What every file format can do, and how a file that cannot be read is told."""
+"""The interface of a file format, and the messages about files that cannot be read."""
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,14 +18,14 @@ SAME: Mapping[str, str] = MappingProxyType({})
 
 
 class RowBlocks(NamedTuple):
-    """A picture that is too large to be held, some rows at a time."""
+    """Row blocks: a picture that is too large to be held, some rows at a time."""
 
     shape: tuple[int, int]  # rows and columns
     step: int  # rows that are best read at once
     read: Callable[[int, int], np.ndarray]  # (C, rows, columns) from one row to before another
 
     def all(self) -> Iterator[tuple[int, np.ndarray]]:
-        """All bands from above, each with the number of its first row."""
+        """All row blocks from above, each with the number of its first row."""
         for start in range(0, self.shape[0], self.step):
             yield start, self.read(start, min(start + self.step, self.shape[0]))
 

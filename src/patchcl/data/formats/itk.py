@@ -15,6 +15,7 @@ import numpy as np
 from patchcl.core.errors import UserError
 from patchcl.core.files import atomic_write
 from patchcl.data.formats.base import DEFLATE_RATIO, Format, library, reading, require_content
+from patchcl.data.formats.detached import require_inside
 from patchcl.data.geometry import Grid, grid_of
 
 KIND = "an NRRD or MetaImage file"
@@ -87,6 +88,7 @@ def _open(path: Path) -> Any:  # noqa: ANN401 - SimpleITK has no types
     simple_itk = library("SimpleITK", path, KIND, "itk")
     with reading(path, KIND):
         _require_axes(path)
+        require_inside(path)
         reader = simple_itk.ImageFileReader()
         reader.SetImageIO("NrrdImageIO" if path.suffix.lower() in (".nrrd", ".nhdr") else "MetaImageIO")
         reader.SetFileName(str(path))
@@ -127,7 +129,7 @@ def _data(path: Path) -> _Data | None:
     apart = named is not None and named[1].upper() != "LOCAL"
     packed = re.search(r"(?im)^(encoding: *gz|CompressedData *= *True)", header) is not None
     plain = re.search(r"(?im)^(encoding: *raw|BinaryData *= *True)", header) is not None and not packed
-    file = path.with_name(named[1]) if apart and named is not None else path
+    file = path.parent / named[1] if apart and named is not None else path
     return _Data(file, 0 if apart else length, packed, plain)
 
 

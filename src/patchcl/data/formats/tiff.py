@@ -44,12 +44,12 @@ HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 RATIO = 40_000
 """What one byte can stand for in the densest of the ways that TIFF knows."""
 LARGE = 89_478_485
-"""Pixels above which a picture is read in bands where that can be; one of twice as many is never read at once."""
-BAND = 2**22
-"""Pixels of a band."""
+"""Pixels above which a picture is read in row blocks where that can be; one of twice as many is never read at once."""
+BLOCK = 2**22
+"""Pixels of a row block."""
 SMALLER = (
-    "Cut it into tiles, or save it as a TIFF of one page with strips or tiles, which is read in bands where plan.fit "
-    "is crop, plan.spacing_mm [1, 1] and plan.normalise rgb or ct."
+    "Cut it into tiles, or save it as a TIFF of one page with strips or tiles, which is read in row blocks where "
+    "plan.fit is crop, plan.spacing_mm [1, 1] and plan.normalise rgb or ct."
 )
 ORIENTATION = 274  # a tag
 COLOURS = {5: "CMYK", YCBCR: "YCbCr", 8: "LAB"}
@@ -140,7 +140,7 @@ class Tiff(NamedTuple):
             with reading(path, KIND):
                 return decode(page, path, start, stop)
 
-        return RowBlocks(page.shape, height * max(1, BAND // (height * columns)), read)
+        return RowBlocks(page.shape, height * max(1, BLOCK // (height * columns)), read)
 
 
 def open_tiff(path: Path) -> Tiff | None:

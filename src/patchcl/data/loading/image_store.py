@@ -1,4 +1,4 @@
-"""Where prepared images live during training: on the device when they fit, else on disk and read as needed."""
+"""Image store: prepared images during training, on the device when they fit, else on disk and read as needed."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,10 +47,11 @@ class _OnDisk:
 class ImageStore:
     """All items (slices or volumes) of some prepared cases, ready to be gathered into batches.
 
-    It is `resident` when images and masks fit `budget_bytes`: they then lie on `device`, and a batch is one gather.
-    Masks are handed out only if every case has one. A bank of `unlabeled` items hands out none.
+    It is `resident` when images and masks fit `budget_bytes`: they then lie on `device`, and a batch is put together
+    there without anything of the host's.
+    Masks are handed out only if every case has one. A store of `unlabeled` items hands out none.
 
-    Of a case with a mask only those items are there of which something is annotated, or, in a bank of `unlabeled`
+    Of a case with a mask only those items are there of which something is annotated, or, in a store of `unlabeled`
     items, of which something is not.
 
     Raises:
@@ -107,8 +108,6 @@ class ImageStore:
     def _gather(
         self, store: Tensor | list[Tensor] | _OnDisk, indices: Sequence[int], windows: Sequence[Window]
     ) -> Tensor:
-        if isinstance(store, Tensor):
-            return store.index_select(0, torch.tensor(indices, device=self.device))
         pieces = [store[index][window] for index, window in zip(indices, windows, strict=True)]
         return torch.stack(pieces).to(self.device)
 

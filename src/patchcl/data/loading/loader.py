@@ -1,4 +1,4 @@
-"""The batch of every step, as a pure function of (seed, step, rank): a resumed run needs no saved loader state."""
+"""Data loader: the batch of a step is a pure function of (seed, step, rank), so resuming needs no saved state."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
@@ -18,7 +18,7 @@ Loaded = tuple[Tensor, Tensor | None]
 
 
 class BatchStream:
-    """One endless sequence of images from a bank; the next step's are fetched while this one's are used."""
+    """Endless stream of images from an image store; the next step's are fetched while this one's are used."""
 
     def __init__(self, store: ImageStore, batch_size: int, name: str, seed: int, rank: int = 0, ranks: int = 1) -> None:
         self.store, self.batch_size, self.name = store, batch_size, name
@@ -50,7 +50,7 @@ class BatchStream:
 
 
 class BatchLoader:
-    """Labeled and unlabeled images, augmented on the device, a whole batch at once."""
+    """Data loader of labeled and unlabeled images, augmented on the device, a whole batch at once."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class BatchLoader:
 
     def _labeled_at(self, step: int) -> LabeledBatch:
         image, mask = self.labeled.images_at(step)
-        assert mask is not None  # the bank of labeled images was opened with masks
+        assert mask is not None  # the store of labeled images was opened with masks
         generator = self.labeled.generator(step, image.device)
         transforms = draw_transforms(len(image), tuple(image.shape[2:]), self.augment, generator, self.spacing_mm)
         image, warped_mask = warp(image, mask, transforms)

@@ -1,4 +1,4 @@
-"""From scans to network inputs and back: normalise, bring to one size or spacing, and keep the outcome on disk.
+"""Cache of prepared scans: normalised, brought to one size or spacing, and kept on disk.
 
 Network axes of a slice are the two axes of the file that slices are not taken along, in file order; of a volume all
 three. Padding and resizing follow from grid and plan alone, so `to_scan_grid` undoes exactly what was done.
@@ -6,19 +6,20 @@ three. Padding and resizing follow from grid and plan alone, so `to_scan_grid` u
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from patchcl.core.errors import UserError
-from patchcl.core.files import atomic_write, write_json
+from patchcl.core.files import atomic_write
 from patchcl.core.parallel import ProgressCallback, in_parallel
 from patchcl.data.dataset import Case
 from patchcl.data.duplicates import signature
-from patchcl.data.formats.base import RowBlocks, require_file
+from patchcl.data.formats.base import RowBlocks
 from patchcl.data.geometry import Grid
+from patchcl.data.preprocessing.manifest import Entry, file_hashes, intact, read_manifest, seal
 from patchcl.data.preprocessing.plan import BATCH, Plan
 from patchcl.data.preprocessing.row_blocks import _BlockMeans, _image_row_blocks, _pixel_by_pixel, _save_row_blocks
 from patchcl.data.preprocessing.transforms import _normalised_channels, mask_to_network_grid, to_network_grid
@@ -33,8 +34,6 @@ from patchcl.data.scan import (
 
 RECIPE = 2
 """Raise it when this file prepares differently, so that no cache made before is used."""
-DETACHED = (".mhd", ".nhdr")
-"""Endings of headers whose voxels lie in a file beside them."""
 
 
 class PreparedCase(NamedTuple):
@@ -44,52 +43,83 @@ class PreparedCase(NamedTuple):
     patient: str
     image: Path  # .npy (N, C, *S) float32: N slices, or 1 volume
     mask: Path | None  # .npy (N, *S) uint8, IGNORED where nobody annotated
+    sources: tuple[tuple[str, str], ...] = ()  # folder and name of every file that was prepared, and its sha256
 
     @property
     def signature(self) -> Path:
-        """What the scan looks like from afar, .npy, see `duplicates.signature`; made with the image."""
+        """Signature of the scan, .npy, see `duplicates.signature`; made with the image."""
         return self.image.with_name(self.image.name.replace(".image-", ".signature-"))
 
 
 def prepare(
-    cases: Sequence[Case], plan: Plan, cache: Path, on_progress: ProgressCallback | None = None
+    cases: Sequence[Case],
+    plan: Plan,
+    cache: Path,
+    on_progress: ProgressCallback | None = None,
+    on_damage: Callable[[Path], object] = lambda _: None,
 ) -> tuple[PreparedCase, ...]:
     """Prepare `cases`, keeping the outcome below `cache` so that only what has changed is done again.
 
     A mask is read only if its case has one, and is kept apart from the image: a cache shared with a run that had more
-    masks gives none away. Two processes may prepare at once. `on_progress` is told how many cases of all are done.
+    masks gives none away. Two processes may prepare at once. Whatever was kept is compared with its checksum, and
+    prepared anew if it is damaged.
+
+    Args:
+        cases: Scans, with a mask where it is to be prepared too.
+        plan: How.
+        cache: The folder that keeps the outcome.
+        on_progress: Told how many cases of all are done.
+        on_damage: Told, from any thread, of a prepared file that does not hold what it did; it is made anew.
 
     Raises:
         UserError: A file cannot be read or does not fit, or `cache` cannot be written to.
     """
     try:
         folder = cache / _key(plan)
-        return tuple(in_parallel(cases, lambda case: _prepare_case(case, plan, folder), on_progress))
+        return tuple(in_parallel(cases, lambda case: _prepare_case(case, plan, folder, on_damage), on_progress))
     except OSError as error:
         raise UserError(
             f"Prepared scans cannot be kept in {cache}: {error}. Make room, or set cache: FOLDER."
         ) from error
 
 
-def _prepare_case(case: Case, plan: Plan, folder: Path) -> PreparedCase:
-    hashes = _hashes(case, folder / f"{case.name}.json")
+def _prepare_case(case: Case, plan: Plan, folder: Path, on_damage: Callable[[Path], object]) -> PreparedCase:
+    manifest = folder / f"{case.name}.json"
+    files = [*case.images, *([case.mask] if case.mask is not None else [])]
+    hashes = file_hashes(files, manifest)
     image = folder / f"{case.name}.image-{_joined(hashes[: len(case.images)])}.npy"
-    prepared = PreparedCase(case.name, case.patient, image, None)
-    if not (image.exists() and prepared.signature.exists()):
-        blocks = _image_row_blocks(case.images, plan)
-        if blocks is None:
-            _prepare_image(case, plan, prepared)
-        else:
-            _prepare_row_blocks(case, plan, prepared, blocks)
-    if case.mask is None:
-        return prepared
-    mask = folder / f"{case.name}.mask-{_joined(hashes)}.npy"
-    if not mask.exists():
+    mask = None if case.mask is None else folder / f"{case.name}.mask-{_joined(hashes)}.npy"
+    names = (f"{file.parent.name}/{file.name}" for file in files)
+    prepared = PreparedCase(case.name, case.patient, image, mask, tuple(zip(names, hashes, strict=True)))
+    lacking = _lacking(prepared, read_manifest(manifest), on_damage)
+    if {image, prepared.signature} & lacking:
+        _prepare_image(case, plan, prepared)
+    if case.mask is not None and mask in lacking:
         _prepare_mask(case.mask, read_grid(case.images[0]), plan, mask)
-    return prepared._replace(mask=mask)
+    if lacking:
+        seal([image, prepared.signature, *([mask] if mask is not None else [])], manifest)
+    return prepared
+
+
+def _lacking(prepared: PreparedCase, sealed: dict[str, Entry], on_damage: Callable[[Path], object]) -> set[Path]:
+    """The files of a case that are to be prepared: none there yet, without checksum as version 0.1 left it, damaged."""
+    files = [file for file in (prepared.image, prepared.signature, prepared.mask) if file is not None]
+    lacking = {file for file in files if not intact(file, sealed)}
+    for file in lacking:
+        if file.name in sealed and file.exists():
+            on_damage(file)
+    return lacking
 
 
 def _prepare_image(case: Case, plan: Plan, prepared: PreparedCase) -> None:
+    blocks = _image_row_blocks(case.images, plan)
+    if blocks is None:
+        _prepare_whole_image(case, plan, prepared)
+    else:
+        _prepare_row_blocks(case, plan, prepared, blocks)
+
+
+def _prepare_whole_image(case: Case, plan: Plan, prepared: PreparedCase) -> None:
     scan = read_image(case.images)
     for path, channels in zip(case.images, np.array_split(scan.voxels, len(case.images)), strict=True):
         require_varied(channels, path)
@@ -101,7 +131,7 @@ def _prepare_image(case: Case, plan: Plan, prepared: PreparedCase) -> None:
 
 
 def _prepare_row_blocks(case: Case, plan: Plan, prepared: PreparedCase, blocks: RowBlocks) -> None:
-    """As `_prepare_image`, with all that has to be known of the whole picture gathered on the way."""
+    """As `_prepare_whole_image`, with all that has to be known of the whole picture gathered on the way."""
     means = _BlockMeans(blocks.shape)
     extremes: list[tuple[float, float]] = []
 
@@ -135,51 +165,6 @@ def _prepare_mask(path: Path, grid: Grid, plan: Plan, prepared: Path) -> None:
         require_annotated(np.array(annotated), path)
 
     _save_row_blocks(prepared, blocks.shape, np.uint8, seen())
-
-
-def _hashes(case: Case, manifest: Path) -> list[str]:
-    """The sha256 of every file of `case`; a file whose size and time are those in `manifest` is not read again."""
-    known = _read_manifest(manifest)
-    files = [*case.images, *([case.mask] if case.mask is not None else [])]
-    entries = {str(file.absolute()): _entry(file, known.get(str(file.absolute()))) for file in files}
-    if any(known.get(file) != entry for file, entry in entries.items()):
-        write_json(manifest, known | entries)
-    return [entry["sha256"] for entry in entries.values()]
-
-
-def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _entry(file: Path, known: dict[str, Any] | None) -> dict[str, Any]:
-    try:
-        parts = _parts(file)
-        stats = [part.stat() for part in parts]
-        size, modified = sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)
-        if known is not None and (known["bytes"], known["modified_ns"]) == (size, modified):
-            return known
-        digest = hashlib.sha256()
-        for part in parts:
-            require_file(part, "a scan or mask")
-            with part.open("rb") as content:
-                while piece := content.read(2**20):  # files may be larger than memory
-                    digest.update(piece)
-    except OSError as error:
-        raise UserError(f"{file} cannot be opened: {error.strerror}. Restore it, or remove the scan.") from error
-    return {"bytes": size, "modified_ns": modified, "sha256": digest.hexdigest()}
-
-
-def _parts(file: Path) -> list[Path]:
-    """What `file` is made of: the files in the folder of a DICOM series, or a header and the voxels beside it."""
-    if file.is_dir():
-        return sorted(part for part in file.iterdir() if part.is_file())
-    if file.suffix.lower() in DETACHED:
-        return sorted({file, *(other for other in file.parent.iterdir() if other.name.startswith(f"{file.stem}."))})
-    return [file]
 
 
 def _joined(hashes: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""What the scans that training may open have in common: sizes and spacings, sizes of classes; where asked, grey values.
+"""Dataset fingerprint: sizes, spacings and sizes of classes of all scans that training may open, grey values if asked.
 
 Source: the idea is nnU-Net's data fingerprint, Isensee et al., 2021, https://doi.org/10.1038/s41592-020-01008-z.
 """
@@ -37,7 +37,7 @@ class ScanFacts(FrozenSettings):
 
 
 class Range(FrozenSettings):
-    """Of one quantity along every axis, over all scans."""
+    """Range of one quantity along every axis, over all scans."""
 
     min: tuple[float, ...]
     median: tuple[float, ...]
@@ -45,7 +45,7 @@ class Range(FrozenSettings):
 
 
 class Intensities(FrozenSettings):
-    """Of one channel, over a sample of the voxels of all labeled scans."""
+    """Intensities of one channel, over a sample of the voxels of all labeled scans."""
 
     channel: str
     foreground: bool
@@ -81,7 +81,7 @@ class ClassFacts(FrozenSettings):
 
 
 class Fingerprint(FrozenSettings):
-    """What a plan is made from."""
+    """Dataset fingerprint: what a plan is made from."""
 
     scans: tuple[ScanFacts, ...]
     shape: Range | None
@@ -100,7 +100,7 @@ class Fingerprint(FrozenSettings):
 
 
 class _Sample(NamedTuple):
-    """What is kept of one scan."""
+    """Sample of one scan: what is kept of it."""
 
     values: list[np.ndarray]  # one for every channel, at most SAMPLE long
     voxels: np.ndarray  # (K,) of each class

@@ -6,6 +6,7 @@ from typing import Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from patchcl.core.documents import DocumentError, parse_yaml
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_text
 from patchcl.core.renamed import with_new_names
@@ -112,11 +113,11 @@ def load_plan(path: Path) -> Plan:
         UserError: The file is missing or is no plan.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parse_yaml(path.read_bytes())
         return Plan.model_validate(with_new_names({"plan": content})["plan"])
     except OSError as error:
         raise UserError(f"The plan {path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except DocumentError as error:
         raise UserError(f"{path} is not valid YAML: {error}") from error
     except ValidationError as error:
         raise UserError(f"{path} is no plan: {plan_errors(error)}. Restore it, or train again.") from error

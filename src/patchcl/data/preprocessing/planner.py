@@ -1,4 +1,4 @@
-"""The planner decides a plan once from the data, in words that a user can check.
+"""Planner: decides the plan once from the dataset fingerprint, with a reason for each decision.
 
 Nothing here depends on the machine, so that a plan is the same wherever it is made. The batch alone does, and a plan
 holds one only if somebody had `patchcl check` write it.
@@ -193,7 +193,7 @@ def _fit(shapes: np.ndarray, spacings: np.ndarray, colours: bool) -> tuple[str, 
 
 
 def _spacing(spacings: np.ndarray) -> tuple[tuple[float, ...], str]:
-    """The median; of volumes of thick slices a finer one between slices, but none finer than within them.
+    """Target spacing: the median; between thick slices of volumes a finer one, but none finer than within the slices.
 
     Source: nnU-Net, Isensee et al., 2021. It also asks that thick slices be few; here those who take them as volumes
     have said so.
@@ -243,7 +243,7 @@ def _words(normalise: str | Sequence[str], channels: int = 1) -> tuple[str, ...]
 
 
 def _window(normalise: str | Sequence[str], seen: Fingerprint) -> tuple[tuple[float, float], str]:
-    """What becomes 0 and 1. That is an affine step away from nnU-Net's z-score, and dark stays dark for the patches."""
+    """Intensity window, to [0, 1]: an affine step away from nnU-Net's z-score, and dark stays dark for the patches."""
     if "rgb" in _words(normalise):
         full = seen.full_scale or 255.0
         return (0.0, full), f"full colour is {full:g}."
@@ -256,7 +256,7 @@ def _window(normalise: str | Sequence[str], seen: Fingerprint) -> tuple[tuple[fl
 
 
 def _patch_fraction(seen: Fingerprint, plan: dict[str, Any]) -> tuple[float, str]:
-    """A quarter, or twice the longest side of the class that is smallest by it, if that is less; in sixteenths.
+    """Side of a patch: a quarter, or twice the longest side of the smallest class, if that is less; in sixteenths.
 
     Patches come every half side, so whatever is no longer than that lies whole in one of them, and larger patches would
     show more of what is around it. Sixteenths, rounded up, because sides vary with who is labeled.

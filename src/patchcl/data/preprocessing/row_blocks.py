@@ -1,4 +1,4 @@
-"""A picture too large to be held is prepared some rows at a time."""
+"""Row blocks: a picture too large to be held is prepared some rows at a time."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,12 +18,12 @@ from patchcl.data.scan import (
 
 
 def network_row_blocks(paths: Sequence[Path], plan: Plan) -> RowBlocks | None:
-    """What `to_network_grid` gives, (C, rows, columns), some rows at a time, of a picture too large to be held.
+    """Row blocks (C, rows, columns) of what `to_network_grid` gives for a picture too large to be held.
 
     None of any other, and where a pixel depends on others: by resampling, padding, or the statistics of its picture.
 
     Raises:
-        UserError: As for `to_network_grid`, also while bands are read.
+        UserError: As for `to_network_grid`, also while row blocks are read.
     """
     blocks = _image_row_blocks(paths, plan)
     if blocks is None:
@@ -35,7 +35,7 @@ def network_row_blocks(paths: Sequence[Path], plan: Plan) -> RowBlocks | None:
 def _save_row_blocks(
     path: Path, shape: tuple[int, int], kind: type[np.generic], blocks: Iterator[tuple[int, np.ndarray]]
 ) -> None:
-    """What `_save` would write of all `bands` together, byte for byte: (1, C, *shape), or (1, *shape) of classes.
+    """Write what `_save` would of all `blocks` together, byte for byte: (1, C, *shape), or (1, *shape) of classes.
 
     Each is written to its place; a memory-mapped array would fill the memory with what has been written.
     """
@@ -59,7 +59,7 @@ def _save_row_blocks(
 
 
 class _BlockMeans:
-    """Means of BLOCKS x BLOCKS blocks of a picture that comes in bands, as torch's adaptive_avg_pool has them."""
+    """Means of BLOCKS x BLOCKS squares of a picture that comes in row blocks, as torch's adaptive_avg_pool has them."""
 
     def __init__(self, shape: tuple[int, int]) -> None:
         self._shape = shape

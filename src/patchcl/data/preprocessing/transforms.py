@@ -1,4 +1,4 @@
-"""From a scan to what the network sees, and back onto the scan's own grid."""
+"""Transforms from a scan to network inputs, and of probabilities back onto the scan's own grid."""
 
 import math
 from typing import NamedTuple
@@ -99,7 +99,7 @@ def _from_slices(slices: np.ndarray, grid: Grid, plan: Plan) -> np.ndarray:
 
 
 def _normalised_channels(voxels: np.ndarray, plan: Plan) -> np.ndarray:
-    """The channels (C, *shape) of a scan, or of a band, each as `plan` says."""
+    """The channels (C, *shape) of a scan, or of a row block, each as `plan` says."""
     if len(voxels) != len(plan.channels):
         raise UserError(f"A scan of {len(voxels)} channels cannot be prepared for {', '.join(plan.channels)}.")
     normalised = np.empty(voxels.shape, np.float32)

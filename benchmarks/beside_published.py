@@ -1,26 +1,16 @@
 """How long does patch contrast take: here, in the authors' way, and as a share of a whole training step?
 
-    OMP_NUM_THREADS=1 python benchmarks/contrast.py      # one CPU thread, about 5 minutes
-    python benchmarks/contrast.py --device cuda          # the same on a GPU; the authors' way stays on the CPU
-    python benchmarks/contrast.py --quick                # a memory of 256 and small images only; nothing is written
-
-Ways that are compared take turns, A B A B, so that whatever else the machine does meets them alike; a figure is the
-median over these rounds, a ratio the median of the ratios within a round, with the smallest and the largest beside it.
-On a single CPU thread the clock is that of the process, which stands still while other programs have the processor.
-What the authors' way is, and what is left out in its favour, says benchmarks/published.py. A step is forward, backward,
-optimizer and teacher of the method patchcl after its warm-up, its images at hand, so that the share of contrast is an
-upper bound. All that contrast adds counts: sampling, cutting, both embeddings, memory, loss, their backward pass, and
-the teacher's head.
+For `speed.py --published`. What the authors' way is, and what is left out in its favour, says published.py. A step is
+forward, backward, optimizer and teacher of the method patchcl after its warm-up, its images at hand, so that the share
+of contrast is an upper bound. All that contrast adds counts: sampling, cutting, both embeddings, memory, loss, their
+backward pass, and the teacher's head.
 """
 
-import argparse
-import ctypes
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from statistics import median
 from typing import Any, NamedTuple, get_args
 
 import torch
@@ -42,8 +32,8 @@ from patchcl.methods.patchcl import PatchCLSettings
 from patchcl.networks import NetworkSettings, build_network
 from patchcl.runs.provenance import provenance
 from patchcl.training.loop import build_optimizer
+from timing import Call, Rounds, alternate, fraction, ratio, shown, table
 
-RESULTS = Path(__file__).parent / "results"
 CLASSES, DIMENSIONS, PER_CLASS = 4, 128, 32
 """Per step 4 x 32 = 128 patches, as in the authors' code."""
 LENGTHS = (256, 1024, 4096)
@@ -56,9 +46,6 @@ PATCHES = (8, 16)
 """Per class and step; 16 is the default."""
 STEPS, STEP = 1000, 500
 """Length of the run that is imagined, and the step of it that is timed."""
-PROCESS = Path("/proc/self")
-Call = Callable[[], object]
-Rounds = dict[str, dict[str, Any]]  # way -> {"ms": one figure a round, "peak_mb": over all, of the device's memory}
 
 
 class Scale(NamedTuple):
@@ -79,23 +66,19 @@ SCALES = (
 )
 
 
-def main() -> None:
-    """Measure, write, print."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    arguments.add_argument("--quick", action="store_true", help="the small cases only; nothing is written")
-    arguments.add_argument("--results", type=Path, default=RESULTS, help="the folder of the results")
-    chosen = arguments.parse_args()
-    device = torch.device(chosen.device)
-    if chosen.quick:
-        print(markdown({chosen.device: measured(device, LENGTHS[:1], SCALES[:1], patience=0.2)}))
-        return
-    path = chosen.results / "contrast_speed.json"
+def write(device: torch.device, folder: Path) -> str:
+    """Measure one device, keep what is known of others, and give the tables of all."""
+    path = folder / "contrast_speed.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    known[chosen.device] = measured(device, LENGTHS, SCALES, patience=1)
+    known[device.type] = measured(device, LENGTHS, SCALES, patience=1)
     write_json(path, known)
     write_text(path.with_suffix(".md"), markdown(known))
-    print(markdown(known))
+    return markdown(known)
+
+
+def quick(device: torch.device) -> str:
+    """The tables of the small cases only; nothing is written."""
+    return markdown({device.type: measured(device, LENGTHS[:1], SCALES[:1], patience=0.2)})
 
 
 def measured(
@@ -119,75 +102,6 @@ def measured(
     del origin["steps_per_second"]
     origin |= {"threads": torch.get_num_threads(), "seconds": round(time.perf_counter() - started)}
     return {"provenance": origin} | parts
-
-
-def alternate(ways: Mapping[str, Call], device: torch.device, seconds: float, warm_up: bool) -> Rounds:
-    """Every way in turn, round after round, until `seconds` have passed; at least once.
-
-    Without a warm-up the first call of all counts; that is for ways of which one call takes long.
-    """
-    if warm_up:
-        for call in ways.values():
-            call()
-    rounds: Rounds = {name: {"ms": [], "peak_mb": 0.0} for name in ways}
-    clock = clock_of(device)
-    started = clock()
-    while not next(iter(rounds.values()))["ms"] or clock() - started < seconds:
-        for name, call in ways.items():
-            before = memory_mb(device)
-            rounds[name]["ms"].append(round(milliseconds(call, device), 4))
-            rounds[name]["peak_mb"] = max(rounds[name]["peak_mb"], round(peak_mb(device) - before, 1))
-    return rounds
-
-
-def milliseconds(call: Call, device: torch.device, minimum: float = 0.1) -> float:
-    """One call, from as many without a pause as take `least` seconds."""
-    clock, count, seconds = clock_of(device), 1, 0.0
-    while seconds < minimum:
-        count = 2 * count if seconds else 1
-        wait_for(device)
-        started = clock()
-        for _ in range(count):
-            call()
-        wait_for(device)
-        seconds = clock() - started
-    return 1000 * seconds / count
-
-
-def clock_of(device: torch.device) -> Callable[[], float]:
-    """Seconds: those of the processor where one thread does everything, else those of the wall."""
-    alone = device.type == "cpu" and torch.get_num_threads() == 1
-    return time.process_time if alone else time.perf_counter
-
-
-def memory_mb(device: torch.device) -> float:
-    """What is in use now; from here on a new peak is kept."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return torch.cuda.memory_allocated(device) / 2**20
-    if PROCESS.exists():
-        ctypes.CDLL(None).malloc_trim(0)  # so that what was freed is not used again unseen
-        (PROCESS / "clear_refs").write_text("5", encoding="utf-8")
-    return status_mb("VmRSS")
-
-
-def peak_mb(device: torch.device) -> float:
-    """The most that was in use since."""
-    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else status_mb("VmHWM")
-
-
-def status_mb(field: str) -> float:
-    """A figure that Linux keeps about this process; 0 elsewhere."""
-    if not PROCESS.exists():
-        return 0.0
-    lines = (PROCESS / "status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
-
-
-def wait_for(device: torch.device) -> None:
-    """Until the device has done all that it was asked for."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def sampling(device: torch.device) -> dict[str, Call]:
@@ -372,39 +286,3 @@ def steps_table(scales: Mapping[str, Rounds]) -> str:
         for way, times in ways.items()
     ]
     return table(["training step", "contrast", "ms (rounds)", "peak MB", "share of contrast"], rows)
-
-
-def table(headings: list[str], rows: list[list[str]]) -> str:
-    """In Markdown."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
-
-
-def shown(times: Mapping[str, Any]) -> str:
-    """The median of the rounds, and how many there were."""
-    return f"{figure(median(times['ms']))} ({len(times['ms'])})"
-
-
-def ratio(slow: Mapping[str, Any], fast: Mapping[str, Any]) -> str:
-    """How many times as long the first takes."""
-    return "" if slow is fast else spread([a / b for a, b in zip(slow["ms"], fast["ms"], strict=True)], figure)
-
-
-def fraction(without: Mapping[str, Any], whole: Mapping[str, Any]) -> str:
-    """How much of the second is not in the first."""
-    parts = [1 - a / b for a, b in zip(without["ms"], whole["ms"], strict=True)]
-    return "" if without is whole else spread(parts, "{:.1%}".format)
-
-
-def spread(values: list[float], style: Callable[[float], str]) -> str:
-    """The median, and between what the rounds lie."""
-    return f"{style(median(values))} ({style(min(values))} to {style(max(values))})".replace("-", "−")
-
-
-def figure(value: float) -> str:
-    """Three digits, or all before the point."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-if __name__ == "__main__":
-    main()

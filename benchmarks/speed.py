@@ -1,0 +1,326 @@
+"""How long does a step take: of every method, beside the bare networks on the same images, and in its parts?
+
+    OMP_NUM_THREADS=1 python benchmarks/speed.py                       # every method, 4 + 4 slices of 128², one thread
+    python benchmarks/speed.py --device cuda --size 256 --batch 12 --precision bf16-mixed --json speed.json
+    python benchmarks/speed.py --methods patchcl --classes 104 --size 64
+    OMP_NUM_THREADS=1 python benchmarks/speed.py --published           # patch contrast beside the authors' way
+
+A step is what the training loop does: batch, forward, backward, optimizer and teacher, halfway through a run of the
+method's default settings, with a full memory. Its floor is the passes that the method makes through its networks, with
+and without a gradient, on the images that it makes them with, and nothing else. All ways of a method take turns; see
+timing.py. `--published` writes benchmarks/results/contrast_speed.json; otherwise only `--json FILE` is written.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning.fabric import Fabric
+from torch import Tensor
+
+import beside_published
+from patchcl.augment import AugmentSettings
+from patchcl.config import TrainingSettings
+from patchcl.core.files import write_json
+from patchcl.data.loading.image_store import ImageStore
+from patchcl.data.loading.loader import BatchLoader, BatchStream
+from patchcl.data.preprocessing.cache import PreparedCase
+from patchcl.data.preprocessing.plan import Plan
+from patchcl.methods import build_method, method_class, method_names
+from patchcl.methods.base import Method, Task
+from patchcl.networks import NetworkSettings, build_network
+from patchcl.networks.unet import UNet
+from patchcl.runs.folder import RunFolder
+from patchcl.runs.provenance import provenance
+from patchcl.training.loop import build_optimizer
+from patchcl.training.validation import Validation
+from timing import Call, Rounds, alternate, fraction, ratio, shown, table
+
+RESULTS = Path(__file__).parent / "results"
+STEPS, STEP = 1000, 500
+"""Length of the run that is imagined, and the step of it that is timed."""
+SLICES = 40
+"""Of the data set that batches are drawn from; a quarter of them are a scan to validate on."""
+STEP_WAY, FLOOR, OFF = "step", "floor", "step without contrast"
+PARTS = ("batch", "passes without a gradient", "passes with one", "contrast", "optimizer and EMA")
+
+
+class Job(NamedTuple):
+    """What is timed."""
+
+    device: torch.device
+    precision: str
+    classes: int
+    size: int
+    batch: int  # labeled, and as many unlabeled
+    features: tuple[int, ...]
+    seconds: float  # that rounds of a method go on being started
+
+    def fabric(self) -> Fabric:
+        """What runs it, as in training."""
+        return Fabric(accelerator=self.device.type, devices=1, precision=self.precision)  # type: ignore[arg-type]
+
+
+class Pass(NamedTuple):
+    """One pass of images through a network."""
+
+    network: UNet
+    image: Tensor
+    dropout: float
+    whole: bool  # or the encoder alone
+    learns: bool  # with a gradient
+
+
+class Timed(NamedTuple):
+    """A method in the middle of its training."""
+
+    method: Method[Any]
+    wrapped: Any
+    optimizer: Any
+    fabric: Fabric
+    batches: BatchLoader
+
+    def step(self) -> None:
+        """All of a step."""
+        self.fabric.backward(self.wrapped(self.batches.at(STEP), STEP).loss)
+        self.move()
+
+    def move(self) -> None:
+        """Optimizer and moving averages."""
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.method.after_step(STEP)
+
+
+def main() -> None:
+    """Measure and print."""
+    chosen = options().parse_args()
+    device = torch.device(chosen.device)
+    if chosen.published:
+        published = beside_published.quick(device) if chosen.quick else beside_published.write(device, chosen.results)
+        return print(published)
+    features = tuple(map(int, chosen.features.split(",")))
+    job = Job(device, chosen.precision, chosen.classes, chosen.size, chosen.batch, features, chosen.seconds)
+    found = measured(job, chosen.methods.split(","))
+    print(markdown(found))
+    if chosen.json is not None:
+        write_json(chosen.json, found)
+
+
+def options() -> argparse.ArgumentParser:
+    """What can be asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--precision", default="32-true", choices=("32-true", "bf16-mixed"))
+    parser.add_argument("--methods", default=",".join(method_names()), help="names, with commas between them")
+    parser.add_argument("--classes", type=int, default=4, help="background included")
+    parser.add_argument("--size", type=int, default=128, help="side of a slice in pixels")
+    parser.add_argument("--batch", type=int, default=4, help="labeled slices of a step, and as many unlabeled ones")
+    parser.add_argument("--features", default="16,32,64,128,256", help="channels of the network, by level")
+    parser.add_argument("--seconds", type=float, default=20, help="how long rounds of a method go on being started")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures")
+    parser.add_argument("--published", action="store_true", help="patch contrast beside the authors' way instead")
+    parser.add_argument("--quick", action="store_true", help="of that, the small cases only; nothing is written")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder that --published writes to")
+    return parser
+
+
+def measured(job: Job, names: list[str]) -> dict[str, Any]:
+    """All figures of one job."""
+    origin = provenance(job.device)
+    with tempfile.TemporaryDirectory() as folder:
+        case = prepared(job, Path(folder))
+        steps = []
+        for name in names:
+            print(f"{name} ...", file=sys.stderr, flush=True)
+            ways = ways_of(timed(job, name, case), timed(job, name, case, contrast=False))
+            steps.append(row(name, alternate(ways, job.device, job.seconds, warm_up=True)))
+        validation = alternate(validating(job, case, Path(folder)), job.device, job.seconds / 4, warm_up=True)
+    settings = {name: value for name, value in job._asdict().items() if name != "device"}
+    origin = {name: value for name, value in origin.items() if name not in ("seconds", "steps_per_second")}
+    return {"provenance": origin | {"threads": torch.get_num_threads()} | settings, "steps": steps} | {
+        "validation": {"slices": SLICES // 4, **validation["validation"]}
+    }
+
+
+def timed(job: Job, name: str, case: PreparedCase, contrast: bool = True) -> Timed:
+    """The method of that name with its default settings, or those but for its contrast."""
+    torch.manual_seed(0)
+    kind, size, network = method_class(name), (job.size, job.size), NetworkSettings(features=job.features)
+    changed = {} if contrast or kind.settings_class().contrast is None else {"contrast": {"weight": 0}}
+    task = Task(lambda: build_network(network, 1, job.classes, size), job.classes, size, STEPS)
+    method, fabric = build_method(kind.settings_class(**changed), task).train(), job.fabric()
+    wrapped, optimizer = fabric.setup(method, build_optimizer(method, TrainingSettings()))
+    if method.contrast is not None:
+        memory = method.contrast.memory
+        memory.rows.copy_(F.normalize(torch.randn_like(memory.rows), dim=1))
+        memory.pushed.fill_(memory.length)
+    return Timed(method, wrapped, optimizer, fabric, loader(job, case, kind.strong_views))
+
+
+def ways_of(timed: Timed, plain: Timed) -> dict[str, Call]:
+    """A step whole, without contrast, its floor and its parts."""
+    passes, seen = recorded(timed)
+    ways: dict[str, Call] = {STEP_WAY: timed.step, FLOOR: lambda: replay(passes, timed)}
+    ways["batch"] = lambda: timed.batches.at(STEP)
+    for name, learns in zip(PARTS[1:3], (False, True), strict=True):
+        some = [each for each in passes if each.learns == learns]
+        if some:
+            ways[name] = lambda some=some: replay(some, timed)  # type: ignore[misc]
+    if seen is not None:
+        ways |= {OFF: plain.step, "contrast": lambda: contrasted(timed, seen)}
+    return ways | {"optimizer and EMA": lambda: moved(timed)}
+
+
+def recorded(timed: Timed) -> tuple[list[Pass], Any]:
+    """The passes of one step, and what it has seen for its contrast, if it has one."""
+    passes: list[Pass] = []
+    with recording(passes), timed.fabric.autocast():
+        result = timed.method.training_step(timed.batches.at(STEP), STEP)
+        if timed.method.contrast is None:
+            return passes, None
+        timed.method.contrast(timed.method.student, timed.method.teacher, result.seen, STEP)
+    seen = result.seen
+    assert seen is not None
+    return passes, seen if seen.features is None else seen._replace(features=seen.features.detach().requires_grad_())
+
+
+@contextmanager
+def recording(passes: list[Pass]) -> Iterator[None]:
+    """Inside, every pass through any network is noted."""
+    segment, encode = UNet.segment, UNet.encode
+
+    def noted(network: UNet, image: Tensor, dropout: float, whole: bool) -> None:
+        learns = torch.is_grad_enabled() and any(weight.requires_grad for weight in network.parameters())
+        passes.append(Pass(network, image.detach(), dropout, whole, learns))
+
+    def segmenting(network: UNet, image: Tensor, feature_dropout: float = 0.0) -> tuple[Tensor, Tensor]:
+        noted(network, image, feature_dropout, whole=True)
+        return segment(network, image, feature_dropout)
+
+    def encoding(network: UNet, image: Tensor) -> Tensor:
+        noted(network, image, 0.0, whole=False)
+        return encode(network, image)
+
+    UNet.segment, UNet.encode = segmenting, encoding  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        UNet.segment, UNet.encode = segment, encode  # type: ignore[method-assign]
+
+
+def replay(passes: list[Pass], timed: Timed) -> None:
+    """The passes once more, those that learn with their backward pass, to the mean of what comes out."""
+    means = []
+    with timed.fabric.autocast():
+        for network, image, dropout, whole, learns in passes:
+            with nullcontext() if learns else torch.no_grad():
+                out = network(image, dropout) if whole else network.encode(image)
+                means += [out.float().mean()] if learns else []
+    if means:
+        torch.stack(means).sum().backward()
+        timed.optimizer.zero_grad()
+
+
+def contrasted(timed: Timed, seen: Any) -> None:
+    """Patch contrast, and the teacher's pass for it, forward and backward as far as the features."""
+    method = timed.method
+    assert method.contrast is not None
+    with timed.fabric.autocast():
+        loss, _ = method.contrast(method.student, method.teacher, seen, STEP)
+    loss.backward()
+    timed.optimizer.zero_grad()
+
+
+def moved(timed: Timed) -> None:
+    """Optimizer and moving averages, for gradients that are there and 0."""
+    for weight in timed.method.parameters():
+        weight.grad = torch.zeros_like(weight) if weight.requires_grad else None
+    timed.move()
+
+
+def loader(job: Job, case: PreparedCase, strong_views: int) -> BatchLoader:
+    """Batches of the slices of `case`, with masks and without."""
+    stores = (ImageStore([each], plan(job), job.device, 2**34) for each in (case, case._replace(mask=None)))
+    streams = (BatchStream(store, job.batch, name, 0) for store, name in zip(stores, ("labeled", "unlabeled")))  # noqa: B905
+    return BatchLoader(next(streams), next(streams), AugmentSettings(), strong_views)
+
+
+def plan(job: Job) -> Plan:
+    """Slices of one channel."""
+    names = tuple(map(str, range(job.classes)))
+    return Plan(
+        dimensions=2, fit="resize", size=(job.size, job.size), normalise="min_max", channels=("MR",), classes=names
+    )
+
+
+def prepared(job: Job, folder: Path) -> PreparedCase:
+    """Slices tiled by all classes, each with a grey value of its own."""
+    along, count = np.arange(job.size), int(np.ceil(job.classes**0.5))
+    tile = along * count // job.size
+    mask = (tile[:, None] * count + tile) % job.classes
+    masks = np.stack([np.roll(mask, 7 * number, axis=(0, 1)) for number in range(SLICES)]).astype(np.uint8)
+    noise = 0.1 * np.random.default_rng(0).random(masks.shape)
+    np.save(folder / "image.npy", ((masks / job.classes + noise) / 1.1)[:, None].astype(np.float32))
+    np.save(folder / "mask.npy", masks)
+    return PreparedCase("scan", "patient", folder / "image.npy", folder / "mask.npy")
+
+
+def validating(job: Job, case: PreparedCase, folder: Path) -> dict[str, Call]:
+    """One scan, validated without a picture."""
+    parts = []
+    for file in (case.image, case.mask):
+        assert file is not None
+        parts.append(folder / f"some_{file.name}")
+        np.save(parts[-1], np.load(file)[: SLICES // 4])
+    method = timed(job, "supervised", case).method
+    scan = PreparedCase("scan", "patient", *parts)
+    validation = Validation([scan], None, plan(job), RunFolder(folder / "run"), job.device)
+    return {"validation": lambda: validation(method, STEP)}
+
+
+def row(name: str, rounds: Rounds) -> dict[str, Any]:
+    """What was found of one method; `rounds` have every figure behind it."""
+    figures: dict[str, Any] = {"method": name}
+    for way, key in ((STEP_WAY, "step"), (FLOOR, "floor")):
+        figures |= {f"{key}_ms": round(median(rounds[way]["ms"]), 3), f"{key}_peak_mb": rounds[way]["peak_mb"]}
+    pairs = zip(rounds[STEP_WAY]["ms"], rounds[FLOOR]["ms"], strict=True)
+    figures["step_over_floor"] = round(median(whole / bare for whole, bare in pairs), 3)
+    if OFF in rounds:
+        pairs = zip(rounds[OFF]["ms"], rounds[STEP_WAY]["ms"], strict=True)
+        figures["contrast_share"] = round(median(1 - off / whole for off, whole in pairs), 3)
+        peaks = rounds[OFF]["peak_mb"], rounds[STEP_WAY]["peak_mb"]
+        figures["contrast_share_of_memory"] = round(1 - peaks[0] / peaks[1], 3) if peaks[1] else None
+    return figures | {"rounds": rounds}
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """The table of all methods, and where it was measured."""
+    origin, validation = found["provenance"], found["validation"]
+    where = f"{origin['hardware']}, {origin['threads']} CPU thread(s), torch {origin['torch']}, {origin['commit']}"
+    what = f"{origin['batch']} + {origin['batch']} slices of {origin['size']}², {origin['classes']} classes, "
+    headings = ["ms (rounds)", "step", "floor", "step / floor", *PARTS, "share of contrast", "peak MB", "floor's"]
+    lines = [cells(each["method"], each["rounds"]) for each in found["steps"]]
+    scan = f"Validation of a scan of {validation['slices']} slices: {shown(validation)} ms."
+    return "\n\n".join([where, what + origin["precision"], table(headings, lines), scan])
+
+
+def cells(name: str, rounds: Rounds) -> list[str]:
+    """One line of that table."""
+    parts = [shown(rounds[part]) if part in rounds else "" for part in PARTS]
+    share = fraction(rounds[OFF], rounds[STEP_WAY]) if OFF in rounds else ""
+    whole, floor = rounds[STEP_WAY], rounds[FLOOR]
+    peaks = [f"{way['peak_mb']:.0f}" for way in (whole, floor)]
+    return [name, shown(whole), shown(floor), ratio(whole, floor), *parts, share, *peaks]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""YAML and JSON that somebody may have edited: whatever is wrong with the text is one exception with a short reason."""
+
+import json
+from typing import Any
+
+import yaml
+
+LONGEST_REASON = 300
+"""Characters: a parser may quote the whole text in its message."""
+
+
+class DocumentError(ValueError):
+    """The text cannot be read; the message says why, in one line."""
+
+
+def parse_yaml(text: str | bytes) -> Any:  # noqa: ANN401 - whatever YAML can hold
+    """What a YAML text holds.
+
+    Raises:
+        DocumentError: It is no YAML, is nested deeper than Python can follow, or holds a number or a date that is none.
+    """
+    try:
+        return yaml.safe_load(_decoded(text))
+    except RecursionError as error:
+        raise DocumentError("it is nested too deep") from error
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
+        raise DocumentError(_reason(error)) from error
+
+
+def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - whatever JSON can hold
+    """What a JSON text holds.
+
+    Raises:
+        DocumentError: It is no JSON, is nested deeper than Python can follow, or holds a number too long to be read.
+    """
+    try:
+        return json.loads(_decoded(text))
+    except RecursionError as error:
+        raise DocumentError("it is nested too deep") from error
+    except ValueError as error:
+        raise DocumentError(_reason(error)) from error
+
+
+def _decoded(text: str | bytes) -> str:
+    return text.decode("utf-8") if isinstance(text, bytes) else text
+
+
+def _reason(error: Exception) -> str:
+    reason = " ".join(str(error).split())
+    return reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]}..."

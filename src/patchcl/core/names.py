@@ -1,0 +1,29 @@
+"""Names that others chose (classes, scans, folders) where they could do harm: in terminals, file names and tags."""
+
+import re
+
+STEERING = r"\x00-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
+"""What steers a terminal or turns the text around it and is never seen itself, and halves of characters."""
+INSTEAD = "\ufffd"
+
+
+def printable(text: str) -> str:
+    """`text` with a mark in place of every character that would steer a terminal; line ends and tabs stay."""
+    return re.sub(rf"(?![\n\t])[{STEERING}]", INSTEAD, text)
+
+
+def steers(text: str) -> bool:
+    """Whether `text` holds a character that would steer a terminal, line ends and tabs among them."""
+    return re.search(f"[{STEERING}]", text) is not None
+
+
+def file_safe(name: str) -> str:
+    """`name` as a part of a file name or of a tag; two names never become one.
+
+    Letters and digits of any script, blanks and `-_.+()` stay, all else becomes %XX as in web addresses.
+    """
+    return re.sub(r"[^\w .+()-]", _percent, name)
+
+
+def _percent(found: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogatepass"))

@@ -1,0 +1,41 @@
+"""The scans and masks that scores rest on, by their hash, and whether the run still is what it was trained as."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+from patchcl.config import Settings
+from patchcl.core.errors import UserError
+from patchcl.data.dataset import Case
+from patchcl.data.preprocessing.manifest import file_entry
+from patchcl.data.preprocessing.plan import Plan
+from patchcl.data.splits import Split
+from patchcl.evaluation.scores import CHANGED, DATA_HASH
+from patchcl.runs.contents import contents_of, differences, read_contents
+from patchcl.runs.folder import RunFolder
+
+
+def scored_on(
+    run: RunFolder, settings: Settings, plan: Plan, split: Split, cases: Sequence[Case]
+) -> dict[str, str | int | None]:
+    """The hash of the scans and masks of `cases`; and what differs from what the run was trained as, if anything does.
+
+    Raises:
+        UserError: A scan or mask is missing.
+    """
+    files = [file for case in cases for file in (*case.images, case.mask) if file is not None]
+    hashes = {f"{file.parent.name}/{file.name}": str(file_entry(file)["sha256"]) for file in files}
+    joined = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+    changed = _changed(run, settings, plan, split, hashes)
+    return {DATA_HASH: joined, **({CHANGED: "; ".join(changed)} if changed else {})}
+
+
+def _changed(run: RunFolder, settings: Settings, plan: Plan, split: Split, hashes: dict[str, str]) -> list[str]:
+    """Settings, plan, split and those of the scored files that training knew; nothing of a run that kept no hashes."""
+    try:
+        before = read_contents(run.contents)
+    except UserError:
+        return [f"{run.contents.name} cannot be read"] if run.contents.exists() else []
+    now = contents_of(((before.files | hashes).items()), settings, plan, split, before.classes, before.channels)
+    known = now.model_copy(update={"files": {file: now.files[file] for file in before.files}})
+    return differences(before, known)

@@ -1,0 +1,31 @@
+"""Texts that break parsers: one exception, one line."""
+
+import pytest
+
+from patchcl.core.documents import DocumentError, parse_json, parse_yaml
+
+DEEP = "[" * 20_000
+LONG = "9" * 5000
+
+
+def test_sound_texts_are_read():
+    assert parse_yaml("a: {b: [1, 2.5, null]}") == {"a": {"b": [1, 2.5, None]}}
+    assert parse_json(b'{"a": [1, 2.5, null]}') == {"a": [1, 2.5, None]}
+
+
+@pytest.mark.parametrize(
+    "text", [DEEP, "a: " + LONG, "a: 2026-99-99", "a: [", "{[a]: b}: c", "!!python/object:os.system x", b"\xff", "\0"]
+)
+def test_broken_yaml_is_one_line(text):
+    with pytest.raises(DocumentError) as told:
+        parse_yaml(text)
+    assert 0 < len(str(told.value)) < 400
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("text", ['{"a": ' * 100_000, DEEP * 20, LONG, "", "{", b"\xff\xfe"])
+def test_broken_json_is_one_line(text):
+    with pytest.raises(DocumentError) as told:
+        parse_json(text)
+    assert 0 < len(str(told.value)) < 400
+    assert "\n" not in str(told.value)

@@ -1,0 +1,42 @@
+"""Names that attack terminals and folders, each against what it must become."""
+
+import pytest
+
+from patchcl.core.names import file_safe, printable, steers
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("left ventricle", "left ventricle"),
+        ("Öd\u200cem [/red] ±", "Öd\u200cem [/red] ±"),
+        ("\x1b[2Jgone", "\ufffd[2Jgone"),
+        ("\x1b]0;title\x07", "\ufffd]0;title\ufffd"),
+        ("\x9b31m", "\ufffd31m"),
+        ("back\x08\rover", "back\ufffd\ufffdover"),
+        ("two\nlines\tapart", "two\nlines\tapart"),
+        ("turned\u202egnp.exe", "turned\ufffdgnp.exe"),
+        ("half\udcff", "half\ufffd"),
+    ],
+)
+def test_what_steers_a_terminal_is_marked_and_nothing_else(name, shown):
+    assert printable(name) == shown
+
+
+def test_a_line_end_steers_where_a_name_is_expected():
+    assert steers("a\nb")
+    assert steers("\x1b")
+    assert not steers('Ödem "><script> NCR/NET')
+
+
+def test_a_file_name_holds_no_way_out_of_its_folder():
+    assert file_safe("NCR/NET") == "NCR%2FNET"
+    assert file_safe("..\\up") == "..%5Cup"
+    assert file_safe('"><script>') == "%22%3E%3Cscript%3E"
+    assert file_safe("Ödem (left) T1+c") == "Ödem (left) T1+c"
+    assert file_safe("a\0b\n") == "a%00b%0A"
+
+
+def test_two_names_never_become_one():
+    names = ["a/b", "a_b", "a%2Fb", "a%b", "a b", "a:b", "a\ud800b"]
+    assert len({file_safe(name) for name in names}) == len(names)
