@@ -258,3 +258,27 @@ def test_the_table_of_damaged_files_is_of_made_up_or_of_real_ones(tmp_path, monk
     (tmp_path / "fuzz.json").write_text(json.dumps(found))
     assert document.fuzz_table().splitlines()[2:] == ["| png | 1 | 2 |"]
     assert document.fuzz_table(real=True).splitlines()[2:] == ["| A | 3 | 4 |"]
+
+
+def test_a_table_of_inference_has_every_way_and_the_gain_of_the_last_ones(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    document = importlib.import_module("document")
+    monkeypatch.setattr(document, "RESULTS", tmp_path)
+    assert not document.measured("made.json")
+    means = {"one pass": (0.5, 9.0), "symmetries": (0.625, 3.0), "both": (0.75, 1.5)}
+    run = {
+        "summary": {
+            way: {"mean": {"dice": {"mean": dice}, "hd95_mm": {"mean": distance}}}
+            for way, (dice, distance) in means.items()
+        },
+        "gain": {way: {"mean": 0.125, "low": -0.01, "high": 0.25} for way in ("symmetries", "both")},
+        "chosen": {"symmetries, post-processed": {"in_words": "holes filled in LV"}},
+    }
+    (tmp_path / "made.json").write_text(json.dumps({"runs": {"a": run}}))
+    assert document.measured("made.json")
+    assert document.inference_table("made.json").splitlines() == [
+        "| " + " | ".join(["", *means, "gain: symmetries", "gain: both"]) + " |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| a | 50.00 / 9.00 | 62.50 / 3.00 | 75.00 / 1.50 | +12.5 (−1.0 to +25.0) | +12.5 (−1.0 to +25.0) |",
+    ]
+    assert document.inference_choices("made.json") == "- `a`: holes filled in LV."
