@@ -239,6 +239,7 @@ def compare(
     jobs: int = 1,
     on: Literal["test", "validation"] | None = None,
     voxels: bool = False,
+    min_effect: float = 0.1,
     **settings: Unpack[SharedArguments],
 ) -> Ending:
     """Train many methods with several seeds and amounts of masks, and compare them in a table and on a page.
@@ -254,6 +255,7 @@ def compare(
         jobs: Runs at a time on this machine.
         on: By default test if it has masks.
         voxels: Distances in voxels, where the spacing was lost.
+        min_effect: The least difference that counts, in Dice points.
         settings: Of every run, see `SharedArguments`; `split` is the same for all seeds.
 
     Returns:
@@ -271,7 +273,8 @@ def compare(
     config = settings.pop("config", None)
     file = None if config is None else Path(config)
     overrides = overrides_of(**settings)
-    spec = build_spec(Path(data), methods or method_names(), list(labeled or ()), seeds, file, overrides, on, voxels)
+    chosen = (methods or method_names(), list(labeled or ()), seeds)
+    spec = build_spec(Path(data), *chosen, file, overrides, on, voxels, min_effect / 100)
     return compare_methods(spec, Path(out), jobs, console)
 
 

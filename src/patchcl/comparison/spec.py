@@ -16,6 +16,7 @@ from patchcl.core.settings import FrozenSettings
 from patchcl.core.version import __version__
 from patchcl.data.dataset import Dataset, read_dataset
 from patchcl.data.splits import cases_of, make_split
+from patchcl.evaluation.paired import SMALLEST_EFFECT, require_effect
 from patchcl.evaluation.scores import SplitSide
 from patchcl.methods import method_names
 
@@ -48,6 +49,7 @@ class CompareSpec(FrozenSettings):
     settings: dict[str, Any]  # of all methods
     on: SplitSide
     voxels: bool
+    min_effect: float = SMALLEST_EFFECT  # the least difference in Dice that counts
     splits: dict[str, str]  # hashes by "labeled_7/seed_0"
 
     @property
@@ -84,6 +86,7 @@ def build_spec(
     overrides: Sequence[str] = (),
     on: SplitSide | None = None,
     voxels: bool = False,
+    min_effect: float = SMALLEST_EFFECT,
 ) -> CompareSpec:
     """The spec of a comparison, after all checks that need no training.
 
@@ -96,6 +99,7 @@ def build_spec(
         overrides: Single settings such as `training.steps=2000`, for all methods.
         on: The side to score; by default the test side where it has masks.
         voxels: Measure distances in voxels.
+        min_effect: The least difference in Dice that counts, from 0 to 1.
 
     Raises:
         UserError: A method or a setting is unknown, or the data cannot be divided like that.
@@ -123,6 +127,7 @@ def build_spec(
         settings=first.model_dump(mode="json", exclude={"method"}),
         on=on or ("test" if has_test else "validation"),
         voxels=voxels,
+        min_effect=require_effect(min_effect),
         splits={_split_key(*key): split.hash for key, split in splits.items()},
     )
 
