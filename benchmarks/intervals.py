@@ -25,7 +25,7 @@ from rich.console import Console
 from scipy import stats
 
 from patchcl.core.files import write_json
-from patchcl.evaluation.intervals import FEWEST_PATIENTS, RESAMPLES, draws, over_seeds, student
+from patchcl.evaluation.intervals import FEWEST_PATIENTS, RESAMPLES, draws, student
 from patchcl.runs.provenance import origin
 
 RESULTS = Path(__file__).parent / "results" / "intervals.json"
@@ -215,18 +215,28 @@ def of_seeds(repetitions: int) -> Iterator[dict[str, float]]:
 
 def seeds_before(cells: np.ndarray) -> dict[str, float]:
     """The percentile bootstrap over the patients' means over seeds; a verdict needed the consent of all seeds."""
-    low, high = percentile(resampled(cells.mean(axis=1)))
+    joined = [percentile(resampled(batch)) for batch in batches_of(cells.mean(axis=1))]
+    low, high = (np.concatenate(ends) for ends in zip(*joined, strict=True))
     consent = cells.mean(axis=2).min(axis=1) > 0
     return figures(low, high) | {"above": 100 * float(np.mean((low > 0) & consent))}
 
 
 def seeds_after(cells: np.ndarray) -> dict[str, float]:
-    """The interval over patients and seeds."""
-    names = [f"p{patient}" for patient in range(cells.shape[2])]
-    bounds = np.array(
-        [over_seeds([dict(zip(names, seed, strict=True)) for seed in table]).interval() for table in cells]
-    )
-    return figures(bounds[:, 1], bounds[:, 2])
+    """`patchcl.evaluation.intervals.over_seeds` for all repetitions at once."""
+    seeds, patients = cells.shape[1:]
+    joined: list[Bounds] = [ours(resampled(batch)) for batch in batches_of(cells.mean(axis=1))]
+    low, high = (np.concatenate(ends) for ends in zip(*joined, strict=True))
+    means, of_patients, mean = cells.mean(axis=2), cells.mean(axis=1), cells.mean(axis=(1, 2))
+    left = cells - means[:, :, None] - of_patients[:, None, :] + mean[:, None, None]
+    counted = (left**2).sum(axis=(1, 2)) / ((patients - 1) * (seeds - 1)) / (patients * seeds)
+    variance = np.maximum(means.var(axis=1, ddof=1) / seeds - counted, 0)
+    squared = student(seeds, 0.05) ** 2 * variance
+    return figures(mean - np.sqrt((mean - low) ** 2 + squared), mean + np.sqrt((high - mean) ** 2 + squared))
+
+
+def batches_of(values: np.ndarray) -> Iterator[np.ndarray]:
+    """The rows, so many at a time as memory can hold drawn anew."""
+    return (values[start : start + BATCH] for start in range(0, len(values), BATCH))
 
 
 def called_helped(of_way: dict[str, float], patients: int) -> float:

@@ -2,9 +2,10 @@
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 from scipy import stats
 
 from patchcl.evaluation.intervals import FEWEST_PATIENTS, LEVEL, MeanDifference, student
@@ -50,6 +51,18 @@ def needed(difference: MeanDifference, smallest: float, missed: float = 1 - LEVE
     return Needed(None, None, (more, enough) if more and enough else None)
 
 
+def seeds_needed(gains: Sequence[float], smallest: float) -> int | None:
+    """How many seeds that draw patients of their own would settle a mean gain; None for more than `MOST_SEEDS`."""
+    seen = MeanDifference((float(np.mean(gains)),), len(gains), float(np.std(gains, ddof=1)) / math.sqrt(len(gains)))
+    target = abs(abs(seen.mean) - smallest)
+    return _least(len(gains), MOST_SEEDS, lambda count: _reach(seen, 1, count, 1 - LEVEL) < target)
+
+
+def format_seeds_needed(found: int | None) -> str:
+    """The number in words."""
+    return f"more than {MOST_SEEDS} seeds" if found is None else f"about {found} seeds"
+
+
 def format_needed(found: Needed, run: int) -> str:
     """The numbers in words, with their nouns, for a difference of which so many seeds were run."""
     if found.both is not None:
@@ -72,5 +85,6 @@ def _reach(difference: MeanDifference, patients: int, seeds: int, missed: float)
     """How far an interval would reach, and the mean stray from the truth on the other side at the chance wished for."""
     of_patients = difference.patient_error * math.sqrt(difference.patients / patients)
     of_seeds = difference.seed_error * math.sqrt(difference.seeds / seeds)
-    reach = math.hypot(student(patients, missed) * of_patients, student(seeds, missed) * of_seeds if of_seeds else 0.0)
+    reach_of_patients = student(patients, missed) * of_patients if of_patients else 0.0
+    reach = math.hypot(reach_of_patients, student(seeds, missed) * of_seeds if of_seeds else 0.0)
     return reach + float(stats.norm.ppf(CHANCE)) * math.hypot(of_patients, of_seeds)
