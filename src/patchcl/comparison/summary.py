@@ -166,9 +166,9 @@ def _about(budget: LabelBudget) -> Iterator[str]:
         yield f"{where} nothing was learned: no method has a mean Dice of {100 * NOTHING_LEARNED:g} %."
         return
     gain = f", {difference_cell(best.against)} points against {BASELINE}" if best.against else ""
-    names = _highest(budget)
-    has = "share" if " and " in names else "has"
-    yield f"{where} {names} {has} the highest Dice, {figure_cell(best, DICE)} %{gain}."
+    highest = _highest(budget)
+    has = "share" if " and " in highest else "has"
+    yield f"{where} {highest} {has} the highest Dice, {figure_cell(best, DICE)} %{gain}."
     if ahead is not None:
         yield _about_lead(ahead)
     for verdict, wording in WORDS.items():

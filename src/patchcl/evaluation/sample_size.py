@@ -3,12 +3,13 @@
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
-from patchcl.evaluation.intervals import FEWEST_PATIENTS, LEVEL, MeanDifference, student
+from patchcl.evaluation.intervals import FEWEST_PATIENTS, LEVEL, MeanDifference, over_patients, student
 
 CHANCE = 0.8
 """How likely so many patients or seeds are to settle the question, if what they show goes on like this."""
@@ -85,6 +86,17 @@ def _reach(difference: MeanDifference, patients: int, seeds: int, missed: float)
     """How far an interval would reach, and the mean stray from the truth on the other side at the chance wished for."""
     of_patients = difference.patient_error * math.sqrt(difference.patients / patients)
     of_seeds = difference.seed_error * math.sqrt(difference.seeds / seeds)
-    reach_of_patients = student(patients, missed) * of_patients if of_patients else 0.0
+    widened = 1 + (_widening(difference.values, missed) - 1) * math.sqrt(difference.patients / patients)
+    reach_of_patients = widened * student(patients, missed) * of_patients if of_patients else 0.0
     reach = math.hypot(reach_of_patients, student(seeds, missed) * of_seeds if of_seeds else 0.0)
     return reach + float(stats.norm.ppf(CHANCE)) * math.hypot(of_patients, of_seeds)
+
+
+@lru_cache(maxsize=64)
+def _widening(values: tuple[float, ...], missed: float) -> float:
+    """How many times as far as Student's interval that of these patients reaches towards no difference."""
+    alone = over_patients(values)
+    mean, low, high = alone.interval(1 - missed)
+    if not alone.patient_error:
+        return 1.0
+    return (mean - low if mean > 0 else high - mean) / (student(alone.patients, missed) * alone.patient_error)
