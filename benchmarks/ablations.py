@@ -12,20 +12,20 @@ work can be spread over processes: `--seeds`, `--only` and `--acdc` divide it.
 
 import argparse
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
-from scipy import stats
 
 from patchcl.config import Settings, load_settings
 from patchcl.core.files import write_json, write_text
 from patchcl.demo.demo import train_or_continue
 from patchcl.demo.phantom import write_cardiac
 from patchcl.evaluation.evaluate import evaluate_run
+from patchcl.evaluation.intervals import over_patients, seed_interval
+from patchcl.evaluation.paired import format_interval
 from patchcl.evaluation.scores import MEAN
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import read_rows
@@ -200,7 +200,7 @@ def read_runs(folder: Path, rows: Iterable[str]) -> dict[str, dict[str, Measurem
 def markdown(rows: Mapping[str, Mapping[str, Measurement]], reference: str) -> str:
     """The table: Dice over seeds, and the paired difference from the reference row with two intervals."""
     lines = [
-        f"| | seeds | Dice % | less `{reference}` (t-interval over seeds) | (bootstrap over patients) "
+        f"| | seeds | Dice % | less `{reference}` (t-interval over seeds) | (interval over patients) "
         "| contrast over collapse | separability | effective rank |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -217,8 +217,8 @@ def columns(runs: Mapping[str, Measurement], reference: Mapping[str, Measurement
     if runs is reference or not pairs:
         yield from ("", "")
     else:
-        yield interval(np.array([np.mean(list(pair.values())) for pair in pairs]), over_seeds)
-        yield interval(by_patient(pairs), over_patients)
+        yield format_interval(seed_interval([float(np.mean(list(pair.values()))) for pair in pairs]))
+        yield format_interval(over_patients(by_patient(pairs)).interval())
     for key in FIGURES[:3]:
         values = [run["figures"][key] for run in runs.values() if key in run["figures"]]
         yield f"{np.mean(values):.2f}" if values else ""
@@ -235,26 +235,6 @@ def by_patient(pairs: Sequence[Mapping[str, float]]) -> np.ndarray:
     """One difference for each patient, the mean of its seeds."""
     patients = dict.fromkeys(patient for pair in pairs for patient in pair)
     return np.array([np.mean([pair[patient] for pair in pairs if patient in pair]) for patient in patients])
-
-
-def interval(values: np.ndarray, method: Any) -> str:  # one of the two functions below
-    """A mean with its 95 % interval, in Dice points."""
-    low, high = method(values)
-    return f"{100 * values.mean():+.1f} ({100 * low:+.1f} to {100 * high:+.1f})".replace("-", "−").replace("+nan", "?")
-
-
-def over_seeds(values: np.ndarray) -> tuple[float, float]:
-    """Student's t; unknown for a single seed."""
-    if len(values) < 2:
-        return math.nan, math.nan
-    low, high = stats.t.interval(0.95, len(values) - 1, loc=values.mean(), scale=stats.sem(values))
-    return float(low), float(high)
-
-
-def over_patients(values: np.ndarray) -> tuple[float, float]:
-    """Bootstrap."""
-    found = stats.bootstrap((values,), np.mean, method="percentile", rng=0, n_resamples=5000).confidence_interval
-    return float(found.low), float(found.high)
 
 
 if __name__ == "__main__":

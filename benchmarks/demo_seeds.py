@@ -2,8 +2,10 @@
 
     python benchmarks/demo_seeds.py        # seeds 0 to 4, about 3 minutes each on 2 cores
 
-Every seed draws other patients, another split, other weights and another order. A seed that is in the result file is
-not run again, and one that was stopped goes on where it was. After a change of method, remove both file and runs.
+Every seed draws other patients, another split, other weights and another order. So patients are nested in seeds: the
+spread of the seeds' means holds that of both, and Student's interval over seeds covers both draws. A seed that is in
+the result file is not run again, and one that was stopped goes on where it was. After a change of method, remove both
+file and runs.
 """
 
 import argparse
@@ -18,14 +20,14 @@ import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from scipy import stats
 
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json
 from patchcl.demo.demo import DEMO, METHODS, DemoResult, run_demo
-from patchcl.evaluation.intervals import Interval
+from patchcl.evaluation.intervals import Interval, seed_interval
 from patchcl.evaluation.metrics import EMPTY_POLICY
-from patchcl.evaluation.paired import format_interval, format_points
+from patchcl.evaluation.paired import SMALLEST_EFFECT, format_interval, format_points
+from patchcl.evaluation.sample_size import ASSUMPTION, format_seeds_needed, seeds_needed
 from patchcl.evaluation.scores import MEAN, Metric, summarise
 from patchcl.runs.folder import RunFolder
 
@@ -95,7 +97,7 @@ def summary(seeds: Seeds) -> dict[str, Any]:
 
     def metric_summary(structure: str, metric: str) -> dict[str, Any]:
         first, second = (over_seeds(name, structure, metric) for name in METHODS)
-        difference = t_interval(np.subtract(second, first))
+        difference = seed_interval(np.subtract(second, first).tolist())
         return {baseline: spread(first), method: spread(second), "difference": named(difference)}
 
     return {structure: {metric: metric_summary(structure, metric) for metric in METRICS} for structure in structures}
@@ -104,17 +106,6 @@ def summary(seeds: Seeds) -> dict[str, Any]:
 def spread(values: Sequence[float]) -> dict[str, float | None]:
     """Mean and standard deviation; no deviation for a single value."""
     return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)) if len(values) > 1 else None}
-
-
-def t_interval(differences: np.ndarray, level: float = 0.95) -> Interval:
-    """The mean paired difference over seeds and its t-interval, without bounds for a single seed."""
-    mean = float(differences.mean())
-    if len(differences) == 1:
-        return Interval(mean, math.nan, math.nan)
-    if np.ptp(differences) == 0:
-        return Interval(mean, mean, mean)
-    low, high = stats.t.interval(level, len(differences) - 1, loc=mean, scale=stats.sem(differences))
-    return Interval(mean, float(low), float(high))
 
 
 def named(difference: Interval) -> dict[str, float | None]:
@@ -134,7 +125,10 @@ def show(results: dict[str, Any], seeds: Seeds, console: Console) -> None:
         figures = [format_figure(metrics[metric][name], metric) for metric, name in columns]
         table.add_row(structure, *figures, format_interval(interval(metrics)))
     console.print(table)
-    console.print(answer(interval(results[MEAN]), len(seeds)), highlight=False)
+    gains = [
+        seed["scores"][METHODS[1]][MEAN]["dice"] - seed["scores"][METHODS[0]][MEAN]["dice"] for seed in seeds.values()
+    ]
+    console.print(answer(interval(results[MEAN]), gains), highlight=False)
     commits = {run["commit"] for seed in seeds.values() for run in seed["provenance"].values()}
     if len(commits) > 1:
         console.print(f"Note: these runs come from several commits: {', '.join(sorted(map(str, commits)))}.")
@@ -153,18 +147,23 @@ def interval(metrics: dict[str, Any]) -> Interval:
     )
 
 
-def answer(difference: Interval, seeds: int) -> str:
-    """What the numbers say, also when it is no."""
+def answer(difference: Interval, gains: Sequence[float]) -> str:
+    """What the numbers say, also when it is no, and how many seeds would say more."""
     mean, low, high = difference
+    seeds = len(gains)
     if math.isnan(low):
         return f"{format_points(mean)} Dice points with one seed, and one seed is no answer."
     bounds = f"{format_points(low)} to {format_points(high)}"
     facts = f"{format_points(mean)} Dice points ({bounds}, 95 % t-interval over {seeds} seeds)"
-    if low > 0:
+    if low > SMALLEST_EFFECT:
         return f"Yes, the unlabeled scans help on this generated data: {facts}."
-    if high < 0:
+    if high < -SMALLEST_EFFECT:
         return f"No, the unlabeled scans do harm on this generated data: {facts}."
-    return f"No, these seeds do not show that the unlabeled scans help on this generated data: {facts}."
+    enough = format_seeds_needed(seeds_needed(gains, SMALLEST_EFFECT))
+    return (
+        f"No, these seeds do not show that the unlabeled scans help on this generated data: {facts}. "
+        f"{enough[0].upper()}{enough[1:]} would settle it, {ASSUMPTION}."
+    )
 
 
 if __name__ == "__main__":

@@ -6,18 +6,21 @@ No figure in a table of that document is written by hand, so none can differ fro
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
-from scipy import stats
 
 from patchcl.core.files import write_text
-from patchcl.evaluation.intervals import Interval
-from patchcl.evaluation.paired import format_interval, format_points
+from patchcl.evaluation.intervals import FEWEST_PATIENTS, Interval, over_patients, patient_means, seed_interval
+from patchcl.evaluation.paired import SMALLEST_EFFECT, format_interval, format_points
+from patchcl.evaluation.sample_size import format_needed, format_seeds_needed, needed, seeds_needed
+from patchcl.evaluation.scores import FRACTION_METRICS
 
+BEFORE, AFTER = "percentile bootstrap", "further of t and studentised bootstrap"
+STUDENT, FAILS = "Student's t", "one in ten fails"
 HERE = Path(__file__).parent
 RESULTS, WORDS, DOCUMENT = HERE / "results", HERE / "results.md.j2", HERE.parent / "docs" / "results.md"
 
@@ -31,8 +34,9 @@ def document() -> str:
     """The words with all tables in their places."""
     words = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
     tables = (table, demo_table, runs_table, objects_table, fuzz_table, compare_table, inference_table)
-    figures = (demo_gain, demo_seed_by_seed, compare_answer, measured, inference_choices)
-    words.globals |= {each.__name__: each for each in (*tables, *figures)}
+    intervals = (intervals_table, ways_table, seeds_table)
+    figures = (demo_gain, demo_seed_by_seed, compare_answer, gain, measured, inference_choices)
+    words.globals |= {each.__name__: each for each in (*tables, *intervals, *figures)}
     return words.from_string(WORDS.read_text(encoding="utf-8")).render()
 
 
@@ -59,9 +63,10 @@ def demo_gain(seeds: Sequence[int]) -> str:
     gains = demo_gains(seeds)
     if len(gains) == 1:
         return format_points(gains[0])
-    low, high = stats.t.interval(0.95, len(gains) - 1, loc=gains.mean(), scale=stats.sem(gains))
-    count = f"95 % t-interval over {len(gains)} seeds"
-    return f"{format_points(gains.mean())} Dice points ({format_points(low)} to {format_points(high)}, {count})"
+    mean, low, high = map(format_points, seed_interval(gains.tolist()))
+    enough = format_seeds_needed(seeds_needed(gains.tolist(), SMALLEST_EFFECT))
+    count = f"95 % t-interval over {len(gains)} seeds; {enough} would settle it"
+    return f"{mean} Dice points ({low} to {high}, {count})"
 
 
 def demo_seed_by_seed(seeds: Sequence[int]) -> str:
@@ -154,8 +159,91 @@ def inference_choices(file: str) -> str:
 
 
 def compare_answer(file: str) -> str:
-    """What `patchcl compare` says in words."""
-    return "\n".join(f"> {line}" for line in read(file)["answer"])
+    """What `patchcl compare` says in words; of results before 0.1's intervals were replaced, what their seeds say."""
+    content = read(file)
+    lines = content["answer"] if "spec" in content else list(old_answer(content))
+    return "\n".join(f"> {line}" for line in lines)
+
+
+def old_answer(content: Mapping[str, Any]) -> Iterator[str]:
+    """Of results that kept no scores per patient: what Student's t says of several seeds, and of one nothing."""
+    yield content["answer"][0]
+    dice = {
+        (run["labeled"], run["method"], run["seed"]): run["scores"]["last"]["dice"]
+        for run in content["cells"]
+        if run["scores"]
+    }
+    for labeled, method in dict.fromkeys(key[:2] for key in dice if key[1] != "supervised"):
+        gains = [
+            dice[labeled, method, seed] - dice[labeled, "supervised", seed]
+            for (count, name, seed) in dice
+            if (count, name) == (labeled, method) and (labeled, "supervised", seed) in dice
+        ]
+        if len(gains) > 1:
+            enough = format_seeds_needed(seeds_needed(gains, SMALLEST_EFFECT))
+            found = seed_interval(gains)
+            settled = found.low > SMALLEST_EFFECT or found.high < -SMALLEST_EFFECT
+            outlook = "" if settled else f"; no clear difference, {enough} would settle it"
+            where = f"{method} less supervised, {labeled} labeled patients, over {len(gains)} seeds"
+            yield f"{where}: {format_interval(found)}{outlook}."
+
+
+def gain(second: str, first: str, metric: str = "dice") -> str:
+    """What a run adds to another, patient by patient, both as FILE/METHOD, and what would settle it."""
+    before, after = (by_patient(place, metric) for place in (first, second))
+    scale = 1 if metric in FRACTION_METRICS else 1000  # distances are far below, so that bounds of scores do not bind
+    found = over_patients((after[patient] - before[patient]) / scale for patient in before)
+    mean, low, high = found.interval()
+    points = f"{round(scale * mean):+d} pixels ({round(scale * low):+d} to {round(scale * high):+d}"
+    text = f"{format_points(mean)} ({format_points(low)} to {format_points(high)}" if scale == 1 else points
+    settled = low > SMALLEST_EFFECT or high < -SMALLEST_EFFECT or scale != 1
+    enough = "" if settled else f"; {format_needed(needed(found, SMALLEST_EFFECT), 1)} would settle it"
+    return f"{text.replace('-', '−')}{enough})"
+
+
+def by_patient(place: str, metric: str) -> dict[str, float]:
+    """A metric of a single run, averaged over the scans and structures of each patient."""
+    file, _, method = place.partition("/")
+    scores = read(f"{file}.json")[method]["evaluation"]["scores"]
+    return patient_means([score[metric] for score in scores], [score["patient"] for score in scores])
+
+
+def intervals_table(figure: str) -> str:
+    """Simulated intervals before and after, by shape and number of patients: how often they hold, or lie above."""
+    found = read("intervals.json")["patients"]
+    sizes = [size for size in next(iter(found.values())) if figure == "holds" or int(size) >= FEWEST_PATIENTS]
+    rows = [
+        (name, *(" → ".join(f"{by_size[size][way][figure]:.1f}" for way in (BEFORE, AFTER)) for size in sizes))
+        for name, by_size in found.items()
+    ]
+    return markdown(("", *(f"{size} patients" for size in sizes)), rows)
+
+
+def ways_table() -> str:
+    """Every way's worst case over sizes and all shapes but the last, and its width on ten normal differences."""
+    found = read("intervals.json")["patients"]
+    cells = [
+        cell for name, by_size in found.items() if name != FAILS for size, cell in by_size.items() if int(size) > 5
+    ]
+    ten = found["normal"]["10"]
+    rows = []
+    for way in ten:
+        lowest, highest = min(cell[way]["holds"] for cell in cells), max(cell[way]["above"] for cell in cells)
+        width = "" if way == "sign flip" else f"{ten[way]['width'] / ten[STUDENT]['width']:.2f}"
+        rows.append((way, f"{lowest:.1f}", f"{highest:.1f}", width))
+    return markdown(("", "holds the truth, at least", "false “helped”, at most", "width at 10 normal, t = 1"), rows)
+
+
+def seeds_table() -> str:
+    """Simulated intervals over seeds and patients, before and after."""
+    rows = [
+        (
+            *(str(line["seeds"]), str(line["patients"]), f"{100 * line['spread']:.0f}"),
+            *(f"{line[f'before_{figure}']:.1f} → {line[f'after_{figure}']:.1f}" for figure in ("holds", "above")),
+        )
+        for line in read("intervals.json")["seeds"]
+    ]
+    return markdown(("seeds", "patients", "deviation over seeds, points", "holds the truth", "false “helped”"), rows)
 
 
 def difference(line: Mapping[str, Any]) -> str:

@@ -231,6 +231,7 @@ def compare(
     voxels: bool = False,
     fast: bool = False,
     postprocessing: bool = True,
+    min_effect: float = 0.1,
     **settings: Unpack[SharedArguments],
 ) -> Ending:
     """Train many methods with several seeds and amounts of masks; what `out` holds already is not done again.
@@ -246,6 +247,7 @@ def compare(
         voxels: Distances in voxels, where the spacing was lost.
         fast: Score one pass, see `RunArguments`.
         postprocessing: Score masks after what validation chose for each run.
+        min_effect: The least difference that counts, in Dice points.
         settings: Of every run, see `SharedArguments`; `split` is the same for all seeds.
 
     Raises:
@@ -258,7 +260,7 @@ def compare(
     require_ours(Path(data))
     config, names = settings.pop("config", None), method_names() if methods is None else methods
     file, overrides = None if config is None else Path(config), overrides_of(**settings)
-    scored = (on, voxels, fast, postprocessing)
+    scored = (on, voxels, fast, postprocessing, min_effect / 100)
     spec = build_spec(Path(data), names, list(labeled or ()), seeds, file, overrides, *scored)
     return compare_methods(spec, Path(out), jobs, console)
 
@@ -282,13 +284,11 @@ def report(runs: PathLike | Sequence[PathLike], out: PathLike = "report.html") -
 def load_run(run: PathLike, **chosen: Unpack[RunArguments]) -> TrainedRun:
     """A trained run, ready to be called from a pipeline of one's own.
 
+    It has `network`, a torch module, `plan`, `settings`, and `predict(path or array, affine)` for masks and maps.
+
     Args:
         run: A folder made by `train`.
         chosen: See `RunArguments`.
-
-    Returns:
-        `network`, a torch module; `plan` and `settings`; `predict(path or array, affine)`, which gives `mask`,
-        `probabilities` and `uncertainty` on the scan's own grid.
 
     Raises:
         UserError: There is no run, or its checkpoint is missing or damaged.

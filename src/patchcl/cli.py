@@ -175,17 +175,18 @@ def compare(
     voxels: options.Voxels = False,
     fast: options.Fast = False,
     postprocessing: options.Postprocessing = True,
+    min_effect: options.MinEffect = None,
     show: Annotated[Path | None, typer.Option(help="Train nothing; show what this folder holds.")] = None,
     table: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Train many methods with several seeds and amounts of masks, and compare them in a table and on a page."""
-    given = {name: value for name, value in locals().items() if name not in ("show", "table")}
+    given = {name: value for name, value in locals().items() if name not in ("show", "table") and value is not None}
     if table is not None:
         raise UserError(f"--table is now called --show. Call: patchcl compare --show {table}")
     if show is not None and data is None:
         from patchcl.comparison.comparison import show_comparison
 
-        show_comparison(show, console, on)
+        show_comparison(show, console, on, None if min_effect is None else min_effect / 100)
         return
     if show is not None or data is None or out is None:
         raise UserError("Give either DATA and -o DIR, or --show DIR alone.")

@@ -95,6 +95,7 @@ Predictions = Annotated[Path | None, typer.Option(help="A folder of masks, inste
 Masks = Annotated[Path | None, typer.Option(help="The reference masks for --predictions, of the same names.")]
 EvaluateOn = Annotated[Literal["auto", "test", "validation"], typer.Option(help="auto: test if it has masks.")]
 CompareOn = Annotated[Literal["test", "validation"] | None, typer.Option(help="By default test if it has masks.")]
+MinEffect = Annotated[float | None, typer.Option(help="The least difference that counts, in Dice points; 0.1.")]
 Methods = Annotated[
     Any,
     typer.Option(

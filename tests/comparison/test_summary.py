@@ -8,16 +8,17 @@ from rich.console import Console
 from patchcl.comparison.results import read_budgets
 from patchcl.comparison.summary import NOTHING, caution, headline, lead, missing, render_budgets, sentences
 from patchcl.evaluation.metrics import EMPTY_POLICY
+from patchcl.evaluation.paired import compare_seeds
 
-BASE = [0.25, 0.5, 0.5, 0.25, 0.5, 0.5]
+BASE = [0.25, 0.5, 0.5] * 4
 
 
 @pytest.fixture
 def budgets(make_spec, folder):
     """Made of how much Dice every method adds to that of supervised; None for a missing run."""
 
-    def make(seeds=(0, 1), labeled=(2,), **gains):
-        spec = make_spec(tuple(gains), labeled, seeds)
+    def make(seeds=(0, 1), labeled=(2,), patients=12, min_effect=0.001, **gains):
+        spec = make_spec(tuple(gains), labeled, seeds, min_effect=min_effect)
 
         def dice(compare_run):
             gain = (
@@ -25,7 +26,7 @@ def budgets(make_spec, folder):
                 if callable(gains[compare_run.method])
                 else gains[compare_run.method]
             )
-            return None if gain is None else [each + gain for each in BASE]
+            return None if gain is None else [each + gain for each in BASE[:patients]]
 
         return read_budgets(spec, folder(spec, dice))
 
@@ -49,7 +50,7 @@ def test_the_tables_fit_a_terminal_and_hold_every_figure(budgets):
         next(line.split() for line in lines[start:] if line.split()[:1] == ["patchcl"])
         for start in (lines.index(line) for line in lines if line.strip().startswith("method"))
     )
-    assert " ".join(quality) == "patchcl 66.7 ± 17.7 +25.0 (+25.0 to +25.0) 79.2 ± 17.7"
+    assert " ".join(quality) == "patchcl 66.7 ± 17.7 +25.0 (−100.0 to +100.0) 79.2 ± 17.7"
     assert " ".join(surface) == "patchcl 50.0 ± 0.0 9.00 ± 0.00 3.00 ± 0.00"
     assert " ".join(structures) == "patchcl 66.7 66.7 2 1.0 0.50"
     assert EMPTY_POLICY in " ".join(text.split())
@@ -89,8 +90,10 @@ def test_seeds_that_disagree_are_no_verdict(budgets):
     """On average 12.5 points in every patient, but one of the seeds is worse."""
     made = budgets(supervised=0, patchcl=lambda compare_run: 0.375 - 0.5 * compare_run.seed)
     (sentence,) = sentences(made)
-    assert "Its lead over the next, supervised, may be chance: +12.5 (+12.5 to +12.5)" in sentence
-    assert "Not clearly different from supervised: patchcl." in sentence
+    assert "Its lead over the next, supervised, may be chance: +12.5 (−100.0 to +100.0)" in sentence
+    assert (
+        "Not clearly different from supervised: patchcl (settled by more than 1000 test patients and 50 s" in sentence
+    )
 
 
 def test_the_headline_names_the_best_of_every_count(budgets):
@@ -125,4 +128,42 @@ def test_nothing_done_is_nothing_to_compare(budgets):
 def test_many_comparisons_come_with_a_warning(budgets):
     made = budgets(supervised=0, patchcl=0.125, mean_teacher=0, fixmatch=0)
     assert next(caution(made[:1])).startswith("There are 3 comparisons with supervised")
-    assert list(caution([made[0]._replace(rows=made[0].rows[:3])])) == []
+    assert list(caution([made[0]._replace(rows=made[0].rows[:2])])) == []
+
+
+def test_verdicts_are_corrected_for_the_number_of_methods(budgets):
+    """Six patients who all gain are a verdict on one method (1 in 32), and none on each of two."""
+    (few,) = budgets(patients=6, supervised=0, patchcl=0.125, mean_teacher=0.125)
+    assert few.rows[1].against.overall.p_value == pytest.approx(2 / 32)
+    assert "Not clearly different from supervised: patchcl (settled by about 7 test patients)" in sentences([few])[0]
+    assert compare_seeds(*([r.scores["last"] for r in row.results] for row in few.rows[:2])).overall.verdict == "helped"
+
+
+def test_methods_that_score_alike_are_named_together(budgets):
+    made = budgets(supervised=0, patchcl=0)
+    assert headline(made) == "supervised and patchcl score alike"
+    assert "supervised and patchcl share the highest Dice" in sentences(made)[0]
+    assert "The next, patchcl, is equal to it: 0.0 (0.0 to 0.0)." in sentences(made)[0]
+    assert "Equal to supervised: patchcl." in sentences(made)[0]
+
+
+def test_nothing_learned_is_no_ranking(budgets):
+    made = budgets(patients=1, supervised=-BASE[0], patchcl=0.001 - BASE[0])
+    assert headline(made) == "Nothing was learned"
+    (sentence,) = sentences(made)
+    assert sentence == "With 2 labeled patients (2 seeds) nothing was learned: no method has a mean Dice of 1 %."
+
+
+def test_one_patient_is_no_verdict(budgets):
+    made = budgets(patients=1, supervised=0, patchcl=0.125)
+    (sentence,) = sentences(made)
+    assert "+12.5 points against supervised" in sentence
+    assert "Scored on one patient, which is no verdict against supervised: patchcl." in sentence
+    assert "settle" not in sentence
+
+
+def test_the_least_difference_that_counts_is_a_setting(budgets):
+    (budget,) = budgets(min_effect=0.03, supervised=0, patchcl=0.02)
+    assert budget.rows[1].against.overall.verdict == "equal"
+    one, other = ([result.scores["last"] for result in row.results] for row in budget.rows)
+    assert compare_seeds(one, other).overall.verdict == "helped"

@@ -10,7 +10,16 @@ from scipy import stats
 
 from patchcl.core.errors import UserError
 from patchcl.evaluation.metrics import EMPTY_POLICY
-from patchcl.evaluation.paired import compare, compare_seeds, format_points, in_words, render_comparison
+from patchcl.evaluation.paired import (
+    compare,
+    compare_seeds,
+    format_interval,
+    format_points,
+    in_words,
+    judged_together,
+    render_comparison,
+    require_effect,
+)
 from patchcl.evaluation.scores import Evaluation, Score
 
 
@@ -53,17 +62,14 @@ def _raised(score: Score) -> Score:
 
 
 def test_over_seeds_a_patient_counts_once_with_its_mean_difference():
-    """Against SciPy on the differences, which are 0.2, 0.1 and, of the patient that one seed scored, 0.3."""
+    """The differences are 0.2, 0.1 and, of the patient that one seed scored, 0.3."""
     firsts = [evaluation_of("old", {"a": 0.5, "b": 0.25, "c": 0.5}), evaluation_of("old", {"b": 0.5, "a": 0.5})]
     seconds = [evaluation_of("new", {"a": 0.6, "b": 0.25, "c": 0.8}), evaluation_of("new", {"a": 0.8, "b": 0.7})]
     comparison = compare_seeds(firsts, seconds)
-    drawn = stats.bootstrap(
-        (np.array([0.2, 0.1, 0.3]),), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(0)
-    )
-    mean, low, high = comparison.overall.interval
-    assert mean == pytest.approx(0.2)
-    assert (low, high) == pytest.approx(tuple(drawn.confidence_interval))
-    assert comparison.patients == 3
+    assert comparison.overall.estimate.values == pytest.approx((0.1, 0.2, 0.3))
+    assert (comparison.patients, comparison.seeds) == (3, 2)
+    gains = [0.4 / 3, 0.25]
+    assert comparison.overall.estimate.seed_error == pytest.approx(stats.sem(gains))
 
 
 def test_one_seed_is_the_plain_comparison():
@@ -73,13 +79,96 @@ def test_one_seed_is_the_plain_comparison():
 
 @pytest.mark.parametrize(
     ("gains", "verdict"),
-    [((0.1, 0.2), "helped"), ((0.3, -0.1), "no clear difference"), ((-0.1, -0.2), "hurt"), ((-0.3, 0.1), None)],
+    [
+        ((0.15, 0.15), "helped"),
+        ((0.1, 0.2), "no clear difference"),  # 0.15, and 12.7 times an error of 0.05
+        ((0.3, -0.1), "no clear difference"),
+        ((0.1, 0.12, 0.11), "helped"),
+        ((-0.1, -0.12, -0.11), "hurt"),
+    ],
 )
-def test_a_verdict_needs_all_seeds(gains, verdict):
-    """In every patient the mean over seeds is ±0.1 or more; still one seed may say otherwise."""
+def test_a_verdict_covers_which_seeds_were_drawn(gains, verdict):
+    """With a seed all patients gain alike, so that seeds alone decide."""
     old = evaluation_of("old", dict.fromkeys("abcdef", 0.5))
     seconds = [evaluation_of("new", dict.fromkeys("abcdef", 0.5 + gain)) for gain in gains]
-    assert compare_seeds([old, old], seconds).overall.verdict == (verdict or "no clear difference")
+    assert compare_seeds([old] * len(gains), seconds).overall.verdict == verdict
+
+
+def test_words_name_patients_and_seeds_that_would_settle_it():
+    old = evaluation_of("old", dict.fromkeys("abcdef", 0.5))
+    seconds = [evaluation_of("new", dict.fromkeys("abcdef", 0.5 + gain)) for gain in (0.1, 0.15)]
+    words = in_words(compare_seeds([old, old], seconds))
+    assert "95 % interval over 6 patients and 2 seeds" in words
+    assert words.endswith(
+        "About 4 seeds would settle it, if the difference and its spread stay as seen (and then 4 times in 5)."
+    )
+
+
+def test_a_difference_too_small_to_count_is_none():
+    old = evaluation_of("old", dict.fromkeys("abcdef", 0.5))
+    new = evaluation_of("new", dict.fromkeys("abcdef", 0.5 + 1e-9))
+    assert compare(old, new).overall.verdict == "equal"
+    assert in_words(compare(old, new)) == (
+        "new and old are equal: 0.0 Dice points (0.0 to 0.0, 95 % interval over 6 patients); "
+        "less than 0.1 Dice points counts as none."
+    )
+    assert compare(old, new, smallest=0.0).overall.verdict == "helped"
+
+
+def test_the_least_difference_that_counts_must_be_beyond_the_interval():
+    gains = [0.10, 0.12, 0.11, 0.10, 0.12, 0.11, 0.10]
+    old = evaluation_of("old", dict.fromkeys("abcdefg", 0.5))
+    new = evaluation_of("new", {name: 0.5 + gain for name, gain in zip("abcdefg", gains, strict=True)})
+    low = compare(old, new).overall.interval.low
+    verdicts = [compare(old, new, smallest=low + step).overall.verdict for step in (-1e-4, 1e-4)]
+    assert verdicts == ["helped", "no clear difference"]
+    with pytest.raises(UserError, match="is -10 Dice points, expected 0 to below 100"):
+        require_effect(-0.1)
+
+
+def test_one_patient_has_neither_interval_nor_verdict():
+    comparison = compare(evaluation_of("old", {"a": 0.5}), evaluation_of("new", {"a": 0.75}))
+    assert comparison.overall.verdict == "no verdict"
+    words = "new less old is +25.0 Dice points on one patient, who gives no interval and no verdict."
+    assert in_words(comparison) == words
+    assert format_interval(comparison.overall.interval) == "+25.0"
+
+
+def test_a_tie_is_a_tie():
+    old = evaluation_of("old", dict(zip("abcdef", [0.1, 0.5, 0.9, 0.3, 0.2, 0.8], strict=True)))
+    assert compare(old, old).overall.verdict == "equal"
+    few = evaluation_of("old", {"a": 0.5, "b": 0.25})
+    assert compare(few, few).overall.verdict == "no clear difference"
+
+
+def test_nothing_learned_is_no_tie():
+    old, new = evaluation_of("old", dict.fromkeys("abcdef", 0.0)), evaluation_of("new", dict.fromkeys("abcdef", 0.009))
+    assert not compare(old, new).learned
+    assert in_words(compare(old, new)) == "Nothing was learned: mean Dice is below 1 % with old and with new."
+    assert compare(old, evaluation_of("new", dict.fromkeys("abcdef", 0.011))).learned
+
+
+@pytest.mark.parametrize("dice", [7.0, -0.1, math.inf, math.nan])
+def test_what_is_no_score_is_refused_with_patient_and_structure(dice):
+    old = evaluation_of("old", {"ann": 0.5, "bob": 0.5})
+    new = evaluation_of("new", {"ann": 0.5, "bob": dice})
+    with pytest.raises(
+        UserError, match=rf"^new: Dice of left in patient bob is {dice}, expected a number from 0 to 1\."
+    ):
+        compare(old, new)
+
+
+def test_several_comparisons_share_their_verdicts():
+    """Six patients who all gain say 2 in 64; the better of two then counts twice, and the other is no less sure."""
+    old = evaluation_of("old", dict.fromkeys("abcdef", 0.5))
+    both = [compare(old, evaluation_of(name, dict.fromkeys("abcdef", 0.6))) for name in ("new", "newer")]
+    assert [each.overall.verdict for each in both] == ["helped", "helped"]
+    together = judged_together(both)
+    assert [each.overall.verdict for each in together] == ["no clear difference"] * 2
+    assert [each.overall.p_value for each in together] == pytest.approx([2 / 32] * 2)
+    assert [each.overall.interval for each in together] == [each.overall.interval for each in both]
+    assert together[0].settled_by(together[0].overall) == "about 7 test patients"
+    assert judged_together([both[0]]) == [both[0]]
 
 
 def test_seeds_are_paired_one_by_one():

@@ -13,6 +13,7 @@ from patchcl.comparison.spec import CompareSpec, content_hashes, job_of
 from patchcl.comparison.spec_file import add_spec, read_spec, require_comparison
 from patchcl.comparison.summary import render_budgets
 from patchcl.comparison.worker import finished
+from patchcl.evaluation.paired import require_effect
 from patchcl.evaluation.scores import SplitSide
 
 
@@ -35,13 +36,14 @@ def compare_methods(spec: CompareSpec, out: Path, at_once: int, console: Console
     return ending
 
 
-def show_comparison(out: Path, console: Console, on: SplitSide | None = None) -> None:
+def show_comparison(out: Path, console: Console, on: SplitSide | None = None, min_effect: float | None = None) -> None:
     """Print the results of the runs in `out`, and write compare.csv, results.json and compare.html beside them.
 
     Args:
         out: The folder of a comparison.
         console: For the tables.
         on: The side whose scores to show; by default the one asked for last.
+        min_effect: The least difference in Dice that counts; by default the one asked for last.
 
     Raises:
         UserError: `out` holds no comparison, or cannot be written to.
@@ -49,6 +51,8 @@ def show_comparison(out: Path, console: Console, on: SplitSide | None = None) ->
     spec = read_spec(out)
     if on is not None:
         spec = spec.model_copy(update={"on": on})
+    if min_effect is not None:
+        spec = spec.model_copy(update={"min_effect": require_effect(min_effect)})
     budgets = read_budgets(spec, out)
     render_budgets(budgets, console)
     write_csv(budgets, out / "compare.csv")

@@ -15,6 +15,7 @@ from patchcl.comparison.summary import headline, sentences
 from patchcl.comparison.worker import CHECKPOINTS
 from patchcl.core.files import write_json, write_text
 from patchcl.evaluation.metrics import EMPTY_POLICY
+from patchcl.evaluation.paired import Comparison, Difference
 from patchcl.evaluation.scores import MEAN, METRICS
 
 
@@ -50,7 +51,7 @@ def settings_hash(spec: CompareSpec) -> str:
 
 
 def _lines(budget: LabelBudget, row: Row) -> Iterator[dict[str, Any]]:
-    differences = {structure: interval for structure, interval, _ in row.against.differences} if row.against else {}
+    differences = {each.structure: each for each in row.against.differences} if row.against else {}
     for checkpoint in reversed(CHECKPOINTS):
         for structure in (*budget.structures, MEAN):
             yield {
@@ -61,7 +62,7 @@ def _lines(budget: LabelBudget, row: Row) -> Iterator[dict[str, Any]]:
                 "checkpoint": checkpoint,
                 "structure": structure,
                 **_figures(budget, row, structure, checkpoint),
-                **_difference(differences.get(structure) if checkpoint == "last" else None),
+                **_difference(row.against, differences.get(structure) if checkpoint == "last" else None),
                 "minutes": row.minutes.mean,
                 "peak_gib": row.peak_gib.mean,
             }
@@ -73,10 +74,16 @@ def _figures(budget: LabelBudget, row: Row, structure: str, checkpoint: str) -> 
     return {f"{name}_{part}": value for name, figure in named.items() for part, value in figure._asdict().items()}
 
 
-def _difference(interval: Any) -> dict[str, float | None]:  # noqa: ANN401 - an Interval or None
-    """Of the Dice from the baseline, in [-1, 1]."""
-    values = interval or (None, None, None)
-    return dict(zip(("dice_difference", "dice_difference_low", "dice_difference_high"), values, strict=True))
+def _difference(against: Comparison | None, found: Difference | None) -> dict[str, Any]:
+    """Of the Dice from the baseline, in [-1, 1]; the verdict is corrected for the other methods, the interval not."""
+    values = found.interval if found else (None, None, None)
+    bounds = dict(zip(("dice_difference", "dice_difference_low", "dice_difference_high"), values, strict=True))
+    return {
+        **bounds,
+        "p_value": found.p_value if found else None,
+        "verdict": found.verdict if found else None,
+        "settled_by": against.settled_by(found) or None if against and found else None,
+    }
 
 
 def _run(result: RunResult) -> dict[str, Any]:

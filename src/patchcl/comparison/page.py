@@ -25,7 +25,7 @@ from patchcl.data.dataset import read_dataset
 from patchcl.data.preprocessing.plan import load_plan
 from patchcl.evaluation.intervals import Interval
 from patchcl.evaluation.metrics import EMPTY_POLICY
-from patchcl.evaluation.paired import format_points
+from patchcl.evaluation.paired import format_least, format_points
 from patchcl.evaluation.tables import pluralize
 from patchcl.figures.charts import MethodMarks, efficiency_chart, methods_chart
 from patchcl.figures.overlays import Panel, overlay_grid, png
@@ -79,7 +79,8 @@ def _budget(budget: LabelBudget) -> dict[str, Any]:
 
 def _row(budget: LabelBudget, row: Row) -> dict[str, Any]:
     difference = row.against.overall if row.against else None
-    low_high = [format_points(end) for end in difference.interval[1:]] if difference else []
+    known = difference is not None and difference.verdict != "no verdict"
+    low_high = [format_points(end) for end in difference.interval[1:]] if difference and known else []
     return {
         "method": row.method,
         "seeds": len(row.results),
@@ -87,6 +88,7 @@ def _row(budget: LabelBudget, row: Row) -> dict[str, Any]:
         "difference": format_points(difference.interval.mean) if difference else "",
         "interval": " to ".join(low_high),
         "verdict": difference.verdict.split()[0] if difference else "",
+        "settled_by": row.against.settled_by(difference) if row.against and difference else "",
         "best": _figure(budget, row, BEST_DICE),
         "minutes": format_mean(row.minutes),
         "peak_gib": format_mean(row.peak_gib, digits=2),
@@ -166,6 +168,7 @@ def _facts(spec: CompareSpec, budgets: Sequence[LabelBudget]) -> Iterator[tuple[
 
     yield "data", f"{spec.data} (hash {spec.data_hash[:16]})"
     yield "scored on", spec.on
+    yield "least difference that counts", format_least(spec.min_effect)
     yield "seeds", ", ".join(map(str, spec.seeds))
     yield "steps", str(common["training"]["steps"])
     yield "splits", "; ".join(f"{key} {split_hash[:16]}" for key, split_hash in spec.splits.items())

@@ -10,7 +10,7 @@ import numpy as np
 from patchcl.comparison.spec import CompareRun, CompareSpec, run_root
 from patchcl.comparison.worker import CHECKPOINTS, Session, error_file, finished, scores_of, sessions_of
 from patchcl.data.splits import load_split
-from patchcl.evaluation.paired import Comparison, compare_seeds
+from patchcl.evaluation.paired import NOTHING_LEARNED, SMALLEST_EFFECT, Comparison, compare_seeds, judged_together
 from patchcl.evaluation.scores import FRACTION_METRICS, MEAN, METRICS, Evaluation, MeanStd, Metric, summarise
 from patchcl.evaluation.tables import pluralize
 from patchcl.runs.folder import RunFolder
@@ -96,6 +96,7 @@ class LabelBudget(NamedTuple):
     labeled_patients: int | None  # None as long as no run has begun
     rows: tuple[Row, ...]
     missing: tuple[RunResult, ...]  # runs without scores
+    smallest: float = SMALLEST_EFFECT  # difference in Dice that counts
 
     @property
     def evaluations(self) -> list[Evaluation]:
@@ -127,6 +128,11 @@ class LabelBudget(NamedTuple):
         """The methods with most seeds, best Dice first: only among them is one called the best."""
         rows = [row for row in self.rows if row.results and len(row.results) == self.seeds]
         return sorted(rows, key=lambda row: -row.mean_std().mean)
+
+    @property
+    def learned(self) -> bool:
+        """Whether any method found anything."""
+        return any(row.mean_std().mean >= NOTHING_LEARNED for row in self.complete)
 
     def best(self, figure: Figure) -> float | None:
         """The best of a column; None where all are alike."""
@@ -224,19 +230,26 @@ def _budget(spec: CompareSpec, results: Sequence[RunResult], labeled: int | None
     ours = [result for result in results if result.run.labeled == labeled]
     done = {(result.run.method, result.run.seed): result for result in ours if result.scores}
     counts = [result.labeled_patients for result in ours if result.labeled_patients is not None]
-    rows = tuple(_row(method, spec.seeds, done) for method in spec.methods)
+    rows = _judged([_row(method, spec, done) for method in spec.methods])
     missing = tuple(result for result in ours if not result.scores)
-    return LabelBudget(labeled, max(counts, default=None), rows, missing)
+    return LabelBudget(labeled, max(counts, default=None), rows, missing, spec.min_effect)
 
 
-def _row(method: str, seeds: Sequence[int], done: dict[tuple[str, int], RunResult]) -> Row:
-    results = [done[method, seed] for seed in seeds if (method, seed) in done]
+def _judged(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """The rows, with verdicts that hold for all methods together."""
+    judged = iter(judged_together([row.against for row in rows if row.against]))
+    return tuple(row._replace(against=next(judged)) if row.against else row for row in rows)
+
+
+def _row(method: str, spec: CompareSpec, done: dict[tuple[str, int], RunResult]) -> Row:
+    results = [done[method, seed] for seed in spec.seeds if (method, seed) in done]
     pairs = [
         (done[BASELINE, result.run.seed].scores["last"], result.scores["last"])
         for result in results
         if method != BASELINE and (BASELINE, result.run.seed) in done
     ]
-    against = compare_seeds(*zip(*pairs, strict=True)) if pairs else None
+    baseline, ours = zip(*pairs, strict=True) if pairs else ((), ())
+    against = compare_seeds(baseline, ours, spec.min_effect) if pairs else None
     return Row(method, tuple(results), against, len(pairs))
 
 

@@ -19,6 +19,7 @@ from patchcl.core.version import __version__
 from patchcl.data.dataset import Dataset, read_dataset
 from patchcl.data.preprocessing.manifest import file_entry, read_manifest
 from patchcl.data.splits import cases_of, make_split
+from patchcl.evaluation.paired import SMALLEST_EFFECT, require_effect
 from patchcl.evaluation.scores import SplitSide
 from patchcl.methods import method_names
 
@@ -57,6 +58,7 @@ class CompareSpec(FrozenSettings):
     voxels: bool
     fast: bool = False  # one pass, no average over symmetries
     postprocessing: bool = True
+    min_effect: float = SMALLEST_EFFECT  # the least difference in Dice that counts
     splits: dict[str, str]  # hashes by "labeled_7/seed_0"
 
     @property
@@ -95,6 +97,7 @@ def build_spec(
     voxels: bool = False,
     fast: bool = False,
     postprocessing: bool = True,
+    min_effect: float = SMALLEST_EFFECT,
 ) -> CompareSpec:
     """The spec of a comparison, after all checks that need no training.
 
@@ -109,6 +112,7 @@ def build_spec(
         voxels: Measure distances in voxels.
         fast: Score one pass, instead of an average over the symmetries that training drew from.
         postprocessing: Score masks after what validation chose for each run.
+        min_effect: The least difference in Dice that counts, from 0 to 1.
 
     Raises:
         UserError: A method or a setting is unknown, or the data cannot be divided like that.
@@ -138,6 +142,7 @@ def build_spec(
         voxels=voxels,
         fast=fast,
         postprocessing=postprocessing,
+        min_effect=require_effect(min_effect),
         splits={_split_key(*key): split.hash for key, split in splits.items()},
     )
 

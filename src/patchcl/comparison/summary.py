@@ -11,21 +11,30 @@ from rich.table import Table
 from patchcl.comparison.results import BASELINE, DICE, Figure, LabelBudget, Row, describe_budget, remarks
 from patchcl.evaluation.intervals import FEWEST_PATIENTS
 from patchcl.evaluation.metrics import EMPTY_POLICY
-from patchcl.evaluation.paired import Comparison, compare_seeds, format_interval
+from patchcl.evaluation.paired import NOTHING_LEARNED, Comparison, VerdictName, compare_seeds, format_interval
+from patchcl.evaluation.sample_size import ASSUMPTION
 from patchcl.evaluation.scores import MeanStd, Metric
 from patchcl.evaluation.tables import format_score, pluralize
 
 NOTHING = "Nothing to compare yet"
 INTERVALS = (
     "Differences are paired seed by seed and patient by patient; a patient's is averaged over seeds. Their 95 % "
-    "intervals (bootstrap over patients) cover which patients were scored, not which seeds were drawn: for these "
-    "see the deviations, which are over seeds. Better, worse and clear mean that the interval excludes 0, that there "
-    f"are at least {FEWEST_PATIENTS} patients, and that every seed agrees."
+    "intervals cover which patients were scored and, where several seeds were run, which seeds were drawn. Better, "
+    "worse and clear mean that the interval lies beyond all differences too small to count, and that there are at "
+    f"least {FEWEST_PATIENTS} patients; equal, that it lies within these. What would settle a difference holds "
+    f"{ASSUMPTION}."
 )
 BEST_DICE = Figure("dice", checkpoint="best")
 DETAILS: tuple[Metric, ...] = ("jaccard", "hd95_mm", "asd_mm")
-MANY = 3
-"""From so many comparisons on, the reader is warned that chance gets as many tries."""
+MANY = 2
+"""From so many comparisons on, the reader is told that chance gets as many tries."""
+WORDS: dict[VerdictName, str] = {
+    "helped": "Better than",
+    "equal": "Equal to",
+    "no clear difference": "Not clearly different from",
+    "no verdict": "Scored on one patient, which is no verdict against",
+    "hurt": "Worse than",
+}
 
 
 def render_budgets(budgets: Sequence[LabelBudget], console: Console) -> None:
@@ -102,15 +111,18 @@ def missing(budgets: Sequence[LabelBudget]) -> list[tuple[str, str]]:
 
 
 def headline(budgets: Sequence[LabelBudget]) -> str:
-    """Which method scores highest, in one line."""
-    best: dict[str, list[LabelBudget]] = {}
-    for budget in budgets:
-        if budget.complete:
-            best.setdefault(budget.complete[0].method, []).append(budget)
-    if not best:
+    """Which method scores highest, in one line; methods that score alike are named together."""
+    complete = [budget for budget in budgets if budget.complete]
+    if not complete:
         return NOTHING
+    best: dict[str, list[LabelBudget]] = {}
+    for budget in (budget for budget in complete if budget.learned):
+        best.setdefault(_highest(budget), []).append(budget)
+    if not best:
+        return "Nothing was learned"
     if len(best) == 1:
-        return f"{next(iter(best))} scores highest"
+        (names,) = best
+        return f"{names} score alike" if " and " in names else f"{names} scores highest"
     counts = [f"{method} with {_listed(budget.labeled_patients for budget in won)}" for method, won in best.items()]
     return f"Highest Dice: {', '.join(counts)} labeled patients"
 
@@ -121,12 +133,13 @@ def sentences(budgets: Sequence[LabelBudget]) -> list[str]:
 
 
 def caution(budgets: Sequence[LabelBudget]) -> Iterator[str]:
-    """The warning about multiple comparisons: chance gets a try with each."""
+    """What became of multiple comparisons: chance gets a try with each."""
     tries = sum(row.against is not None for budget in budgets for row in budget.rows)
     if tries >= MANY:
         yield (
-            f"There are {tries} comparisons with {BASELINE}, and each stands for itself: among so many, a method that "
-            "is no better can look better by chance."
+            f"There are {tries} comparisons with {BASELINE}. Verdicts on methods with as many labeled patients are "
+            "corrected for one another (Holm), so that chance gets one try in all; intervals are not, each stands for "
+            "itself."
         )
 
 
@@ -136,23 +149,53 @@ def lead(budget: LabelBudget) -> Comparison | None:
         return None
     best, second = ({result.run.seed: result.scores["last"] for result in row.results} for row in budget.complete[:2])
     seeds = [seed for seed in best if seed in second]
-    return compare_seeds([second[seed] for seed in seeds], [best[seed] for seed in seeds]) if seeds else None
+    if not seeds:
+        return None
+    return compare_seeds([second[seed] for seed in seeds], [best[seed] for seed in seeds], budget.smallest)
+
+
+def _highest(budget: LabelBudget) -> str:
+    """The name of the best method, or the names of all that score as high."""
+    top = budget.complete[0].mean_std().mean
+    return " and ".join(row.method for row in budget.complete if row.mean_std().mean == top)
 
 
 def _about(budget: LabelBudget) -> Iterator[str]:
     best, ahead = budget.complete[0], lead(budget)
-    seeds = pluralize(budget.seeds, "seed")
+    where = f"With {describe_budget(budget)} ({pluralize(budget.seeds, 'seed')})"
+    if not budget.learned:
+        yield f"{where} nothing was learned: no method has a mean Dice of {100 * NOTHING_LEARNED:g} %."
+        return
     gain = f", {difference_cell(best.against)} points against {BASELINE}" if best.against else ""
-    dice = f"{figure_cell(best, DICE)} %{gain}"
-    yield f"With {describe_budget(budget)} ({seeds}) {best.method} has the highest Dice, {dice}."
+    highest = _highest(budget)
+    has = "share" if " and " in highest else "has"
+    yield f"{where} {highest} {has} the highest Dice, {figure_cell(best, DICE)} %{gain}."
     if ahead is not None:
-        how = "is clear" if ahead.overall.verdict == "helped" else "may be chance"
-        yield f"Its lead over the next, {ahead.first}, {how}: {difference_cell(ahead)}."
-    words = {"helped": "Better than", "no clear difference": "Not clearly different from", "hurt": "Worse than"}
-    for verdict, wording in words.items():
-        names = [row.method for row in budget.rows if row.against and row.against.overall.verdict == verdict]
+        yield _about_lead(ahead)
+    for verdict, wording in WORDS.items():
+        names = [
+            _with_outlook(row.method, row.against)
+            for row in budget.rows
+            if row.against and row.against.overall.verdict == verdict
+        ]
         if names:
             yield f"{wording} {BASELINE}: {', '.join(names)}."
+
+
+def _about_lead(ahead: Comparison) -> str:
+    """What the best method's lead over the next is worth."""
+    if ahead.overall.verdict == "equal":
+        return f"The next, {ahead.first}, is equal to it: {difference_cell(ahead)}."
+    how = "is clear" if ahead.overall.verdict == "helped" else "may be chance"
+    enough = ahead.settled_by(ahead.overall)
+    outlook = f"; {enough} would settle it" if enough else ""
+    return f"Its lead over the next, {ahead.first}, {how}: {difference_cell(ahead)}{outlook}."
+
+
+def _with_outlook(method: str, against: Comparison) -> str:
+    """The method, and what would settle its difference from the baseline where that is open."""
+    enough = against.settled_by(against.overall)
+    return f"{method} (settled by {enough})" if enough else method
 
 
 def _listed(counts: Iterable[int | None]) -> str:

@@ -111,6 +111,23 @@ def summarise(evaluation: Evaluation, metric: Metric, structure: str = MEAN) -> 
     return MeanStd(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else math.nan)
 
 
+def require_scores(evaluation: Evaluation) -> None:
+    """Raise unless every overlap is from 0 to 1 and every distance a finite number.
+
+    Raises:
+        UserError: One is not; it names patient and structure.
+    """
+    for score in evaluation.scores:
+        for metric in METRICS:
+            value, most = getattr(score, metric), 1 if metric in FRACTION_METRICS else math.inf
+            if not 0 <= value <= most or value == math.inf:
+                expected = "a number from 0 to 1" if most == 1 else "a finite number from 0 on"
+                raise UserError(
+                    f"{evaluation.name}: {HEADINGS[metric].split()[0]} of {score.structure} in patient {score.patient} "
+                    f"is {value}, expected {expected}. Make the scores anew with: patchcl evaluate"
+                )
+
+
 def write_evaluation(evaluation: Evaluation, stem: Path) -> None:
     """Keep the scores as STEM.csv, one line per scan and structure, and with their summary as STEM.json."""
     table = io.StringIO()

@@ -12,7 +12,8 @@ from patchcl.core.settings import FrozenSettings
 from patchcl.data.dataset import read_dataset
 from patchcl.evaluation.metrics import EMPTY_POLICY
 from patchcl.evaluation.object_metrics import OBJECT_POLICY
-from patchcl.evaluation.paired import Comparison, compare, format_points, in_words
+from patchcl.evaluation.paired import Comparison, compare, format_points, in_words, judged_together
+from patchcl.evaluation.sample_size import ASSUMPTION
 from patchcl.evaluation.scores import FRACTION_METRICS, HEADINGS, MEAN, Evaluation, Metric, summarise
 from patchcl.evaluation.tables import format_score, pluralize
 from patchcl.figures.charts import diagnostic_curves, diagnostic_terms, learning_curves, patient_chart
@@ -61,6 +62,7 @@ def _content(facts: Sequence[RunFacts]) -> dict[str, Any]:
         "comparisons": comparisons,
         "mean": MEAN,
         "format_points": format_points,
+        "assumption": ASSUMPTION,
         "policies": [EMPTY_POLICY, *[OBJECT_POLICY] * any(scores.pooled for scores in evaluations.values())],
         "patients": themed(lambda theme: patient_chart(dice, theme)) if dice and not problems else None,
         "curves": themed(lambda theme: learning_curves(logs, theme)) if any(logs.values()) else None,
@@ -88,7 +90,7 @@ def _compare(evaluations: Sequence[Evaluation]) -> tuple[list[Comparison], list[
             comparisons.append(compare(evaluations[0], other))
         except UserError as error:
             problems.append(str(error))
-    return comparisons, problems
+    return judged_together(comparisons), problems
 
 
 def _verdict(
@@ -115,13 +117,17 @@ def _verdict(
 
 
 def _answer(facts: Sequence[RunFacts], comparison: Comparison) -> str:
+    if not comparison.learned:
+        return "Nothing was learned"
     first = next(run for run in facts if run.name == comparison.first)
     if first.settings.method.name != "supervised":
         return f"{comparison.second} against {comparison.first}: {comparison.overall.verdict}"
     return {
         "helped": "Yes, the unlabeled scans helped",
         "hurt": "No, the unlabeled scans hurt",
+        "equal": "No clear difference from the unlabeled scans",
         "no clear difference": "No clear difference from the unlabeled scans",
+        "no verdict": "One patient is no verdict",
     }[comparison.overall.verdict]
 
 
