@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from patchcl.core.batch import StepResult
 from patchcl.runs.folder import RunFolder
-from patchcl.runs.log import RunLog, read_rows
+from patchcl.runs.log import RunLog, read_rows, rescues_of
 
 
 @pytest.fixture
@@ -144,3 +144,8 @@ def test_a_log_of_version_0_1_is_read_and_goes_on_under_the_names_of_today(run, 
     log.write(2, {"warnings": 0})
     assert "alarms" not in run.log_jsonl.read_text()
     assert [row["warnings"] for row in read_rows(run) if "warnings" in row] == [1, 0]
+
+
+def test_rescues_are_the_most_that_any_row_tells_of():
+    assert rescues_of([{"step": 2}]) == rescues_of([]) == 0
+    assert rescues_of([{"step": 2, "rescues": 1}, {"step": 4, "rescues": 2}, {"step": 4, "loss": 1.0}]) == 2
