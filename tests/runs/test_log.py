@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from patchcl.core.batch import StepResult
 from patchcl.core.files import write_text
 from patchcl.runs.folder import RunFolder
-from patchcl.runs.log import RunLog, read_rows
+from patchcl.runs.log import RunLog, read_rows, rescues_of
 
 
 @pytest.fixture
@@ -210,3 +210,8 @@ def test_names_of_structures_are_safe_as_tags(run):
     assert read_rows(run) == [{"step": 10, "validation_dice_NCR/NET": 0.5, "validation_dice_a b": 0.25}]
     board = EventAccumulator(str(run.tensorboard)).Reload()
     assert sorted(board.Tags()["scalars"]) == ["validation_dice_NCR%2FNET", "validation_dice_a b"]
+
+
+def test_rescues_are_the_most_that_any_row_tells_of():
+    assert rescues_of([{"step": 2}]) == rescues_of([]) == 0
+    assert rescues_of([{"step": 2, "rescues": 1}, {"step": 4, "rescues": 2}, {"step": 4, "loss": 1.0}]) == 2

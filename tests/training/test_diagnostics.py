@@ -209,3 +209,13 @@ def test_a_collapse_shows_in_the_log_on_the_screen_and_in_the_report(cardiac, tm
     page = run.report.read_text(encoding="utf-8")
     assert f'<p class="warning"><b>patchcl:</b> {said}' in page
     assert "lower method.contrast.temperature (now 1e+06)" in page
+
+
+@pytest.mark.parametrize(("rescues", "remedy"), [(1, "clipped gradients,"), (2, "half the learning rate,")])
+def test_a_run_that_was_rescued_is_warned_of_once_for_each_rescue(rescues, remedy):
+    rows = [{"step": step, "validation_dice": 0.5, "rescues": rescues} for step in (4, 8)]
+    (warning,) = warnings(rows)
+    assert f"{remedy} so this is not a run by its settings alone" in warning
+    assert new_warnings(rows[:1]) == [warning]
+    assert new_warnings(rows) == []
+    assert warnings([{"step": 4, "validation_dice": 0.5}]) == []
