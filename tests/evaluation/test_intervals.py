@@ -218,9 +218,12 @@ SHAPES = {
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("patients", [6, 12])
 def test_intervals_hold_the_truth_and_rarely_claim_what_is_not_there(shape, patients):
-    """600 experiments without an effect. Student's t claims too often where few lose much, the old bootstrap always."""
-    draws = np.random.default_rng(patients)
-    found = [over_patients(row).interval() for row in SHAPES[shape](draws, (600, patients))]
+    """Experiments without an effect. Student's t claims in 10 % where few lose much, the percentile bootstrap in 16 %.
+
+    There the true share is closest to the bound, 5.5 %, so more experiments are made.
+    """
+    draws, experiments = np.random.default_rng(patients), 2000 if shape == "few lose much" else 600
+    found = [over_patients(row).interval() for row in SHAPES[shape](draws, (experiments, patients))]
     assert np.mean([low <= 0 <= high for _, low, high in found]) >= 0.93
     assert np.mean([low > 0 for _, low, _ in found]) <= 0.065
 

@@ -5,7 +5,14 @@ import pytest
 from scipy import stats
 
 from patchcl.evaluation.intervals import MeanDifference, over_patients
-from patchcl.evaluation.sample_size import CHANCE, Needed, format_needed, needed
+from patchcl.evaluation.sample_size import (
+    CHANCE,
+    Needed,
+    format_needed,
+    format_seeds_needed,
+    needed,
+    seeds_needed,
+)
 
 
 def test_the_number_of_patients_agrees_with_the_textbook():
@@ -67,3 +74,11 @@ def test_what_cannot_be_settled_has_no_number():
 )
 def test_the_numbers_have_nouns(found, run, words):
     assert format_needed(found, run) == words
+
+
+def test_seeds_that_drew_their_own_patients_are_counted_alone():
+    """By hand: mean 0.125 and error 0.025 of two seeds; of three t is 4.303 and the error 0.0204, which do."""
+    assert seeds_needed([0.1, 0.15], 0.001) == 3
+    assert seeds_needed([0.1, -0.1], 0.001) is None
+    assert format_seeds_needed(3) == "about 3 seeds"
+    assert format_seeds_needed(None) == "more than 50 seeds"

@@ -12,6 +12,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from scipy import stats
+
+from patchcl.evaluation.intervals import over_patients, over_seeds
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 CPU = torch.device("cpu")
@@ -282,3 +285,30 @@ def test_a_table_of_inference_has_every_way_and_the_gain_of_the_last_ones(monkey
         "| a | 50.00 / 9.00 | 62.50 / 3.00 | 75.00 / 1.50 | +12.5 (−1.0 to +25.0) | +12.5 (−1.0 to +25.0) |",
     ]
     assert document.inference_choices("made.json") == "- `a`: holes filled in LV."
+
+
+def test_simulated_intervals_are_those_of_the_package(monkeypatch):
+    """The benchmark makes many at once; patients and seeds, row by row."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    intervals = importlib.import_module("intervals")
+    cells = np.random.default_rng(0).normal(0.02, 0.05, (5, 3, 7))
+    low, high = intervals.ours(intervals.resampled(cells[:, 0]))
+    expected = np.array([over_patients(row).interval() for row in cells[:, 0]])
+    assert np.allclose(np.stack([low, high], 1), expected[:, 1:])
+    tables = [[{str(place): value for place, value in enumerate(seed)} for seed in table] for table in cells]
+    found = [over_seeds(table).interval() for table in tables]
+    assert intervals.seeds_after(cells)["width"] == pytest.approx(
+        100 * np.median([each.high - each.low for each in found])
+    )
+
+
+def test_the_benchmark_of_intervals_knows_bca_and_flipped_signs_from_scipy(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    intervals = importlib.import_module("intervals")
+    values = np.random.default_rng(1).normal(0.02, 0.05, (4, 9))
+    sample = intervals.resampled(values)
+    for row, low, high, flipped in zip(values, *intervals.bca(sample), intervals.sign_flip(sample)[0], strict=True):
+        drawn = stats.bootstrap((row,), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(0))
+        assert (low, high) == pytest.approx(tuple(drawn.confidence_interval), abs=0.003)
+        flips = stats.permutation_test((row,), np.mean, permutation_type="samples", n_resamples=np.inf)
+        assert (flipped > 0) == (flips.pvalue <= 0.05 and row.mean() > 0)
