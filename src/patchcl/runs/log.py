@@ -165,4 +165,4 @@ def _row(line: bytes) -> Row | None:
 
 def _cut_short(line: bytes) -> bool:
     """Whether the line is the beginning of a row, as a crash leaves it; nothing at all counts as well."""
-    return not line or re.fullmatch(rb'\{(?:"(?:s|st|ste|step|step"[^{}\0]*)?)?', line) is not None
+    return not line or re.fullmatch(rb'\{(?:"(?:s|st|ste|step|step"[^{}\[\]\0]*)?)?', line) is not None
