@@ -17,8 +17,8 @@ from patchcl.comparison.worker import Job, finished, peak_mib, scores_of, sessio
 from patchcl.config import load_settings
 from patchcl.core.errors import UserError
 from patchcl.evaluation.evaluate import evaluate_run
+from patchcl.runs.checkpoint import CheckpointWriter
 from patchcl.runs.folder import RunFolder
-from patchcl.training import loop
 from patchcl.training.experiment import start
 
 QUIET = Console(quiet=True)
@@ -83,13 +83,13 @@ def test_a_start_that_was_cut_short_is_made_anew(done, tmp_path):
 def test_a_stopped_run_goes_on_and_half_a_run_is_not_finished(done, tmp_path, monkeypatch):
     """Asked to while it saves step 2, it stops after step 3 of 4; scores of that do not pass for those of its end."""
     job = done.model_copy(update={"root": tmp_path / "seed_0"})
-    save = loop.save
+    save = CheckpointWriter.save
 
-    def save_and_ask_to_stop(fabric, path, state):
-        save(fabric, path, state)
+    def save_and_ask_to_stop(*saved):
+        save(*saved)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(loop, "save", save_and_ask_to_stop)
+    monkeypatch.setattr(CheckpointWriter, "save", save_and_ask_to_stop)
     with pytest.raises(SystemExit) as stop:
         work(job, QUIET)
     assert stop.value.code == 128 + signal.SIGTERM

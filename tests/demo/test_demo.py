@@ -40,5 +40,8 @@ def test_the_table_asks_for_every_method_under_the_same_settings(tmp_path):
     assert set(spec.methods) == {*method_names(), "unimatch+contrast", "bcp+contrast"}
     assert {(compare_run.labeled, compare_run.seed) for compare_run in spec.runs} == {(3, 4)}
     assert spec.on == "test"
-    ours, theirs = spec.settings["training"], demo_settings("patchcl", seed=4, steps=5).model_dump()["training"]
+    ours, theirs = (
+        spec.settings["training"],
+        demo_settings("patchcl", seed=4, steps=5).model_dump(mode="json")["training"],
+    )
     assert ours | {"seed": 4} == theirs

@@ -14,7 +14,7 @@ import patchcl
 from patchcl.core.renamed import RENAMED_SETTINGS
 from patchcl.data.dataset import read_dataset
 from patchcl.data.scan import read_mask
-from patchcl.training import loop
+from patchcl.runs.checkpoint import CheckpointWriter
 
 RUNS = Path(__file__).parents[3] / "shared" / "runs"
 
@@ -47,14 +47,15 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_run_goes_on_as_if_it_had_never_been_renamed(cardiac, tmp_path, tiny, monkeypatch):
-    whole, stopped, save = tmp_path / "whole", tmp_path / "stopped", loop.save
+    whole, stopped, save = tmp_path / "whole", tmp_path / "stopped", CheckpointWriter.save
 
-    def save_and_keep(fabric, path, state):
-        save(fabric, path, state)
-        if state["step"] == 3 and path.name == "last.ckpt":
-            shutil.copy(path, tmp_path / "early.ckpt")
+    def save_and_keep(writer, content, *rest):
+        save(writer, content, *rest)
+        writer.finish()
+        if content["step"] == 3:
+            shutil.copy(writer.run.last, tmp_path / "early.ckpt")
 
-    monkeypatch.setattr(loop, "save", save_and_keep)
+    monkeypatch.setattr(CheckpointWriter, "save", save_and_keep)
     patchcl.train(cardiac, whole, settings=tiny)
     shutil.copytree(whole, stopped)
     shutil.copy(tmp_path / "early.ckpt", stopped / "checkpoints" / "last.ckpt")
