@@ -117,7 +117,7 @@ def test_damaged_provenance_is_rebuilt_and_says_so(tmp_path, content):
     path = tmp_path / "provenance.json"
     if content is not None:
         path.write_text(content)
-    note_time(path, 2.0, 10, CPU)
+    note_time(path, 2.0, 10, 0, CPU)
     notes = json.loads(path.read_text())
     assert (notes["seconds"], notes["steps_per_second"], notes["rebuilt"]) == (2.0, 5.0, True)
     assert notes["torch"] == torch.__version__
@@ -127,7 +127,7 @@ def test_damaged_provenance_is_rebuilt_and_says_so(tmp_path, content):
 def test_time_adds_up_over_sessions(tmp_path):
     path = tmp_path / "provenance.json"
     path.write_text(json.dumps(provenance(CPU) | {"started": "then", "seconds": 3.0, ACCEPTED: ["a changed"]}))
-    note_time(path, 2.0, 10, CPU)
+    note_time(path, 2.0, 10, 0, CPU)
     notes = json.loads(path.read_text())
     assert (notes["started"], notes["seconds"], notes["steps_per_second"]) == ("then", 5.0, 2.0)
     assert notes[ACCEPTED] == ["a changed"]

@@ -25,6 +25,7 @@ GRID = PatchGrid(torch.zeros(6), torch.zeros(6, 2), *torch.zeros(4, 3, 6))
 FLAT, LONG = np.zeros((4, 4), dtype=bool), np.zeros((4, 5), dtype=bool)
 
 WRONG_CALLS: dict[str, tuple[object, ...]] = {
+    "contrast.class_maps.drawn_classes": (torch.ones(3, 4, dtype=torch.bool), 2),
     "contrast.hard_negatives.reweighted": (torch.zeros(7, 3, 5), WRITTEN),
     "contrast.hard_negatives.slab_samples": (MEMORY, WRITTEN),
     "contrast.loss.even_weights": (WRITTEN[0],),

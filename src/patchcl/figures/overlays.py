@@ -4,6 +4,7 @@ Arrays come in file order, x first, and are shown with x to the right and y down
 same in every picture. Nothing here touches matplotlib's global state, so a training loop may draw at any time.
 """
 
+import warnings
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -133,7 +134,9 @@ def png(figure: Figure) -> bytes:
             text.set_parse_math(False)
     buffer = BytesIO()
     FigureCanvasAgg(figure)
-    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a letter that the font lacks becomes a box
+        figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
     return buffer.getvalue()
 
 
