@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,6 @@ from pydantic import ValidationError
 from patchcl.core.errors import UserError
 from patchcl.data.preprocessing.plan import Plan, load_plan, save_plan
 
-Make = Callable[..., Path]
 SLICES: dict[str, Any] = {
     "dimensions": 2,
     "fit": "resize",
