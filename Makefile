@@ -8,7 +8,7 @@ PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check --con
 help:  ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile | expand -t 14
 
-demo: .venv/installed  ## generate scans, train with and without the unlabeled ones, compare; about 4 minutes on 2 cores
+demo: .venv/installed  ## generate scans, train with and without the unlabeled ones, compare; about 3 minutes on 2 cores
 	.venv/bin/patchcl demo
 
 compare: .venv/installed  ## generate scans, train every method on them, and show the table; about 6 minutes on 2 cores
