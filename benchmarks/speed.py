@@ -24,6 +24,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments import LightningEnvironment
 from torch import Tensor
 
 import beside_published
@@ -66,7 +67,8 @@ class Job(NamedTuple):
 
     def fabric(self) -> Fabric:
         """What runs it, as in training."""
-        return Fabric(accelerator=self.device.type, devices=1, precision=self.precision)  # type: ignore[arg-type]
+        alone = [LightningEnvironment()]
+        return Fabric(accelerator=self.device.type, devices=1, precision=self.precision, plugins=alone)  # type: ignore[arg-type]
 
 
 class Pass(NamedTuple):

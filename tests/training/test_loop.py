@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments import LightningEnvironment
 
 from patchcl.config import TrainingSettings
 from patchcl.core.errors import UserError
@@ -53,7 +54,7 @@ def run_steps(root, kind, task, batch_at, *, stop_in=None, steps=8, validate=Non
             stop.signal = 15
         return batch_at(step)
 
-    fabric = Fabric(accelerator="cpu", devices=1)
+    fabric = Fabric(accelerator="cpu", devices=1, plugins=[LightningEnvironment()])
     done = train(
         method,
         batch_or_signal,

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments import LightningEnvironment
 
 from patchcl.config import TrainingSettings
 from patchcl.methods.base import Method
@@ -77,7 +78,7 @@ def run_steps(make_task, make_batch):
         def validate(method, step):
             return {"validation_dice": 0.5}
 
-        fabric = Fabric(accelerator="cpu", devices=1)
+        fabric = Fabric(accelerator="cpu", devices=1, plugins=[LightningEnvironment()])
         done = train(method, batch_at, validate, settings, RunFolder(root), fabric, progress, stop)
         return method, done, progress, calls
 

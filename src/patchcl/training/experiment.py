@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments import LightningEnvironment
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
@@ -166,7 +167,8 @@ def _memory_errors_on(device: torch.device) -> Iterator[None]:
 
 def _fabric(settings: Settings) -> Fabric:
     accelerator = best_device(settings.training.device).type
-    return Fabric(accelerator=accelerator, devices=1, precision=settings.training.precision)
+    alone = LightningEnvironment()  # said, since else Lightning guesses a cluster from what it finds installed
+    return Fabric(accelerator=accelerator, devices=1, precision=settings.training.precision, plugins=[alone])
 
 
 def _build(settings: Settings, plan: Plan) -> Method[Any]:

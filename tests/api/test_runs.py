@@ -13,6 +13,7 @@ from PIL import Image
 
 import patchcl
 from patchcl import api
+from patchcl.core.console import console
 from patchcl.core.version import __version__
 
 VERBS = ("check", "compare", "evaluate", "import_data", "load_run", "predict", "report", "resume", "train")
@@ -28,7 +29,7 @@ def names(cardiac, trained, tmp_path, monkeypatch):
             (tmp_path / "pictures" / folder).mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "pictures" / folder / f"t{number}.png")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(api.console, "quiet", True)
+    monkeypatch.setattr(console, "quiet", True)
     return {
         **{"patchcl": patchcl, "data": cardiac, "run": trained, "scans": scan, "pictures": tmp_path / "pictures"},
         **{"voxels": np.asarray(image.dataobj), "affine": image.affine},
@@ -64,7 +65,6 @@ def test_importing_loads_nothing_heavy():
 
 def test_mistakes_are_user_errors(tmp_path):
     for mistake in (
-        lambda: patchcl.check(tmp_path / "nowhere"),
         lambda: patchcl.load_run(tmp_path),
         lambda: patchcl.evaluate(),
         lambda: patchcl.train(tmp_path, tmp_path / "run", settings={"training.steps": 0}),
