@@ -167,7 +167,8 @@ def _memory_errors_on(device: torch.device) -> Iterator[None]:
 
 def _fabric(settings: Settings) -> Fabric:
     accelerator = best_device(settings.training.device).type
-    alone = LightningEnvironment()  # said, since else Lightning guesses a cluster from what it finds installed
+    alone = LightningEnvironment()  # said, since else Lightning guesses a cluster from what it finds
+    alone.set_global_rank(0)  # else a rank that a cluster left in the environment would keep this process from logging
     return Fabric(accelerator=accelerator, devices=1, precision=settings.training.precision, plugins=[alone])
 
 
