@@ -60,6 +60,13 @@ def test_everything_is_found_without_opening_an_image(make_dataset: Make) -> Non
         ("scan_7", "scan_7"),
         ("rib_edge_3", "rib_edge_3"),
         ("session", "session"),
+        ("sub-01_ses-01_T1w", "sub-01"),
+        ("sub-01_T2w", "sub-01"),
+        ("BraTS-GLI-00001-000", "BraTS-GLI-00001"),
+        ("BraTS-GLI-00001-001", "BraTS-GLI-00001"),
+        ("knee01_left", "knee01"),
+        ("knee01-R", "knee01-R"),
+        ("left", "left"),
     ],
 )
 def test_patients_are_told_from_names(make_dataset: Make, name: str, patient: str) -> None:
@@ -92,6 +99,28 @@ def test_all_problems_of_the_layout_are_told_at_once(make_dataset: Make) -> None
         "  labelsTr/lonely.nii.gz has no image",
         "  imagesUn/c has the name of a scan in imagesTr",
     ]
+
+
+def test_a_mask_may_have_another_ending_than_its_scan_and_a_scan_may_not(make_dataset: Make) -> None:
+    root = make_dataset({"a": True, "b": True})
+    (root / "labelsTr" / "a.nii.gz").rename(root / "labelsTr" / "a.nii")
+    assert read_dataset(root).case("a").mask == root / "labelsTr" / "a.nii"
+    (root / "labelsTr" / "b.mha").write_bytes(b"")
+    (root / "imagesTr" / "c_0000.nii").write_bytes(b"")
+    with pytest.raises(UserError) as caught:
+        read_dataset(root)
+    assert str(caught.value).splitlines()[1:] == [
+        "  imagesTr/c_0000.nii is not used: dataset.json says that names of scans end in .nii.gz",
+        "  labelsTr/b.nii.gz is a mask of the same scan as b.mha",
+    ]
+
+
+def test_windows_and_old_tools_may_have_written_dataset_json(make_dataset: Make) -> None:
+    root = make_dataset({"a": True})
+    described = json.loads((root / "dataset.json").read_text()) | {"labels": {"background": 0, "A": 1, "Ignore": 2}}
+    (root / "dataset.json").write_text(json.dumps(described), encoding="utf-8-sig")
+    dataset = read_dataset(root)
+    assert (dataset.classes, dataset.ignore) == (("background", "A"), 2)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +220,7 @@ def test_masks_of_jpegs_are_pngs(tmp_path: Path) -> None:
     images = {"a_0000.jpg": colour, "b_0000.jpg": colour, "c_0000.JPG": colour}
     dataset = read_dataset(pictures(tmp_path / "data", ".JPG", images, {"a.png": grey, "b.jpg": grey, "c.tif": grey}))
     masks = [case.mask and case.mask.name for case in dataset.cases]
-    assert masks == ["a.png", "b.jpg", None]
+    assert masks == ["a.png", "b.jpg", "c.tif"]  # a mask in another format is one, too
     with pytest.raises(UserError, match=r"b\.jpg is a JPEG"):
         read_mask(dataset.case("b").mask, 2)
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from patchcl.core.errors import UserError
-from patchcl.data.discovery import case_name, channel_of, find_scans
+from patchcl.data.discovery import case_name, channel_of, find_scans, passed_over
 
 
 def touch(*paths: Path) -> None:
@@ -27,6 +27,16 @@ def test_scans_of_every_format_are_found_by_case(tmp_path: Path) -> None:
     assert list(found) == ["a", "b", "c", "d", "e", "f", "g"]
     assert found["a"] == (tmp_path / "a_0000.nii.gz", tmp_path / "a_0001.nii.gz")
     assert found["g"] == (tmp_path / "g_0000",)
+
+
+def test_what_is_no_scan_is_named(tmp_path: Path) -> None:
+    names = ("a_0000.nii.gz", "b.mgz", "c.nii.gz.part", ".DS_Store", "Thumbs.db", "deeper/d.nii.gz", "out/a.nii.gz")
+    touch(*(tmp_path / name for name in names))
+    over = dict(passed_over(tmp_path, find_scans(tmp_path), tmp_path / "out"))
+    assert list(over) == ["b.mgz", "c.nii.gz.part", "deeper"]
+    assert all(str(tmp_path / name) in line for name, line in over.items())
+    scan = tmp_path / "a_0000.nii.gz"
+    assert list(passed_over(scan, find_scans(scan), tmp_path / "out")) == []
 
 
 def test_a_single_scan_is_found_alone(tmp_path: Path) -> None:

@@ -110,6 +110,12 @@ def test_a_mask_with_a_value_that_is_no_class_is_refused(save: Save) -> None:
     np.testing.assert_array_equal(read_mask(save("whole.nii.gz", MASK.astype(np.float64)), 3), MASK)
 
 
+def test_a_class_that_a_slope_has_rounded_is_what_it_was(save: Save) -> None:
+    np.testing.assert_array_equal(read_mask(save("slope.nii.gz", MASK * 0.9999999998), 3), MASK)
+    with pytest.raises(UserError, match=r"holds the value 1\.002,"):
+        read_mask(save("far.nii.gz", np.where(MASK == 1, 1.002, MASK)), 3)
+
+
 def test_what_nobody_annotated_is_told_apart(save: Save) -> None:
     mask = np.array([[[0, 1], [2, 3]]], np.uint8)
     path = save("mask.nii.gz", mask)

@@ -42,7 +42,8 @@ def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - whatever JSON can ho
 
 
 def _decoded(text: str | bytes) -> str:
-    return text.decode("utf-8") if isinstance(text, bytes) else text
+    """Windows puts a mark before the first character, which is none of the text."""
+    return text.decode("utf-8-sig") if isinstance(text, bytes) else text.removeprefix("\ufeff")
 
 
 def _reason(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 Scans without a mask may lie in `imagesTr` beside the others or in `imagesUn`; held-out ones lie in `imagesTs`. All
 have the `file_ending` of dataset.json, in either case; for ".dcm" an image may be the folder of a series instead. Masks
-have it too, or the one that `patchcl predict` would give them: .png for .jpg, whose numbers are not exact.
+may be of any format, as long as they lie on the grid of their scan.
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 from patchcl.core.documents import parse_json
 from patchcl.core.errors import UserError
 from patchcl.core.names import steers
-from patchcl.data.formats import DICOM, ENDINGS, count_channels, ending_of, mask_ending, without_ending
+from patchcl.data.formats import DICOM, ENDINGS, count_channels, ending_of, without_ending
 
 Folder = Literal["imagesTr", "imagesUn", "imagesTs"]
 MASKS: dict[Folder, str | None] = {"imagesTr": "labelsTr", "imagesUn": None, "imagesTs": "labelsTs"}
@@ -23,8 +23,14 @@ MOST_CLASSES = 255
 """Background and all: classes are kept in a byte, whose highest value marks what nobody annotated."""
 LONGEST_NAME = 60
 """Letters of a class, which becomes a part of file names."""
-PATIENT_PATTERN = r"(?i)(.+?)(?:[_-](?:frame|phase|time|visit|session|ses|series|scan|slice|ed|es)(?:[_-]?[0-9]+)?)*"
-"""Group 1 is the patient: patient002_frame01 -> patient002, hippocampus_001 -> hippocampus_001."""
+PATIENT_PATTERN = (
+    r"(?i)((?P<known>sub-[a-z0-9]+(?=_)|brats-[a-z]+-[0-9]+(?=-[0-9]+$))|.+?)(?(known).*|(?:[_-]"
+    r"(?:frame|phase|time|visit|session|ses|series|scan|slice|ed|es|left|right)(?:[_-]?[0-9]+)?)*)"
+)
+"""Group 1 is the patient: patient002_frame01 -> patient002, hippocampus_001 -> hippocampus_001, knee01_left -> knee01.
+
+BIDS and BraTS have names of their own: sub-01_ses-01_T1w -> sub-01, BraTS-GLI-00001-000 -> BraTS-GLI-00001.
+"""
 
 
 class Case(NamedTuple):
@@ -129,7 +135,8 @@ def _channels(root: Path, description: dict[str, Any]) -> tuple[str, ...]:
 def _classes(root: Path, description: dict[str, Any]) -> tuple[tuple[str, ...], int | None]:
     """The classes in the order of their values, and the value of nnU-Net's label `ignore`, if there is one."""
     path, labels = root / "dataset.json", description.get("labels")
-    values = dict(labels) if isinstance(labels, dict) else {}
+    given = labels if isinstance(labels, dict) else {}
+    values = {IGNORE_LABEL if name.casefold() == IGNORE_LABEL else name: value for name, value in given.items()}
     regions = [name for name, value in values.items() if isinstance(value, list)]
     if regions:
         raise UserError(
@@ -176,7 +183,7 @@ def _cases_in(
 ) -> Iterator[Case]:
     """The scans in one folder; what is wrong with them is added to `problems`."""
     images = _images_in(root / folder, ending, problems)
-    masks = _masks_of(root, folder, ending)
+    masks = _masks_of(root, folder, problems)
     for name, files in sorted(images.items()):
         wrong = _wrong_channels(f"{folder}/{name}", files, ending, channels)
         patient = _patient(name, pattern)
@@ -218,14 +225,22 @@ def _images_in(folder: Path, ending: str, problems: list[str]) -> dict[str, dict
         first = images.setdefault(match[1], {}).setdefault(int(match[2]), path)
         if first != path:
             problems.append(f"{folder.name}/{path.name} is the same channel as {first.name}")
+    problems += [
+        f"{folder.name}/{path.name} is not used: dataset.json says that names of scans end in {ending}"
+        for path in _files(folder, ENDINGS)
+        if path.is_file() and ending_of(path.name) != ending
+    ]
     return images
 
 
-def _masks_of(root: Path, folder: Folder, ending: str) -> dict[str, Path]:
-    """Scan name -> mask; a JPEG is found as well, so that it can be refused when it is read."""
-    masks = MASKS[folder]
-    files = [] if masks is None else _files(root / masks, (ending, mask_ending(ending)))
-    return {without_ending(path.name): path for path in files}
+def _masks_of(root: Path, folder: Folder, problems: list[str]) -> dict[str, Path]:
+    """Scan name -> mask, in any format; a JPEG is found as well, so that it can be refused when it is read."""
+    masks: dict[str, Path] = {}
+    for path in _files(root / (MASKS[folder] or folder), ENDINGS) if MASKS[folder] else ():
+        first = masks.setdefault(without_ending(path.name), path)
+        if first != path:
+            problems.append(f"{path.parent.name}/{path.name} is a mask of the same scan as {first.name}")
+    return masks
 
 
 def _files(folder: Path, endings: Sequence[str]) -> list[Path]:

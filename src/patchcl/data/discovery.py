@@ -2,11 +2,15 @@
 
 import re
 import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from patchcl.core.errors import UserError
 from patchcl.data.formats import ENDINGS, is_scan, without_ending
 from patchcl.data.formats.dicom.series import chosen_series, finds, is_series_folder, stack_of
+
+SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
+"""What Windows leaves in folders."""
 
 
 def find_scans(source: Path) -> dict[str, tuple[Path, ...]]:
@@ -34,6 +38,23 @@ def find_scans(source: Path) -> dict[str, tuple[Path, ...]]:
     if alone and not channel_of(source):
         return {case_name(source): (source,)}
     return cases
+
+
+def passed_over(source: Path, scans: Mapping[str, tuple[Path, ...]], out: Path) -> Iterator[tuple[str, str]]:
+    """The name of everything in the folder `source` that belongs to none of `scans`, and a line that says why.
+
+    Hidden files, those that systems leave in folders, and the folder `out` are no data.
+    """
+    used = {path for paths in scans.values() for path in paths} | {out.absolute()}
+    alone = source.is_file() or is_series_folder(source)
+    for path in () if alone else sorted(source.absolute().iterdir()):
+        if path in used or path.name.startswith(".") or path.name.lower() in SYSTEM_FILES:
+            continue
+        if path.is_dir():
+            yield path.name, f"{path} is a folder, but no DICOM series. Segment it by itself, or move its scans up."
+        else:
+            known = ", ".join(ENDINGS)
+            yield path.name, f"{path} is no scan: its name should end in {known}. Convert it, or move it elsewhere."
 
 
 def link_series(source: Path, series: str, links: Path) -> tuple[dict[str, tuple[Path, ...]], list[tuple[str, str]]]:

@@ -23,6 +23,10 @@ IGNORED = 255
 """What a mask holds where nobody knows the class."""
 
 
+ROUNDING = 1e-3
+"""So far may a stored class be from a whole number."""
+
+
 class Scan(NamedTuple):
     """An image and its grid."""
 
@@ -132,6 +136,7 @@ def mask_row_blocks(path: Path, classes: Sequence[str], grid: Grid, ignore: int 
 
 def _classes(values: np.ndarray, path: Path, count: int, ignore: int | None) -> np.ndarray:
     """`values` of a mask as classes, uint8."""
+    values = _whole(values)
     ignored = values == ignore if ignore is not None else np.zeros(values.shape, bool)
     with np.errstate(invalid="ignore"):
         wrong = ~((values >= 0) & (values < count) & (values == np.floor(values)) | ignored)
@@ -146,7 +151,7 @@ def read_ids(path: Path, grid: Grid) -> np.ndarray:
     Raises:
         UserError: The file cannot be read, holds anything but whole numbers from 0 on, or does not lie on `grid`.
     """
-    values = _class_values(path, (), grid)
+    values = _whole(_class_values(path, (), grid))
     with np.errstate(invalid="ignore"):
         wrong = ~((values >= 0) & (values == np.floor(values)))
     if wrong.any():
@@ -206,8 +211,16 @@ def _class_values(path: Path, classes: Sequence[str], grid: Grid | None) -> np.n
     return np.asarray(values[0])
 
 
+def _whole(values: np.ndarray) -> np.ndarray:
+    """`values` with what misses a whole number by rounding alone, as after a slope in the header, put right."""
+    if not np.issubdtype(values.dtype, np.floating):
+        return values
+    nearest = np.rint(values)
+    return np.where(np.abs(values - nearest) <= ROUNDING, nearest, values)
+
+
 def _unknown_values(path: Path, values: np.ndarray, classes: int) -> str:
-    shown = ", ".join(f"{value:g}" for value in values[:5]) + (", ..." if len(values) > 5 else "")
+    shown = ", ".join(f"{value:.10g}" for value in values[:5]) + (", ..." if len(values) > 5 else "")
     return (
         f"{path} holds the value{'s' if len(values) > 1 else ''} {shown}, but a mask may only hold whole numbers from "
         f"0 to {classes - 1}, one per class in dataset.json. Correct the mask, or add the class to dataset.json."

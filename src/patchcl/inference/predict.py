@@ -16,7 +16,7 @@ from patchcl.core.devices import CPU
 from patchcl.core.errors import UserError
 from patchcl.core.names import file_safe
 from patchcl.core.parallel import ProgressCallback, releasing_memory
-from patchcl.data.discovery import channel_of, find_scans, link_series, without_links
+from patchcl.data.discovery import channel_of, find_scans, link_series, passed_over, without_links
 from patchcl.data.formats import DICOM, count_channels, ending_of, map_ending, mask_ending
 from patchcl.data.formats.base import RowBlocks
 from patchcl.data.geometry import Grid
@@ -39,7 +39,7 @@ class PredictionSummary(NamedTuple):
     """What became of every scan."""
 
     done: tuple[str, ...]  # case names
-    failed: tuple[tuple[str, str], ...]  # case name, and what to do about it
+    failed: tuple[tuple[str, str], ...]  # case name, or that of a file that is no scan, and what to do about it
 
 
 class Files(NamedTuple):
@@ -131,7 +131,8 @@ def predict_files(
         _check_out(out, source)
         summary = predict_cases(network, plan, scans, out, files, device, on_progress, inference)
         told = [(name, without_links(message, Path(links))) for name, message in summary.failed]
-    return PredictionSummary(summary.done, (*failed, *told))
+    over = () if series is not None else passed_over(source, scans, out)
+    return PredictionSummary(summary.done, (*failed, *told, *over))
 
 
 def predict_cases(

@@ -6,6 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 
 from patchcl.core.errors import UserError
 from patchcl.data.formats.nifti import read_grid, read_values, write_like, write_on
@@ -111,7 +112,6 @@ def test_damage_is_told(tmp_path: Path) -> None:
         "flipped": flipped,
         "cut": packed[:-30],
         "empty": b"",
-        "plain": gzip.decompress(packed),
     }.items():
         (tmp_path / f"{name}.nii.gz").write_bytes(content)
         with pytest.raises(UserError, match=rf"{name}\.nii\.gz cannot be read .*: copy or export it again"):
@@ -119,3 +119,39 @@ def test_damage_is_told(tmp_path: Path) -> None:
     (tmp_path / "folder.nii.gz").mkdir()
     with pytest.raises(UserError, match=r"folder\.nii\.gz is a folder"):
         read_grid(tmp_path / "folder.nii.gz")
+
+
+def test_a_file_that_is_not_packed_is_read_whatever_its_name_says(tmp_path: Path) -> None:
+    packed = save(tmp_path / "whole.nii.gz")
+    plain = tmp_path / "plain.nii.gz"
+    plain.write_bytes(gzip.decompress(packed.read_bytes()))
+    np.testing.assert_array_equal(read_values(plain), read_values(packed))
+    np.testing.assert_array_equal(read_grid(plain).affine, read_grid(packed).affine)
+    plain.write_bytes(gzip.decompress(packed.read_bytes())[:-9])
+    with pytest.raises(UserError, match=r"plain\.nii\.gz"):
+        read_values(plain)
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("mm", 1), ("micron", 1e-3), ("meter", 1e3)])
+def test_lengths_are_in_mm_whatever_unit_the_header_names(tmp_path: Path, unit: str, factor: float) -> None:
+    image = nib.Nifti1Image(np.zeros((3, 4, 5), np.uint8), np.diag([2.0, 3.0, 4.0, 1.0]))
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "a.nii")
+    np.testing.assert_allclose(read_grid(tmp_path / "a.nii").spacing_mm, np.array([2, 3, 4]) * factor)
+    write_like(tmp_path / "b.nii", np.ones((3, 4, 5), np.uint8), tmp_path / "a.nii")
+    np.testing.assert_array_equal(nib.load(tmp_path / "b.nii").affine, image.affine)
+    assert nib.load(tmp_path / "b.nii").header.get_xyzt_units()[0] == unit
+
+
+def test_what_is_written_on_a_grid_has_one_spacing_for_every_reader(tmp_path: Path) -> None:
+    turned = np.array([[0, -0.7, 0, 5], [0.5, 0, 0, -6], [0, 0, 3, 7], [0, 0, 0, 1.0]])
+    write_on(
+        tmp_path / "a.nii.gz", np.arange(60, dtype=np.uint8).reshape(3, 4, 5), Grid((3, 4, 5), turned, (0.5, 0.7, 3.0))
+    )
+    image = nib.load(tmp_path / "a.nii.gz")
+    np.testing.assert_allclose(image.header.get_zooms(), (0.5, 0.7, 3), rtol=1e-6)
+    np.testing.assert_allclose(image.get_qform(), turned, atol=1e-6)
+    np.testing.assert_allclose(image.get_sform(), turned, atol=1e-6)
+    itk = SimpleITK.ReadImage(str(tmp_path / "a.nii.gz"))
+    np.testing.assert_allclose(itk.GetSpacing(), (0.5, 0.7, 3), rtol=1e-6)
+    np.testing.assert_allclose(itk.GetOrigin(), (-5, 6, 7), atol=1e-6)

@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ from patchcl.data.formats.base import DEFLATE_RATIO, Format, reading, require_co
 from patchcl.data.geometry import Grid, grid_of
 
 KIND = "a NIfTI image"
+GZIP = b"\x1f\x8b"
+"""What a packed file begins with."""
+MM = {"meter": 1e3, "micron": 1e-3}
+"""Millimetres in the units of length that a header can name."""
 
 
 def read_grid(path: Path) -> Grid:
@@ -34,7 +39,7 @@ def read_values(path: Path) -> np.ndarray:
     image = _open(path)
     grid = _grid_of(image, path)
     with reading(path, KIND):
-        values = _unpacked(path, type(image)) if path.name.lower().endswith(".gz") else np.asarray(image.dataobj)
+        values = _unpacked(path, type(image)) if _packed(path) else np.asarray(image.dataobj)
         values = values.reshape(grid.shape)
     if values.dtype.names or np.iscomplexobj(values):
         raise UserError(
@@ -63,8 +68,12 @@ def write_like(path: Path, values: np.ndarray, like: Path) -> None:
 
 
 def write_on(path: Path, values: np.ndarray, grid: Grid) -> None:
-    """Write `values` (*shape) on `grid`, whose affine becomes the sform in float32, as the format has it."""
-    image = nib.Nifti1Image(values, None)
+    """Write `values` (*shape) on `grid`, whose affine becomes the sform in float32, as the format has it.
+
+    Spacing and qform say the same, for readers that look at these.
+    """
+    image = nib.Nifti1Image(values, grid.affine)
+    image.set_qform(grid.affine, code="scanner")
     image.set_sform(grid.affine, code="scanner")
     image.header.set_xyzt_units("mm")
     atomic_write(path, lambda unfinished: nib.save(image, unfinished))
@@ -73,10 +82,22 @@ def write_on(path: Path, values: np.ndarray, grid: Grid) -> None:
 def _open(path: Path) -> Any:  # noqa: ANN401 - nibabel has no types
     """The file at `path`, its voxels still on disk."""
     with reading(path, KIND):
-        image = nib.load(path)
+        image = nib.load(path) if path.suffix.lower() != ".gz" or _packed(path) else _not_packed(path)
         claimed = math.prod(image.shape) * image.get_data_dtype().itemsize
-        require_content(path, claimed, DEFLATE_RATIO if path.name.lower().endswith(".gz") else 1)
+        require_content(path, claimed, DEFLATE_RATIO if _packed(path) else 1)
         return image
+
+
+def _packed(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == GZIP
+
+
+def _not_packed(path: Path) -> Any:  # noqa: ANN401 - nibabel has no types
+    """The file at `path`, which is not packed, whatever its name says."""
+    content = path.read_bytes()
+    second = (540).to_bytes(4, sys.byteorder) in (content[:4], content[3::-1])
+    return (nib.Nifti2Image if second else nib.Nifti1Image).from_bytes(content)
 
 
 def _unpacked(path: Path, kind: Any) -> np.ndarray:  # noqa: ANN401 - a class of nibabel's
@@ -92,7 +113,10 @@ def _grid_of(image: Any, path: Path) -> Grid:  # noqa: ANN401 - nibabel has no t
     shape = tuple(int(length) for length in image.shape)
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
-    return grid_of(path, shape, np.asarray(image.affine, dtype=np.float64))
+    affine = np.asarray(image.affine, dtype=np.float64)
+    unit = image.header.get_xyzt_units()[0] if hasattr(image.header, "get_xyzt_units") else "mm"
+    affine[:3] *= MM.get(unit, 1)  # where the file does not say, it is taken for mm
+    return grid_of(path, shape, affine)
 
 
 FORMAT = Format("NIfTI", (".nii.gz", ".nii"), read_grid, read_values, write_like, masks_as={".nii": ".nii.gz"})

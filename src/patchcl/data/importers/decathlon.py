@@ -53,7 +53,7 @@ def convert(source: Path, options: ImportOptions = NO_OPTIONS) -> SourceDataset:
 def _task(source: Path) -> dict[str, Any] | None:
     """What dataset.json says of a task, None if it is missing or is something else."""
     try:
-        task = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
+        task = json.loads((source / "dataset.json").read_text(encoding="utf-8-sig"))
         _numbered(task["modality"]), _numbered(task["labels"])
         return task if task["training"] and all({"image", "label"} <= set(pair) for pair in task["training"]) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
