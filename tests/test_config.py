@@ -235,6 +235,14 @@ def test_the_patches_of_the_plan_are_those_of_the_method(plan):
     assert planned(supervised, plan) == supervised
 
 
+def test_classes_that_differ_by_their_side_are_not_mirrored_unless_asked_for(plan):
+    sides = plan.model_copy(update={"classes": ("background", "left kidney", "right kidney")})
+    assert planned(load_settings(), plan).augment.flip
+    augment = planned(load_settings(), sides).augment
+    assert (augment.flip, augment.rotate_90, augment.scale) == (False, False, load_settings().augment.scale)
+    assert planned(load_settings(overrides=["augment.flip=true"]), sides).augment.flip
+
+
 def test_settings_do_not_change_once_made():
     with pytest.raises(ValidationError, match="frozen"):
         load_settings().training.steps = 3

@@ -15,6 +15,7 @@ from patchcl.contrast.patch_contrast import ContrastSettings
 from patchcl.core.devices import Device
 from patchcl.core.documents import DocumentError, parse_yaml
 from patchcl.core.errors import UserError
+from patchcl.core.names import sided
 from patchcl.core.renamed import old_settings, with_new_names
 from patchcl.core.settings import FrozenSettings
 from patchcl.data.preprocessing.plan import BATCH, Plan, PlanSettings, load_plan
@@ -161,7 +162,14 @@ def load_settings(file: Path | None = None, overrides: Sequence[str] = ()) -> Se
 
 
 def planned(settings: Settings, plan: Plan) -> Settings:
-    """`settings` with the patches of `plan`, if the method compares any."""
+    """`settings` with the patches of `plan`, if the method compares any, and without mirrors if its classes have sides.
+
+    A structure on the left that is mirrored looks like that on the right. What the user has set stands.
+    """
+    if sided(plan.classes):
+        asked = settings.augment.model_dump(include=settings.augment.model_fields_set)
+        calm = settings.augment.model_copy(update={"flip": False, "rotate_90": False, **asked})
+        settings = settings.model_copy(update={"augment": calm})
     contrast = settings.method.contrast
     if contrast is None or plan.patch_fraction is None:
         return settings

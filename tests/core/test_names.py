@@ -2,7 +2,7 @@
 
 import pytest
 
-from patchcl.core.names import file_safe, printable, steers
+from patchcl.core.names import file_safe, printable, sided, steers
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,18 @@ def test_a_file_name_holds_no_way_out_of_its_folder():
 def test_two_names_never_become_one():
     names = ["a/b", "a_b", "a%2Fb", "a%b", "a b", "a:b", "a\ud800b"]
     assert len({file_safe(name) for name in names}) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (("background", "kidney_Left", "kidney_Right", "liver"), ["kidney_Left", "kidney_Right"]),
+        (("background", "L", "r"), ["L", "r"]),
+        (("background", "lung l", "lung r"), ["lung l", "lung r"]),
+        (("background", "left atrium"), []),
+        (("background", "RV", "MYO", "LV"), []),
+        (("background", "Ader", "Adel"), []),
+    ],
+)
+def test_names_that_differ_by_their_side(names: tuple[str, ...], found: list[str]) -> None:
+    assert sided(names) == found

@@ -1,10 +1,12 @@
 """Names that others chose (classes, scans, folders) where they could do harm: in terminals, file names and tags."""
 
 import re
+from collections.abc import Iterable
 
 STEERING = r"\x00-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
 """What steers a terminal or turns the text around it and is never seen itself, and halves of characters."""
 INSTEAD = "\ufffd"
+OTHER_SIDE = {"left": "right", "right": "left", "l": "r", "r": "l"}
 
 
 def printable(text: str) -> str:
@@ -15,6 +17,14 @@ def printable(text: str) -> str:
 def steers(text: str) -> bool:
     """Whether `text` holds a character that would steer a terminal, line ends and tabs among them."""
     return re.search(f"[{STEERING}]", text) is not None
+
+
+def sided(names: Iterable[str]) -> list[str]:
+    """Those of `names` whose other side is among them, too: `kidney left` and `kidney right`, or `L` and `R`."""
+    known = {name.casefold(): name for name in names}
+    sides = r"left|right|(?<![a-z])[lr](?![a-z])"
+    other = {name: re.sub(sides, lambda found: OTHER_SIDE[found[0]], name) for name in known}
+    return [known[name] for name in known if other[name] != name and other[name] in known]
 
 
 def file_safe(name: str) -> str:

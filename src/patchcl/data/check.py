@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from patchcl.core.errors import UserError
+from patchcl.core.names import sided
 from patchcl.core.parallel import ProgressCallback, in_parallel
 from patchcl.data.dataset import Case, Dataset, preview, survey_dataset
 from patchcl.data.duplicates import Duplicates, SignatureFiles, find_duplicates, signature
@@ -197,10 +198,21 @@ def _general_warnings(dataset: Dataset, split: Split, fractions: dict[str, float
             f"Patients in imagesTs have scans in other folders as well; all of them are held out: "
             f"{preview(sorted(apart & together))}."
         )
-    warnings += absent_classes(fractions)
+    warnings += [*absent_classes(fractions), *sides_matter(dataset.classes)]
     if not cases_of(dataset, split.unlabeled, None):
         warnings.append("There are no unlabeled scans to learn from. Put some in imagesUn, or hide masks by --labeled.")
     return warnings
+
+
+def sides_matter(classes: Sequence[str]) -> list[str]:
+    """A warning if classes differ by their side alone, which a mirror would turn into one another."""
+    names = sided(classes)
+    if not names:
+        return []
+    return [
+        f"{preview(names)} differ by their side, so images are neither mirrored nor turned by quarters. Set "
+        "augment.flip=true and augment.rotate_90=true if they may be all the same."
+    ]
 
 
 def absent_classes(fractions: Mapping[str, float]) -> list[str]:

@@ -21,7 +21,7 @@ from patchcl.core.devices import best_device
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json, write_text
 from patchcl.core.seeds import seed_for
-from patchcl.data.check import NOTHING_TO_LEARN, absent_classes
+from patchcl.data.check import NOTHING_TO_LEARN, absent_classes, sides_matter
 from patchcl.data.dataset import Case, Dataset, read_dataset
 from patchcl.data.duplicates import require_no_leak
 from patchcl.data.loading.image_store import ImageStore
@@ -96,7 +96,8 @@ def _require_structures(fingerprint: Fingerprint, console: Console) -> None:
     """Refuse to train where no labeled mask holds a structure; warn of those that none holds."""
     if fingerprint.classes and not any(known.scans for known in fingerprint.classes[1:]):
         raise UserError(NOTHING_TO_LEARN)
-    for line in absent_classes({known.name: known.scans for known in fingerprint.classes}):
+    counts = {known.name: known.scans for known in fingerprint.classes}
+    for line in (*absent_classes(counts), *sides_matter(tuple(counts))):
         console.print(f"[yellow]Warning:[/yellow] {escape(line)}", highlight=False, soft_wrap=True)
 
 
