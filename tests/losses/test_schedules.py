@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from patchcl.losses.schedules import linear_ramp, ramp_up
+from patchcl.losses.schedules import linear_ramp, ramp_up, stage_length
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,11 @@ from patchcl.losses.schedules import linear_ramp, ramp_up
 def test_ramps(step, length, gaussian, linear):
     assert ramp_up(step, length) == pytest.approx(gaussian, rel=1e-12)
     assert linear_ramp(step, length) == pytest.approx(linear, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "max_steps", "steps", "length"),
+    [(0.3, 660, 800, 240), (0.3, 660, 2200, 660), (0.3, 660, 30000, 660), (0.3, None, 30000, 9000), (1.0, 0, 10, 0)],
+)
+def test_a_stage_is_a_fraction_of_the_run_up_to_its_limit(fraction, max_steps, steps, length):
+    assert stage_length(fraction, max_steps, steps) == pytest.approx(length, rel=1e-12)

@@ -15,6 +15,9 @@ from patchcl.core.batch import StepResult
 from patchcl.core.errors import UserError
 from patchcl.methods import METHODS, build_method, method_class, method_names, settings_classes
 from patchcl.methods.base import Method, MethodSettings, weighted_sum
+from patchcl.methods.bcp import BCPSettings
+from patchcl.methods.mean_teacher import MeanTeacherSettings
+from patchcl.methods.patchcl import PatchCLSettings
 from patchcl.methods.supervised import SupervisedSettings
 
 CONTRAST = {"patches_per_class": 4, "embedding_size": 8, "memory_length": 64, "memory_min_size": 2}
@@ -102,3 +105,32 @@ def test_the_method_of_contributing_works_as_it_is_written(make_task, make_batch
     assert result.loss.isfinite()
     assert set(result.terms) >= {"supervised", "consistency", "contrast"}
     assert method.confidence_threshold == 0.4
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps", "lengths"),
+    [
+        (PatchCLSettings(), 800, {"warm_up_steps": 240, "ramp_steps": 160}),
+        (PatchCLSettings(), 22000, {"warm_up_steps": 660, "ramp_steps": 3300}),
+        (PatchCLSettings(), 30000, {"warm_up_steps": 660, "ramp_steps": 3300}),
+        (PatchCLSettings(warm_up_fraction=0.3), 22000, {"warm_up_steps": 6600, "ramp_steps": 3300}),
+        (PatchCLSettings(ramp_fraction=0.2, ramp_max_steps=50), 22000, {"warm_up_steps": 660, "ramp_steps": 50}),
+        (MeanTeacherSettings(), 30000, {"ramp_steps": 30000}),
+        (MeanTeacherSettings(ramp_max_steps=3300), 30000, {"ramp_steps": 3300}),
+        (BCPSettings(pretrain_max_steps=100), 30000, {"pretrain_steps": 100}),
+    ],
+)
+def test_stages_are_fractions_of_the_run_up_to_a_limit_that_a_fraction_set_alone_does_not_have(
+    settings, steps, lengths, make_task
+):
+    method = build_method(settings, make_task(steps=steps))
+    assert {name: getattr(method, name) for name in lengths} == pytest.approx(lengths)
+
+
+def test_every_fraction_of_the_run_has_a_limit_in_steps():
+    stages = {"warm_up_fraction", "ramp_fraction", "pretrain_fraction"}
+    for kind in settings_classes():
+        for name in stages & set(kind.model_fields):
+            limit = name.replace("_fraction", "_max_steps")
+            assert getattr(kind(**{name: 1.0}), limit) is None
+            assert getattr(kind(**{name: 1.0, limit: 7}), limit) == 7

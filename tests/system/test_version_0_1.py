@@ -11,6 +11,7 @@ import torch
 import yaml
 
 import patchcl
+from patchcl.config import read_settings
 from patchcl.core.renamed import RENAMED_SETTINGS
 from patchcl.data.dataset import read_dataset
 from patchcl.data.scan import read_mask
@@ -32,6 +33,11 @@ def as_version_0_1_wrote_it(run: Path) -> None:
             if new.rpartition(".")[2] in section:
                 section[old.rpartition(".")[2]] = section.pop(new.rpartition(".")[2])
     settings["training"].pop("loggers")
+    contents = json.loads((run / "contents.json").read_text())
+    for stage in ("warm_up", "ramp"):
+        settings["method"].pop(f"{stage}_max_steps")
+        contents["settings"].pop(f"method.{stage}_max_steps")
+    (run / "contents.json").write_text(json.dumps(contents))
     (run / "settings.yaml").write_text(yaml.safe_dump(settings))
     (run / "plan.yaml").write_text(yaml.safe_dump(plan))
     split = json.loads((run / "split.json").read_text())
@@ -64,6 +70,15 @@ def test_a_run_goes_on_as_if_it_had_never_been_renamed(cardiac, tmp_path, tiny, 
     assert "restore" in (stopped / "plan.yaml").read_text()
     assert patchcl.resume(stopped).steps_done == 6
     assert all(torch.equal(value, weights(stopped)[name]) for name, value in weights(whole).items())
+
+
+def test_warm_up_and_ramp_are_as_long_as_they_were(trained, tmp_path):
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    assert read_settings(run / "settings.yaml").method.warm_up_max_steps == 660
+    as_version_0_1_wrote_it(run)
+    method = read_settings(run / "settings.yaml").method
+    assert (method.warm_up_fraction, method.ramp_fraction) == (0.3, 0.2)
+    assert method.warm_up_max_steps is method.ramp_max_steps is None
 
 
 def test_a_run_is_scored_and_reported(trained, tmp_path):

@@ -1,4 +1,4 @@
-"""Schedules of loss weights: ramp-ups."""
+"""Schedules of loss weights: ramp-ups, and how long they take."""
 
 import math
 
@@ -15,3 +15,12 @@ def ramp_up(step: int, length: int | float) -> float:
 def linear_ramp(step: int, length: int | float) -> float:
     """Linear ramp-up from 0 at step 0 to 1 at step `length`."""
     return min(step / length, 1.0) if length > 0 else 1.0
+
+
+def stage_length(fraction: float, max_steps: int | None, steps: int) -> float:
+    """Steps of a stage that takes a fraction of all `steps` of a run, and `max_steps` of them at most.
+
+    A short run has to divide its steps; a long one gains nothing from a warm-up that has done its work.
+    """
+    length = fraction * steps
+    return length if max_steps is None else min(length, max_steps)

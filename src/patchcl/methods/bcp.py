@@ -13,6 +13,7 @@ from patchcl.augment.mix import mix, random_boxes
 from patchcl.core.batch import IGNORE, LabeledBatch, StepResult, StudentView, TrainingBatch, UnlabeledBatch
 from patchcl.core.components import largest_components
 from patchcl.losses.pseudo_labels import pseudo_labels
+from patchcl.losses.schedules import stage_length
 from patchcl.losses.supervised import dice_and_cross_entropy
 from patchcl.methods.base import Method, MethodSettings, Task, weighted_sum
 
@@ -24,6 +25,7 @@ class BCPSettings(MethodSettings):
     pretrain_fraction: float = Field(
         0.25, ge=0, le=1, description="Fraction of all steps that see labeled images only."
     )
+    pretrain_max_steps: int | None = Field(None, ge=0, description="The same in steps, at most.")
     consistency_weight: float = Field(0.5, ge=0, description="Of unlabeled pixels, where labeled ones have 1.")
     box_fraction: float = Field(2 / 3, gt=0, lt=1, description="Side of the pasted box over that of the image.")
 
@@ -45,7 +47,7 @@ class BCP(Method[BCPSettings]):
 
     def __init__(self, settings: BCPSettings, task: Task) -> None:
         super().__init__(settings, task)
-        self.pretrain_steps = settings.pretrain_fraction * task.steps
+        self.pretrain_steps = stage_length(settings.pretrain_fraction, settings.pretrain_max_steps, task.steps)
 
     def training_step(self, batch: TrainingBatch, step: int) -> StepResult:
         """See `Method.training_step`."""

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from patchcl.core.batch import StepResult, StudentView, TrainingBatch
 from patchcl.losses.pseudo_labels import pseudo_labels
-from patchcl.losses.schedules import ramp_up
+from patchcl.losses.schedules import ramp_up, stage_length
 from patchcl.losses.supervised import cross_entropy, dice_and_cross_entropy
 from patchcl.methods.base import Method, MethodSettings, Task, weighted_sum
 
@@ -21,6 +21,7 @@ class CrossPseudoSettings(MethodSettings):
     name: Literal["cross_pseudo"] = "cross_pseudo"
     consistency_weight: float = Field(0.1, ge=0, description="Weight of the cross supervision after its ramp.")
     ramp_fraction: float = Field(1.0, ge=0, le=1, description="Fraction of all steps until that weight is reached.")
+    ramp_max_steps: int | None = Field(None, ge=0, description="The same in steps, at most.")
 
 
 class CrossPseudo(Method[CrossPseudoSettings]):
@@ -33,7 +34,7 @@ class CrossPseudo(Method[CrossPseudoSettings]):
 
     def __init__(self, settings: CrossPseudoSettings, task: Task) -> None:
         super().__init__(settings, task)
-        self.ramp_steps = settings.ramp_fraction * task.steps
+        self.ramp_steps = stage_length(settings.ramp_fraction, settings.ramp_max_steps, task.steps)
         self.peer = task.build_network()
 
     def training_step(self, batch: TrainingBatch, step: int) -> StepResult:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from patchcl.core.batch import StepResult, StudentView, TrainingBatch
 from patchcl.losses.consistency import squared_difference
-from patchcl.losses.schedules import ramp_up
+from patchcl.losses.schedules import ramp_up, stage_length
 from patchcl.losses.supervised import dice_and_cross_entropy
 from patchcl.methods.base import Method, MethodSettings, Task, weighted_sum
 
@@ -21,6 +21,7 @@ class MeanTeacherSettings(MethodSettings):
     name: Literal["mean_teacher"] = "mean_teacher"
     consistency_weight: float = Field(0.1, ge=0, description="Weight of the agreement loss after its ramp.")
     ramp_fraction: float = Field(1.0, ge=0, le=1, description="Fraction of all steps until that weight is reached.")
+    ramp_max_steps: int | None = Field(None, ge=0, description="The same in steps, at most.")
 
 
 class MeanTeacher(Method[MeanTeacherSettings]):
@@ -32,7 +33,7 @@ class MeanTeacher(Method[MeanTeacherSettings]):
 
     def __init__(self, settings: MeanTeacherSettings, task: Task) -> None:
         super().__init__(settings, task)
-        self.ramp_steps = settings.ramp_fraction * task.steps
+        self.ramp_steps = stage_length(settings.ramp_fraction, settings.ramp_max_steps, task.steps)
 
     def training_step(self, batch: TrainingBatch, step: int) -> StepResult:
         """See `Method.training_step`."""

@@ -14,7 +14,7 @@ from patchcl.augment.mix import mix, random_boxes
 from patchcl.contrast.patch_contrast import ContrastSettings
 from patchcl.core.batch import LabeledBatch, StepResult, StudentView, TrainingBatch
 from patchcl.losses.pseudo_labels import PseudoLabels, accepted_mask, pseudo_labels
-from patchcl.losses.schedules import ramp_up
+from patchcl.losses.schedules import ramp_up, stage_length
 from patchcl.losses.supervised import cross_entropy, one_hot
 from patchcl.methods.base import Method, MethodSettings, Task, weighted_sum
 
@@ -24,7 +24,9 @@ class PatchCLSettings(MethodSettings):
 
     name: Literal["patchcl"] = "patchcl"
     warm_up_fraction: float = Field(0.3, ge=0, le=1, description="Fraction of all steps that see labeled images only.")
+    warm_up_max_steps: int | None = Field(660, ge=0, description="The same in steps, at most.")
     ramp_fraction: float = Field(0.2, ge=0, le=1, description="Fraction of all steps over which consistency sets in.")
+    ramp_max_steps: int | None = Field(3300, ge=0, description="The same in steps, at most.")
     consistency_weight: float = Field(1.0, ge=0)
     confidence_threshold: float = Field(0.0, ge=0, le=1, description="Least confidence of a pseudo-label that counts.")
     segmentation_loss: Literal["dice_and_cross_entropy", "cross_entropy"] = "dice_and_cross_entropy"
@@ -38,8 +40,8 @@ class PatchCL(Method[PatchCLSettings]):
 
     def __init__(self, settings: PatchCLSettings, task: Task) -> None:
         super().__init__(settings, task)
-        self.warm_up_steps = settings.warm_up_fraction * task.steps
-        self.ramp_steps = settings.ramp_fraction * task.steps
+        self.warm_up_steps = stage_length(settings.warm_up_fraction, settings.warm_up_max_steps, task.steps)
+        self.ramp_steps = stage_length(settings.ramp_fraction, settings.ramp_max_steps, task.steps)
         self.confidence_threshold = settings.confidence_threshold
         if settings.segmentation_loss == "cross_entropy":
             self.segmentation_loss = cross_entropy

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from patchcl.core.batch import StepResult, StudentView, TrainingBatch
 from patchcl.losses.consistency import squared_difference_where
-from patchcl.losses.schedules import ramp_up
+from patchcl.losses.schedules import ramp_up, stage_length
 from patchcl.losses.supervised import dice_and_cross_entropy
 from patchcl.methods.base import Method, MethodSettings, Task, weighted_sum
 
@@ -23,6 +23,7 @@ class UncertaintyMeanTeacherSettings(MethodSettings):
     name: Literal["uncertainty_mean_teacher"] = "uncertainty_mean_teacher"
     consistency_weight: float = Field(0.1, ge=0, description="Weight of the agreement loss after its ramp.")
     ramp_fraction: float = Field(1.0, ge=0, le=1, description="Fraction of all steps until that weight is reached.")
+    ramp_max_steps: int | None = Field(None, ge=0, description="The same in steps, at most.")
     teacher_passes: int = Field(8, gt=0, description="Noisy passes of the teacher that tell how unsure it is.")
     noise: float = Field(0.1, ge=0, description="Standard deviation of the noise on what the teacher sees.")
     entropy_threshold: float = Field(
@@ -46,7 +47,7 @@ class UncertaintyMeanTeacher(Method[UncertaintyMeanTeacherSettings]):
     def __init__(self, settings: UncertaintyMeanTeacherSettings, task: Task) -> None:
         super().__init__(settings, task)
         self.steps = task.steps
-        self.ramp_steps = settings.ramp_fraction * task.steps
+        self.ramp_steps = stage_length(settings.ramp_fraction, settings.ramp_max_steps, task.steps)
 
     def training_step(self, batch: TrainingBatch, step: int) -> StepResult:
         """See `Method.training_step`."""
