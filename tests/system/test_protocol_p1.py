@@ -20,7 +20,9 @@ from patchcl.runs.log import read_rows
 from patchcl.training.experiment import start
 from patchcl.training.loop import build_optimizer
 
-PRESET = Path(__file__).parents[2] / "experiments" / "acdc_p1.yaml"
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+PRESET, PUBLISHED = EXPERIMENTS / "acdc_p1.yaml", EXPERIMENTS / "acdc_p1_published.yaml"
+BOTH = pytest.mark.parametrize("file", [PRESET, PUBLISHED], ids=lambda file: file.stem)
 SLICES = {3: 68, 7: 136, 14: 256}
 PATIENTS = pytest.mark.parametrize("patients", sorted(SLICES))
 
@@ -32,7 +34,7 @@ def preset(patients: int, *overrides: str) -> Settings:
 
 @PATIENTS
 def test_every_constant_is_that_of_the_protocol(patients):
-    settings = preset(patients)
+    settings = make_settings(config=PUBLISHED, labeled=patients)
     tree = settings.model_dump()
     expected = {
         "split": {"labeled": patients},
@@ -56,21 +58,39 @@ def test_every_constant_is_that_of_the_protocol(patients):
     assert settings.data is settings.split.file is None
 
 
-def test_the_labeled_patients_are_not_in_the_file():
-    assert load_settings(PRESET).split == Settings().split
+def test_the_recommended_recipe_differs_in_augmentation_and_restoring_alone():
+    ours, published = load_settings(PRESET).model_dump(), load_settings(PUBLISHED).model_dump()
+    changed = {
+        key: ours["augment"][key] for key in ours["augment"] if ours["augment"][key] != published["augment"][key]
+    }
+    assert changed == {
+        **{"ssl4mis_policy": False, "scale": 0.15, "shift": 0.05},
+        **{"labeled_intensity": 0.5, "strong_intensity": 0.6},
+    }
+    assert (ours["plan"].pop("output_interpolation"), published["plan"].pop("output_interpolation")) == (
+        "linear",
+        "nearest",
+    )
+    assert [key for key in ours if ours[key] != published[key]] == ["augment"]
 
 
-def test_the_first_lines_name_the_commands_the_hardware_and_the_scores():
-    comment = " ".join(line.strip("# \\") for line in PRESET.read_text(encoding="utf-8").splitlines() if line[0] == "#")
+@BOTH
+def test_the_labeled_patients_are_not_in_the_file(file):
+    assert load_settings(file).split == Settings().split
+
+
+@BOTH
+def test_the_first_lines_name_the_commands_the_hardware_and_the_scores(file):
+    comment = " ".join(line.strip("# \\") for line in file.read_text(encoding="utf-8").splitlines() if line[0] == "#")
     for command, labeled in (("patchcl train", "7"), ("patchcl compare", ",".join(map(str, SLICES)))):
         _, found, after = comment.partition(command)
         options = after.split("patchcl ")[0]
         assert found
-        assert f"-c experiments/{PRESET.name} " in options
+        assert f"-c experiments/{file.name} " in options
         assert f"--labeled {labeled} " in options
     for numbers in (SLICES, SLICES.values()):
         assert "{}, {} or {} ".format(*numbers) in comment
-    for fact in ("Hardware:", "Expected score, mean test Dice in %", "Ours is not measured yet"):
+    for fact in ("Hardware:", "Expected score, mean test Dice in %", "measured yet"):
         assert fact in comment
 
 
