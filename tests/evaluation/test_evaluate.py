@@ -191,6 +191,20 @@ def test_scores_say_where_the_run_was_trained(cardiac, tmp_path):
     }  # fmt: skip
 
 
+def test_scores_say_that_a_run_is_unfinished(cardiac, tmp_path):
+    run = make_run(tmp_path / "run", cardiac)
+    steps = read_settings(run.settings).training.steps
+    unfinished = evaluate_run(run)
+    assert (
+        json.loads((run.evaluation / "test_last.json").read_text())["provenance"]["unfinished"] == f"step 7 of {steps}"
+    )
+    assert f"Training is unfinished: scored at step 7 of {steps}." in score_table(unfinished).caption
+    run.settings.write_text(run.settings.read_text().replace(f"steps: {steps}", "steps: 7"))
+    finished = evaluate_run(run)
+    assert "unfinished" not in finished.provenance
+    assert "unfinished" not in score_table(finished).caption
+
+
 def test_settings_are_the_same_wherever_the_files_lie(tmp_path):
     settings = load_settings(overrides=["data=/here", "cache=/there", "split.file=/s.json", "split.seed=3"])
     known = settings_hash(settings)

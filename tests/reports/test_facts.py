@@ -6,7 +6,7 @@ from patchcl.config import load_settings
 from patchcl.core.errors import UserError
 from patchcl.data.splits import Split
 from patchcl.evaluation.scores import Evaluation
-from patchcl.reports.facts import RunFacts, _names, changes, facts_table, unmatched
+from patchcl.reports.facts import RunFacts, _names, changes, facts_table, unfinished, unmatched
 from patchcl.runs.folder import RunFolder
 
 SPLIT = Split(labeled=("a",), unlabeled=("b", "c"), validation=("d",), test=())
@@ -80,6 +80,11 @@ def test_what_changed_and_was_accepted_is_told(facts) -> None:
     assert dict(facts_table([facts("supervised")]))["changed and accepted"] == ["nothing"]
     late = scored(facts("patchcl"), changed_since_training="training.seed was 0, now 1")
     assert list(changes([late])) == ["Before patchcl was scored, this had changed: training.seed was 0, now 1."]
+
+
+def test_scores_of_an_unfinished_run_are_told(facts) -> None:
+    early, done = scored(facts("patchcl"), unfinished="step 20 of 40"), scored(facts("supervised"))
+    assert list(unfinished([early, done])) == ["patchcl was scored before training had ended, at step 20 of 40."]
 
 
 def test_scores_on_other_masks_are_told(facts) -> None:

@@ -28,6 +28,7 @@ from patchcl.evaluation.scored_on import scored_on
 from patchcl.evaluation.scores import (
     IGNORED_VOXELS,
     RESCUES,
+    UNFINISHED,
     Evaluation,
     PooledObjects,
     Score,
@@ -39,7 +40,7 @@ from patchcl.inference.postprocessing import describe
 from patchcl.inference.trained_run import Checkpoint, TrainedRun, open_run
 from patchcl.runs.checkpoint import Weights
 from patchcl.runs.folder import RunFolder
-from patchcl.runs.log import read_rows, rescues_of
+from patchcl.runs.log import Row, read_rows, rescues_of
 from patchcl.runs.provenance import origin, read_provenance
 
 
@@ -222,7 +223,7 @@ def _object_scores(tally: ObjectTally | None) -> dict[str, float]:
 
 def _provenance(run: TrainedRun, split: Split, side: SplitSide) -> dict[str, str | int | None]:
     """What was scored, and where it was trained."""
-    trained = read_provenance(run.folder.provenance)
+    trained, rows = read_provenance(run.folder.provenance), read_rows(run.folder)
     return {
         "on": side,
         "checkpoint": run.checkpoint,
@@ -233,8 +234,17 @@ def _provenance(run: TrainedRun, split: Split, side: SplitSide) -> dict[str, str
         "settings_hash": settings_hash(run.settings),
         "split_hash": split.hash,
         **{f"trained_{key}": trained.get(key) for key in ("commit", "torch", "hardware")},
-        **({RESCUES: rescues} if (rescues := rescues_of(read_rows(run.folder))) else {}),
+        **({RESCUES: rescues} if (rescues := rescues_of(rows)) else {}),
+        **({UNFINISHED: progress} if (progress := _unfinished(run, rows)) else {}),
     }
+
+
+def _unfinished(run: TrainedRun, rows: Sequence[Row]) -> str:
+    """How far training has come; "" at its end. The best checkpoint may be an early one: there the log tells."""
+    steps = run.settings.training.steps
+    logged = int(rows[-1]["step"]) if rows else steps
+    done = run.step if run.checkpoint == "last" else logged
+    return f"step {done} of {steps}" if done < steps else ""
 
 
 def _mask_files(folder: Path, classes: Sequence[str]) -> dict[str, Path]:

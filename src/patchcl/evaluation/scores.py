@@ -43,6 +43,8 @@ DATA_HASH, CHANGED = "data_hash", "changed_since_training"
 """Keys of the provenance: the hash of all scored scans and masks; what differs from what the run was trained as."""
 RESCUES = "trained_rescues"
 """How often training diverged and was rescued, in the provenance of the scores of such a run."""
+UNFINISHED = "unfinished"
+"""How far training had come, in words, in the provenance of the scores of a run that was stopped before its steps."""
 OLD_KEYS = {"settings_fingerprint": "settings_hash", "split_fingerprint": "split_hash"}
 """Keys of the provenance that version 0.1 wrote, and their names today."""
 

@@ -19,6 +19,7 @@ from patchcl.evaluation.scores import (
     METRICS,
     OBJECT_METRICS,
     RESCUES,
+    UNFINISHED,
     Evaluation,
     MeanStd,
     Metric,
@@ -42,7 +43,10 @@ def score_table(evaluation: Evaluation) -> Table:
     """The table of scores: mean and standard deviation over patients of every structure."""
     title = f"{evaluation.name}: {pluralize(len(evaluation.patients), 'patient')}, mean ± standard deviation"
     notes = {IGNORED_VOXELS: IGNORE_POLICY, RESCUES: "Training diverged and was rescued, see the report of the run."}
-    caption = " ".join([EMPTY_POLICY, *(note for key, note in notes.items() if key in evaluation.provenance)])
+    told = [note for key, note in notes.items() if key in evaluation.provenance]
+    if UNFINISHED in evaluation.provenance:
+        told.append(f"Training is unfinished: scored at {evaluation.provenance[UNFINISHED]}.")
+    caption = " ".join([EMPTY_POLICY, *told])
     table = empty_table(title, caption, _headings(METRICS, evaluation.unit))
     for structure in (*evaluation.structures, MEAN):
         cells = [format_score(summarise(evaluation, metric, structure), metric) for metric in METRICS]

@@ -8,7 +8,7 @@ from patchcl.core.errors import UserError
 from patchcl.core.settings import differing_keys
 from patchcl.data.preprocessing.plan import Plan, load_plan
 from patchcl.data.splits import Split, load_split
-from patchcl.evaluation.scores import CHANGED, DATA_HASH, Evaluation, read_evaluation
+from patchcl.evaluation.scores import CHANGED, DATA_HASH, UNFINISHED, Evaluation, read_evaluation
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import Row, read_rows, rescues_of
 from patchcl.runs.provenance import ACCEPTED, read_provenance
@@ -84,6 +84,13 @@ def changes(facts: Sequence[RunFacts]) -> Iterator[str]:
             yield f"{run.name} went on although this had changed: {'; '.join(accepted)}."
         scored = dict.fromkeys(scores.provenance.get(CHANGED) for scores in run.evaluations.values())
         yield from (f"Before {run.name} was scored, this had changed: {line}." for line in scored if line)
+
+
+def unfinished(facts: Sequence[RunFacts]) -> Iterator[str]:
+    """The warnings about scores that were made before training had come to its end."""
+    for run in facts:
+        scored = dict.fromkeys(scores.provenance.get(UNFINISHED) for scores in run.evaluations.values())
+        yield from (f"{run.name} was scored before training had ended, at {line}." for line in scored if line)
 
 
 def _scored_otherwise(first: RunFacts, other: RunFacts, stem: str) -> bool:

@@ -19,7 +19,7 @@ from patchcl.evaluation.tables import format_score, pluralize
 from patchcl.figures.charts import diagnostic_curves, diagnostic_terms, learning_curves, patient_chart
 from patchcl.figures.overlays import Panel, overlay_grid, png
 from patchcl.figures.representative_slice import representative_slice
-from patchcl.reports.facts import HEADLINES, RunFacts, changes, facts_table, read_facts, unmatched
+from patchcl.reports.facts import HEADLINES, RunFacts, changes, facts_table, read_facts, unfinished, unmatched
 from patchcl.reports.page import picture_uri, themed, write_page
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import Row
@@ -104,6 +104,7 @@ def _verdict(
         *problems,
         *unmatched(facts),
         *changes(facts),
+        *unfinished(facts),
         *(f"No scores yet. Make them with: patchcl evaluate {root}" for root in missing),
     ]
     if comparisons:
