@@ -23,6 +23,7 @@ from patchcl.evaluation.metrics import EMPTY_POLICY, IGNORE_POLICY
 from patchcl.evaluation.scores import (
     METRICS,
     OBJECT_METRICS,
+    SURFACE_METRICS,
     read_evaluation,
     summarise,
     write_evaluation,
@@ -267,7 +268,7 @@ def test_a_scan_that_cannot_be_predicted_stops_the_evaluation(cardiac, tmp_path)
 def test_single_objects_are_scored_where_one_asks_for_them(folders, tmp_path):
     """`left` of anna's second scan is moved by half its side; `right` of bert is missed."""
     evaluation = evaluate_folders(*folders, CLASSES, objects=True)
-    assert evaluation.metrics == METRICS + OBJECT_METRICS
+    assert evaluation.metrics == METRICS + SURFACE_METRICS + OBJECT_METRICS
     assert {(score.case, score.structure): score.object_dice for score in evaluation.scores} == {
         ("anna_frame01", "left"): 1, ("anna_frame01", "right"): 1, ("anna_frame02", "left"): 0.5,
         ("anna_frame02", "right"): 1, ("bert_frame01", "left"): 1, ("bert_frame01", "right"): 0,

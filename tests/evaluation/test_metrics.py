@@ -3,7 +3,7 @@ import pytest
 import torch
 from beartype import beartype
 from jaxtyping import TypeCheckError, jaxtyped
-from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
+from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance, compute_surface_dice
 from monai.metrics.utils import get_surface_distance
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import f1_score, jaccard_score
@@ -147,9 +147,9 @@ def test_score_case_scores_every_structure_but_the_background():
     predicted = reference.copy()
     predicted[6, 6, 6] = 2
     first, second, third = score_case(predicted, reference, ("background", "left", "right", "none"), (2, 2, 2))
-    assert first == ("left", 1.0, 1.0, 0.0, 0.0)
-    assert second == ("right", 0.0, 0.0, pytest.approx(np.sqrt(3) * 16), pytest.approx(np.sqrt(3) * 16))
-    assert third == ("none", 1.0, 1.0, 0.0, 0.0)
+    assert first == ("left", 1.0, 1.0, 0.0, 0.0, 1.0)
+    assert second == ("right", 0.0, 0.0, pytest.approx(np.sqrt(3) * 16), pytest.approx(np.sqrt(3) * 16), 0.0)
+    assert third == ("none", 1.0, 1.0, 0.0, 0.0, 1.0)
 
 
 def test_score_case_agrees_with_the_single_metrics():
@@ -219,3 +219,21 @@ def test_the_shapes_written_down_hold():
     assert len(measured(blob(1), blob(2), SPACING)) == 2
     with pytest.raises(TypeCheckError):
         typed[0](blob(1), blob(2).astype(int))
+
+
+@monai_warns
+def test_surface_dice_is_monais() -> None:
+    predicted, reference = np.zeros((2, 12, 14, 6), dtype=np.uint8)
+    predicted[2:8, 3:9, 1:5], reference[4:9, 3:12, 1:4] = 1, 1
+    spacing = (1.5, 1.0, 4.0)
+    (score,) = score_case(predicted, reference, ("background", "box"), spacing)
+    pair = [torch.from_numpy(np.stack((mask == 0, mask == 1))[None]).float() for mask in (predicted, reference)]
+    theirs = compute_surface_dice(*pair, class_thresholds=[1.5], spacing=spacing)
+    assert 0 < score.surface_dice < 1
+    assert score.surface_dice == pytest.approx(float(theirs), abs=1e-6)
+
+
+def test_surface_dice_of_empty_masks_is_that_of_dice() -> None:
+    empty, box = np.zeros((4, 4), dtype=np.uint8), np.eye(4, dtype=np.uint8)
+    for pair, expected in (((empty, empty), 1), ((empty, box), 0), ((box, empty), 0), ((box, box), 1)):
+        assert score_case(*pair, ("background", "box"), (1.0, 1.0))[0].surface_dice == expected

@@ -8,6 +8,7 @@ from patchcl.evaluation.evaluate import evaluate_folders
 from patchcl.evaluation.scores import (
     METRICS,
     OBJECT_METRICS,
+    SURFACE_METRICS,
     Evaluation,
     Score,
     read_evaluation,
@@ -52,7 +53,7 @@ def test_one_patient_has_no_deviation(tmp_path):
 def test_scores_say_nothing_of_objects_that_nobody_asked_for(folders, tmp_path):
     evaluation = evaluate_folders(*folders, CLASSES)
     write_evaluation(evaluation, tmp_path / "scores")
-    assert evaluation.metrics == METRICS
+    assert evaluation.metrics == METRICS + SURFACE_METRICS
     written = [(tmp_path / f"scores.{kind}").read_text() for kind in ("csv", "json")]
     assert not any(word in text for text in written for word in (*OBJECT_METRICS, "pooled"))
     assert read_evaluation(tmp_path / "scores.json") == evaluation

@@ -18,6 +18,11 @@ EMPTY_POLICY = (
     "image diagonal as 95HD and ASD; one that is neither present nor predicted scores Dice 1, Jaccard 1 and distance 0."
 )
 """How empty masks are scored; printed under every table."""
+SURFACE_POLICY = (
+    "Surface Dice is the share of both surfaces that lies within one voxel of the other, by the coarser of the two "
+    "finest spacings of the scan; empty masks as for Dice."
+)
+"""How surface Dice is scored; printed under tables that have it."""
 IGNORE_POLICY = (
     "Voxels that nobody annotated belong to neither mask. They bound no structure: where one meets them it has no "
     "surface, unless it has none elsewhere; then all its annotated voxels stand for its surface."
@@ -33,6 +38,7 @@ class ClassScore(NamedTuple):
     jaccard: float  # 0 .. 1
     hd95_mm: float
     asd_mm: float
+    surface_dice: float  # 0 .. 1
 
 
 def dice(predicted: Bool[np.ndarray, "*S"], reference: Bool[np.ndarray, "*S"]) -> float:
@@ -107,6 +113,11 @@ def image_diagonal(shape: Sequence[int], spacing_mm: Sequence[float]) -> float:
     return float(np.linalg.norm(np.multiply(shape, spacing_mm)))
 
 
+def surface_tolerance(spacing_mm: Sequence[float]) -> float:
+    """The distance in mm within which surfaces count as one: that of pixels in the plane, the finest of a volume."""
+    return float(sorted(spacing_mm)[1])
+
+
 def score_case(
     predicted: Integer[np.ndarray, "*S"],
     reference: Integer[np.ndarray, "*S"],
@@ -141,6 +152,7 @@ def _score_structure(
         jaccard=jaccard(predicted, reference),
         hd95_mm=float(np.percentile(np.concatenate((to_reference, to_predicted)), 95)),
         asd_mm=float(to_reference.mean()),
+        surface_dice=float((np.concatenate((to_reference, to_predicted)) <= surface_tolerance(spacing_mm)).mean()),
     )
 
 

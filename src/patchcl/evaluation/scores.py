@@ -15,19 +15,24 @@ from patchcl.core.errors import UserError
 from patchcl.core.files import write_json, write_text
 from patchcl.core.settings import FrozenSettings
 from patchcl.evaluation.intervals import patient_means
-from patchcl.evaluation.metrics import EMPTY_POLICY
+from patchcl.evaluation.metrics import EMPTY_POLICY, SURFACE_POLICY
 
-Metric = Literal["dice", "jaccard", "hd95_mm", "asd_mm", "object_f1", "object_dice", "object_hausdorff_mm"]
+Metric = Literal[
+    "dice", "jaccard", "hd95_mm", "asd_mm", "surface_dice", "object_f1", "object_dice", "object_hausdorff_mm"
+]
 METRICS: tuple[Metric, ...] = ("dice", "jaccard", "hd95_mm", "asd_mm")
+SURFACE_METRICS: tuple[Metric, ...] = ("surface_dice",)
+"""What scores of version 0.1 lack."""
 OBJECT_METRICS: tuple[Metric, ...] = ("object_f1", "object_dice", "object_hausdorff_mm")
 """The metrics of single objects, in evaluations that were asked for them."""
-FRACTION_METRICS: tuple[Metric, ...] = ("dice", "jaccard", "object_f1", "object_dice")
+FRACTION_METRICS: tuple[Metric, ...] = ("dice", "jaccard", "surface_dice", "object_f1", "object_dice")
 """Metrics from 0 to 1, of which more is better; all others are distances."""
 HEADINGS: dict[Metric, str] = {
     "dice": "Dice %",
     "jaccard": "Jaccard %",
     "hd95_mm": "95HD {unit}",
     "asd_mm": "ASD {unit}",
+    "surface_dice": "surface Dice %",
     "object_f1": "object F1 %",
     "object_dice": "object Dice %",
     "object_hausdorff_mm": "Hausdorff {unit}",
@@ -59,6 +64,7 @@ class Score(FrozenSettings):
     jaccard: float
     hd95_mm: float
     asd_mm: float
+    surface_dice: float | None = None
     object_f1: float | None = None
     object_dice: float | None = None
     object_hausdorff_mm: float | None = None
@@ -87,7 +93,8 @@ class Evaluation(FrozenSettings):
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """The metrics that were measured."""
-        return METRICS + OBJECT_METRICS * bool(self.pooled)
+        surfaces = all(score.surface_dice is not None for score in self.scores)
+        return METRICS + SURFACE_METRICS * surfaces + OBJECT_METRICS * bool(self.pooled)
 
     @property
     def patients(self) -> tuple[str, ...]:
@@ -133,7 +140,8 @@ def require_scores(evaluation: Evaluation) -> None:
 def write_evaluation(evaluation: Evaluation, stem: Path) -> None:
     """Keep the scores as STEM.csv, one line per scan and structure, and with their summary as STEM.json."""
     table = io.StringIO()
-    fields = [field for field in Score.model_fields if evaluation.pooled or field not in OBJECT_METRICS]
+    unmeasured = {*SURFACE_METRICS, *OBJECT_METRICS} - {*evaluation.metrics}
+    fields = [field for field in Score.model_fields if field not in unmeasured]
     writer = csv.DictWriter(table, fields, lineterminator="\n")
     writer.writerow({field: field.replace("_mm", f"_{evaluation.unit}") for field in fields})
     scores = [score.model_dump(mode="json", include=set(fields)) for score in evaluation.scores]
@@ -175,7 +183,8 @@ def _summary(evaluation: Evaluation) -> dict[str, Any]:
     """What readers of version 0.1 pass over, so it is where new things go."""
     columns = {"columns": evaluation.columns} if evaluation.columns else {}
     counts = {"patients": len(evaluation.patients), "structures": summary_rows(evaluation)}
-    return {**counts, "empty_policy": EMPTY_POLICY, **columns}
+    surfaces = {"surface_policy": SURFACE_POLICY} if "surface_dice" in evaluation.metrics else {}
+    return {**counts, "empty_policy": EMPTY_POLICY, **surfaces, **columns}
 
 
 def _without_nan(figure: MeanStd) -> dict[str, float | None]:

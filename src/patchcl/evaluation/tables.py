@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from patchcl.evaluation.metrics import EMPTY_POLICY, IGNORE_POLICY
+from patchcl.evaluation.metrics import EMPTY_POLICY, IGNORE_POLICY, SURFACE_POLICY
 from patchcl.evaluation.object_metrics import OBJECT_POLICY
 from patchcl.evaluation.scores import (
     CHANGED,
@@ -16,7 +16,6 @@ from patchcl.evaluation.scores import (
     HEADINGS,
     IGNORED_VOXELS,
     MEAN,
-    METRICS,
     OBJECT_METRICS,
     RESCUES,
     UNFINISHED,
@@ -44,12 +43,15 @@ def score_table(evaluation: Evaluation) -> Table:
     title = f"{evaluation.name}: {pluralize(len(evaluation.patients), 'patient')}, mean ± standard deviation"
     notes = {IGNORED_VOXELS: IGNORE_POLICY, RESCUES: "Training diverged and was rescued, see the report of the run."}
     told = [note for key, note in notes.items() if key in evaluation.provenance]
+    if "surface_dice" in evaluation.metrics:
+        told.append(SURFACE_POLICY)
     if UNFINISHED in evaluation.provenance:
         told.append(f"Training is unfinished: scored at {evaluation.provenance[UNFINISHED]}.")
     caption = " ".join([EMPTY_POLICY, *told])
-    table = empty_table(title, caption, _headings(METRICS, evaluation.unit))
+    metrics = [metric for metric in evaluation.metrics if metric not in OBJECT_METRICS]
+    table = empty_table(title, caption, _headings(metrics, evaluation.unit))
     for structure in (*evaluation.structures, MEAN):
-        cells = [format_score(summarise(evaluation, metric, structure), metric) for metric in METRICS]
+        cells = [format_score(summarise(evaluation, metric, structure), metric) for metric in metrics]
         table.add_row(escape(structure), *cells, style="bold" if structure == MEAN else None)
     return table
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from patchcl.core.errors import UserError
 from patchcl.core.settings import FrozenSettings
 from patchcl.data.dataset import read_dataset
-from patchcl.evaluation.metrics import EMPTY_POLICY
+from patchcl.evaluation.metrics import EMPTY_POLICY, SURFACE_POLICY
 from patchcl.evaluation.object_metrics import OBJECT_POLICY
 from patchcl.evaluation.paired import Comparison, compare, format_points, in_words, judged_together
 from patchcl.evaluation.sample_size import ASSUMPTION
@@ -63,7 +63,11 @@ def _content(facts: Sequence[RunFacts]) -> dict[str, Any]:
         "mean": MEAN,
         "format_points": format_points,
         "assumption": ASSUMPTION,
-        "policies": [EMPTY_POLICY, *[OBJECT_POLICY] * any(scores.pooled for scores in evaluations.values())],
+        "policies": [
+            EMPTY_POLICY,
+            SURFACE_POLICY,
+            *[OBJECT_POLICY] * any(scores.pooled for scores in evaluations.values()),
+        ],
         "patients": themed(lambda theme: patient_chart(dice, theme)) if dice and not problems else None,
         "curves": themed(lambda theme: learning_curves(logs, theme)) if any(logs.values()) else None,
         "diagnostics": diagnosed,
@@ -136,7 +140,8 @@ def _table(facts: Sequence[RunFacts], stem: str) -> dict[str, Any]:
     """The scores of every structure and run, the best of each structure marked."""
     scored = {run.name: run.evaluations[stem] for run in facts if stem in run.evaluations}
     first = next(iter(scored.values()))
-    metrics = min((evaluation.metrics for evaluation in scored.values()), key=len)
+    measured = [evaluation.metrics for evaluation in scored.values()]
+    metrics = [metric for metric in measured[0] if all(metric in known for known in measured)]
     side, checkpoint = stem.split("_")
     chosen = "the end of training" if checkpoint == "last" else "the checkpoint that scored best on validation"
     patients = pluralize(len(first.patients), "patient")
