@@ -110,6 +110,16 @@ def test_a_mask_with_a_value_that_is_no_class_is_refused(save: Save) -> None:
     np.testing.assert_array_equal(read_mask(save("whole.nii.gz", MASK.astype(np.float64)), 3), MASK)
 
 
+def test_a_mask_in_black_and_white_has_two_classes(save: Save) -> None:
+    white = (MASK == 1) * 255
+    np.testing.assert_array_equal(read_mask(save("white.nii.gz", white.astype(np.uint8)), 2), MASK == 1)
+    for name, values, classes in [("three", white, 3), ("mixed", white + (MASK == 2), 2), ("grey", white // 2, 2)]:
+        with pytest.raises(UserError, match=rf"{name}\.nii\.gz holds the value"):
+            read_mask(save(f"{name}.nii.gz", values.astype(np.uint8)), classes)
+    ignored = read_mask(save("ignored.nii.gz", white.astype(np.uint8)), 2, ignore=255)
+    np.testing.assert_array_equal(ignored == IGNORED, MASK == 1)
+
+
 def test_a_class_that_a_slope_has_rounded_is_what_it_was(save: Save) -> None:
     np.testing.assert_array_equal(read_mask(save("slope.nii.gz", MASK * 0.9999999998), 3), MASK)
     with pytest.raises(UserError, match=r"holds the value 1\.002,"):

@@ -252,6 +252,10 @@ def second_series(root: Path) -> None:
     to_slice(9, SeriesInstanceUID="1.9", SeriesDescription="scout")(root)
 
 
+def second_mask(root: Path) -> None:
+    save(root / "labelsTr" / "anna.nii", mask_of("anna"), None)
+
+
 class Row(NamedTuple):
     """One thing that can be wrong."""
 
@@ -337,6 +341,13 @@ ROWS = (
         "channels on different grids", channels_apart, "bert_0001.nii.gz", "lies up to 4 mm away from bert_0000.nii.gz"
     ),
     Row("missing image", lambda root: (root / IMAGE).unlink(), MASK, "has no image"),
+    Row(
+        "scan of another ending",
+        copied("imagesTr/zoe_0000.nii"),
+        "imagesTr/zoe_0000.nii",
+        "is not used: dataset.json says that names of scans end in .nii.gz",
+    ),
+    Row("second mask of a scan", second_mask, "labelsTr/anna.nii.gz", "is a mask of the same scan as"),
     Row(
         "name without a channel",
         lambda root: (root / IMAGE).rename(root / "imagesTr/anna.nii.gz"),

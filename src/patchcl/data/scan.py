@@ -23,6 +23,7 @@ IGNORED = 255
 """What a mask holds where nobody knows the class."""
 
 
+WHITE = 255
 ROUNDING = 1e-3
 """So far may a stored class be from a whole number."""
 
@@ -135,8 +136,10 @@ def mask_row_blocks(path: Path, classes: Sequence[str], grid: Grid, ignore: int 
 
 
 def _classes(values: np.ndarray, path: Path, count: int, ignore: int | None) -> np.ndarray:
-    """`values` of a mask as classes, uint8."""
+    """`values` of a mask as classes, uint8; where there are two, pictures say white, 255, for the second."""
     values = _whole(values)
+    if count == 2 and ignore != WHITE and np.isin(values, (0, WHITE)).all():
+        values = values == WHITE
     ignored = values == ignore if ignore is not None else np.zeros(values.shape, bool)
     with np.errstate(invalid="ignore"):
         wrong = ~((values >= 0) & (values < count) & (values == np.floor(values)) | ignored)
