@@ -3,6 +3,7 @@
 What loads torch is imported inside the verbs, so that help and mistakes are answered at once.
 """
 
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -138,7 +139,9 @@ def predict(
 
 @app.command()
 def evaluate(
-    run: Annotated[Path | None, typer.Argument(help="A folder made by patchcl train.")] = None,
+    run: Annotated[
+        Path | None, typer.Argument(callback=options.existing, help="A folder made by patchcl train.")
+    ] = None,
     predictions: options.Predictions = None,
     masks: options.Masks = None,
     on: options.EvaluateOn = "auto",
@@ -160,7 +163,9 @@ def evaluate(
 
 @app.command()
 def compare(
-    data: Annotated[Path | None, typer.Argument(help="A folder as patchcl train takes it.")] = None,
+    data: Annotated[
+        Path | None, typer.Argument(callback=options.existing, help="A folder as patchcl train takes it.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A folder for all runs; the same to go on.")] = None,
     methods: options.Methods = None,
     labeled: options.Budgets = None,
@@ -229,6 +234,7 @@ def report(
 def main() -> None:
     """The program `patchcl`: what a user can put right is one message and exit code 2 (1: diverged), no traceback."""
     replace_what_cannot_be_shown()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: its threads leave cores that others need
     try:
         app()
     except UserError as error:

@@ -1,5 +1,6 @@
 """What the verbs of the command line take, each said once."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +31,13 @@ def budgets(listed: str) -> list[int | None]:
     return [None if part == "all" else _number(part, "--labeled") for part in names(listed)]
 
 
+def existing(path: Path | None) -> Path | None:
+    """`path`, refused at once if nothing is there: what would say so otherwise loads torch first."""
+    if path is not None and not os.path.lexists(path):
+        raise UserError(f"{path} does not exist. Give the folder or file that is meant.")
+    return path
+
+
 def _number(text: str, option: str) -> int:
     if not text.isdecimal():
         raise UserError(f"{option} holds {text!r}; expected whole numbers with commas between them, such as 3,7,14.")
@@ -42,8 +50,10 @@ DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 PrecisionName = Literal["32-true", "bf16-mixed"]
 Output = Literal["same", "nifti", "dicom-seg"]
 
-Data = Annotated[Path, typer.Argument(help="A folder in nnU-Net raw layout: dataset.json, imagesTr, labelsTr.")]
-Run = Annotated[Path, typer.Argument(help="A folder made by patchcl train.")]
+Data = Annotated[
+    Path, typer.Argument(callback=existing, help="A folder in nnU-Net raw layout: dataset.json, imagesTr, labelsTr.")
+]
+Run = Annotated[Path, typer.Argument(callback=existing, help="A folder made by patchcl train.")]
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="Settings in YAML.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="One setting, such as method.teacher_decay=0.99; may be repeated.")
@@ -89,7 +99,9 @@ Series = Annotated[
     str | None,
     typer.Option(help="For DICOM: the series to take of each folder, by part of its description, or UID."),
 ]
-Scans = Annotated[Path, typer.Argument(help="A scan, a DICOM series, or a folder of these named CASE_0000.")]
+Scans = Annotated[
+    Path, typer.Argument(callback=existing, help="A scan, a DICOM series, or a folder of these named CASE_0000.")
+]
 Folder = Annotated[Path, typer.Option("--out", "-o", help="A folder for the masks.")]
 Predictions = Annotated[Path | None, typer.Option(help="A folder of masks, instead of a run.")]
 Masks = Annotated[Path | None, typer.Option(help="The reference masks for --predictions, of the same names.")]
