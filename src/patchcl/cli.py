@@ -3,7 +3,6 @@
 What loads torch is imported inside the verbs, so that help and mistakes are answered at once.
 """
 
-import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -234,7 +233,6 @@ def report(
 def main() -> None:
     """The program `patchcl`: what a user can put right is one message and exit code 2 (1: diverged), no traceback."""
     replace_what_cannot_be_shown()
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: its threads leave cores that others need
     try:
         app()
     except UserError as error:
