@@ -11,7 +11,7 @@ import numpy as np
 from patchcl.core.errors import UserError
 from patchcl.core.files import atomic_write
 from patchcl.data.formats.base import DEFLATE_RATIO, Format, reading, require_content
-from patchcl.data.geometry import Grid, grid_of
+from patchcl.data.geometry import GRID_TOLERANCE, Grid, corner_distance_mm, grid_of
 
 KIND = "a NIfTI image"
 
@@ -63,10 +63,20 @@ def write_like(path: Path, values: np.ndarray, like: Path) -> None:
 
 
 def write_on(path: Path, values: np.ndarray, grid: Grid) -> None:
-    """Write `values` (*shape) on `grid`, whose affine becomes the sform in float32, as the format has it."""
-    image = nib.Nifti1Image(values, None)
-    image.set_sform(grid.affine, code="scanner")
-    image.header.set_xyzt_units("mm")
+    """Write `values` (*shape) on `grid`, whose affine becomes the sform in float32, as the format has it.
+
+    Spacings and qform say the same. A sheared affine has no qform that could: its code is then 0, and the sform counts.
+    """
+    header = nib.Nifti1Header()
+    header.set_data_dtype(values.dtype)
+    header.set_data_shape(values.shape)
+    header.set_sform(grid.affine, code="scanner")
+    header.set_qform(grid.affine, code="scanner", strip_shears=True)
+    corners = grid_of(path, values.shape, header.get_qform()), grid_of(path, values.shape, header.get_sform())
+    if corner_distance_mm(*corners) > GRID_TOLERANCE * min(grid.spacing_mm):
+        header["qform_code"] = 0
+    header.set_xyzt_units("mm")
+    image = nib.Nifti1Image(values, None, header)
     atomic_write(path, lambda unfinished: nib.save(image, unfinished))
 
 
