@@ -113,6 +113,21 @@ def test_a_sheared_grid_has_no_qform_that_says_otherwise(tmp_path: Path) -> None
     np.testing.assert_allclose(header.get_zooms(), np.linalg.norm(SHEARED[:3, :3], axis=0), rtol=1e-6)
 
 
+@pytest.mark.parametrize(("unit", "mm"), [("meter", 1000), ("mm", 1), ("micron", 0.001), ("unknown", 1)])
+def test_units_of_length_become_mm_and_masks_keep_them(tmp_path: Path, unit: str, mm: float) -> None:
+    image = nib.Nifti1Image(VOXELS, SHEARED)
+    image.header.set_xyzt_units(unit, "sec")
+    nib.save(image, tmp_path / "a.nii")
+    grid = read_grid(tmp_path / "a.nii")
+    np.testing.assert_allclose(grid.affine[:3], SHEARED[:3] * mm, rtol=1e-6)
+    np.testing.assert_allclose(grid.spacing_mm, np.linalg.norm(SHEARED[:3, :3], axis=0) * mm, rtol=1e-6)
+    write_like(tmp_path / "out.nii", MASK, tmp_path / "a.nii")
+    written = nib.load(tmp_path / "out.nii")
+    assert written.header["xyzt_units"] == image.header["xyzt_units"]
+    assert written.affine.tobytes() == nib.load(tmp_path / "a.nii").affine.tobytes()
+    np.testing.assert_array_equal(read_grid(tmp_path / "out.nii").affine, grid.affine)
+
+
 def test_colours_and_complex_numbers_are_refused(tmp_path: Path) -> None:
     colours = np.zeros(SHAPE, [("R", "u1"), ("G", "u1"), ("B", "u1")])
     for name, voxels in (("colour.nii", colours), ("complex.nii", np.zeros(SHAPE, np.complex64))):

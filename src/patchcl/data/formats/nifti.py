@@ -14,6 +14,8 @@ from patchcl.data.formats.base import DEFLATE_RATIO, Format, reading, require_co
 from patchcl.data.geometry import GRID_TOLERANCE, Grid, corner_distance_mm, grid_of
 
 KIND = "a NIfTI image"
+MM = {1: 1000.0, 3: 0.001}
+"""Millimetres in the units of length that the format has beside them, metres and microns, by their codes."""
 
 
 def read_grid(path: Path) -> Grid:
@@ -80,6 +82,13 @@ def write_on(path: Path, values: np.ndarray, grid: Grid) -> None:
     atomic_write(path, lambda unfinished: nib.save(image, unfinished))
 
 
+def affine_mm(image: Any) -> np.ndarray:  # noqa: ANN401 - nibabel has no types
+    """The affine (4, 4) float64 of an `image` of nibabel's to positions in mm, whatever its unit of length."""
+    affine = np.array(image.affine, dtype=np.float64)
+    affine[:3] *= MM.get(int(image.header["xyzt_units"]) & 7, 1.0)
+    return affine
+
+
 def _open(path: Path) -> Any:  # noqa: ANN401 - nibabel has no types
     """The file at `path`, its voxels still on disk."""
     with reading(path, KIND):
@@ -102,7 +111,7 @@ def _grid_of(image: Any, path: Path) -> Grid:  # noqa: ANN401 - nibabel has no t
     shape = tuple(int(length) for length in image.shape)
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
-    return grid_of(path, shape, np.asarray(image.affine, dtype=np.float64))
+    return grid_of(path, shape, affine_mm(image))
 
 
 FORMAT = Format("NIfTI", (".nii.gz", ".nii"), read_grid, read_values, write_like, masks_as={".nii": ".nii.gz"})
