@@ -1,16 +1,17 @@
 """NIfTI, the format of medical volumes that keeps its axes and its affine as they are."""
 
-import gzip
 import math
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.spatialimages import HeaderDataError
 
 from patchcl.core.errors import UserError
 from patchcl.core.files import atomic_write
 from patchcl.data.formats.base import DEFLATE_RATIO, Format, reading, require_content
+from patchcl.data.formats.nifti_header import image_in, is_packed, unpacked
 from patchcl.data.geometry import GRID_TOLERANCE, Grid, corner_distance_mm, grid_of
 
 KIND = "a NIfTI image"
@@ -36,8 +37,7 @@ def read_values(path: Path) -> np.ndarray:
     image = _open(path)
     grid = _grid_of(image, path)
     with reading(path, KIND):
-        values = _unpacked(path, type(image)) if path.name.lower().endswith(".gz") else np.asarray(image.dataobj)
-        values = values.reshape(grid.shape)
+        values = _voxels(path).reshape(grid.shape)
     if values.dtype.names or np.iscomplexobj(values):
         raise UserError(
             f"{path} holds several numbers per voxel ({values.dtype}); expected one real number. "
@@ -84,24 +84,27 @@ def write_on(path: Path, values: np.ndarray, grid: Grid) -> None:
 
 def affine_mm(image: Any) -> np.ndarray:  # noqa: ANN401 - nibabel has no types
     """The affine (4, 4) float64 of an `image` of nibabel's to positions in mm, whatever its unit of length."""
-    affine = np.array(image.affine, dtype=np.float64)
-    affine[:3] *= MM.get(int(image.header["xyzt_units"]) & 7, 1.0)
-    return affine
+    return _in_mm(image.affine, image)
+
+
+def _in_mm(affine: np.ndarray, image: Any) -> np.ndarray:  # noqa: ANN401 - nibabel has no types
+    return np.diag([*[MM.get(int(image.header["xyzt_units"]) & 7, 1.0)] * 3, 1.0]) @ np.asarray(affine, np.float64)
 
 
 def _open(path: Path) -> Any:  # noqa: ANN401 - nibabel has no types
-    """The file at `path`, its voxels still on disk."""
+    """The header of the file at `path`, in an image of nibabel's without voxels."""
     with reading(path, KIND):
-        image = nib.load(path)
+        with unpacked(path) as file:
+            image = image_in(file)
         claimed = math.prod(image.shape) * image.get_data_dtype().itemsize
-        require_content(path, claimed, DEFLATE_RATIO if path.name.lower().endswith(".gz") else 1)
+        require_content(path, claimed, DEFLATE_RATIO if is_packed(path) else 1)
         return image
 
 
-def _unpacked(path: Path, kind: Any) -> np.ndarray:  # noqa: ANN401 - a class of nibabel's
-    """The voxels of a packed file, read to its end, where the checksum stands; nibabel stops at the last voxel."""
-    with gzip.open(path) as file:
-        values = np.asarray(kind.from_stream(file).dataobj)
+def _voxels(path: Path) -> np.ndarray:
+    """The voxels of a file, which is read to its end, where the checksum of a packed one stands."""
+    with unpacked(path) as file:
+        values = np.asarray(image_in(file).dataobj)
         while file.read(1 << 20):
             pass
         return values
@@ -111,7 +114,17 @@ def _grid_of(image: Any, path: Path) -> Grid:  # noqa: ANN401 - nibabel has no t
     shape = tuple(int(length) for length in image.shape)
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
-    return grid_of(path, shape, affine_mm(image))
+    grid = grid_of(path, shape, affine_mm(image))
+    return grid._replace(forms_apart_mm=_forms_apart_mm(image, path, grid))
+
+
+def _forms_apart_mm(image: Any, path: Path, grid: Grid) -> float:  # noqa: ANN401 - nibabel has no types
+    """How far a qform that is set lies from the affine of the file; 0 where there is none that could be read."""
+    try:
+        qform, code = image.header.get_qform(coded=True)
+        return corner_distance_mm(grid_of(path, grid.shape, _in_mm(qform, image)), grid) if code else 0.0
+    except (UserError, ValueError, HeaderDataError):
+        return 0.0  # the sform counts, whatever stands beside it
 
 
 FORMAT = Format("NIfTI", (".nii.gz", ".nii"), read_grid, read_values, write_like, masks_as={".nii": ".nii.gz"})
