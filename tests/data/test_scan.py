@@ -14,6 +14,7 @@ from patchcl.data.scan import (
     IGNORED,
     classes_of,
     read_grid,
+    read_ids,
     read_image,
     read_mask,
     require_annotated,
@@ -120,10 +121,42 @@ def test_a_mask_in_black_and_white_has_two_classes(save: Save) -> None:
     np.testing.assert_array_equal(ignored == IGNORED, MASK == 1)
 
 
-def test_a_class_that_a_slope_has_rounded_is_what_it_was(save: Save) -> None:
-    np.testing.assert_array_equal(read_mask(save("slope.nii.gz", MASK * 0.9999999998), 3), MASK)
-    with pytest.raises(UserError, match=r"holds the value 1\.002,"):
-        read_mask(save("far.nii.gz", np.where(MASK == 1, 1.002, MASK)), 3)
+@pytest.mark.parametrize("stored", [np.int16, np.uint16])
+def test_classes_stored_with_a_slope_are_rounded(save: Save, stored: type) -> None:
+    path = save("slope.nii.gz", MASK)
+    image = nib.Nifti1Image(MASK.astype(np.float64), np.eye(4))
+    image.set_data_dtype(stored)
+    nib.save(image, path)
+    assert nib.load(path).dataobj.slope != 1
+    np.testing.assert_array_equal(read_mask(path, 3), MASK)
+    np.testing.assert_array_equal(read_ids(path, read_grid(path)), MASK)
+
+
+def test_what_is_no_rounding_is_refused_with_its_digits(save: Save) -> None:
+    for value in (1.0009, 1.0011, 1234567.5):
+        path = save("mask.nii.gz", np.where(MASK == 1, value, MASK).astype(np.float64))
+        if value < 1.001:
+            np.testing.assert_array_equal(read_mask(path, 3), MASK)
+            continue
+        with pytest.raises(UserError, match=rf"holds the value {value}, but a mask"):
+            read_mask(path, 3)
+        with pytest.raises(UserError, match=rf"holds {value}, but ids of objects"):
+            read_ids(path, read_grid(path))
+
+
+@pytest.mark.parametrize("qform_code", [0, 1])
+def test_a_mask_that_follows_the_other_form_is_told_so(save: Save, qform_code: int) -> None:
+    affine = np.diag([2.0, 2.0, 5.0, 1.0])
+    mask, path = save("mask.nii.gz", MASK, affine), save("image.nii.gz", VOXELS, affine)
+    image = nib.Nifti1Image(VOXELS, None)
+    image.set_qform(affine, code=qform_code)
+    affine[0, 3] = 10
+    image.set_sform(affine, code=2)
+    nib.save(image, path)
+    with pytest.raises(UserError, match=r"mask\.nii\.gz lies up to 10 mm away from its image") as error:
+        read_mask(mask, 3, read_grid(path))
+    said = "The qform and the sform of its image differ by up to 10 mm" in str(error.value)
+    assert said == (qform_code > 0)
 
 
 def test_what_nobody_annotated_is_told_apart(save: Save) -> None:

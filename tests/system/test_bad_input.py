@@ -181,6 +181,12 @@ def channels_apart(root: Path) -> None:
     save(root / "imagesTr" / "bert_0001.nii.gz", image_of("other"), np.diag([1.5, 1.5, 9, 1]))
 
 
+def two_forms(root: Path) -> None:
+    image = nib.Nifti1Image(image_of("anna"), shifted(3))
+    image.set_qform(shifted(0), code=1)
+    nib.save(image, root / IMAGE)
+
+
 def copied(new: str) -> Callable[[Path], None]:
     def copy(root: Path) -> None:
         (root / new).parent.mkdir(exist_ok=True)
@@ -324,6 +330,7 @@ ROWS = (
     ),
     Row("mask of another size", to_mask(lambda mask: mask[:7]), MASK, "has size 7 × 8 × 5, but"),
     Row("mask with another affine", to_mask(np.copy, shifted(0.16)), MASK, "lies up to 0.16 mm away from"),
+    Row("qform and sform that differ", two_forms, MASK, "of anna_0000.nii.gz differ by up to 3 mm"),
     Row("mask within a tenth of a voxel", to_mask(np.copy, shifted(0.14)), MASK, "", kind="nothing"),
     Row(
         "unknown class",
@@ -333,6 +340,7 @@ ROWS = (
     ),
     Row("negative class", to_mask(first_voxel(-1)), MASK, "holds the value -1"),
     Row("fractional class", to_mask(first_voxel(0.5)), MASK, "holds the value 0.5"),
+    Row("classes with a slope", to_mask(lambda mask: mask * 0.9999), MASK, "", kind="nothing"),
     Row("NaN in a mask", to_mask(first_voxel(np.nan)), MASK, "holds the value nan"),
     Row("whole numbers as floats", to_mask(np.float64), MASK, "", kind="nothing"),
     Row("mask without foreground", to_mask(np.zeros_like), MASK, "holds background only", kind="warning"),

@@ -21,11 +21,10 @@ from patchcl.data.geometry import Grid, require_same_grid
 
 IGNORED = 255
 """What a mask holds where nobody knows the class."""
-
-
-WHITE = 255
 ROUNDING = 1e-3
-"""So far may a stored class be from a whole number."""
+"""How far numbers in masks may lie from whole ones: a slope in the header turns 1 into 0.9999999."""
+WHITE = 255
+"""The second of two classes in pictures in black and white."""
 
 
 class Scan(NamedTuple):
@@ -148,6 +147,15 @@ def _classes(values: np.ndarray, path: Path, count: int, ignore: int | None) -> 
     return np.where(ignored, IGNORED, values).astype(np.uint8)
 
 
+def _whole(values: np.ndarray) -> np.ndarray:
+    """`values` with what lies within `ROUNDING` of a whole number rounded to it."""
+    if values.dtype.kind != "f":
+        return values
+    with np.errstate(invalid="ignore"):
+        nearest = np.rint(values)
+        return np.where(np.abs(values - nearest) <= ROUNDING, nearest, values)
+
+
 def read_ids(path: Path, grid: Grid) -> np.ndarray:
     """The object that every voxel belongs to, (*shape) int64, 0 for none.
 
@@ -158,7 +166,9 @@ def read_ids(path: Path, grid: Grid) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         wrong = ~((values >= 0) & (values == np.floor(values)))
     if wrong.any():
-        raise UserError(f"{path} holds {values[wrong].flat[0]:g}, but ids of objects are whole numbers from 0 on.")
+        raise UserError(
+            f"{path} holds {_shown(values[wrong].flat[0])}, but ids of objects are whole numbers from 0 on."
+        )
     return values.astype(np.int64)
 
 
@@ -214,20 +224,17 @@ def _class_values(path: Path, classes: Sequence[str], grid: Grid | None) -> np.n
     return np.asarray(values[0])
 
 
-def _whole(values: np.ndarray) -> np.ndarray:
-    """`values` with what misses a whole number by rounding alone, as after a slope in the header, put right."""
-    if not np.issubdtype(values.dtype, np.floating):
-        return values
-    nearest = np.rint(values)
-    return np.where(np.abs(values - nearest) <= ROUNDING, nearest, values)
-
-
 def _unknown_values(path: Path, values: np.ndarray, classes: int) -> str:
-    shown = ", ".join(f"{value:.10g}" for value in values[:5]) + (", ..." if len(values) > 5 else "")
+    shown = ", ".join(_shown(value) for value in values[:5]) + (", ..." if len(values) > 5 else "")
     return (
         f"{path} holds the value{'s' if len(values) > 1 else ''} {shown}, but a mask may only hold whole numbers from "
         f"0 to {classes - 1}, one per class in dataset.json. Correct the mask, or add the class to dataset.json."
     )
+
+
+def _shown(value: np.generic) -> str:
+    """A number of a mask with all of its digits."""
+    return str(value).removesuffix(".0")
 
 
 def _write(path: Path, values: np.ndarray, like: Path) -> None:

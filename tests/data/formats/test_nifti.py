@@ -80,6 +80,55 @@ def test_a_grid_alone_is_enough_to_write_on(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(written.dataobj), MASK)
 
 
+@pytest.mark.parametrize("shape", [SHAPE, (5, 4, 1)], ids=["volume", "single slice"])
+@pytest.mark.parametrize("turned", [False, True], ids=["straight", "oblique"])
+@pytest.mark.parametrize("flips", [(1, 1, 1), (-1, 1, 1), (-1, -1, 1), (1, -1, -1)])
+def test_what_is_written_is_read_alike_by_nibabel_and_itk(
+    tmp_path: Path, flips: tuple[int, ...], turned: bool, shape: tuple[int, ...]
+) -> None:
+    sitk = pytest.importorskip("SimpleITK")
+    turn = np.array([[0.8, -0.6, 0], [0.6, 0.8, 0], [0, 0, 1]]) if turned else np.eye(3)
+    affine = np.eye(4)
+    affine[:3, :3] = turn * np.multiply(flips, (1.25, 0.7, 6))
+    affine[:3, 3] = -20, 30, 5.5
+    mask = np.resize(MASK, shape)
+    write_on(tmp_path / "out.nii.gz", mask, Grid(shape, affine, (1.25, 0.7, 6.0)))
+    header = nib.load(tmp_path / "out.nii.gz").header
+    np.testing.assert_allclose(header.get_zooms(), (1.25, 0.7, 6), rtol=1e-6)
+    assert (header["qform_code"], header["sform_code"]) == (1, 1)
+    for form in (header.get_qform(), header.get_sform()):
+        np.testing.assert_allclose(form, affine, atol=1e-5)
+    image = sitk.ReadImage(str(tmp_path / "out.nii.gz"))
+    assert image.GetSize() == shape
+    np.testing.assert_allclose(image.GetSpacing(), (1.25, 0.7, 6), rtol=1e-6)
+    np.testing.assert_allclose(image.GetOrigin(), affine[:3, 3] * (-1, -1, 1), atol=1e-5)
+    direction = np.diag((-1, -1, 1)) @ turn * flips
+    np.testing.assert_allclose(np.reshape(image.GetDirection(), (3, 3)), direction, atol=1e-5)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image).transpose(), mask)
+
+
+def test_a_sheared_grid_has_no_qform_that_says_otherwise(tmp_path: Path) -> None:
+    write_on(tmp_path / "out.nii.gz", MASK, Grid(SHAPE, SHEARED, (1.25, 1.58, 6.0)))
+    header = nib.load(tmp_path / "out.nii.gz").header
+    assert (header["qform_code"], header["sform_code"]) == (0, 1)
+    np.testing.assert_allclose(header.get_zooms(), np.linalg.norm(SHEARED[:3, :3], axis=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("unit", "mm"), [("meter", 1000), ("mm", 1), ("micron", 0.001), ("unknown", 1)])
+def test_units_of_length_become_mm_and_masks_keep_them(tmp_path: Path, unit: str, mm: float) -> None:
+    image = nib.Nifti1Image(VOXELS, SHEARED)
+    image.header.set_xyzt_units(unit, "sec")
+    nib.save(image, tmp_path / "a.nii")
+    grid = read_grid(tmp_path / "a.nii")
+    np.testing.assert_allclose(grid.affine[:3], SHEARED[:3] * mm, rtol=1e-6)
+    np.testing.assert_allclose(grid.spacing_mm, np.linalg.norm(SHEARED[:3, :3], axis=0) * mm, rtol=1e-6)
+    write_like(tmp_path / "out.nii", MASK, tmp_path / "a.nii")
+    written = nib.load(tmp_path / "out.nii")
+    assert written.header["xyzt_units"] == image.header["xyzt_units"]
+    assert written.affine.tobytes() == nib.load(tmp_path / "a.nii").affine.tobytes()
+    np.testing.assert_array_equal(read_grid(tmp_path / "out.nii").affine, grid.affine)
+
+
 def test_colours_and_complex_numbers_are_refused(tmp_path: Path) -> None:
     colours = np.zeros(SHAPE, [("R", "u1"), ("G", "u1"), ("B", "u1")])
     for name, voxels in (("colour.nii", colours), ("complex.nii", np.zeros(SHAPE, np.complex64))):

@@ -124,3 +124,17 @@ def test_what_is_missing_or_wrong_is_named(tmp_path: Path) -> None:
     (root / "imagesTs" / "prostate_02.nii.gz").unlink()
     with pytest.raises(UserError, match=r"lists files that are not there: \./imagesTs/prostate_02\.nii\.gz"):
         convert(root)
+
+
+def test_masks_of_images_in_microns_lie_on_them(tmp_path: Path) -> None:
+    root = task(tmp_path / "Task05", {"0": "T2", "1": "ADC"})
+    for path in [path for path in root.glob("*/[!.]*.nii.gz") if path.parent.name != "imagesTs"]:
+        image = nib.load(path)
+        image.header.set_xyzt_units("micron")
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header), path)
+    write_raw_folder(convert(root), tmp_path / "out")
+    image, mask = (
+        tmp_path / "out" / name for name in ("imagesTr/prostate_00_0001.nii.gz", "labelsTr/prostate_00.nii.gz")
+    )
+    for path in (image, mask):
+        np.testing.assert_allclose(read_grid(path).affine[:3], AFFINE[:3] / 1000, rtol=1e-6)

@@ -1,24 +1,22 @@
 """NIfTI, the format of medical volumes that keeps its axes and its affine as they are."""
 
-import gzip
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.spatialimages import HeaderDataError
 
 from patchcl.core.errors import UserError
 from patchcl.core.files import atomic_write
 from patchcl.data.formats.base import DEFLATE_RATIO, Format, reading, require_content
-from patchcl.data.geometry import Grid, grid_of
+from patchcl.data.formats.nifti_header import image_in, is_packed, unpacked
+from patchcl.data.geometry import GRID_TOLERANCE, Grid, corner_distance_mm, grid_of
 
 KIND = "a NIfTI image"
-GZIP = b"\x1f\x8b"
-"""What a packed file begins with."""
-MM = {"meter": 1e3, "micron": 1e-3}
-"""Millimetres in the units of length that a header can name."""
+MM = {1: 1000.0, 3: 0.001}
+"""Millimetres in the units of length that the format has beside them, metres and microns, by their codes."""
 
 
 def read_grid(path: Path) -> Grid:
@@ -39,8 +37,7 @@ def read_values(path: Path) -> np.ndarray:
     image = _open(path)
     grid = _grid_of(image, path)
     with reading(path, KIND):
-        values = _unpacked(path, type(image)) if _packed(path) else np.asarray(image.dataobj)
-        values = values.reshape(grid.shape)
+        values = _voxels(path).reshape(grid.shape)
     if values.dtype.names or np.iscomplexobj(values):
         raise UserError(
             f"{path} holds several numbers per voxel ({values.dtype}); expected one real number. "
@@ -70,40 +67,44 @@ def write_like(path: Path, values: np.ndarray, like: Path) -> None:
 def write_on(path: Path, values: np.ndarray, grid: Grid) -> None:
     """Write `values` (*shape) on `grid`, whose affine becomes the sform in float32, as the format has it.
 
-    Spacing and qform say the same, for readers that look at these.
+    Spacings and qform say the same. A sheared affine has no qform that could: its code is then 0, and the sform counts.
     """
-    image = nib.Nifti1Image(values, grid.affine)
-    image.set_qform(grid.affine, code="scanner")
-    image.set_sform(grid.affine, code="scanner")
-    image.header.set_xyzt_units("mm")
+    header = nib.Nifti1Header()
+    header.set_data_dtype(values.dtype)
+    header.set_data_shape(values.shape)
+    header.set_sform(grid.affine, code="scanner")
+    header.set_qform(grid.affine, code="scanner", strip_shears=True)
+    corners = grid_of(path, values.shape, header.get_qform()), grid_of(path, values.shape, header.get_sform())
+    if corner_distance_mm(*corners) > GRID_TOLERANCE * min(grid.spacing_mm):
+        header["qform_code"] = 0
+    header.set_xyzt_units("mm")
+    image = nib.Nifti1Image(values, None, header)
     atomic_write(path, lambda unfinished: nib.save(image, unfinished))
 
 
+def affine_mm(image: Any) -> np.ndarray:  # noqa: ANN401 - nibabel has no types
+    """The affine (4, 4) float64 of an `image` of nibabel's to positions in mm, whatever its unit of length."""
+    return _in_mm(image.affine, image)
+
+
+def _in_mm(affine: np.ndarray, image: Any) -> np.ndarray:  # noqa: ANN401 - nibabel has no types
+    return np.diag([*[MM.get(int(image.header["xyzt_units"]) & 7, 1.0)] * 3, 1.0]) @ np.asarray(affine, np.float64)
+
+
 def _open(path: Path) -> Any:  # noqa: ANN401 - nibabel has no types
-    """The file at `path`, its voxels still on disk."""
+    """The header of the file at `path`, in an image of nibabel's without voxels."""
     with reading(path, KIND):
-        image = nib.load(path) if path.suffix.lower() != ".gz" or _packed(path) else _not_packed(path)
+        with unpacked(path) as file:
+            image = image_in(file)
         claimed = math.prod(image.shape) * image.get_data_dtype().itemsize
-        require_content(path, claimed, DEFLATE_RATIO if _packed(path) else 1)
+        require_content(path, claimed, DEFLATE_RATIO if is_packed(path) else 1)
         return image
 
 
-def _packed(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(2) == GZIP
-
-
-def _not_packed(path: Path) -> Any:  # noqa: ANN401 - nibabel has no types
-    """The file at `path`, which is not packed, whatever its name says."""
-    content = path.read_bytes()
-    second = (540).to_bytes(4, sys.byteorder) in (content[:4], content[3::-1])
-    return (nib.Nifti2Image if second else nib.Nifti1Image).from_bytes(content)
-
-
-def _unpacked(path: Path, kind: Any) -> np.ndarray:  # noqa: ANN401 - a class of nibabel's
-    """The voxels of a packed file, read to its end, where the checksum stands; nibabel stops at the last voxel."""
-    with gzip.open(path) as file:
-        values = np.asarray(kind.from_stream(file).dataobj)
+def _voxels(path: Path) -> np.ndarray:
+    """The voxels of a file, which is read to its end, where the checksum of a packed one stands."""
+    with unpacked(path) as file:
+        values = np.asarray(image_in(file).dataobj)
         while file.read(1 << 20):
             pass
         return values
@@ -113,10 +114,17 @@ def _grid_of(image: Any, path: Path) -> Grid:  # noqa: ANN401 - nibabel has no t
     shape = tuple(int(length) for length in image.shape)
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
-    affine = np.asarray(image.affine, dtype=np.float64)
-    unit = image.header.get_xyzt_units()[0] if hasattr(image.header, "get_xyzt_units") else "mm"
-    affine[:3] *= MM.get(unit, 1)  # where the file does not say, it is taken for mm
-    return grid_of(path, shape, affine)
+    grid = grid_of(path, shape, affine_mm(image))
+    return grid._replace(forms_apart_mm=_forms_apart_mm(image, path, grid))
+
+
+def _forms_apart_mm(image: Any, path: Path, grid: Grid) -> float:  # noqa: ANN401 - nibabel has no types
+    """How far a qform that is set lies from the affine of the file; 0 where there is none that could be read."""
+    try:
+        qform, code = image.header.get_qform(coded=True)
+        return corner_distance_mm(grid_of(path, grid.shape, _in_mm(qform, image)), grid) if code else 0.0
+    except (UserError, ValueError, HeaderDataError):
+        return 0.0  # the sform counts, whatever stands beside it
 
 
 FORMAT = Format("NIfTI", (".nii.gz", ".nii"), read_grid, read_values, write_like, masks_as={".nii": ".nii.gz"})

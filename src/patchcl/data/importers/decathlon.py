@@ -16,6 +16,7 @@ from patchcl.core.errors import UserError
 from patchcl.data.dataset import preview
 from patchcl.data.formats import without_ending
 from patchcl.data.formats.base import reading
+from patchcl.data.formats.nifti import affine_mm
 from patchcl.data.geometry import grid_of, require_same_grid
 from patchcl.data.importers.registry import NO_OPTIONS, Importer, ImportOptions
 from patchcl.data.importers.scan_files import ScanFiles
@@ -96,7 +97,7 @@ def _write_channel(source: Path, channel: int, channels: int, target: Path) -> N
 
 def _transfer_mask(source: Path, image: Path, target: Path) -> set[int]:
     volume = _open(image)
-    require_same_grid(read_grid(source), grid_of(image, volume.shape[:3], volume.affine), source, image.name)
+    require_same_grid(read_grid(source), grid_of(image, volume.shape[:3], affine_mm(volume)), source, image.name)
     return transfer_mask(source, source, target)
 
 
