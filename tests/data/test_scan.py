@@ -12,6 +12,7 @@ from patchcl.core.batch import IGNORE
 from patchcl.core.errors import UserError
 from patchcl.data.scan import (
     IGNORED,
+    _classes,
     classes_of,
     read_grid,
     read_ids,
@@ -117,6 +118,8 @@ def test_a_mask_in_black_and_white_has_two_classes(save: Save) -> None:
     for name, values, classes in [("three", white, 3), ("mixed", white + (MASK == 2), 2), ("grey", white // 2, 2)]:
         with pytest.raises(UserError, match=rf"{name}\.nii\.gz holds the value"):
             read_mask(save(f"{name}.nii.gz", values.astype(np.uint8)), classes)
+    with pytest.raises(UserError, match="holds the value 255"):  # a part of a mask does not tell
+        _classes(np.array([[0, 255]]), Path("part.png"), 2, None)
     ignored = read_mask(save("ignored.nii.gz", white.astype(np.uint8)), 2, ignore=255)
     np.testing.assert_array_equal(ignored == IGNORED, MASK == 1)
 

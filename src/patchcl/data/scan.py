@@ -114,7 +114,10 @@ def read_mask(
         UserError: The file cannot be read, holds a value that is no class, or does not lie on `grid`.
     """
     values = _class_values(path, () if isinstance(classes, int) else classes, grid)
-    return _classes(values, path, classes if isinstance(classes, int) else len(classes), ignore)
+    count = classes if isinstance(classes, int) else len(classes)
+    if count == 2 and ignore != WHITE and np.isin(values, (0, WHITE)).all():  # known of a whole mask alone
+        values = values == WHITE
+    return _classes(values, path, count, ignore)
 
 
 def mask_row_blocks(path: Path, classes: Sequence[str], grid: Grid, ignore: int | None = None) -> RowBlocks | None:
@@ -135,10 +138,8 @@ def mask_row_blocks(path: Path, classes: Sequence[str], grid: Grid, ignore: int 
 
 
 def _classes(values: np.ndarray, path: Path, count: int, ignore: int | None) -> np.ndarray:
-    """`values` of a mask as classes, uint8; where there are two, pictures say white, 255, for the second."""
+    """`values` of a mask as classes, uint8."""
     values = _whole(values)
-    if count == 2 and ignore != WHITE and np.isin(values, (0, WHITE)).all():
-        values = values == WHITE
     ignored = values == ignore if ignore is not None else np.zeros(values.shape, bool)
     with np.errstate(invalid="ignore"):
         wrong = ~((values >= 0) & (values < count) & (values == np.floor(values)) | ignored)
