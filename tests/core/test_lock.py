@@ -1,5 +1,6 @@
 """Who may work in a folder: one at a time, whoever is dead is replaced, and whoever is replaced finds out."""
 
+import errno
 import json
 import os
 import subprocess
@@ -55,6 +56,19 @@ def test_a_lock_goes_when_the_work_fails(target):
     with pytest.raises(ValueError, match="oh"), locked(target, never):
         raise ValueError("oh")
     assert list(target.parent.iterdir()) == []
+
+
+def test_a_lock_that_a_full_disk_left_empty_is_taken_away(target, monkeypatch):
+    def full(content, file):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lock_module.json, "dump", full)
+        with pytest.raises(OSError, match="No space left"), locked(target, on_lost=never):
+            pass
+    assert locks_on(target) == []
+    with locked(target, on_lost=never) as ours:
+        assert ours
 
 
 def test_another_folder_is_another_matter(target):

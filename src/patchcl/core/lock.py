@@ -100,6 +100,9 @@ def _acquire(folder: Path) -> Path | None:
             json.dump([this_host(), os.getpid()], file)
     except FileExistsError:
         return None
+    except OSError:  # a full disk makes the file and leaves it empty, which would count for STALE_SECONDS
+        path.unlink(missing_ok=True)
+        raise
     last = [lock.path for lock in locks_on(folder)][-1:]
     if last != [path]:  # stale ones were cleared away by a quicker process while we counted them
         path.unlink(missing_ok=True)
