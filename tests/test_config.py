@@ -91,6 +91,8 @@ def test_what_is_written_is_read_again_with_every_default_spelled_out(tmp_path):
         ("training.qqqq=4", "training.qqqq is not a setting."),
         ("method.contrast.overlp=4", "method.contrast.overlp is not a setting. Did you mean overlap?"),
         ("method.patchcl=4", "method.patchcl is not a setting."),
+        ("[/red]=4", "[/red] is not a setting."),
+        ("training.[0]=4", "training.[0] is not a setting."),
         ("patchcl.memory_min_size=4", "patchcl is not a setting."),
         ("method.name=unet", "method.name is 'unet'; choose one of bcp, cross_pseudo, "),
         ("method.contrast.memory_min_size=1", "method.contrast.memory_min_size is 1: Input should be greater than 1."),

@@ -262,9 +262,11 @@ def _explained(errors: Sequence[ErrorDetails]) -> Iterator[str]:
         place = error["loc"]
         if place[:1] == ("method",):  # what follows is the name of the method, and no key
             place = place[:1] + place[2:]
-        keys = [str(part) for part in place if "[" not in str(part)]  # else it names one of several types
-        key = ".".join(keys)
-        if error["type"] == "extra_forbidden":
+        extra = error["type"] == "extra_forbidden"  # then the last part is the user's word, whatever stands in it
+        named, users = (place[:-1], place[-1:]) if extra else (place, ())
+        keys = [str(part) for part in named if "[" not in str(part)] + [str(part) for part in users]
+        key = ".".join(keys)  # a part with a bracket names one of several types
+        if extra:
             yield f"{key} is not a setting.{_meant(keys[-1])}"
         elif error["type"] == "union_tag_invalid":
             yield f"method.name is {error['ctx']['tag']!r}; choose one of {', '.join(sorted(method_names()))}."

@@ -23,6 +23,23 @@ def test_broken_yaml_is_one_line(text):
     assert "\n" not in str(told.value)
 
 
+LAUGHS = "a0: &a0 [ha, ha]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10))
+
+
+@pytest.mark.parametrize("text", [LAUGHS, LAUGHS.replace("[", "{<<: [").replace("]", "]}"), "&a [*a]", "a: &a {b: *a}"])
+def test_aliases_that_stand_for_too_much_are_refused(text):
+    with pytest.raises(DocumentError, match=r"more than 100000 values|mapping"):
+        parse_yaml(text)
+
+
+def test_aliases_that_stand_for_little_are_read():
+    assert parse_yaml("a: &a {b: [1, 2]}\nc: *a\nd: {<<: *a, e: 3}") == {
+        **{"a": {"b": [1, 2]}, "c": {"b": [1, 2]}},
+        "d": {"b": [1, 2], "e": 3},
+    }
+    assert parse_yaml("") is None
+
+
 @pytest.mark.parametrize("text", ['{"a": ' * 100_000, DEEP * 20, LONG, "", "{", b"\xff\xfe"])
 def test_broken_json_is_one_line(text):
     with pytest.raises(DocumentError) as told:

@@ -66,14 +66,22 @@ def test_a_run_has_begun_when_its_provenance_is_there(tmp_path):
     assert run.settings.exists()
 
 
-@pytest.mark.parametrize("also", [None, "notes.txt", "checkpoints/last.ckpt"])
+@pytest.mark.parametrize("also", [None, ".unfinished-1-2-plan.yaml", "notes.txt", "checkpoints/last.ckpt"])
 def test_what_a_start_that_was_cut_short_left_behind_is_removed_and_nothing_else(tmp_path, also):
     run = RunFolder.create(tmp_path / "run")
     run.settings.touch()
     if also is not None:
         (run.root / also).touch()
     assert not run.begun()
-    assert run.root.exists() == (also is not None)
+    assert run.root.exists() == (also in ("notes.txt", "checkpoints/last.ckpt"))
+
+
+def test_half_written_checkpoints_of_a_killed_process_are_removed(tmp_path):
+    run = RunFolder.create(tmp_path / "run")
+    (run.last.parent / ".unfinished-1-2-last.ckpt").touch()
+    run.last.touch()
+    run.remove_unfinished()
+    assert list(run.last.parent.iterdir()) == [run.last]
 
 
 @pytest.mark.parametrize("names", [("notes.txt",), ("settings.yaml",), ("checkpoints/last.ckpt", "settings.yaml")])

@@ -1,12 +1,15 @@
 """YAML and JSON that somebody may have edited: whatever is wrong with the text is one exception with a short reason."""
 
 import json
+import math
 from typing import Any
 
 import yaml
 
 LONGEST_REASON = 300
 """Characters: a parser may quote the whole text in its message."""
+MOST_VALUES = 100_000
+"""Of a YAML text with all aliases written out; ten lines of aliases can stand for more than any memory holds."""
 
 
 class DocumentError(ValueError):
@@ -17,10 +20,19 @@ def parse_yaml(text: str | bytes) -> Any:  # noqa: ANN401 - whatever YAML can ho
     """What a YAML text holds.
 
     Raises:
-        DocumentError: It is no YAML, is nested deeper than Python can follow, or holds a number or a date that is none.
+        DocumentError: It is no YAML, is nested deeper than Python can follow, holds a number or a date that is none, or
+            stands for more than `MOST_VALUES` values.
     """
     try:
-        return yaml.safe_load(_decoded(text))
+        loader = yaml.SafeLoader(_decoded(text))
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _values(node, {}) > MOST_VALUES:
+            raise DocumentError(f"its aliases stand for more than {MOST_VALUES} values, or for themselves")
+        return loader.construct_document(node)
+    except DocumentError:
+        raise
     except RecursionError as error:
         raise DocumentError("it is nested too deep") from error
     except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
@@ -39,6 +51,16 @@ def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - whatever JSON can ho
         raise DocumentError("it is nested too deep") from error
     except ValueError as error:
         raise DocumentError(_reason(error)) from error
+
+
+def _values(node: yaml.Node, known: dict[yaml.Node, float]) -> float:
+    """How many values a node stands for; infinitely many if it holds itself. `known` are those that were counted."""
+    if node not in known:
+        known[node] = math.inf
+        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        inside = parts if isinstance(node, yaml.CollectionNode) else ()
+        known[node] = 1 + sum(_values(part, known) for part in inside)
+    return known[node]
 
 
 def _decoded(text: str | bytes) -> str:

@@ -7,6 +7,9 @@ from pathlib import Path
 from threading import get_ident
 from typing import Any
 
+UNFINISHED = ".unfinished-"
+"""How the names of temporary neighbours begin; a process that was killed leaves them behind."""
+
 
 def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
     """Atomic write: let `write` fill a temporary neighbour of `path`, then put it in place in one step.
@@ -14,7 +17,7 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
     A reader sees the old file or the new one, never half of one; a failed write leaves the old one alone.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".unfinished-{os.getpid()}-{get_ident()}-{path.name}")
+    unfinished = path.with_name(f"{UNFINISHED}{os.getpid()}-{get_ident()}-{path.name}")
     try:
         write(unfinished)
         os.replace(unfinished, path)

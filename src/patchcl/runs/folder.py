@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from patchcl.core.errors import UserError
+from patchcl.core.files import UNFINISHED
 
 
 class RunFolder:
@@ -72,11 +73,17 @@ class RunFolder:
         """
         if self.provenance.is_file() or not self.root.is_dir():
             return self.provenance.is_file()
-        folders, left = {self.last.parent, self.pictures}, set(self.root.iterdir())
+        folders = {self.last.parent, self.pictures}
+        left = {path for path in self.root.iterdir() if not path.name.startswith(UNFINISHED)}
         starting = folders | {self.settings, self.plan, self.fingerprint, self.split}
         if folders <= left <= starting and not any(any(folder.iterdir()) for folder in folders):
             shutil.rmtree(self.root)
         return False
+
+    def remove_unfinished(self) -> None:
+        """Remove the checkpoints that a killed process had half written; only for who holds the run."""
+        for path in self.last.parent.glob(f"{UNFINISHED}*"):
+            path.unlink(missing_ok=True)
 
     def remove_if_never_begun(self) -> None:
         """Make room for the next attempt, unless a first step was done."""

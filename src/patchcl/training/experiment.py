@@ -112,6 +112,7 @@ def resume(root: Path, console: Console, accept_changes: bool = False) -> Outcom
     if settings.data is None:
         raise UserError(f"{run.settings} does not say where the data are: add `data: FOLDER`.")
     dataset = read_dataset(settings.data, settings.split.patient_pattern)
+    run.remove_unfinished()
     return _train(run, settings, visible_to_training(dataset, split), split, plan, console, accept_changes)
 
 
