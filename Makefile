@@ -17,10 +17,11 @@ compare: .venv/installed  ## generate scans, train every method on them, and sho
 test: lint  ## every check: style, types, tests
 	.venv/bin/pytest
 
-lint: .venv/installed-dev  ## style and types alone
+lint: .venv/installed-dev  ## style, types and what bandit finds, alone
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+	.venv/bin/bandit --quiet --recursive src --configfile pyproject.toml
 
 wheel: .venv/installed-dev  ## build the wheel and import every module of it where only its dependencies are installed
 	rm -rf dist .venv-wheel

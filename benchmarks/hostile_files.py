@@ -89,7 +89,8 @@ def settings_files() -> Iterator[Attempt]:
     """YAML that a colleague sent."""
     for name, content in SETTINGS.items():
         harm = partial(put, name="hostile.yaml", content=content)
-        yield Attempt(f"settings: {name}", harm, unharmed(refused("hostile")), train_by_file)
+        named = unharmed(refused(r"hostile\.yaml|size"))  # the file, or the setting
+        yield Attempt(f"settings: {name}", harm, named, train_by_file)
 
 
 def put(copy: Copy, name: str, content: bytes) -> None:

@@ -54,9 +54,12 @@ HOSTILE = ("background", "[/red]", "[bold]NCR/NET[/bold]")
 
 def test_names_are_shown_as_they_are_and_no_markup(folders):
     out = io.StringIO()
-    evaluation = evaluate_folders(*folders, HOSTILE, objects=True).model_copy(update={"name": "[/x]"})
+    figures = {"dice": {"mean": 0.5}, "hd95_mm": {"mean": 1.0}}
+    columns = {"one pass": dict.fromkeys((*HOSTILE[1:], "mean"), figures)}
+    evaluation = evaluate_folders(*folders, HOSTILE, objects=True)
+    evaluation = evaluation.model_copy(update={"name": "[/x]", "columns": columns})
     render(evaluation, Console(file=out, width=200))
-    assert "[/red]" in out.getvalue()
+    assert out.getvalue().count("[/red] ") == 3
     assert "[bold]NCR/NET[/bold], all in one pool" in out.getvalue()
     assert "[/x]: 2 patients" in out.getvalue()
 

@@ -70,7 +70,7 @@ def columns_table(evaluation: Evaluation) -> Table:
             for metric in metrics
             for rows in evaluation.columns.values()
         ]
-        table.add_row(structure, *cells, style="bold" if structure == MEAN else None)
+        table.add_row(escape(structure), *cells, style="bold" if structure == MEAN else None)
     return table
 
 
