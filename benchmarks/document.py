@@ -1,8 +1,8 @@
-"""docs/results.md from the JSON files in benchmarks/results, with the words of results.md.j2 around them.
+"""docs/results.md and docs/reliability.md from the JSON files in results/, with the words of their .md.j2 around them.
 
     python benchmarks/document.py
 
-No figure in a table of that document is written by hand, so none can differ from what was measured.
+No figure in a table of these documents is written by hand, so none can differ from what was measured.
 """
 
 import json
@@ -22,22 +22,24 @@ from patchcl.evaluation.scores import FRACTION_METRICS
 BEFORE, AFTER = "percentile bootstrap", "further of t and studentised bootstrap"
 STUDENT, FAILS = "Student's t", "one in ten fails"
 HERE = Path(__file__).parent
-RESULTS, WORDS, DOCUMENT = HERE / "results", HERE / "results.md.j2", HERE.parent / "docs" / "results.md"
+RESULTS, DOCUMENTS = HERE / "results", HERE.parent / "docs"
+NAMES = ("results.md", "reliability.md")
 
 
 def main() -> None:
-    """Write the document anew."""
-    write_text(DOCUMENT, document())
+    """Write the documents anew."""
+    for name in NAMES:
+        write_text(DOCUMENTS / name, document(name))
 
 
-def document() -> str:
-    """The words with all tables in their places."""
+def document(name: str) -> str:
+    """The words of a document with all tables in their places."""
     words = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
-    tables = (table, demo_table, runs_table, objects_table, fuzz_table, compare_table, inference_table)
+    tables = (table, demo_table, runs_table, objects_table, fuzz_table, attack_table, compare_table, inference_table)
     intervals = (intervals_table, ways_table, seeds_table)
-    figures = (demo_gain, demo_seed_by_seed, compare_answer, gain, measured, inference_choices)
+    figures = (demo_gain, demo_seed_by_seed, compare_answer, gain, measured, inference_choices, attack_origin, kills)
     words.globals |= {each.__name__: each for each in (*tables, *intervals, *figures)}
-    return words.from_string(WORDS.read_text(encoding="utf-8")).render()
+    return words.from_string((HERE / f"{name}.j2").read_text(encoding="utf-8")).render()
 
 
 def table(file: str) -> str:
@@ -115,6 +117,25 @@ def fuzz_table(real: bool = False) -> str:
     outcomes = list(dict.fromkeys(key for counts in found["outcomes"].values() for key in counts))
     rows = [(name, *(str(counts.get(key, 0)) for key in outcomes)) for name, counts in found["outcomes"].items()]
     return markdown(("", *outcomes), rows)
+
+
+def attack_table() -> str:
+    """The attempts of every part of the campaign, and how many were held."""
+    counts = read("attack.json")["counts"]
+    rows = [(part, str(count["attempts"]), str(count["held"])) for part, count in counts.items()]
+    everything = [str(sum(count[figure] for count in counts.values())) for figure in ("attempts", "held")]
+    return markdown(("", "attempts", "held"), [*rows, ("all", *everything)])
+
+
+def attack_origin() -> str:
+    """What the campaign ran on, and for how long."""
+    found = read("attack.json")
+    return f"commit {found['commit']}, torch {found['torch']}, {found['hardware']}, {found['seconds'] / 60:.0f} minutes"
+
+
+def kills() -> int:
+    """How many processes the campaign killed that trained."""
+    return sum(count["attempts"] for part, count in read("attack.json")["counts"].items() if part.startswith("kills"))
 
 
 def compare_table(file: str, labeled: int | None = None) -> str:

@@ -212,11 +212,26 @@ def test_the_share_of_contrast_is_what_a_step_without_it_saves(speed):
     assert (figures["contrast_share"], figures["contrast_share_of_memory"]) == (0.225, 0.2)
 
 
-def test_the_results_document_is_what_the_json_files_say():
+@pytest.mark.parametrize("name", ["results.md", "reliability.md"])
+def test_a_document_is_what_the_json_files_say(name):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(BENCHMARKS))
         document = importlib.import_module("document")
-        assert document.DOCUMENT.read_text(encoding="utf-8") == document.document()  # else: benchmarks/document.py
+        assert name in document.NAMES
+        text = (document.DOCUMENTS / name).read_text(encoding="utf-8")
+        assert text == document.document(name)  # else: benchmarks/document.py
+
+
+def test_the_whole_campaign_was_held_and_was_as_large_as_is_promised():
+    found = json.loads((BENCHMARKS / "results" / "attack.json").read_text(encoding="utf-8"))
+    attempts = {part: count["attempts"] for part, count in found["counts"].items()}
+    assert found["fallen"] == []
+    assert all(count["held"] == count["attempts"] for count in found["counts"].values())
+    assert attempts["kills by time"] + attempts["kills by file operation"] >= 100
+    assert (attempts["tampering"] >= 40, attempts["damage"] >= 30, attempts["hostile files"] >= 60) == (True,) * 3
+    assert min(attempts["full disks"], attempts["processes"], attempts["names"]) >= 1
+    assert not found["commit"].endswith("-dirty")
+    assert "/tmp" not in json.dumps(found)
 
 
 def test_the_table_of_a_comparison_names_the_best_method_first(tmp_path, monkeypatch):
