@@ -89,7 +89,9 @@ def settings_files() -> Iterator[Attempt]:
     """YAML that a colleague sent."""
     for name, content in SETTINGS.items():
         harm = partial(put, name="hostile.yaml", content=content)
-        named = unharmed(refused(r"hostile\.yaml|size"))  # the file, or the setting
+        # the plan is made later than the file is read, and names its setting
+        word = "size" if name == "a negative size" else r"hostile\.yaml"
+        named = unharmed(refused(word))
         yield Attempt(f"settings: {name}", harm, named, train_by_file)
 
 
