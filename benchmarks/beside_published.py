@@ -19,16 +19,16 @@ from torch import Tensor
 
 import published
 from patchcl.config import TrainingSettings
-from patchcl.contrast.hard_negatives import HardNegatives
+from patchcl.contrast import ContrastSettings, HardNegatives
 from patchcl.contrast.memory_bank import ClassMemory
-from patchcl.contrast.patch_contrast import ContrastSettings, PatchContrast
+from patchcl.contrast.patch_contrast import PatchContrast
 from patchcl.contrast.patches import class_attended_patches, flip_at_random, patch_grid
 from patchcl.contrast.samplers import PatchSampler
 from patchcl.core.batch import LabeledBatch, TrainingBatch, UnlabeledBatch
 from patchcl.core.files import write_json, write_text
 from patchcl.methods import build_method
 from patchcl.methods.base import Task
-from patchcl.methods.patchcl import PatchCLSettings
+from patchcl.methods.settings import PatchCLSettings
 from patchcl.networks import NetworkSettings, build_network
 from patchcl.runs.provenance import provenance
 from patchcl.training.loop import build_optimizer

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from patchcl.config import Settings, read_settings
-from patchcl.contrast.hard_negatives import HardNegatives
+from patchcl.contrast import HardNegatives
 from patchcl.contrast.patch_contrast import embedded
 from patchcl.contrast.patches import ChosenPatches, class_attended_features, patch_grid
 from patchcl.contrast.samplers import PatchSampler

@@ -388,3 +388,13 @@ def test_a_folder_that_is_not_there_is_told_without_torch(verb, tmp_path):
     assert (told.returncode, told.stdout) == (2, "False\n")
     assert told.stderr == "Error nowhere does not exist. Give the folder or file that is meant.\n"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", [("train", "-o", "new"), ("check",), ("compare", "-o", "new")])
+def test_a_mistyped_setting_is_told_without_torch(verb, tmp_path):
+    script = "import sys; from patchcl.cli import main\ntry:\n    main()\nfinally:\n    print('torch' in sys.modules)"
+    call = [sys.executable, "-c", script, verb[0], ".", *verb[1:], "--set", "method.contrast.wait=1"]
+    told = subprocess.run(call, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (told.returncode, told.stdout) == (2, "False\n")
+    assert "method.contrast.wait is not a setting. Did you mean weight?" in told.stderr
+    assert list(tmp_path.iterdir()) == []

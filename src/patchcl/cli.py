@@ -4,9 +4,10 @@ What loads torch is imported inside the verbs, so that help and mistakes are ans
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.markup import escape
@@ -69,7 +70,7 @@ def check(
 ) -> None:
     """Say what the tool understood of a data folder, how it would train on it, and what is wrong with it."""
     given = {"config": config, "settings": settings, "labeled": labeled, "split": split, "plan": plan}
-    found = _api().check(data, **given)
+    found = _api(given).check(data, **given)
 
     from patchcl.config import make_settings, planned
     from patchcl.data.check import render
@@ -106,7 +107,8 @@ def train(
     resume_if_there: options.ResumeIfThere = False,
 ) -> None:
     """Train on a data folder. Scans without a mask are learned from as well, unless --method supervised."""
-    _finish(_api().train(**locals()))
+    given = locals()
+    _finish(_api(given).train(**given))
 
 
 @app.command()
@@ -194,7 +196,7 @@ def compare(
         return
     if show is not None or data is None or out is None:
         raise UserError("Give either DATA and -o DIR, or --show DIR alone.")
-    _finish_comparison(_api().compare(**given))
+    _finish_comparison(_api(given | {"labeled": None}).compare(**given))
 
 
 @app.command(name="import")
@@ -244,8 +246,15 @@ def main() -> None:
         _tell(f"{named} cannot be written or read: {error.strerror or error}. Make room, or choose another place.")
 
 
-def _api() -> ModuleType:
-    """The functions of the Python face; torch is loaded here, and so not for help or a mistyped option."""
+def _api(settings: Mapping[str, Any] | None = None) -> ModuleType:
+    """The functions of the Python face; torch is loaded here, and so not for help or a mistyped option.
+
+    Nor for a mistake in `settings`, which may hold other arguments beside them.
+    """
+    if settings is not None:
+        from patchcl.config import SettingsArguments, make_settings
+
+        make_settings(**{key: settings[key] for key in SettingsArguments.__annotations__ if key in settings})
     from patchcl import api
 
     return api

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from patchcl.core import settings
 from patchcl.core.errors import UserError
 from patchcl.data.importers.registry import LAYOUTS
 from patchcl.methods import METHODS
@@ -46,7 +47,6 @@ def _number(text: str, option: str) -> int:
 
 CheckpointName = Literal["last", "best"]
 WeightsName = Literal["teacher", "student"]
-DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 PrecisionName = Literal["32-true", "bf16-mixed"]
 Output = Literal["same", "nifti", "dicom-seg"]
 
@@ -67,8 +67,8 @@ Labeled = Annotated[
 Split = Annotated[Path | None, typer.Option(help="A JSON file that divides the patients.")]
 Plan = Annotated[Path | None, typer.Option(help="A plan that check --plan-out wrote; --set plan.x=y overrides.")]
 Steps = Annotated[int | None, typer.Option(help="Optimizer steps of a run.")]
-SettingsDevice = Annotated[DeviceName | None, typer.Option("--device", help="Where to compute.")]
-Device = Annotated[DeviceName, typer.Option(help="Where to compute.")]
+SettingsDevice = Annotated[settings.Device | None, typer.Option("--device", help="Where to compute.")]
+Device = Annotated[settings.Device, typer.Option(help="Where to compute.")]
 Checkpoint = Annotated[CheckpointName, typer.Option(help="last: the end of training; best: the best on validation.")]
 Weights = Annotated[WeightsName, typer.Option(help="teacher: the moving average of the student.")]
 Voxels = Annotated[bool, typer.Option("--voxels", help="Distances in voxels, where the spacing was lost.")]

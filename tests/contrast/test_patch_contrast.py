@@ -5,10 +5,11 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 
+from patchcl.contrast import ContrastSettings
 from patchcl.contrast.class_maps import CLASSES_PER_STEP, ClassMaps, class_maps
 from patchcl.contrast.loss import Moments, pseudo_label_guided_contrast
 from patchcl.contrast.memory_bank import ClassMemory
-from patchcl.contrast.patch_contrast import ContrastSettings, PatchContrast, embedded, patch_side
+from patchcl.contrast.patch_contrast import PatchContrast, embedded, patch_side
 from patchcl.contrast.patches import class_attended_features, class_attended_patches, flip_at_random
 from patchcl.core.batch import IGNORE, StudentView
 from patchcl.losses.supervised import one_hot

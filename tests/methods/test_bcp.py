@@ -7,7 +7,8 @@ from patchcl.augment.mix import random_boxes
 from patchcl.core.batch import IGNORE, LabeledBatch, UnlabeledBatch
 from patchcl.losses.supervised import dice_and_cross_entropy
 from patchcl.methods import build_method
-from patchcl.methods.bcp import BCPSettings, paste
+from patchcl.methods.bcp import paste
+from patchcl.methods.settings import BCPSettings
 
 
 def build(task, **changes):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from patchcl.losses.supervised import dice_and_cross_entropy
 from patchcl.methods import build_method
-from patchcl.methods.cross_pseudo import CrossPseudoSettings
+from patchcl.methods.settings import CrossPseudoSettings
 
 
 def build(task, **changes):

@@ -6,7 +6,7 @@ from patchcl.augment.mix import cut_mix
 from patchcl.core.batch import IGNORE
 from patchcl.losses.supervised import dice_and_cross_entropy
 from patchcl.methods import build_method
-from patchcl.methods.fixmatch import FixMatchSettings
+from patchcl.methods.settings import FixMatchSettings
 
 
 def build(task, **changes):

@@ -4,7 +4,7 @@ import torch
 
 from patchcl.losses.supervised import dice_and_cross_entropy
 from patchcl.methods import build_method
-from patchcl.methods.mean_teacher import MeanTeacherSettings
+from patchcl.methods.settings import MeanTeacherSettings
 
 
 def test_the_loss_is_dice_and_cross_entropy_plus_the_ramped_squared_difference(make_task, make_batch):

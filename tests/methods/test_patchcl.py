@@ -11,7 +11,7 @@ from patchcl.core.batch import IGNORE, LabeledBatch
 from patchcl.losses.pseudo_labels import PseudoLabels, pseudo_labels
 from patchcl.losses.supervised import dice_and_cross_entropy, one_hot
 from patchcl.methods import build_method
-from patchcl.methods.patchcl import PatchCLSettings
+from patchcl.methods.settings import PatchCLSettings
 
 FAITHFUL = Path(__file__).parents[2] / "experiments" / "patchcl_faithful.yaml"
 SMALL = {"patches_per_class": 4, "embedding_size": 8, "memory_length": 64, "memory_min_size": 2}

@@ -4,7 +4,7 @@ import torch
 
 from patchcl.losses.supervised import dice_and_cross_entropy
 from patchcl.methods import build_method
-from patchcl.methods.supervised import SupervisedSettings
+from patchcl.methods.settings import SupervisedSettings
 
 
 def test_the_loss_is_dice_and_cross_entropy_on_labeled_images_alone(make_task, make_batch):

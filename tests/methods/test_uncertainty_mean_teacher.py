@@ -7,7 +7,8 @@ import torch
 
 from patchcl.losses.supervised import dice_and_cross_entropy
 from patchcl.methods import build_method
-from patchcl.methods.uncertainty_mean_teacher import UncertaintyMeanTeacherSettings, predictive_entropy
+from patchcl.methods.settings import UncertaintyMeanTeacherSettings
+from patchcl.methods.uncertainty_mean_teacher import predictive_entropy
 
 
 def build(task, **changes):

@@ -6,7 +6,7 @@ from patchcl.augment.mix import cut_mix
 from patchcl.core.batch import IGNORE
 from patchcl.losses.supervised import dice_and_cross_entropy, soft_dice_loss
 from patchcl.methods import build_method, method_class, method_names
-from patchcl.methods.unimatch import UniMatchSettings
+from patchcl.methods.settings import UniMatchSettings
 
 
 def build(task, **changes):

@@ -22,8 +22,7 @@ from patchcl.evaluation.object_metrics import OBJECT_POLICY
 from patchcl.evaluation.scores import Evaluation, PooledObjects, Score, write_evaluation
 from patchcl.figures.charts import diagnostic_curves
 from patchcl.figures.overlays import png, pseudo_mask_strip
-from patchcl.methods.patchcl import PatchCLSettings
-from patchcl.methods.supervised import SupervisedSettings
+from patchcl.methods.settings import PatchCLSettings, SupervisedSettings
 from patchcl.networks import build_network
 from patchcl.reports.run_report import diagnostics, write_report
 from patchcl.runs.folder import RunFolder

@@ -9,8 +9,7 @@ from torch import nn
 
 from patchcl.core.batch import IGNORE, LabeledBatch, TrainingBatch, UnlabeledBatch
 from patchcl.methods import build_method, method_class, settings_classes
-from patchcl.methods.base import MethodSettings
-from patchcl.methods.patchcl import PatchCLSettings
+from patchcl.methods.settings import MethodSettings, PatchCLSettings
 from patchcl.networks.unet import UNet
 
 NAMES = {settings: settings.model_fields["name"].default for settings in settings_classes()}

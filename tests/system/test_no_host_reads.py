@@ -21,7 +21,7 @@ from patchcl.data.preprocessing.cache import PreparedCase
 from patchcl.data.preprocessing.plan import Plan
 from patchcl.methods import build_method, settings_classes
 from patchcl.methods.base import Task
-from patchcl.methods.patchcl import PatchCLSettings
+from patchcl.methods.settings import PatchCLSettings
 from patchcl.networks import NetworkSettings, build_network
 
 CPU = torch.device("cpu")

@@ -8,8 +8,7 @@ from rich.console import Console
 
 from patchcl.config import load_settings
 from patchcl.methods import settings_classes
-from patchcl.methods.fixmatch import FixMatchSettings
-from patchcl.methods.patchcl import PatchCLSettings
+from patchcl.methods.settings import FixMatchSettings, PatchCLSettings
 from patchcl.reports.run_report import write_report
 from patchcl.runs.log import read_rows
 from patchcl.training.diagnostics import (

@@ -11,8 +11,7 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 from patchcl.config import TrainingSettings
 from patchcl.core.errors import UserError
 from patchcl.methods import build_method, settings_classes
-from patchcl.methods.fixmatch import FixMatchSettings
-from patchcl.methods.supervised import SupervisedSettings
+from patchcl.methods.settings import FixMatchSettings, SupervisedSettings
 from patchcl.runs.checkpoint import CheckpointWriter
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import read_rows

@@ -9,7 +9,8 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 
 from patchcl.config import TrainingSettings
 from patchcl.methods.base import Method
-from patchcl.methods.supervised import Supervised, SupervisedSettings
+from patchcl.methods.settings import SupervisedSettings
+from patchcl.methods.supervised import Supervised
 from patchcl.runs.checkpoint import all_finite
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import read_rows, rescues_of

@@ -8,8 +8,7 @@ from patchcl.data.preprocessing.cache import PreparedCase
 from patchcl.data.preprocessing.plan import Plan
 from patchcl.data.scan import IGNORED
 from patchcl.methods import build_method, settings_classes
-from patchcl.methods.fixmatch import FixMatchSettings
-from patchcl.methods.supervised import SupervisedSettings
+from patchcl.methods.settings import FixMatchSettings, SupervisedSettings
 from patchcl.runs.folder import RunFolder
 from patchcl.training.validation import Validation, picture_steps
 

@@ -4,16 +4,12 @@ Each gives, for every embedding q, the moments of its similarity to every class 
 is left to the caller. Nothing here carries a gradient but q.
 """
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from patchcl.contrast.loss import Moments, even_weights, mean_and_covariance, moments
-
-HardNegatives = Literal["none", "reweight", "mix", "slab"]
 
 SHARPNESS = 5.0
 """`reweight`: the weight of a negative z is proportional to exp(SHARPNESS · q·z)."""

@@ -4,16 +4,16 @@ PatchCL is built on it, and any other method that has pseudo-labels can add it t
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from patchcl.contrast import ContrastSettings
 from patchcl.contrast.class_maps import ClassMaps, class_maps, classes_of_step, named
-from patchcl.contrast.hard_negatives import HardNegatives, mixed, reweighted, slab
+from patchcl.contrast.hard_negatives import mixed, reweighted, slab
 from patchcl.contrast.loss import (
     Moments,
     even_weights,
@@ -26,55 +26,17 @@ from patchcl.contrast.loss import (
 from patchcl.contrast.memory_bank import ClassMemory
 from patchcl.contrast.patches import (
     ChosenPatches,
-    EntropySource,
     class_attended_features,
     class_attended_patches,
     flip_at_random,
     patch_grid,
 )
-from patchcl.contrast.samplers import PatchSampler, Sampler
+from patchcl.contrast.samplers import PatchSampler
 from patchcl.core.batch import StudentView
-from patchcl.core.settings import FrozenSettings
 from patchcl.losses.schedules import linear_ramp
 from patchcl.networks.ema import ema_update, frozen_copy
 from patchcl.networks.frozen_norm import running_statistics_untouched
 from patchcl.networks.unet import UNet
-
-
-class ContrastSettings(FrozenSettings):
-    """docs/method.md says which of these constants are those of the authors' code."""
-
-    weight: float = Field(0.1, ge=0, description="Of the contrastive loss; 0 leaves it out.")
-    final_weight_fraction: float = Field(
-        0.0, ge=0, le=1, description="Fraction of that weight at the last step; it falls evenly."
-    )
-    loss: Literal["pseudo_label_guided", "info_nce"] = "pseudo_label_guided"
-    embed: Literal["features", "crops"] = Field(
-        "features", description="Features of the whole image under the class, or crops of the class-attended image."
-    )
-    sampler: Sampler = Field("entropy", description="How patches are chosen among those that show a class.")
-    entropy_source: EntropySource = Field("confidence", description="What the average patch entropy is taken of.")
-    patch_fraction: float = Field(0.25, gt=0, le=1, description="Side of a patch over that of the image.")
-    patches_per_class: int = Field(16, gt=0, description="Chosen in each step, before a class runs out of them.")
-    coverage: float = Field(0.5, gt=0, le=1, description="Least confidence in the class, relative to the best patch.")
-    overlap: float = Field(1.0, ge=0, le=1, description="Largest shared part of two patches of one class and image.")
-    embedding_size: int = Field(128, gt=0)
-    memory_length: int = Field(1024, gt=0, description="Teacher embeddings that are kept of every class.")
-    memory_min_size: int = Field(32, gt=1, description="Embeddings from which a class counts.")
-    temperature: float = Field(0.2, gt=0)
-    covariance_weight: float = Field(1.0, ge=0, description="λ, the pull together of a class.")
-    covariance_ramp_fraction: float = Field(0.2, ge=0, le=1, description="Fraction of all steps until λ is reached.")
-    num_negatives: float = Field(4096.0, gt=0, description="ψ, how many negatives the other classes stand for.")
-    hard_negatives: HardNegatives = "none"
-
-    @model_validator(mode="after")
-    def _require_room(self) -> "ContrastSettings":
-        if self.memory_length < max(self.memory_min_size, self.patches_per_class):
-            raise ValueError(
-                f"memory_length {self.memory_length} must be at least memory_min_size {self.memory_min_size} "
-                f"and patches_per_class {self.patches_per_class}"
-            )
-        return self
 
 
 class Remembered(NamedTuple):

@@ -4,17 +4,16 @@ Works on whole batches, in 2-D and 3-D, with shapes that never depend on the dat
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from patchcl.contrast import EntropySource
 from patchcl.core.batch import IGNORE
 from patchcl.losses.supervised import one_hot
-
-EntropySource = Literal["confidence", "attended"]
 
 
 class PatchGrid(NamedTuple):

@@ -1,16 +1,14 @@
 """Samplers of patches: four ways to choose which ones are contrasted, the same number for every class."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from patchcl.contrast import Sampler
 from patchcl.contrast.patches import ChosenPatches, PatchGrid
 from patchcl.core.batch import IGNORE
-
-Sampler = Literal["entropy", "topk", "uniform", "coverage"]
 
 FAINTEST = 0.01
 """A patch whose mean confidence in a class is below this does not show the class, whatever the other patches show."""

@@ -1,15 +1,11 @@
 """Devices: where to compute."""
 
-from typing import Literal
-
 import torch
 
 from patchcl.core.errors import UserError
+from patchcl.core.settings import Device
 
 CPU = torch.device("cpu")
-
-
-Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
 def best_device(name: Device = "auto") -> torch.device:

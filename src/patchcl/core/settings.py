@@ -1,9 +1,12 @@
 """Settings: what every part of the settings tree has in common."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+"""Where to compute; `auto` is the fastest there is."""
 
 
 class FrozenSettings(BaseModel):

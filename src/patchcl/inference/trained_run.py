@@ -11,8 +11,9 @@ from torch import nn
 
 from patchcl.config import Settings, read_settings
 from patchcl.core.console import errors
-from patchcl.core.devices import CPU, Device, best_device
+from patchcl.core.devices import CPU, best_device
 from patchcl.core.errors import UserError
+from patchcl.core.settings import Device
 from patchcl.data.discovery import find_scans
 from patchcl.data.geometry import Grid, grid_of
 from patchcl.data.preprocessing.plan import Plan, load_plan

@@ -2,36 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar, get_args, get_origin
+from typing import ClassVar, Generic, NamedTuple, Self, TypeVar, get_args, get_origin
 
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from patchcl.contrast.patch_contrast import ContrastSettings, PatchContrast
+from patchcl.contrast.patch_contrast import PatchContrast
 from patchcl.core.batch import LabeledBatch, StepResult, StudentView, TrainingBatch
 from patchcl.core.errors import UserError
-from patchcl.core.settings import FrozenSettings
 from patchcl.losses.supervised import dice_and_cross_entropy
+from patchcl.methods.settings import MethodSettings
 from patchcl.networks.ema import ema_decay_at, ema_update, frozen_copy
 from patchcl.networks.unet import UNet
-
-
-class MethodSettings(FrozenSettings):
-    """Settings of one method. A subclass narrows `name` to a literal and adds its own fields with their ranges."""
-
-    name: str
-    teacher_decay: float = Field(0.99, ge=0, lt=1, description="Fraction of the teacher that each step keeps.")
-    contrast: ContrastSettings | None = Field(None, description="Patch contrast on top of the method's own losses.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def unlimited(cls, given: Any) -> Any:  # noqa: ANN401 - whatever a file can hold
-        """A `*_fraction` that is set without its `*_max_steps` has no limit, as in runs of before there were any."""
-        if not isinstance(given, dict):
-            return given
-        limits = (f"{name.removesuffix('_fraction')}_max_steps" for name in given if name.endswith("_fraction"))
-        return {limit: None for limit in limits if limit in cls.model_fields} | given
-
 
 S = TypeVar("S", bound=MethodSettings)
 

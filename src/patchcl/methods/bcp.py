@@ -3,10 +3,9 @@
 Bai et al., 2023, https://arxiv.org/abs/2305.00673.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from patchcl.augment.mix import mix, random_boxes
@@ -15,19 +14,8 @@ from patchcl.core.components import largest_components
 from patchcl.losses.pseudo_labels import pseudo_labels
 from patchcl.losses.schedules import stage_length
 from patchcl.losses.supervised import dice_and_cross_entropy
-from patchcl.methods.base import Method, MethodSettings, Task, weighted_sum
-
-
-class BCPSettings(MethodSettings):
-    """Defaults follow the paper, and the authors' `ACDC_BCP_train.py`."""
-
-    name: Literal["bcp"] = "bcp"
-    pretrain_fraction: float = Field(
-        0.25, ge=0, le=1, description="Fraction of all steps that see labeled images only."
-    )
-    pretrain_max_steps: int | None = Field(None, ge=0, description="The same in steps, at most.")
-    consistency_weight: float = Field(0.5, ge=0, description="Of unlabeled pixels, where labeled ones have 1.")
-    box_fraction: float = Field(2 / 3, gt=0, lt=1, description="Side of the pasted box over that of the image.")
+from patchcl.methods.base import Method, Task, weighted_sum
+from patchcl.methods.settings import BCPSettings
 
 
 class BCP(Method[BCPSettings]):

@@ -3,25 +3,14 @@
 Chen et al., 2021, https://arxiv.org/abs/2106.01226.
 """
 
-from typing import Literal
-
 import torch
-from pydantic import Field
 
 from patchcl.core.batch import StepResult, StudentView, TrainingBatch
 from patchcl.losses.pseudo_labels import pseudo_labels
 from patchcl.losses.schedules import ramp_up, stage_length
 from patchcl.losses.supervised import cross_entropy, dice_and_cross_entropy
-from patchcl.methods.base import Method, MethodSettings, Task, weighted_sum
-
-
-class CrossPseudoSettings(MethodSettings):
-    """Defaults follow SSL4MIS, `train_cross_pseudo_supervision_2D.py`; the authors have 1.5, without a ramp, on VOC."""
-
-    name: Literal["cross_pseudo"] = "cross_pseudo"
-    consistency_weight: float = Field(0.1, ge=0, description="Weight of the cross supervision after its ramp.")
-    ramp_fraction: float = Field(1.0, ge=0, le=1, description="Fraction of all steps until that weight is reached.")
-    ramp_max_steps: int | None = Field(None, ge=0, description="The same in steps, at most.")
+from patchcl.methods.base import Method, Task, weighted_sum
+from patchcl.methods.settings import CrossPseudoSettings
 
 
 class CrossPseudo(Method[CrossPseudoSettings]):

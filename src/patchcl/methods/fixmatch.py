@@ -3,25 +3,14 @@
 Sohn et al., 2020, https://arxiv.org/abs/2001.07685.
 """
 
-from typing import Literal
-
 import torch
-from pydantic import Field
 
 from patchcl.augment.mix import cut_mix
 from patchcl.core.batch import StepResult, StudentView, TrainingBatch
 from patchcl.losses.pseudo_labels import accepted_mask, pseudo_labels
 from patchcl.losses.supervised import dice_and_cross_entropy, soft_dice_loss
-from patchcl.methods.base import Method, MethodSettings, Task, weighted_sum
-
-
-class FixMatchSettings(MethodSettings):
-    """Defaults follow the UniMatch repository, `fixmatch.py` and `more-scenarios/medical`."""
-
-    name: Literal["fixmatch"] = "fixmatch"
-    consistency_weight: float = Field(1.0, ge=0, description="Of unlabeled images, where labeled ones have 1.")
-    confidence_threshold: float = Field(0.95, ge=0, le=1, description="Least confidence of a pseudo-label that counts.")
-    mix_probability: float = Field(0.5, ge=0, le=1, description="Of a box of another in a strong view (CutMix).")
+from patchcl.methods.base import Method, Task, weighted_sum
+from patchcl.methods.settings import FixMatchSettings
 
 
 class FixMatch(Method[FixMatchSettings]):

@@ -3,25 +3,14 @@
 Tarvainen & Valpola, 2017, https://arxiv.org/abs/1703.01780.
 """
 
-from typing import Literal
-
 import torch
-from pydantic import Field
 
 from patchcl.core.batch import StepResult, StudentView, TrainingBatch
 from patchcl.losses.consistency import squared_difference
 from patchcl.losses.schedules import ramp_up, stage_length
 from patchcl.losses.supervised import dice_and_cross_entropy
-from patchcl.methods.base import Method, MethodSettings, Task, weighted_sum
-
-
-class MeanTeacherSettings(MethodSettings):
-    """Defaults follow SSL4MIS, `train_mean_teacher_2D.py`."""
-
-    name: Literal["mean_teacher"] = "mean_teacher"
-    consistency_weight: float = Field(0.1, ge=0, description="Weight of the agreement loss after its ramp.")
-    ramp_fraction: float = Field(1.0, ge=0, le=1, description="Fraction of all steps until that weight is reached.")
-    ramp_max_steps: int | None = Field(None, ge=0, description="The same in steps, at most.")
+from patchcl.methods.base import Method, Task, weighted_sum
+from patchcl.methods.settings import MeanTeacherSettings
 
 
 class MeanTeacher(Method[MeanTeacherSettings]):

@@ -4,35 +4,16 @@ Basak & Yin, CVPR 2023, "Pseudo-Label Guided Contrastive Learning for Semi-Super
 docs/method.md goes through it equation by equation and says what is the paper's, the authors' code's, and ours.
 """
 
-from typing import Literal
-
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from patchcl.augment.mix import mix, random_boxes
-from patchcl.contrast.patch_contrast import ContrastSettings
 from patchcl.core.batch import LabeledBatch, StepResult, StudentView, TrainingBatch
 from patchcl.losses.pseudo_labels import PseudoLabels, accepted_mask, pseudo_labels
 from patchcl.losses.schedules import ramp_up, stage_length
 from patchcl.losses.supervised import cross_entropy, one_hot
-from patchcl.methods.base import Method, MethodSettings, Task, weighted_sum
-
-
-class PatchCLSettings(MethodSettings):
-    """Our recipe; docs/method.md says which constants are those of the authors' code."""
-
-    name: Literal["patchcl"] = "patchcl"
-    warm_up_fraction: float = Field(0.3, ge=0, le=1, description="Fraction of all steps that see labeled images only.")
-    warm_up_max_steps: int | None = Field(660, ge=0, description="The same in steps, at most.")
-    ramp_fraction: float = Field(0.2, ge=0, le=1, description="Fraction of all steps over which consistency sets in.")
-    ramp_max_steps: int | None = Field(3300, ge=0, description="The same in steps, at most.")
-    consistency_weight: float = Field(1.0, ge=0)
-    confidence_threshold: float = Field(0.0, ge=0, le=1, description="Least confidence of a pseudo-label that counts.")
-    segmentation_loss: Literal["dice_and_cross_entropy", "cross_entropy"] = "dice_and_cross_entropy"
-    mix_probability: float = Field(1.0, ge=0, le=1, description="Of a box of another image in a strong view.")
-    labeled_mix_probability: float = Field(1.0, ge=0, le=1, description="Of this being a labeled one.")
-    contrast: ContrastSettings = ContrastSettings()
+from patchcl.methods.base import Method, Task, weighted_sum
+from patchcl.methods.settings import PatchCLSettings
 
 
 class PatchCL(Method[PatchCLSettings]):

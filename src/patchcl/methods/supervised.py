@@ -1,15 +1,8 @@
 """Learning from masks alone: the row that every other method must beat."""
 
-from typing import Literal
-
 from patchcl.core.batch import StepResult, TrainingBatch
-from patchcl.methods.base import Method, MethodSettings
-
-
-class SupervisedSettings(MethodSettings):
-    """There is nothing to set but the average that predicts."""
-
-    name: Literal["supervised"] = "supervised"
+from patchcl.methods.base import Method
+from patchcl.methods.settings import SupervisedSettings
 
 
 class Supervised(Method[SupervisedSettings]):

@@ -4,31 +4,16 @@ Yu et al., 2019, https://arxiv.org/abs/1907.07034.
 """
 
 import math
-from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from patchcl.core.batch import StepResult, StudentView, TrainingBatch
 from patchcl.losses.consistency import squared_difference_where
 from patchcl.losses.schedules import ramp_up, stage_length
 from patchcl.losses.supervised import dice_and_cross_entropy
-from patchcl.methods.base import Method, MethodSettings, Task, weighted_sum
-
-
-class UncertaintyMeanTeacherSettings(MethodSettings):
-    """Defaults follow SSL4MIS, `train_uncertainty_aware_mean_teacher_2D.py`."""
-
-    name: Literal["uncertainty_mean_teacher"] = "uncertainty_mean_teacher"
-    consistency_weight: float = Field(0.1, ge=0, description="Weight of the agreement loss after its ramp.")
-    ramp_fraction: float = Field(1.0, ge=0, le=1, description="Fraction of all steps until that weight is reached.")
-    ramp_max_steps: int | None = Field(None, ge=0, description="The same in steps, at most.")
-    teacher_passes: int = Field(8, gt=0, description="Noisy passes of the teacher that tell how unsure it is.")
-    noise: float = Field(0.1, ge=0, description="Standard deviation of the noise on what the teacher sees.")
-    entropy_threshold: float = Field(
-        0.75, ge=0, le=1, description="Entropy below which a pixel counts, over the largest possible; ramps up to 1."
-    )
+from patchcl.methods.base import Method, Task, weighted_sum
+from patchcl.methods.settings import UncertaintyMeanTeacherSettings
 
 
 class UncertaintyMeanTeacher(Method[UncertaintyMeanTeacherSettings]):

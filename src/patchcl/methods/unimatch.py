@@ -3,26 +3,16 @@
 Yang et al., 2023, https://arxiv.org/abs/2208.09910.
 """
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
-from pydantic import Field
 
 from patchcl.augment.mix import cut_mix
 from patchcl.core.batch import StepResult, StudentView, TrainingBatch
 from patchcl.losses.pseudo_labels import accepted_mask, pseudo_labels
 from patchcl.losses.supervised import dice_and_cross_entropy, soft_dice_loss
-from patchcl.methods.base import Method, MethodSettings, Task, weighted_sum
-
-
-class UniMatchSettings(MethodSettings):
-    """Defaults follow the authors' code for ACDC, `more-scenarios/medical`."""
-
-    name: Literal["unimatch"] = "unimatch"
-    consistency_weight: float = Field(1.0, ge=0, description="Of unlabeled images, where labeled ones have 1.")
-    confidence_threshold: float = Field(0.95, ge=0, le=1, description="Least confidence of a pseudo-label that counts.")
-    mix_probability: float = Field(0.5, ge=0, le=1, description="Of a box of another in a strong view (CutMix).")
-    feature_dropout: float = Field(0.5, gt=0, lt=1, description="Fraction of the channels that the perturbation drops.")
+from patchcl.methods.base import Method, Task, weighted_sum
+from patchcl.methods.settings import UniMatchSettings
 
 
 class UniMatch(Method[UniMatchSettings]):

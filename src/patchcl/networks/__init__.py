@@ -1,12 +1,17 @@
-"""Segmentation networks, whose encoder can be asked for its features."""
+"""Segmentation networks, whose encoder can be asked for its features. Torch is loaded when one is built."""
 
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
 from patchcl.core.settings import FrozenSettings
-from patchcl.networks.unet import GROUPS, UNet, halvings
+
+if TYPE_CHECKING:
+    from patchcl.networks.unet import UNet
+
+GROUPS = 8
+"""Of channels, for group norm."""
 
 
 class NetworkSettings(FrozenSettings):
@@ -33,11 +38,13 @@ def build_network(
     classes: int,
     size: Sequence[int],
     spacing_mm: Sequence[float] | None = None,
-) -> UNet:
+) -> "UNet":
     """The network that `settings` describe, for images of `channels` and masks of `classes`.
 
     It takes images of any size; `size` and `spacing_mm` are what it learns from, in 2 or 3 dimensions, and decide which
     axes its levels halve.
     """
+    from patchcl.networks.unet import UNet, halvings
+
     factors = halvings(size, spacing_mm, len(settings.features) - 1)
     return UNet(factors, channels, classes, settings.features, settings.norm, settings.dropout)

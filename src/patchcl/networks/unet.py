@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from monai.networks.nets.basic_unet import TwoConv
 from torch import Tensor, nn
 
-GROUPS = 8
+from patchcl.networks import GROUPS
+
 MIN_SIZE = 4
 """Positions along every axis of the deepest features, as far as the image has them."""
 

@@ -1,0 +1,92 @@
+"""Settings from a YAML file and single overrides; those of a run are kept beside it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from patchcl.config.mistakes import below, checked
+from patchcl.config.settings import Settings
+from patchcl.core.documents import DocumentError, parse_yaml
+from patchcl.core.errors import UserError
+from patchcl.core.renamed import old_settings, with_new_names
+from patchcl.data.preprocessing.plan import BATCH, load_plan
+
+
+def load_settings(file: Path | None = None, overrides: Sequence[str] = ()) -> Settings:
+    """The defaults, changed by a YAML `file`, changed by `overrides` such as `method.teacher_decay=0.999`.
+
+    The batch of a saved plan that the settings name stands where they set none.
+
+    Raises:
+        UserError: A file cannot be read, or a setting is unknown, of the wrong type or out of range.
+    """
+    tree = _read_yaml(file) if file else {}
+    for override in overrides:
+        _set(tree, override)
+    source = str(file) if file else "the settings"
+    _refuse_old_names(tree, source)
+    return _with_plan_file(checked(tree, source))
+
+
+def read_settings(path: Path) -> Settings:
+    """The settings that were written beside a run.
+
+    Raises:
+        UserError: They cannot be read, or belong to another version of patchcl.
+    """
+    return checked(with_new_names(_read_yaml(path)), str(path))
+
+
+def settings_yaml(settings: Settings) -> str:
+    """The whole tree, with every default spelled out."""
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _with_plan_file(settings: Settings) -> Settings:
+    """While it is known what the user has set: that decides over a plan, whether saved or made from the data."""
+    contrast, plan, training = settings.method.contrast, settings.plan, settings.training
+    if contrast is not None and "patch_fraction" in contrast.model_fields_set and plan.patch_fraction is None:
+        plan = plan.model_copy(update={"patch_fraction": contrast.patch_fraction})
+    if plan.file is not None:
+        batch = load_plan(plan.file).model_dump(include=set(BATCH) - training.model_fields_set, exclude_none=True)
+        training = training.model_copy(update=batch)
+    return settings.model_copy(update={"plan": plan, "training": training})
+
+
+def _refuse_old_names(tree: dict[str, Any], source: str) -> None:
+    lines = [f"  {old} is called {new} now; its meaning is the same." for old, new in old_settings(tree)]
+    if lines:
+        raise UserError("\n".join([f"In {source}:", *lines]))
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = parse_yaml(path.read_bytes()) or {}
+    except OSError as error:
+        raise UserError(
+            f"Cannot read the settings file {path}: {error.strerror}. Give an existing YAML file."
+        ) from error
+    except DocumentError as error:
+        raise UserError(f"{path} is not valid YAML: {error}. Fix it and try again.") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} holds a {type(tree).__name__}; expected settings such as `method: {{name: patchcl}}`.")
+    return tree
+
+
+def _set(tree: dict[str, Any], override: str) -> None:
+    """Puts the value of one `a.b=c` into the tree."""
+    dotted, equals, value = override.partition("=")
+    if not equals or not dotted:
+        raise UserError(f"--set {override!r}: expected KEY=VALUE, for example --set training.steps=2000.")
+    *parents, leaf = dotted.strip().split(".")
+    for parent in parents:
+        group = below(tree, parent)
+        if not isinstance(group, dict):
+            raise UserError(f"--set {override!r}: {parent} is a single setting and holds nothing below it.")
+        tree[parent] = tree = group
+    try:
+        tree[leaf] = parse_yaml(value)
+    except DocumentError as error:
+        raise UserError(f"--set {override!r}: {value!r} is not a valid YAML value.") from error

@@ -1,0 +1,83 @@
+"""Settings that are wrong: each is named by its key, with what was found and what was expected."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from patchcl.augment import AugmentSettings
+from patchcl.config.settings import Settings, TrainingSettings
+from patchcl.contrast import ContrastSettings
+from patchcl.core.errors import UserError
+from patchcl.core.settings import FrozenSettings
+from patchcl.data.preprocessing.plan import PlanSettings
+from patchcl.data.splits import SplitSettings
+from patchcl.methods import method_names, settings_classes
+from patchcl.methods.settings import PatchCLSettings
+from patchcl.networks import NetworkSettings
+
+
+def below(tree: dict[str, Any], key: str) -> Any:  # noqa: ANN401 - whatever YAML can hold
+    """What is under `key`: a group of settings, if all is well. `method: patchcl` is short for a group of that name."""
+    below = {} if tree.get(key) is None else tree[key]
+    return {"name": below} if key == "method" and isinstance(below, str) else below
+
+
+def checked(tree: dict[str, Any], source: str) -> Settings:
+    """The settings that `tree` holds.
+
+    Args:
+        tree: As YAML has it; what is missing keeps its default.
+        source: What it was read from, for the message.
+
+    Raises:
+        UserError: A setting is unknown, of the wrong type or out of range; all that are wrong are named.
+    """
+    method = below(tree, "method")
+    if isinstance(method, dict):
+        tree = tree | {"method": {"name": PatchCLSettings().name} | method}
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        found = "\n".join(f"  {line}" for line in _explained(error.errors()))
+        raise UserError(f"In {source}:\n{found}") from error
+
+
+def _explained(errors: Sequence[ErrorDetails]) -> Iterator[str]:
+    """One line for every setting that is wrong: its key, what was found, what was expected."""
+    for error in errors:
+        place = error["loc"]
+        if place[:1] == ("method",):  # what follows is the name of the method, and no key
+            place = place[:1] + place[2:]
+        extra = error["type"] == "extra_forbidden"  # then the last part is the user's word, whatever stands in it
+        named, users = (place[:-1], place[-1:]) if extra else (place, ())
+        keys = [str(part) for part in named if "[" not in str(part)] + [str(part) for part in users]
+        key = ".".join(keys)  # a part with a bracket names one of several types
+        if extra:
+            yield f"{key} is not a setting.{_meant(keys[-1])}"
+        elif error["type"] == "union_tag_invalid":
+            yield f"method.name is {error['ctx']['tag']!r}; choose one of {', '.join(sorted(method_names()))}."
+        else:
+            yield f"{key} is {error['input']!r}: {error['msg']}."
+
+
+def _meant(key: str) -> str:
+    """The setting whose name is nearest to `key`, as a suggestion; nothing if none is near."""
+    close = difflib.get_close_matches(key, sorted(_all_keys()), n=1)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def _all_keys() -> set[str]:
+    sections: list[type[FrozenSettings]] = [
+        Settings,
+        NetworkSettings,
+        PlanSettings,
+        SplitSettings,
+        AugmentSettings,
+        TrainingSettings,
+        ContrastSettings,
+        *settings_classes(),
+    ]
+    return {key for section in sections for key in section.model_fields}

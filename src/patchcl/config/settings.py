@@ -1,0 +1,91 @@
+"""The settings tree: one typed group for each part of a run. Torch is loaded when something is built from it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from patchcl.augment import AugmentSettings
+from patchcl.core.names import sided
+from patchcl.core.settings import Device, FrozenSettings
+from patchcl.data.preprocessing.plan import Plan, PlanSettings
+from patchcl.data.splits import SplitSettings
+from patchcl.methods import any_method_settings, build_method
+from patchcl.methods.settings import MethodSettings, PatchCLSettings
+from patchcl.networks import NetworkSettings, build_network
+
+if TYPE_CHECKING:
+    from patchcl.methods.base import Method
+    from patchcl.networks.unet import UNet
+
+    AnyMethodSettings = MethodSettings
+else:
+    AnyMethodSettings = any_method_settings()
+
+LoggerName = Literal["tensorboard", "wandb", "mlflow"]
+
+
+class TrainingSettings(FrozenSettings):
+    """The loop, the optimizer and the machine."""
+
+    steps: int = Field(6000, gt=0, description="Optimizer steps.")
+    labeled_per_batch: int = Field(12, gt=0)
+    unlabeled_per_batch: int = Field(12, gt=0)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = Field(1e-3, gt=0, description="At the start; it falls to 0 as (1 - step / steps) ** power.")
+    power: float = Field(0.9, ge=0, description="Of the fall of the learning rate.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Of sgd.")
+    weight_decay: float = Field(1e-4, ge=0)
+    validate_every: int = Field(200, gt=0, description="In steps.")
+    log_every: int = Field(20, gt=0, description="In steps.")
+    checkpoint_minutes: float = Field(
+        5.0, gt=0, description="Between checkpoints, beside those at validations; made at the next log row."
+    )
+    device: Device = "auto"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    compile: bool = Field(False, description="Compile the networks with torch.compile.")
+    memory_gib: float = Field(
+        8.0, ge=0, description="Of the training device, for prepared images; beyond it they stream."
+    )
+    loggers: tuple[LoggerName, ...] = Field(("tensorboard",), description="Of tensorboard, wandb, mlflow.")
+    seed: int = Field(0, ge=0)
+
+
+class Settings(FrozenSettings):
+    """Everything that decides a result."""
+
+    data: Path | None = None
+    cache: Path | None = Field(None, description="Folder of prepared images; by default `prepared` beside the run.")
+    method: AnyMethodSettings = PatchCLSettings()
+    network: NetworkSettings = NetworkSettings()
+    plan: PlanSettings = PlanSettings()
+    split: SplitSettings = SplitSettings()
+    augment: AugmentSettings = AugmentSettings()
+    training: TrainingSettings = TrainingSettings()
+
+    def build_network(self, plan: Plan) -> "UNet":
+        """The network, with new weights, for images that are prepared by `plan`."""
+        return build_network(self.network, len(plan.channels), len(plan.classes), plan.size, plan.spacing_mm)
+
+    def build_method(self, plan: Plan, size: tuple[int, ...] | None = None) -> "Method[Any]":
+        """The method with new weights for images that are prepared by `plan`, of `size` if that is not the plan's."""
+        from patchcl.methods.base import Task
+
+        task = Task(lambda: self.build_network(plan), len(plan.classes), size or plan.size, self.training.steps)
+        return build_method(self.method, task)
+
+
+def planned(settings: Settings, plan: Plan) -> Settings:
+    """`settings` with the patches of `plan`, if the method compares any, and without mirrors if its classes have sides.
+
+    A structure on the left that is mirrored looks like that on the right. What the user has set stands.
+    """
+    if sided(plan.classes):
+        asked = settings.augment.model_dump(include=settings.augment.model_fields_set)
+        calm = settings.augment.model_copy(update={"flip": False, "rotate_90": False, **asked})
+        settings = settings.model_copy(update={"augment": calm})
+    contrast = settings.method.contrast
+    if contrast is None or plan.patch_fraction is None:
+        return settings
+    contrast = contrast.model_copy(update={"patch_fraction": plan.patch_fraction})
+    return settings.model_copy(update={"method": settings.method.model_copy(update={"contrast": contrast})})

@@ -1,0 +1,45 @@
+"""The tree is frozen, follows the plan, and is checked without torch."""
+
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from patchcl.config import load_settings, planned
+from patchcl.core.errors import UserError
+
+
+def test_the_patches_of_the_plan_are_those_of_the_method(plan):
+    settings = load_settings(overrides=["method.contrast.weight=0.3"])
+    contrast = planned(settings, plan).method.contrast
+    assert contrast == settings.method.contrast.model_copy(update={"patch_fraction": 0.2})
+    assert planned(settings, plan).training == settings.training
+    assert planned(settings, plan.model_copy(update={"patch_fraction": None})) == settings
+    supervised = load_settings(overrides=["method=supervised"])
+    assert planned(supervised, plan) == supervised
+
+
+def test_classes_that_differ_by_their_side_are_not_mirrored_unless_asked_for(plan):
+    sides = plan.model_copy(update={"classes": ("background", "left kidney", "right kidney")})
+    assert planned(load_settings(), plan).augment.flip
+    augment = planned(load_settings(), sides).augment
+    assert (augment.flip, augment.rotate_90, augment.scale) == (False, False, load_settings().augment.scale)
+    assert planned(load_settings(overrides=["augment.flip=true"]), sides).augment.flip
+
+
+def test_settings_do_not_change_once_made():
+    with pytest.raises(ValidationError, match="frozen"):
+        load_settings().training.steps = 3
+
+
+def test_group_norm_is_refused_where_channels_do_not_make_groups():
+    with pytest.raises(UserError, match="12"):
+        load_settings(overrides=["network.norm=group", "network.features=[8, 12]"])
+
+
+def test_the_tree_is_checked_without_torch():
+    code = "import sys; from patchcl.config import load_settings; load_settings(None, ['network.norm=group']); "
+    code += "print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
