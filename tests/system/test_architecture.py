@@ -10,7 +10,7 @@ Sources = dict[str, str]  # dotted name of a module -> its text
 
 ROOMS = (
     *(
-        "cli cli_options __init__ api __main__",
+        "cli __init__ api __main__",
         "demo",
         "comparison",
         "reports",

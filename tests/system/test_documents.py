@@ -122,7 +122,7 @@ def test_an_experiment_names_files_and_settings_that_are_there(file):
 
 
 def test_what_is_not_there_is_found():
-    good = "`losses/schedules.py`, `cli.py`, src/patchcl/cli.py, benchmarks/results/NAME.json, docs/*.md, tests/system."
+    good = "`losses/schedules.py`, `cli/verbs.py`, src/patchcl/cli/verbs.py, docs/*.md, tests/system."
     assert missing_files(good) == []
     assert missing_files("`losses/none.py` none.py `experiments/none.yaml`, src/patchcl/none, docs/none.md.") == [
         *("experiments/none.yaml", "src/patchcl/none", "docs/none.md", "losses/none.py", "none.py"),

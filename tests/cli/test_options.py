@@ -2,7 +2,7 @@
 
 import pytest
 
-from patchcl.cli_options import budgets, names, patients, seeds
+from patchcl.cli.options import budgets, names, patients, seeds
 from patchcl.core.errors import UserError
 
 

@@ -3,23 +3,19 @@
 What loads torch is imported inside the verbs, so that help and mistakes are answered at once.
 """
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from patchcl import cli_options as options
-from patchcl.core.console import console, errors, replace_what_cannot_be_shown
+from patchcl.cli import options
+from patchcl.cli.endings import finish, finish_comparison, list_failures, tell
+from patchcl.core.console import console, replace_what_cannot_be_shown
 from patchcl.core.errors import UserError
 from patchcl.core.version import __version__
-
-if TYPE_CHECKING:
-    from patchcl.comparison.runner import Ending
-    from patchcl.training.experiment import Outcome
 
 app = typer.Typer(
     add_completion=False,
@@ -52,7 +48,7 @@ def demo(
     from patchcl.demo.demo import compare_all, run_demo
 
     if everything:
-        _finish_comparison(compare_all(out, seed, console, steps))
+        finish_comparison(compare_all(out, seed, console, steps))
         return
     result = run_demo(out, seed, console, steps)
     console.print(f"\nReport: [bold]{escape(str(result.report))}[/bold]  (open it in a browser)")
@@ -108,13 +104,13 @@ def train(
 ) -> None:
     """Train on a data folder. Scans without a mask are learned from as well, unless --method supervised."""
     given = locals()
-    _finish(_api(given).train(**given))
+    finish(_api(given).train(**given))
 
 
 @app.command()
 def resume(run: options.Run, accept_changes: options.AcceptChanges = False) -> None:
     """Continue a run that was stopped, exactly as if it had not been."""
-    _finish(_api().resume(run, accept_changes=accept_changes))
+    finish(_api().resume(run, accept_changes=accept_changes))
 
 
 @app.command()
@@ -135,7 +131,7 @@ def predict(
     """Segment new scans, each on its own grid."""
     summary = _api().predict(**locals())
     console.print(f"Segmented {len(summary.done)} scan(s) into [bold]{escape(str(out))}[/bold]", highlight=False)
-    _list_failures("Left out", [message for _, message in summary.failed])
+    list_failures("Left out", [message for _, message in summary.failed])
 
 
 @app.command()
@@ -196,7 +192,7 @@ def compare(
         return
     if show is not None or data is None or out is None:
         raise UserError("Give either DATA and -o DIR, or --show DIR alone.")
-    _finish_comparison(_api(given | {"labeled": None}).compare(**given))
+    finish_comparison(_api(given | {"labeled": None}).compare(**given))
 
 
 @app.command(name="import")
@@ -238,12 +234,12 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        _tell(str(error), error.exit_code)
+        tell(str(error), error.exit_code)
     except OSError as error:  # no room, no right, or a folder in the way
         if isinstance(error, ConnectionError | ChildProcessError):
             raise
         named = error.filename2 or error.filename or "A file"
-        _tell(f"{named} cannot be written or read: {error.strerror or error}. Make room, or choose another place.")
+        tell(f"{named} cannot be written or read: {error.strerror or error}. Make room, or choose another place.")
 
 
 def _api(settings: Mapping[str, Any] | None = None) -> ModuleType:
@@ -258,38 +254,3 @@ def _api(settings: Mapping[str, Any] | None = None) -> ModuleType:
     from patchcl import api
 
     return api
-
-
-def _tell(message: str, exit_code: int = UserError.exit_code) -> NoReturn:
-    """End with the one message that a user needs."""
-    errors.print("[bold red]Error[/bold red]", end=" ")
-    errors.print(message, markup=False, highlight=False, soft_wrap=True)
-    sys.exit(exit_code)
-
-
-def _finish_comparison(ending: "Ending") -> None:
-    if ending.stop:
-        console.print("Stopped; all of it is saved. Call the same command again to go on.")
-        raise typer.Exit(ending.stop.exit_code)
-    _list_failures("Failed", [f"{run}: {reason}" for run, reason in ending.failed.items()])
-
-
-def _list_failures(what: str, messages: list[str]) -> None:
-    """A line for each of `messages`, and exit code 1 if there are any."""
-    for message in messages:
-        errors.print(f"[bold red]{what}[/bold red]", end=" ")
-        errors.print(message, markup=False, highlight=False, soft_wrap=True)
-    if messages:
-        raise typer.Exit(1)
-
-
-def _finish(outcome: "Outcome") -> None:
-    root = escape(str(outcome.run.root))
-    if outcome.stop:
-        console.print(f"Stopped after step {outcome.steps_done}; all of it is saved. Go on with: patchcl resume {root}")
-        raise typer.Exit(outcome.stop.exit_code)
-    console.print(
-        f"Trained {outcome.steps_done} steps into [bold]{root}[/bold]. Next: patchcl evaluate {root}, "
-        f"patchcl predict {root} SCANS -o OUT, patchcl report {root}",
-        highlight=False,
-    )
