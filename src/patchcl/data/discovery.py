@@ -7,10 +7,8 @@ from pathlib import Path
 
 from patchcl.core.errors import UserError
 from patchcl.data.formats import ENDINGS, is_scan, without_ending
+from patchcl.data.formats.base import is_litter
 from patchcl.data.formats.dicom.series import chosen_series, finds, is_series_folder, stack_of
-
-SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
-"""What Windows leaves in folders."""
 
 
 def find_scans(source: Path) -> dict[str, tuple[Path, ...]]:
@@ -48,7 +46,7 @@ def passed_over(source: Path, scans: Mapping[str, tuple[Path, ...]], out: Path) 
     used = {path for paths in scans.values() for path in paths} | {out.absolute()}
     alone = source.is_file() or is_series_folder(source)
     for path in () if alone else sorted(source.absolute().iterdir()):
-        if path in used or path.name.startswith(".") or path.name.lower() in SYSTEM_FILES:
+        if path in used or is_litter(path.name):
             continue
         if path.is_dir():
             yield path.name, f"{path} is a folder, but no DICOM series. Segment it by itself, or move its scans up."

@@ -17,6 +17,10 @@ DEFLATE_RATIO = 1100
 SAME: Mapping[str, str] = MappingProxyType({})
 
 
+LITTER = ("thumbs.db", "desktop.ini", "__macosx")
+"""What systems leave in folders, in lower case, beside what is hidden."""
+
+
 class RowBlocks(NamedTuple):
     """Row blocks: a picture that is too large to be held, some rows at a time."""
 
@@ -46,6 +50,11 @@ class Format(NamedTuple):
     class_row_blocks: Callable[[Path], RowBlocks | None] | None = None  # `read_classes` of it
     masks_as: Mapping[str, str] = SAME  # ending of a scan -> of masks written for it, where that is another
     maps_as: Mapping[str, str] = SAME  # the same for maps of real numbers, where they are not written as masks are
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder called `name` is nobody's data: hidden, or left by a system."""
+    return name.startswith(".") or name.lower() in LITTER
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +160,58 @@ def test_a_folder_with_a_dicom_file_is_told(write_series: Make, tmp_path: Path) 
     assert not dicom.is_series_folder(tmp_path / "text")
     assert not dicom.is_series_folder(tmp_path / "nowhere")
     np.testing.assert_array_equal(dicom.read_values(folder)[0], VOLUME)
+
+
+def bare(path: Path, keep_meta: bool) -> None:
+    """Take preamble and mark from a file, and what stands before the data set too."""
+    content = path.read_bytes()[132:]
+    path.write_bytes(content if keep_meta else content[12 + int.from_bytes(content[8:12], "little") :])
+
+
+@pytest.mark.parametrize("keep_meta", [True, False])
+@pytest.mark.parametrize("bared", [range(6), [5], [0]])
+def test_a_series_without_preamble_keeps_all_its_slices(
+    write_series: Make, keep_meta: bool, bared: Sequence[int]
+) -> None:
+    folder = write_series(VOLUME, name="IM{}".format)
+    for index in bared:
+        bare(folder / f"IM{index}", keep_meta)
+        assert pydicom.dcmread(folder / f"IM{index}", force=True).Rows == 4
+    assert dicom.is_series_folder(folder)
+    assert dicom.count_channels(folder) == 1
+    np.testing.assert_array_equal(dicom.read_values(folder)[0], VOLUME)
+
+
+def test_implicit_files_without_preamble_are_read(write_series: Make) -> None:
+    folder = write_series(VOLUME)
+    for path in folder.iterdir():
+        content = pydicom.dcmread(path)
+        content.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+        content.save_as(path, implicit_vr=True, little_endian=True)
+        bare(path, keep_meta=False)
+    np.testing.assert_array_equal(dicom.read_values(folder)[0], VOLUME)
+
+
+@pytest.mark.parametrize("content", [b"", b"damaged", b"\x08\0\x16\0UI\x04\0none" * 9])
+def test_what_is_called_as_slices_are_must_be_one(write_series: Make, content: bytes) -> None:
+    folder = write_series(VOLUME, name="IM{}".format)
+    (folder / "IM5").write_bytes(content)
+    with pytest.raises(UserError, match=r"IM5 is no DICOM file: the mark DICM is missing"):
+        dicom.read_values(folder)
+    (folder / "IM5").unlink()
+    for name in ("Thumbs.db", "LICENSE5", "._IM5", ".DS_Store", "desktop.ini"):
+        (folder / name).write_bytes(b"damaged")
+    assert dicom.read_grid(folder).shape == (5, 4, 5)
+
+
+def test_a_structure_set_is_called_one(write_file: Make, change: Make, tmp_path: Path) -> None:
+    path = write_file(tmp_path / "mask.dcm", VOLUME[..., 0], Modality="RTSTRUCT")
+    change(path, Rows=None, PixelData=None)
+    with pytest.raises(UserError, match=r"mask\.dcm is a structure set \(RTSTRUCT\): contours"):
+        dicom.read_values(path)
+    change(path, Modality="SR")
+    with pytest.raises(UserError, match=r"mask\.dcm is DICOM without an image \(SR\)"):
+        dicom.read_grid(path)
 
 
 def test_damaged_files_are_named(write_series: Make, change: Make) -> None:

@@ -31,6 +31,10 @@ FIELDS = (
     *("SegmentSequence", "ReferencedSeriesSequence"),
 )
 """All that is ever read of a header; the rest is passed over, which is faster."""
+IDENTITY = ("SOPClassUID", "SOPInstanceUID")
+"""What every DICOM file says of itself."""
+FIRST_GROUPS = (b"\x02\0", b"\x08\0", b"\0\x08")
+"""What a file without preamble begins with: the group of its first field, of either byte order."""
 SLOPE_OF_DIRECTIONS = 1e-3
 """How far the two directions of a picture may be from unit length and from a right angle."""
 
@@ -58,9 +62,23 @@ class Frame(NamedTuple):
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether the file at `path` has the mark of DICOM after its first 128 bytes."""
+    """Whether the file at `path` has the mark of DICOM after its first 128 bytes, or reads as DICOM without it."""
     with reading(path, KIND), path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+        start = file.read(132)
+    return start[128:] == b"DICM" or _is_bare(path, start)
+
+
+def _is_bare(path: Path, start: bytes) -> bool:
+    """Whether the file at `path`, which begins with `start`, is DICOM without preamble and mark: it says what it is."""
+    if start[128:] == b"DICM" or start[:2] not in FIRST_GROUPS:
+        return False
+    pydicom = library("pydicom", path, "DICOM", "dicom")
+    try:
+        with path.open("rb") as file:
+            header = pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=list(IDENTITY))
+        return all(pydicom.uid.UID(str(header.get(keyword, ""))).is_valid for keyword in IDENTITY)
+    except Exception:  # pydicom raises whatever it likes on what is no DICOM
+        return False
 
 
 def says_segmentation(path: Path, header: Dataset) -> bool:
@@ -90,7 +108,18 @@ def read_content(path: Path, **options: object) -> Dataset:
         path.open("rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
     ):
-        return pydicom.dcmread(content, **options)
+        bare = _is_bare(path, content[:132])
+        header = pydicom.dcmread(content, force=bare, **options)
+        if bare and "TransferSyntaxUID" not in header.file_meta:  # then pydicom found out how fields are stored
+            header.file_meta.TransferSyntaxUID = _stored_as(header, pydicom.uid)
+        return header
+
+
+def _stored_as(header: Dataset, uid: Any) -> str:  # noqa: ANN401 - a module
+    """The UID of how a file that does not say so is stored, which cannot be compressed."""
+    implicit, little = header.original_encoding
+    plain = uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian
+    return str(plain if little else uid.ExplicitVRBigEndian)
 
 
 def frames_of(path: Path, header: Dataset) -> list[Frame]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from patchcl.core.errors import UserError
-from patchcl.data.formats.base import Format, reading
+from patchcl.data.formats.base import Format, is_litter, reading
 from patchcl.data.formats.dicom.frames import KIND, Dataset, frames_of, is_dicom, read_header, says_segmentation
 from patchcl.data.formats.dicom.pixels import values_of
 from patchcl.data.formats.dicom.stack import Stack, stacked
@@ -69,6 +69,8 @@ def contents_of(path: Path, below: bool = False) -> Contents:
             found.setdefault(uid, Series(uid, description, modality, {})).files[file] = header
         else:
             others[file] = header
+    if not found and others and not path.is_dir():
+        raise UserError(_no_image(path, str(others[path].get("Modality", "")) or "of no modality"))
     if not found:
         but = _passed_over(path, others, below)
         raise UserError(f"{path} holds no DICOM image{but}. Put the files of one series there.")
@@ -185,18 +187,47 @@ def _is_image(path: Path, header: Dataset) -> bool:
 def _files(path: Path, below: bool = False) -> Iterator[Path]:
     """The files of a folder that may be DICOM, by name; with `below`, those in its folders as well."""
     for file in sorted(path.rglob("*") if below else path.iterdir()):
-        hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
-        if not hidden and file.is_file() and file.name.upper() != "DICOMDIR":
+        litter = any(is_litter(part) for part in file.relative_to(path).parts)
+        if not litter and file.is_file() and file.name.upper() != "DICOMDIR":
             yield file
 
 
 def _dicom_files(path: Path, below: bool = False) -> Iterator[Path]:
-    """The file `path`, or the DICOM files in the folder `path`; what is called DICOM must be it."""
+    """The file `path`, or the DICOM files in the folder `path`; what is called as they are must be one of them."""
+    strangers, names = [], set()
     for file in _files(path, below) if path.is_dir() else [path]:
         if is_dicom(file):
+            names.add(_numbered(file))
             yield file
         elif file == path or file.suffix.lower() in ENDINGS or file.stat().st_size == 0:
-            raise UserError(f"{file} is no DICOM file: the mark DICM is missing. Copy or export it again.")
+            raise _no_dicom(file)
+        else:
+            strangers.append(file)
+    for file in strangers:
+        if _numbered(file) in names:
+            raise _no_dicom(file)
+
+
+def _numbered(file: Path) -> str:
+    """The name of a file, whatever its numbers: slices differ by them alone."""
+    return re.sub(r"\d+", "0", file.name)
+
+
+def _no_dicom(file: Path) -> UserError:
+    return UserError(
+        f"{file} is no DICOM file: the mark DICM is missing, and it does not begin as DICOM without one does. "
+        "Copy or export it again; if it is something else, move it elsewhere."
+    )
+
+
+def _no_image(path: Path, modality: str) -> str:
+    """What to do with a file that is DICOM but no image."""
+    if modality == "RTSTRUCT":
+        return (
+            f"{path} is a structure set (RTSTRUCT): contours, and no voxels, which patchcl does not read. Export it as "
+            "DICOM-SEG or NIfTI on the grid of its scan, for example with 3D Slicer (extension SlicerRT)."
+        )
+    return f"{path} is DICOM without an image ({modality}). Put a DICOM image or, for a mask, a DICOM-SEG there."
 
 
 def _passed_over(path: Path, others: Mapping[Path, Dataset], below: bool) -> str:
