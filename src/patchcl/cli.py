@@ -110,9 +110,14 @@ def train(
 
 
 @app.command()
-def resume(run: options.Run, accept_changes: options.AcceptChanges = False) -> None:
+def resume(
+    run: options.Run,
+    data: options.MovedData = None,
+    device: options.SettingsDevice = None,
+    accept_changes: options.AcceptChanges = False,
+) -> None:
     """Continue a run that was stopped, exactly as if it had not been."""
-    _finish(_api().resume(run, accept_changes=accept_changes))
+    _finish(_api().resume(**locals()))
 
 
 @app.command()

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from patchcl.config import Settings, planned, read_settings, settings_yaml
 from patchcl.core.console import progress_bar
-from patchcl.core.devices import best_device
+from patchcl.core.devices import Device, best_device
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json, write_text
 from patchcl.core.seeds import seed_for
@@ -42,6 +42,7 @@ from patchcl.training.final_validation import choose_on_validation
 from patchcl.training.loop import train
 from patchcl.training.lost_files import lost_files_as_message, tell_damaged
 from patchcl.training.progress import TrainingProgress
+from patchcl.training.relocation import keep_place, relocated
 from patchcl.training.rescue import DivergedError
 from patchcl.training.signals import StopRequest, stop_on_signals
 from patchcl.training.validation import Validation, picture_steps
@@ -101,17 +102,22 @@ def _require_structures(fingerprint: Fingerprint, console: Console) -> None:
         console.print(f"[yellow]Warning:[/yellow] {escape(line)}", highlight=False, soft_wrap=True)
 
 
-def resume(root: Path, console: Console, accept_changes: bool = False) -> Outcome:
-    """Continue the run in `root` where it stopped, exactly as if it had not.
+def resume(
+    root: Path,
+    console: Console,
+    accept_changes: bool = False,
+    data: Path | None = None,
+    device: Device | None = None,
+) -> Outcome:
+    """Continue the run in `root` where it stopped, exactly as if it had not; with its `data` there, on that `device`.
 
     Raises:
         UserError: There is no run, its data are gone, or something changed and `accept_changes` is not set.
     """
     run = RunFolder.open(root)
     settings, split, plan = read_settings(run.settings), load_split(run.split), load_plan(run.plan)
-    if settings.data is None:
-        raise UserError(f"{run.settings} does not say where the data are: add `data: FOLDER`.")
-    dataset = read_dataset(settings.data, settings.split.patient_pattern)
+    settings = relocated(run, settings, data, device)
+    dataset = read_dataset(Path(str(settings.data)), settings.split.patient_pattern)
     run.remove_unfinished()
     return _train(run, settings, visible_to_training(dataset, split), split, plan, console, accept_changes)
 
@@ -131,6 +137,7 @@ def _train(
     sources = {source for group in prepared for case in group for source in case.sources}
     contents = contents_of(sources, settings, plan, split, dataset.classes, dataset.channels)
     settle_changes(run, contents, method, settings.training, accept_changes, console)
+    keep_place(run, settings, fabric.device, console)
     batches, shown = _batches(settings, prepared, plan, fabric.device, method.strong_views)
     pictures = picture_steps(settings.training.steps, settings.training.validate_every)
     validation = Validation(prepared.validation, shown, plan, run, fabric.device, pictures)
