@@ -30,7 +30,15 @@ from patchcl.data.preprocessing.cache import PreparedCase, prepare
 from patchcl.data.preprocessing.fingerprint import Fingerprint, save_fingerprint
 from patchcl.data.preprocessing.plan import Plan, load_plan, save_plan
 from patchcl.data.preprocessing.planner import fingerprint_for, make_plan
-from patchcl.data.splits import Split, cases_of, load_split, make_split, save_split, visible_to_training
+from patchcl.data.splits import (
+    Split,
+    cases_of,
+    load_split,
+    make_split,
+    save_split,
+    visible_to_training,
+    with_split_of,
+)
 from patchcl.methods.base import Method
 from patchcl.networks.unet import UNet
 from patchcl.runs.contents import contents_of
@@ -69,7 +77,10 @@ def start(data: Path, root: Path, settings: Settings, console: Console) -> Outco
         UserError: Something about the data, the settings or the folder must be corrected first.
     """
     dataset = read_dataset(data, settings.split.patient_pattern)
-    split = make_split(dataset, settings.split)
+    division, line = with_split_of(data, settings.split)
+    if line:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    split = make_split(dataset, division)
     visible = visible_to_training(dataset, split)
     fingerprint = fingerprint_for(visible, settings.plan, split.labeled)
     _require_structures(fingerprint, console)
@@ -77,7 +88,7 @@ def start(data: Path, root: Path, settings: Settings, console: Console) -> Outco
     device = _fabric(settings).device
     cache = settings.cache or Path(os.path.realpath(root)).parent / "prepared"  # resolve() refuses rings
     settings = planned(settings, plan).model_copy(
-        update={"data": data.resolve(), "cache": Path(os.path.realpath(cache))}
+        update={"data": data.resolve(), "cache": Path(os.path.realpath(cache)), "split": division}
     )
 
     run = RunFolder.create(root)
