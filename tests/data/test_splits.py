@@ -7,7 +7,16 @@ import pytest
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import Dataset, read_dataset
 from patchcl.data.scan import read_grid
-from patchcl.data.splits import Split, SplitSettings, cases_of, load_split, make_split, save_split, visible_to_training
+from patchcl.data.splits import (
+    Split,
+    SplitSettings,
+    cases_of,
+    load_split,
+    make_split,
+    save_split,
+    visible_to_training,
+    with_split_of,
+)
 
 Make = Callable[..., Path]
 TRAIN = {f"p{number}_frame{frame}": True for number in range(10) for frame in (1, 2)}
@@ -180,6 +189,28 @@ def test_a_fold_that_nothing_has_is_refused(dataset: Dataset, tmp_path: Path) ->
     ):
         with pytest.raises(UserError, match=rf"split\.fold is 1, but .*{message}"):
             make_split(dataset, settings.model_copy(update=second))
+
+
+def test_a_split_file_in_the_data_set_is_used_unless_the_settings_say_otherwise(make_dataset: Make) -> None:
+    root = make_dataset({f"p{number}_frame1": True for number in range(4)}, ("u0",), {"t0": True})
+    dataset = read_dataset(root)
+    assert with_split_of(root, SplitSettings()) == (SplitSettings(), "")
+    folds = [
+        {"train": ["p3_frame1", "p1_frame1"], "val": ["p0_frame1"]},
+        {"train": ["p0_frame1"], "val": ["p1_frame1"]},
+    ]
+    (root / "splits_final.json").write_text(json.dumps(folds))
+    settings, line = with_split_of(root, SplitSettings(labeled=1))
+    assert f"The split is that of {root / 'splits_final.json'}" in line
+    assert make_split(dataset, settings) == Split(
+        labeled=("p3",), unlabeled=("p1", "u0"), validation=("p0",), test=("t0",)
+    )
+    (root / "split.json").write_text('{"train": ["p2"], "validation": ["p1"], "test": ["p0"]}')
+    settings, line = with_split_of(root, SplitSettings())
+    assert "split.json" in line
+    assert make_split(dataset, settings).test == ("p0",)
+    for own in (SplitSettings(file=None), SplitSettings(file=root / "splits_final.json")):
+        assert with_split_of(root, own) == (own, "")
 
 
 def test_a_split_file_that_cannot_be_read(dataset: Dataset, tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ import pytest
 import torch
 from rich.console import Console
 
+from patchcl.comparison.spec import build_spec
 from patchcl.config import load_settings, read_settings
 from patchcl.core.errors import UserError
-from patchcl.data.check import NOTHING_TO_LEARN, check_data
+from patchcl.data.check import NOTHING_TO_LEARN, check_data, render
 from patchcl.data.preprocessing.plan import load_plan
 from patchcl.data.splits import load_split
 from patchcl.evaluation.evaluate import evaluate_run
@@ -217,6 +218,28 @@ def test_crops_and_volumes_train_too(plan, cardiac, tmp_path, tiny):
     outcome = run(cardiac, tmp_path / "run", tiny, *plan)
     assert outcome.steps_done == 6
     assert all(0 <= row["validation_dice"] <= 1 for row in read_rows(outcome.run) if "validation_dice" in row)
+
+
+def test_the_split_in_the_data_set_is_used_and_said_by_every_verb(cardiac, tmp_path, tiny):
+    data = shutil.copytree(cardiac, tmp_path / "data")
+    (first, second, third, *_) = sorted({path.name.partition("_")[0] for path in (data / "labelsTr").iterdir()})
+    (data / "split.json").write_text(json.dumps({"train": [first], "validation": [third], "test": [second]}))
+    console, said = Console(record=True, width=400, file=io.StringIO()), "in the data set; --set split.file=null"
+    settings = load_settings(None, [*tiny, "training.steps=1", "method.name=supervised"])
+    done = start(data, tmp_path / "run", settings, console)
+    assert load_split(done.run.split).model_dump() == {
+        "labeled": (first,),
+        "unlabeled": (),
+        "validation": (third,),
+        "test": (second,),
+    }
+    assert read_settings(done.run.settings).split.file == data / "split.json"
+    render(check_data(data, settings.split, settings.plan), console)
+    spec = build_spec(data, ["supervised"], [None], [0, 1], overrides=tiny)
+    assert set(spec.splits.values()) == {load_split(done.run.split).hash}
+    assert console.export_text().count(said) == 2  # train and check
+    drawn = build_spec(data, ["supervised"], [None], [0, 1], overrides=[*tiny, "split.file=null"])
+    assert len(set(drawn.splits.values())) == 2
 
 
 def test_two_runs_are_never_mixed(cardiac, trained, tiny):

@@ -9,6 +9,7 @@ from patchcl.comparison.runner import Ending
 from patchcl.comparison.spec import build_spec
 from patchcl.config import PathLike, SettingsArguments, SharedArguments, make_settings, overrides_of
 from patchcl.core.console import console, progress_bar
+from patchcl.core.devices import Device
 from patchcl.core.errors import UserError
 from patchcl.data.importers.registry import require_ours
 from patchcl.evaluation.evaluate import evaluate_folders, evaluate_trained
@@ -50,11 +51,15 @@ def train(
         return experiment.start(Path(data), Path(out), chosen, console)
 
 
-def resume(run: PathLike, *, accept_changes: bool = False) -> Outcome:
+def resume(
+    run: PathLike, *, data: PathLike | None = None, device: Device | None = None, accept_changes: bool = False
+) -> Outcome:
     """Continue a run that was stopped, exactly as if it had not been.
 
     Args:
         run: A folder made by `train`.
+        data: Where its data set is now, if it was moved; hashes tell whether it is the same.
+        device: Where to compute from now on. On another device the result is the same only up to rounding.
         accept_changes: Go on although data, settings, plan or split are not those of its beginning; that is kept.
 
     Raises:
@@ -65,8 +70,10 @@ def resume(run: PathLike, *, accept_changes: bool = False) -> Outcome:
         6
     """
     RunFolder.open(Path(run))
+    if data is not None:
+        require_ours(Path(data))
     with one_writer(Path(run)):
-        return experiment.resume(Path(run), console, accept_changes)
+        return experiment.resume(Path(run), console, accept_changes, None if data is None else Path(data), device)
 
 
 def predict(

@@ -141,6 +141,10 @@ ImportSeries = Annotated[
 ]
 Source = Annotated[Path, typer.Argument(help="The folder of a data set; for a table, its CSV file.")]
 Runs = Annotated[list[Path], typer.Argument(help="Runs to show side by side; the first is what the others must beat.")]
+MovedData = Annotated[
+    Path | None,
+    typer.Option("--data", callback=existing, help="Where the data set is now, if it was moved; hashes tell it."),
+]
 AcceptChanges = Annotated[
     bool, typer.Option("--accept-changes", help="Go on although data, settings, plan or split changed; that is kept.")
 ]

@@ -108,9 +108,14 @@ def train(
 
 
 @app.command()
-def resume(run: options.Run, accept_changes: options.AcceptChanges = False) -> None:
+def resume(
+    run: options.Run,
+    data: options.MovedData = None,
+    device: options.SettingsDevice = None,
+    accept_changes: options.AcceptChanges = False,
+) -> None:
     """Continue a run that was stopped, exactly as if it had not been."""
-    finish(_api().resume(run, accept_changes=accept_changes))
+    finish(_api().resume(**locals()))
 
 
 @app.command()

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from patchcl.comparison.worker import Job
 from patchcl.config import Settings, load_settings
+from patchcl.core.console import console
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json
 from patchcl.core.parallel import in_parallel
@@ -18,7 +19,7 @@ from patchcl.core.settings import FrozenSettings
 from patchcl.core.version import __version__
 from patchcl.data.dataset import Dataset, read_dataset
 from patchcl.data.preprocessing.manifest import file_entry, read_manifest
-from patchcl.data.splits import cases_of, make_split
+from patchcl.data.splits import cases_of, make_split, with_split_of
 from patchcl.evaluation.paired import SMALLEST_EFFECT, require_effect
 from patchcl.evaluation.scores import SplitSide
 from patchcl.methods import method_names
@@ -121,6 +122,10 @@ def build_spec(
     settings = {method: _load(method, config, overrides) for method in dict.fromkeys(methods)}
     first = next(iter(settings.values()))
     dataset = read_dataset(data, first.split.patient_pattern)
+    division, line = with_split_of(data, first.split)
+    first = first.model_copy(update={"split": division})
+    if line:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     labeled = list(labeled) or [_labeled_count(first)]
     splits = {
         (count, seed): make_split(dataset, _run_settings(first, count, seed).split)

@@ -21,7 +21,7 @@ from patchcl.data.geometry import Grid, require_same_grid
 from patchcl.data.preprocessing.plan import Plan, PlanSettings
 from patchcl.data.preprocessing.planner import fingerprint_for, make_plan
 from patchcl.data.scan import IGNORED, Scan, read_grid, read_image, read_mask, require_annotated, require_varied
-from patchcl.data.splits import Split, SplitSettings, cases_of, make_split, visible_to_training
+from patchcl.data.splits import Split, SplitSettings, cases_of, make_split, visible_to_training, with_split_of
 
 NOTHING_TO_LEARN = (
     "No labeled mask holds any structure: all are background, and there is nothing to learn. Annotate scans, or choose "
@@ -36,6 +36,7 @@ class CheckReport(NamedTuple):
     warnings: tuple[str, ...]  # worth a look, but nothing stands in the way
     dataset: Dataset
     split: Split | None  # None if none could be made
+    split_found: str  # that the split is by a file in the data set which nobody named; else nothing
     plan: Plan | None  # None if none could be made
     sides: dict[str, tuple[int, int]]  # patients and scans on each side of the split
     grids: tuple[Grid, ...]  # of every scan that can be read
@@ -66,6 +67,7 @@ def check_data(
     dataset, problems = survey_dataset(root, split.patient_pattern)
     complete = not problems  # a plan for scans that lack channels would say nothing
     made_split, made_plan = None, None
+    split, split_found = with_split_of(root, split)
     with _noting(problems):
         made_split = make_split(dataset, split)
     with _noting(problems):
@@ -89,6 +91,7 @@ def check_data(
         warnings=(*warnings, *duplicates.warnings),
         dataset=dataset,
         split=made_split,
+        split_found=split_found,
         plan=made_plan,
         sides={side: (len({case.patient for case in cases}), len(cases)) for side, cases in sides.items()},
         grids=tuple(found.grid for found in findings.values() if found.grid is not None),
@@ -100,6 +103,8 @@ def check_data(
 def render(report: CheckReport, console: Console) -> None:
     """Print `report`: what was understood first, then what is wrong."""
     console.print(_data_table(report))
+    if report.split_found:
+        console.print(report.split_found, markup=False, highlight=False, soft_wrap=True)
     console.print(_class_table(report))
     if report.plan is not None:
         console.print(_plan_table(report.plan))

@@ -29,6 +29,10 @@ SIDES = {
 """Key in a split file -> the side it fills."""
 
 
+OF_DATA_SET = ("split.json", "splits_final.json")
+"""Names of split files that are used without being named, if they lie in the data set; the first that is there."""
+
+
 class SplitSettings(FrozenSettings):
     """How patients are divided."""
 
@@ -56,6 +60,15 @@ class Split(FrozenSettings):
         """The sha256 of who is where, in hex; the order of patients on a side does not count."""
         sides = {side: sorted(patients) for side, patients in self.model_dump().items()}
         return hashlib.sha256(json.dumps(sides, sort_keys=True).encode()).hexdigest()
+
+
+def with_split_of(root: Path, settings: SplitSettings) -> tuple[SplitSettings, str]:
+    """`settings` with the split file in the data set `root`, and a line that says so; unless they set `file` at all."""
+    found = next((root / name for name in OF_DATA_SET if (root / name).is_file()), None)
+    if found is None or "file" in settings.model_fields_set:
+        return settings, ""
+    line = f"The split is that of {found}, since it lies in the data set; --set split.file=null draws one instead."
+    return settings.model_copy(update={"file": found.absolute()}), line
 
 
 def make_split(dataset: Dataset, settings: SplitSettings) -> Split:

@@ -11,7 +11,7 @@ from patchcl.data.splits import Split, load_split
 from patchcl.evaluation.scores import CHANGED, DATA_HASH, UNFINISHED, Evaluation, read_evaluation
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import Row, read_rows, rescues_of
-from patchcl.runs.provenance import ACCEPTED, read_provenance
+from patchcl.runs.provenance import ACCEPTED, MOVES, read_provenance
 
 HEADLINES = ("test_last", "validation_last", "test_best", "validation_best")
 """Evaluations in the order in which a report prefers them; the last checkpoint is chosen by nobody."""
@@ -137,6 +137,7 @@ def _column(run: RunFacts) -> dict[str, str]:
         "commit": known.get("commit"),
         "started": known.get("started"),
         "command": known.get("command"),
+        "went on elsewhere": "; ".join(known.get(MOVES, [])) or "no",
         "changed and accepted": "; ".join(known.get(ACCEPTED, [])) or "nothing",
     }
     return {key: value or "not known" for key, value in facts.items()}

@@ -20,6 +20,9 @@ from patchcl.core.version import __version__
 ACCEPTED = "accepted_changes"
 """The key under which a run keeps what had changed when it went on nevertheless, a line for each."""
 
+MOVES = "went_on"
+"""The key under which a run keeps that it went on with its data in another folder, or on another device."""
+
 TEXTS = ("patchcl", "commit", "python", "torch", "hardware", "device", "command", "started")
 
 
@@ -99,7 +102,7 @@ def _fits(key: str, value: object) -> bool:
     if key in ("seconds", "steps_per_second"):
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return value is None or (number and 0 <= float(str(value)) < math.inf)
-    if key == ACCEPTED:
+    if key in (ACCEPTED, MOVES):
         return isinstance(value, list) and all(isinstance(line, str) for line in value)
     if key in TEXTS:
         return value is None or isinstance(value, str)

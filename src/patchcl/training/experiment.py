@@ -17,7 +17,7 @@ from torch import Tensor
 
 from patchcl.config import Settings, planned, read_settings, settings_yaml
 from patchcl.core.console import progress_bar
-from patchcl.core.devices import best_device
+from patchcl.core.devices import Device, best_device
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json, write_text
 from patchcl.core.seeds import seed_for
@@ -30,7 +30,15 @@ from patchcl.data.preprocessing.cache import PreparedCase, prepare
 from patchcl.data.preprocessing.fingerprint import Fingerprint, save_fingerprint
 from patchcl.data.preprocessing.plan import Plan, load_plan, save_plan
 from patchcl.data.preprocessing.planner import fingerprint_for, make_plan
-from patchcl.data.splits import Split, cases_of, load_split, make_split, save_split, visible_to_training
+from patchcl.data.splits import (
+    Split,
+    cases_of,
+    load_split,
+    make_split,
+    save_split,
+    visible_to_training,
+    with_split_of,
+)
 from patchcl.methods.base import Method
 from patchcl.networks.unet import UNet
 from patchcl.runs.contents import contents_of
@@ -42,6 +50,7 @@ from patchcl.training.final_validation import choose_on_validation
 from patchcl.training.loop import train
 from patchcl.training.lost_files import lost_files_as_message, tell_damaged
 from patchcl.training.progress import TrainingProgress
+from patchcl.training.relocation import keep_place, relocated
 from patchcl.training.rescue import DivergedError
 from patchcl.training.signals import StopRequest, stop_on_signals
 from patchcl.training.validation import Validation, picture_steps
@@ -68,7 +77,10 @@ def start(data: Path, root: Path, settings: Settings, console: Console) -> Outco
         UserError: Something about the data, the settings or the folder must be corrected first.
     """
     dataset = read_dataset(data, settings.split.patient_pattern)
-    split = make_split(dataset, settings.split)
+    division, line = with_split_of(data, settings.split)
+    if line:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    split = make_split(dataset, division)
     visible = visible_to_training(dataset, split)
     fingerprint = fingerprint_for(visible, settings.plan, split.labeled)
     _require_structures(fingerprint, console)
@@ -76,7 +88,7 @@ def start(data: Path, root: Path, settings: Settings, console: Console) -> Outco
     device = _fabric(settings).device
     cache = settings.cache or Path(os.path.realpath(root)).parent / "prepared"  # resolve() refuses rings
     settings = planned(settings, plan).model_copy(
-        update={"data": data.resolve(), "cache": Path(os.path.realpath(cache))}
+        update={"data": data.resolve(), "cache": Path(os.path.realpath(cache)), "split": division}
     )
 
     run = RunFolder.create(root)
@@ -101,17 +113,22 @@ def _require_structures(fingerprint: Fingerprint, console: Console) -> None:
         console.print(f"[yellow]Warning:[/yellow] {escape(line)}", highlight=False, soft_wrap=True)
 
 
-def resume(root: Path, console: Console, accept_changes: bool = False) -> Outcome:
-    """Continue the run in `root` where it stopped, exactly as if it had not.
+def resume(
+    root: Path,
+    console: Console,
+    accept_changes: bool = False,
+    data: Path | None = None,
+    device: Device | None = None,
+) -> Outcome:
+    """Continue the run in `root` where it stopped, exactly as if it had not; with its `data` there, on that `device`.
 
     Raises:
         UserError: There is no run, its data are gone, or something changed and `accept_changes` is not set.
     """
     run = RunFolder.open(root)
     settings, split, plan = read_settings(run.settings), load_split(run.split), load_plan(run.plan)
-    if settings.data is None:
-        raise UserError(f"{run.settings} does not say where the data are: add `data: FOLDER`.")
-    dataset = read_dataset(settings.data, settings.split.patient_pattern)
+    settings = relocated(run, settings, data, device)
+    dataset = read_dataset(Path(str(settings.data)), settings.split.patient_pattern)
     run.remove_unfinished()
     return _train(run, settings, visible_to_training(dataset, split), split, plan, console, accept_changes)
 
@@ -131,6 +148,7 @@ def _train(
     sources = {source for group in prepared for case in group for source in case.sources}
     contents = contents_of(sources, settings, plan, split, dataset.classes, dataset.channels)
     settle_changes(run, contents, method, settings.training, accept_changes, console)
+    keep_place(run, settings, fabric.device, console)
     batches, shown = _batches(settings, prepared, plan, fabric.device, method.strong_views)
     pictures = picture_steps(settings.training.steps, settings.training.validate_every)
     validation = Validation(prepared.validation, shown, plan, run, fabric.device, pictures)

@@ -1,0 +1,87 @@
+"""Where a run goes on: with its data in another folder, or on another device. What differs is said, and kept."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from patchcl.config import Settings, read_settings, settings_yaml
+from patchcl.core.devices import Device
+from patchcl.core.errors import UserError
+from patchcl.core.files import write_text
+from patchcl.runs.contents import read_contents
+from patchcl.runs.folder import RunFolder
+from patchcl.runs.provenance import MOVES, hardware, note, read_provenance
+
+
+def relocated(run: RunFolder, settings: Settings, data: Path | None, device: Device | None) -> Settings:
+    """The `settings` of a run with the folder and the device that it is to go on with; None leaves what they say.
+
+    Prepared images are kept beside the run where their folder did not come along with the data.
+
+    Raises:
+        UserError: There is no data set where it should be, or a quite different one.
+    """
+    if device is not None:
+        settings = settings.model_copy(
+            update={"training": settings.training.model_copy(update={"device": device})},
+        )
+    if data is not None:
+        beside, cache = run.root.resolve().parent / "prepared", settings.cache
+        cache = cache if cache is not None and cache.is_dir() else beside
+        settings = settings.model_copy(update={"data": data.resolve(), "cache": cache})
+    if settings.data is None:
+        raise UserError(f"{run.settings} does not say where the data are. Say it with --data FOLDER.")
+    if not (settings.data / "dataset.json").is_file():
+        raise UserError(
+            f"{settings.data} holds no data set any more: {settings.data / 'dataset.json'} does not exist. If it was "
+            f"moved, say where it is: patchcl resume {run.root} --data FOLDER"
+        )
+    if data is not None:
+        _require_some_files(run, data)
+    return settings
+
+
+def keep_place(run: RunFolder, settings: Settings, device: torch.device, console: Console) -> None:
+    """Keep where a run goes on in its settings and its provenance, and say so, if that is not where it was."""
+    before, notes = read_settings(run.settings), read_provenance(run.provenance)
+    moves = [*_moves(before, settings), *_changes_of_device(notes, device)]
+    for line in moves:
+        console.print(f"The run goes on {line}.", markup=False, highlight=False, soft_wrap=True)
+    if settings != before:
+        write_text(run.settings, settings_yaml(settings))
+    if moves:
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        kept = [*notes.get(MOVES, []), *(f"{when}: {line}" for line in moves)]
+        note(run.provenance, {"device": str(device), "hardware": hardware(device), MOVES: kept}, device)
+
+
+def _require_some_files(run: RunFolder, data: Path) -> None:
+    """Refuse a folder with none of the files that a run learned from; which of them changed is told by their hashes."""
+    known: dict[str, str] = {}
+    with suppress(UserError):  # for whoever compares the hashes to tell
+        known = read_contents(run.contents).files if run.contents.is_file() else {}
+    if known and not any((data / file).exists() for file in known):
+        raise UserError(
+            f"{data} is another data set: it holds none of the {len(known)} files that {run.root} learned from, such "
+            f"as {next(iter(known))}. Name the folder that these were moved to."
+        )
+
+
+def _moves(before: Settings, now: Settings) -> Iterator[str]:
+    if before.data != now.data:
+        yield f"with the data in {now.data}, which were in {before.data}"
+
+
+def _changes_of_device(notes: dict[str, Any], device: torch.device) -> Iterator[str]:
+    """What to say of another processor or card; nothing where it is not known which one it was."""
+    was, now = notes.get("hardware"), hardware(device)
+    if was is not None and was != now:
+        yield (
+            f"on {device.type} ({now}), and was on {notes.get('device')} ({was}): from here on its result is not bit "
+            "for bit the one that it would have had there"
+        )
