@@ -35,6 +35,8 @@ def test_the_csv_has_a_line_for_everything_and_gaps_where_nothing_is_known(made)
     assert float(lines["patchcl", "best", "left"]["dice_mean"]) == 0.75
     assert lines["patchcl", "best", "left"]["dice_difference"] == ""
     assert (float(patchcl["minutes"]), float(patchcl["peak_gib"])) == (1, 0.5)
+    assert (float(supervised["surface_dice_mean"]), supervised["rescued"]) == (0.75, "0")
+    assert float(supervised["dice_one_pass_mean"]) == float(supervised["dice_mean"])
 
 
 def test_the_results_say_where_every_run_comes_from_or_why_it_is_missing(made):
@@ -49,7 +51,7 @@ def test_the_results_say_where_every_run_comes_from_or_why_it_is_missing(made):
     assert runs.keys() == {compare_run.run_id for compare_run in spec.runs}
     done, missing = runs["labeled_2/supervised/seed_1"], runs["labeled_2/patchcl/seed_1"]
     assert done["provenance"]["hardware"] == "an abacus"
-    assert done["scores"]["last"]["dice"] == 0.5
+    assert (done["scores"]["last"]["dice"], done["scores"]["last"]["surface_dice"], done["rescues"]) == (0.5, 0.75, 0)
     assert results["settings_hash"] == settings_hash(spec)
     assert done["scores"]["last"]["split_hash"] == spec.splits["labeled_2/seed_1"]
     assert done["missing_because"] is None

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from patchcl.comparison.results import Figure, RunResult, describe_budget, over_seeds, read_budgets, read_run, remarks
+from patchcl.comparison.remarks import remarks
+from patchcl.comparison.results import Figure, RunResult, describe_budget, over_seeds, read_budgets, read_run
 from patchcl.comparison.spec import CompareRun, run_root
 from patchcl.comparison.worker import Session
-from patchcl.core.files import write_json
 from patchcl.runs.folder import RunFolder
 
 DICE = {
@@ -81,14 +81,6 @@ def test_a_method_with_fewer_seeds_is_never_the_best(make_spec, folder):
     assert "never called the best: patchcl (1)" in remark
 
 
-def test_a_seed_without_a_baseline_is_not_paired(make_spec, folder):
-    spec = make_spec(seeds=(0, 1))
-    runs = {key: value for key, value in DICE.items() if key != ("supervised", 1)}
-    (budget,) = read_budgets(spec, folder(spec, lambda compare_run: runs.get((compare_run.method, compare_run.seed))))
-    assert budget.rows[1].pairs == 1
-    assert any("not every seed of patchcl has a supervised run" in remark for remark in remarks([budget]))
-
-
 def test_seeds_may_score_other_patients(make_spec, folder):
     """p2 is scored with the first seed alone: its gain is that seed's."""
     spec = make_spec(seeds=(0, 1))
@@ -135,25 +127,6 @@ def test_the_pace_of_what_was_measured_stands_for_all_steps():
 def test_cost_is_averaged_over_seeds(budget):
     assert budget.rows[0].minutes == (1, 0)
     assert budget.rows[0].peak_gib == (0.5, 0)
-
-
-def test_what_could_explain_a_figure_is_remarked(make_spec, folder):
-    spec = make_spec(seeds=(0, 1, 2))
-    out = folder(spec, lambda compare_run: DICE[compare_run.method, min(compare_run.seed, 1)])
-    assert list(remarks(read_budgets(spec, out))) == []
-    root = run_root(out, spec.runs[1])
-    write_json(root / "provenance.json", {"commit": "def"})
-    fast = Session(hardware="a loom", threads=8, at_once=2, steps=6, seconds=1, peak_mib=1)
-    write_json(root / "sessions.json", [fast.model_dump()])
-    commits, machines = remarks(read_budgets(spec, out))
-    assert commits == "The runs were made by several commits: abc, def."
-    assert "a loom (8 threads, 2 at once); an abacus (1 threads, 1 at once)" in machines
-
-
-def test_scores_of_validation_patients_are_named_as_such(make_spec, folder):
-    spec = make_spec(("supervised",), seeds=(0, 1, 2), on="validation")
-    (remark,) = remarks(read_budgets(spec, folder(spec, lambda compare_run: [0.5])))
-    assert remark.startswith("Scored on validation patients, who chose the best checkpoints")
 
 
 def test_labeled_patients_are_counted_in_the_split(make_spec, folder, tmp_path):

@@ -5,32 +5,10 @@ import io
 import pytest
 from rich.console import Console
 
-from patchcl.comparison.results import read_budgets
-from patchcl.comparison.summary import NOTHING, caution, headline, lead, missing, render_budgets, sentences
+from patchcl.comparison.remarks import missing
+from patchcl.comparison.summary import NOTHING, headline, lead, render_budgets, sentences
 from patchcl.evaluation.metrics import EMPTY_POLICY
 from patchcl.evaluation.paired import compare_seeds
-
-BASE = [0.25, 0.5, 0.5] * 4
-
-
-@pytest.fixture
-def budgets(make_spec, folder):
-    """Made of how much Dice every method adds to that of supervised; None for a missing run."""
-
-    def make(seeds=(0, 1), labeled=(2,), patients=12, min_effect=0.001, **gains):
-        spec = make_spec(tuple(gains), labeled, seeds, min_effect=min_effect)
-
-        def dice(compare_run):
-            gain = (
-                gains[compare_run.method](compare_run)
-                if callable(gains[compare_run.method])
-                else gains[compare_run.method]
-            )
-            return None if gain is None else [each + gain for each in BASE[:patients]]
-
-        return read_budgets(spec, folder(spec, dice))
-
-    return make
 
 
 def rendered(budgets, width=80):
@@ -51,7 +29,7 @@ def test_the_tables_fit_a_terminal_and_hold_every_figure(budgets):
         for start in (lines.index(line) for line in lines if line.strip().startswith("method"))
     )
     assert " ".join(quality) == "patchcl 66.7 ± 17.7 +25.0 (−100.0 to +100.0) 79.2 ± 17.7"
-    assert " ".join(surface) == "patchcl 50.0 ± 0.0 9.00 ± 0.00 3.00 ± 0.00"
+    assert " ".join(surface) == "patchcl 50.0 ± 0.0 75.0 ± 0.0 9.00 ± 0.00 3.00 ± 0.00"
     assert " ".join(structures) == "patchcl 66.7 66.7 2 1.0 0.50"
     assert EMPTY_POLICY in " ".join(text.split())
     assert "average over seeds" not in text
@@ -125,12 +103,6 @@ def test_nothing_done_is_nothing_to_compare(budgets):
     assert NOTHING in rendered(made)
 
 
-def test_many_comparisons_come_with_a_warning(budgets):
-    made = budgets(supervised=0, patchcl=0.125, mean_teacher=0, fixmatch=0)
-    assert next(caution(made[:1])).startswith("There are 3 comparisons with supervised")
-    assert list(caution([made[0]._replace(rows=made[0].rows[:2])])) == []
-
-
 def test_verdicts_are_corrected_for_the_number_of_methods(budgets):
     """Six patients who all gain are a verdict on one method (1 in 32), and none on each of two."""
     (few,) = budgets(patients=6, supervised=0, patchcl=0.125, mean_teacher=0.125)
@@ -148,7 +120,7 @@ def test_methods_that_score_alike_are_named_together(budgets):
 
 
 def test_nothing_learned_is_no_ranking(budgets):
-    made = budgets(patients=1, supervised=-BASE[0], patchcl=0.001 - BASE[0])
+    made = budgets(patients=1, supervised=-0.25, patchcl=0.001 - 0.25)
     assert headline(made) == "Nothing was learned"
     (sentence,) = sentences(made)
     assert sentence == "With 2 labeled patients (2 seeds) nothing was learned: no method has a mean Dice of 1 %."

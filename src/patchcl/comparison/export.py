@@ -9,14 +9,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from patchcl.comparison.results import Figure, LabelBudget, Row, RunResult
+from patchcl.comparison.results import COLUMN_METRICS, COLUMNS, Figure, LabelBudget, Row, RunResult
 from patchcl.comparison.spec import CompareSpec, format_labeled
 from patchcl.comparison.summary import headline, sentences
 from patchcl.comparison.worker import CHECKPOINTS
 from patchcl.core.files import write_json, write_text
-from patchcl.evaluation.metrics import EMPTY_POLICY
+from patchcl.evaluation.metrics import EMPTY_POLICY, SURFACE_POLICY
 from patchcl.evaluation.paired import Comparison, Difference
-from patchcl.evaluation.scores import MEAN, METRICS
+from patchcl.evaluation.scores import MEAN, METRICS, SURFACE_METRICS, Metric
+
+ALL_METRICS = METRICS + SURFACE_METRICS
 
 
 def write_csv(budgets: Sequence[LabelBudget], path: Path) -> None:
@@ -38,6 +40,7 @@ def write_results(spec: CompareSpec, budgets: Sequence[LabelBudget], path: Path)
         "spec": spec.model_dump(mode="json"),
         "settings_hash": settings_hash(spec),
         "empty_policy": EMPTY_POLICY,
+        "surface_policy": SURFACE_POLICY,
         "rows": [line for budget in budgets for row in budget.rows for line in _lines(budget, row)],
         "runs": [_run(result) for result in (*results, *missing)],
     }
@@ -59,6 +62,7 @@ def _lines(budget: LabelBudget, row: Row) -> Iterator[dict[str, Any]]:
                 "labeled_patients": budget.labeled_patients,
                 "method": row.method,
                 "seeds": len(row.results),
+                "rescued": sum(result.rescues > 0 for result in row.results),
                 "checkpoint": checkpoint,
                 "structure": structure,
                 **_figures(budget, row, structure, checkpoint),
@@ -69,9 +73,19 @@ def _lines(budget: LabelBudget, row: Row) -> Iterator[dict[str, Any]]:
 
 
 def _figures(budget: LabelBudget, row: Row, structure: str, checkpoint: str) -> dict[str, float]:
-    figures = {metric: row.mean_std(Figure(metric, structure, checkpoint)) for metric in METRICS}
-    named = {metric.replace("_mm", f"_{budget.unit}"): figure for metric, figure in figures.items()}
-    return {f"{name}_{part}": value for name, figure in named.items() for part, value in figure._asdict().items()}
+    named = {_named(metric, budget.unit): Figure(metric, structure, checkpoint) for metric in ALL_METRICS}
+    for column, short in COLUMNS.items():
+        for metric in COLUMN_METRICS:
+            named[f"{_named(metric, budget.unit)}_{short}"] = Figure(metric, structure, checkpoint, column)
+    return {
+        f"{name}_{part}": value
+        for name, figure in named.items()
+        for part, value in row.mean_std(figure)._asdict().items()
+    }
+
+
+def _named(metric: Metric, unit: str) -> str:
+    return metric.replace("_mm", f"_{unit}")
 
 
 def _difference(against: Comparison | None, found: Difference | None) -> dict[str, Any]:
@@ -93,14 +107,15 @@ def _run(result: RunResult) -> dict[str, Any]:
         "missing_because": result.missing_because or None,
         "provenance": result.provenance,
         "sessions": [session.model_dump() for session in result.sessions],
+        "rescues": result.rescues,
         "minutes": result.minutes,
         "peak_gib": result.peak_gib,
         "scores": {
             checkpoint: {
                 **{key: scores.provenance.get(key) for key in ("step", "weights", "settings_hash", "split_hash")},
                 **{
-                    metric.replace("_mm", f"_{scores.unit}"): result.means[Figure(metric, checkpoint=checkpoint)]
-                    for metric in METRICS
+                    _named(metric, scores.unit): result.means[Figure(metric, checkpoint=checkpoint)]
+                    for metric in scores.metrics
                 },
             }
             for checkpoint, scores in result.scores.items()

@@ -6,26 +6,30 @@ from pathlib import Path
 from typing import Any
 
 from patchcl.comparison.export import settings_hash
-from patchcl.comparison.results import BASELINE, DICE, Figure, LabelBudget, Row, describe_budget, remarks
+from patchcl.comparison.remarks import caution, missing, remarks
+from patchcl.comparison.results import BASELINE, DICE, Figure, LabelBudget, Row, describe_budget
 from patchcl.comparison.spec import CompareSpec, run_root
-from patchcl.comparison.summary import (
+from patchcl.comparison.summary import INTERVALS, headline, sentences
+from patchcl.comparison.tables import (
     BEST_DICE,
-    INTERVALS,
-    caution,
+    column_figures,
+    column_headings,
+    detail_metrics,
     details,
+    dice_cell,
+    extremes,
     figure_cell,
     format_mean,
-    headline,
+    has_many,
     is_best,
-    missing,
-    sentences,
+    policy,
 )
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import read_dataset
 from patchcl.data.preprocessing.plan import load_plan
 from patchcl.evaluation.intervals import Interval
-from patchcl.evaluation.metrics import EMPTY_POLICY
 from patchcl.evaluation.paired import format_least, format_points
+from patchcl.evaluation.scores import HEADINGS
 from patchcl.evaluation.tables import pluralize
 from patchcl.figures.charts import MethodMarks, efficiency_chart, methods_chart
 from patchcl.figures.overlays import Panel, overlay_grid, png
@@ -56,7 +60,6 @@ def write_compare_page(spec: CompareSpec, budgets: Sequence[LabelBudget], out: P
         "curves": _curves(budgets),
         "overlay": next((_overlay(spec, budget, out) for budget in budgets if budget.complete), None),
         "missing": missing(budgets),
-        "policy": EMPTY_POLICY,
         "intervals": INTERVALS,
         "baseline": BASELINE,
         "facts": list(_facts(spec, budgets)),
@@ -70,11 +73,21 @@ def _budget(budget: LabelBudget) -> dict[str, Any]:
     return {
         "name": describe_budget(budget),
         "scored": pluralize(budget.patients, "patient"),
-        "unit": budget.unit,
-        "structures": budget.structures,
+        "policy": policy(budget),
+        "columns": column_headings(budget),
+        "metrics": [HEADINGS[metric].format(unit=budget.unit) for metric in detail_metrics(budget)],
+        "structures": () if has_many(budget) else budget.structures,
+        "listed": list(_listed(budget)) if has_many(budget) else [],
         "rows": [_row(budget, row) for row in budget.rows],
         "chart": themed(lambda theme: methods_chart(_marks(budget), theme)),
     }
+
+
+def _listed(budget: LabelBudget) -> Iterator[tuple[str, list[tuple[str, list[str]]]]]:
+    """Tables of structures, a line for each with the Dice of every method: of the extremes, and of all."""
+    choices = {"extremes": extremes(budget), "all": budget.structures}
+    for name, structures in choices.items():
+        yield name, [(structure, [dice_cell(row, structure) for row in budget.rows]) for structure in structures]
 
 
 def _row(budget: LabelBudget, row: Row) -> dict[str, Any]:
@@ -82,7 +95,7 @@ def _row(budget: LabelBudget, row: Row) -> dict[str, Any]:
     known = difference is not None and difference.verdict != "no verdict"
     low_high = [format_points(end) for end in difference.interval[1:]] if difference and known else []
     return {
-        "method": row.method,
+        "method": row.name,
         "seeds": len(row.results),
         "dice": _figure(budget, row, DICE),
         "difference": format_points(difference.interval.mean) if difference else "",
@@ -92,6 +105,7 @@ def _row(budget: LabelBudget, row: Row) -> dict[str, Any]:
         "best": _figure(budget, row, BEST_DICE),
         "minutes": format_mean(row.minutes),
         "peak_gib": format_mean(row.peak_gib, digits=2),
+        "columns": [_figure(budget, row, figure) for figure in column_figures(budget)],
         "details": [_figure(budget, row, figure) for figure in details(budget)],
     }
 
@@ -105,7 +119,7 @@ def _marks(budget: LabelBudget) -> dict[str, MethodMarks]:
     """The marks of every method in the chart of a label budget, the best method on top."""
     rows = sorted((row for row in budget.rows if row.results), key=lambda row: -row.mean_std().mean)
     return {
-        row.method: MethodMarks(
+        row.name: MethodMarks(
             patients=list(row.patient_dice().values()),
             dice=row.mean_std().mean,
             difference=row.against.overall.interval if row.against else NOT_KNOWN,
@@ -177,14 +191,15 @@ def _facts(spec: CompareSpec, budgets: Sequence[LabelBudget]) -> Iterator[tuple[
         yield key, all_of(key)
 
 
-def _runs(budgets: Sequence[LabelBudget]) -> Iterator[tuple[str, str, str, str, str]]:
-    """Name, Dice, time, start and commit of every finished run."""
+def _runs(budgets: Sequence[LabelBudget]) -> Iterator[tuple[str, ...]]:
+    """Name, Dice, rescues, time, start and commit of every finished run."""
     for budget in budgets:
         for row in budget.rows:
             for result in row.results:
                 yield (
                     result.run.run_id,
                     f"{100 * result.means[DICE]:.1f}",
+                    str(result.rescues or ""),
                     f"{result.minutes:.1f}",
                     str(result.provenance.get("started")),
                     str(result.provenance.get("commit")),

@@ -1,7 +1,7 @@
 """Results of a comparison: scores, time and memory of its runs, by label budget and method, over seeds."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,8 +10,18 @@ import numpy as np
 from patchcl.comparison.spec import CompareRun, CompareSpec, run_root
 from patchcl.comparison.worker import CHECKPOINTS, Session, error_file, finished, scores_of, sessions_of
 from patchcl.data.splits import load_split
+from patchcl.evaluation.inference_columns import ONE_PASS_COLUMN, POSTPROCESSED_COLUMN, SYMMETRIES_COLUMN
 from patchcl.evaluation.paired import NOTHING_LEARNED, SMALLEST_EFFECT, Comparison, compare_seeds, judged_together
-from patchcl.evaluation.scores import FRACTION_METRICS, MEAN, METRICS, Evaluation, MeanStd, Metric, summarise
+from patchcl.evaluation.scores import (
+    FRACTION_METRICS,
+    MEAN,
+    RESCUES,
+    Evaluation,
+    MeanStd,
+    Metric,
+    Rows,
+    summary_rows,
+)
 from patchcl.evaluation.tables import pluralize
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import read_rows
@@ -19,8 +29,10 @@ from patchcl.runs.provenance import read_provenance
 
 BASELINE = "supervised"
 """The method whose runs the others are paired with, seed by seed."""
-FEWEST_SEEDS = 3
-"""Below this the deviation over seeds says little."""
+COLUMNS = {ONE_PASS_COLUMN: "one_pass", SYMMETRIES_COLUMN: "symmetries", POSTPROCESSED_COLUMN: "postprocessed"}
+"""What may be done beyond one pass of the network, from less to more, and how files name it."""
+COLUMN_METRICS: tuple[Metric, Metric] = ("dice", "hd95_mm")
+"""The metrics that are shown by what was done."""
 
 
 class Figure(NamedTuple):
@@ -29,6 +41,7 @@ class Figure(NamedTuple):
     metric: Metric
     structure: str = MEAN
     checkpoint: str = "last"
+    column: str = ""  # one of `COLUMNS`; "" is all that the runs do, which counts
 
 
 DICE = Figure("dice")
@@ -46,6 +59,11 @@ class RunResult(NamedTuple):
     steps: int
     provenance: dict[str, Any]
     labeled_patients: int | None
+
+    @property
+    def rescues(self) -> int:
+        """How often training diverged and was rescued."""
+        return max((int(scores.provenance.get(RESCUES) or 0) for scores in self.scores.values()), default=0)
 
     @property
     def minutes(self) -> float:
@@ -70,7 +88,12 @@ class Row(NamedTuple):
 
     def mean_std(self, figure: Figure = DICE) -> MeanStd:
         """Mean and standard deviation over seeds of the mean over patients; NaN where there is too little for it."""
-        return over_seeds([result.means[figure] for result in self.results])
+        return over_seeds([result.means.get(figure, math.nan) for result in self.results])
+
+    @property
+    def name(self) -> str:
+        """The method, with a star if a run of it was rescued."""
+        return self.method + " *" * any(result.rescues for result in self.results)
 
     @property
     def minutes(self) -> MeanStd:
@@ -124,6 +147,12 @@ class LabelBudget(NamedTuple):
         return self.evaluations[0].unit if self.evaluations else "mm"
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """What was done beyond one pass by some run, from one pass on; nothing where that was all."""
+        done = {column for evaluation in self.evaluations for column in evaluation.columns}
+        return tuple(column for column in COLUMNS if column in done)
+
+    @property
     def complete(self) -> list[Row]:
         """The methods with most seeds, best Dice first: only among them is one called the best."""
         rows = [row for row in self.rows if row.results and len(row.results) == self.seeds]
@@ -136,7 +165,8 @@ class LabelBudget(NamedTuple):
 
     def best(self, figure: Figure) -> float | None:
         """The best of a column; None where all are alike."""
-        means = [row.mean_std(figure).mean for row in self.complete]
+        measured = [row.mean_std(figure).mean for row in self.complete]
+        means = [mean for mean in measured if not math.isnan(mean)]
         if not means or min(means) == max(means):
             return None
         return max(means) if figure.metric in FRACTION_METRICS else min(means)
@@ -162,7 +192,7 @@ def read_run(spec: CompareSpec, compare_run: CompareRun, out: Path) -> RunResult
     return RunResult(
         run=compare_run,
         scores=scores,
-        means={figure: summarise(scores[figure.checkpoint], *figure[:2]).mean for figure in figures_of(scores)},
+        means=means_of(scores),
         missing_because="" if scores else _missing_because(run, steps),
         sessions=sessions_of(root),
         steps=steps,
@@ -171,14 +201,25 @@ def read_run(spec: CompareSpec, compare_run: CompareRun, out: Path) -> RunResult
     )
 
 
-def figures_of(scores: Mapping[str, Evaluation]) -> list[Figure]:
-    """Every figure that the scores of a run hold."""
-    return [
-        Figure(metric, structure, checkpoint)
-        for checkpoint, evaluation in scores.items()
-        for structure in (*evaluation.structures, MEAN)
-        for metric in METRICS
-    ]
+def means_of(scores: Mapping[str, Evaluation]) -> dict[Figure, float]:
+    """Every figure that the scores of a run hold, by checkpoint; by what was done those of `COLUMN_METRICS`."""
+    means = {}
+    for checkpoint, evaluation in scores.items():
+        for column, rows in _by_column(evaluation).items():
+            for structure, figures in rows.items():
+                for metric in COLUMN_METRICS if column else evaluation.metrics:
+                    means[Figure(metric, structure, checkpoint, column)] = figures[metric]["mean"] or 0.0
+    return means
+
+
+def _by_column(evaluation: Evaluation) -> dict[str, Rows]:
+    """The means of all that was done, and those of `COLUMNS`, where what a run leaves out changes nothing."""
+    last = summary_rows(evaluation)
+    rows = next(iter(evaluation.columns.values()), last)
+    found = {"": last}
+    for column in COLUMNS:
+        rows = found[column] = evaluation.columns.get(column, rows)
+    return found
 
 
 def over_seeds(values: Sequence[float]) -> MeanStd:
@@ -187,43 +228,10 @@ def over_seeds(values: Sequence[float]) -> MeanStd:
     return MeanStd(mean, float(np.std(values, ddof=1)) if len(values) > 1 else math.nan)
 
 
-def remarks(budgets: Sequence[LabelBudget]) -> Iterator[str]:
-    """Caveats that a reader must know beside the figures, because they could explain some of them."""
-    results = [result for budget in budgets for row in budget.rows for result in row.results]
-    commits = sorted({str(result.provenance.get("commit")) for result in results})
-    if len(commits) > 1:
-        yield f"The runs were made by several commits: {', '.join(commits)}."
-    machines = {
-        (session.hardware, session.threads, session.at_once) for result in results for session in result.sessions
-    }
-    if len(machines) > 1:
-        listed = [f"{name} ({threads} threads, {count} at once)" for name, threads, count in sorted(machines)]
-        yield f"Times and memory were not all measured under the same conditions: {'; '.join(listed)}."
-    if any(scores.provenance.get("on") == "validation" for budget in budgets for scores in budget.evaluations):
-        yield "Scored on validation patients, who chose the best checkpoints: their figures flatter."
-    if results and max(budget.seeds for budget in budgets) < FEWEST_SEEDS:
-        yield f"Fewer than {FEWEST_SEEDS} seeds are a first look: another seed may turn the order round."
-    for budget in budgets:
-        yield from _unevenness(budget)
-
-
 def describe_budget(budget: LabelBudget) -> str:
     """The number of labeled patients in words."""
     count = budget.labeled_patients or budget.labeled
     return "all labeled patients" if count is None else pluralize(count, "labeled patient")
-
-
-def _unevenness(budget: LabelBudget) -> Iterator[str]:
-    """Where methods do not rest on the same seeds."""
-    few = [f"{row.method} ({len(row.results)})" for row in budget.rows if len(row.results) < budget.seeds]
-    if few:
-        yield (
-            f"With {describe_budget(budget)}, these have fewer than the {budget.seeds} seeds of others, and are never "
-            f"called the best: {', '.join(few)}."
-        )
-    lone = [row.method for row in budget.rows if row.against and row.pairs < len(row.results)]
-    if lone:
-        yield f"With {describe_budget(budget)}, not every seed of {', '.join(lone)} has a {BASELINE} run to pair with."
 
 
 def _budget(spec: CompareSpec, results: Sequence[RunResult], labeled: int | None) -> LabelBudget:
