@@ -8,6 +8,7 @@ import weakref
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 from patchcl.core.batch import StepResult
 from patchcl.core.files import write_text
@@ -18,6 +19,12 @@ from patchcl.runs.log import RunLog, read_rows, rescues_of
 @pytest.fixture
 def run(tmp_path):
     return RunFolder.create(tmp_path / "run")
+
+
+@pytest.fixture(autouse=True)
+def files_in_order(monkeypatch):
+    """TensorBoard reads files of one second by the number at the end of their names, where 10 comes before 9."""
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(1000))
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ Other machines may work in the same folder: a run that one of them holds is left
 
 import os
 import signal
-import subprocess  # nosec B404
+import subprocess  # nosec B404  # for our own workers, without a shell
 import sys
 import time
 from collections.abc import Mapping
@@ -165,7 +165,7 @@ def _started(job: Job, slot: int) -> subprocess.Popen[str]:
     job.root.parent.mkdir(parents=True, exist_ok=True)
     error_file(job.root).unlink(missing_ok=True)
     with log_file(job.root).open("a", encoding="utf-8") as log:
-        process = subprocess.Popen(  # nosec B603
+        process = subprocess.Popen(  # nosec B603  # this very Python; the job goes over a pipe, not the command line
             WORKER,
             stdin=subprocess.PIPE,
             stdout=log,
