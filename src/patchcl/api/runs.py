@@ -9,8 +9,8 @@ from patchcl.comparison.runner import Ending
 from patchcl.comparison.spec import build_spec
 from patchcl.config import PathLike, SettingsArguments, SharedArguments, make_settings, overrides_of
 from patchcl.core.console import console, progress_bar
-from patchcl.core.devices import Device
 from patchcl.core.errors import UserError
+from patchcl.core.settings import Device
 from patchcl.data.importers.registry import require_ours
 from patchcl.evaluation.evaluate import evaluate_folders, evaluate_trained
 from patchcl.evaluation.scores import Evaluation, write_evaluation

@@ -10,9 +10,9 @@ import torch
 from rich.console import Console
 
 from patchcl.config import Settings, read_settings, settings_yaml
-from patchcl.core.devices import Device
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_text
+from patchcl.core.settings import Device
 from patchcl.runs.contents import read_contents
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.provenance import MOVES, hardware, note, read_provenance
