@@ -16,7 +16,7 @@ from patchcl.core.errors import UserError
 from patchcl.core.version import __version__
 
 if TYPE_CHECKING:
-    from patchcl.api import check, compare, evaluate, import_data, load_run, predict, report, resume, train
+    from patchcl.api import check, compare, evaluate, import_data, load_run, predict, report, resume, train, train_folds
 
 __all__ = [
     "UserError",
@@ -30,6 +30,7 @@ __all__ = [
     "report",
     "resume",
     "train",
+    "train_folds",
 ]
 
 

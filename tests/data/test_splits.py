@@ -52,6 +52,12 @@ def test_the_default_split(dataset: Dataset) -> None:
     assert len(make_split(dataset, SplitSettings(validation_fraction=0.999)).labeled) == 1
 
 
+def test_with_a_share_of_0_everybody_with_a_mask_trains(dataset: Dataset) -> None:
+    split, drawn = make_split(dataset, SplitSettings(validation_fraction=0)), make_split(dataset, SplitSettings())
+    assert sorted(split.labeled) == sorted((*drawn.labeled, *drawn.validation))
+    assert (split.validation, split.unlabeled, split.test) == ((), drawn.unlabeled, drawn.test)
+
+
 @pytest.mark.parametrize("labeled", [1, 3, 8])
 def test_hiding_masks_moves_patients_and_keeps_the_others(dataset: Dataset, labeled: int) -> None:
     full, split = make_split(dataset, SplitSettings()), make_split(dataset, SplitSettings(labeled=labeled))

@@ -54,6 +54,12 @@ def test_a_validation_while_training_is_one_pass(tmp_path, make_task):
     assert sum(seen) == 3
 
 
+def test_without_anybody_held_out_there_is_no_dice(tmp_path, make_task, monkeypatch):
+    method = build_method(SupervisedSettings(), make_task()).train()
+    monkeypatch.setattr(type(method), "diagnostics", lambda _: {"rank": 3.0, "none": float("nan")})
+    assert Validation([], None, PLAN, RunFolder(tmp_path), CPU)(method, 1) == {"rank": 3.0}
+
+
 def test_what_nobody_annotated_is_not_judged(tmp_path, make_task):
     image, mask = np.zeros((2, 1, 16, 16)), np.zeros((2, 16, 16))
     image[0, 0, :4], mask[0, 2:6] = 0.5, 1  # 64 found and 64 true, 32 of them both

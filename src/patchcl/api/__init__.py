@@ -4,6 +4,17 @@ Progress is shown on terminal or notebook; what a user can put right is raised a
 """
 
 from patchcl.api.datasets import check, import_data
-from patchcl.api.runs import compare, evaluate, load_run, predict, report, resume, train
+from patchcl.api.runs import compare, evaluate, load_run, predict, report, resume, train, train_folds
 
-__all__ = ["check", "compare", "evaluate", "import_data", "load_run", "predict", "report", "resume", "train"]
+__all__ = [
+    "check",
+    "compare",
+    "evaluate",
+    "import_data",
+    "load_run",
+    "predict",
+    "report",
+    "resume",
+    "train",
+    "train_folds",
+]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal, Unpack
 
 from patchcl.comparison.comparison import compare_methods
+from patchcl.comparison.folds import cross_validate
 from patchcl.comparison.runner import Ending
 from patchcl.comparison.spec import build_spec
 from patchcl.config import PathLike, SettingsArguments, SharedArguments, make_settings, overrides_of
@@ -51,6 +52,39 @@ def train(
         return experiment.start(Path(data), Path(out), chosen, console)
 
 
+def train_folds(
+    data: PathLike,
+    out: PathLike,
+    folds: int = 5,
+    *,
+    fold: int | None = None,
+    jobs: int = 1,
+    **settings: Unpack[SettingsArguments],
+) -> Ending:
+    """Train one run for every fold of the patients with masks; what `out` holds already is not done again.
+
+    Every patient is scored by the run that has not seen it, and all of them choose the post-processing. `predict`,
+    `evaluate`, `report` and `load_run` take `out` like a run, whose network is the mean of all.
+
+    Args:
+        data: A folder as `train` takes it.
+        out: A folder for all runs; the same to go on.
+        folds: How many; a splits_final.json of nnU-Net's says itself who is in which.
+        fold: Train this one alone, from 0; whoever comes last makes the ensemble.
+        jobs: Runs at a time on this machine.
+        settings: Of every run, see `SettingsArguments`.
+
+    Raises:
+        UserError: `out` holds something else, there are fewer patients than folds, or a setting is wrong.
+
+    Example:
+        >>> patchcl.train_folds(data, out, folds=2, steps=2, method="supervised").failed
+        {}
+    """
+    require_ours(Path(data))
+    return cross_validate(Path(data), Path(out), make_settings(**settings), folds, fold, jobs, console)
+
+
 def resume(
     run: PathLike, *, data: PathLike | None = None, device: Device | None = None, accept_changes: bool = False
 ) -> Outcome:
@@ -69,7 +103,8 @@ def resume(
         >>> patchcl.resume(run).steps_done
         6
     """
-    RunFolder.open(Path(run))
+    if RunFolder.open(Path(run)).folds.is_file():
+        raise UserError(f"{run} holds folds. Go on with the command that began them: patchcl train DATA --folds ...")
     if data is not None:
         require_ours(Path(data))
     with one_writer(Path(run)):

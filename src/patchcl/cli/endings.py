@@ -1,6 +1,7 @@
 """How a call ends: the next command where it went well, else one message and an exit code."""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
@@ -29,6 +30,15 @@ def finish_comparison(ending: "Ending") -> None:
     list_failures("Failed", [f"{run}: {reason}" for run, reason in ending.failed.items()])
 
 
+def finish_folds(root: Path, ending: "Ending") -> None:
+    """Say which folds failed, with exit code 1, or what to do with the ensemble or what is there of it."""
+    finish_comparison(ending)
+    if (root / "postprocessing.json").is_file():
+        _name_next(f"Trained all folds into [bold]{escape(str(root))}[/bold].", root)
+    else:
+        console.print("Other folds are not trained yet; the same command with --folds alone trains what is missing.")
+
+
 def list_failures(what: str, messages: list[str]) -> None:
     """A line for each of `messages`, and exit code 1 if there are any."""
     for message in messages:
@@ -44,8 +54,10 @@ def finish(outcome: "Outcome") -> None:
     if outcome.stop:
         console.print(f"Stopped after step {outcome.steps_done}; all of it is saved. Go on with: patchcl resume {root}")
         raise typer.Exit(outcome.stop.exit_code)
-    console.print(
-        f"Trained {outcome.steps_done} steps into [bold]{root}[/bold]. Next: patchcl evaluate {root}, "
-        f"patchcl predict {root} SCANS -o OUT, patchcl report {root}",
-        highlight=False,
-    )
+    _name_next(f"Trained {outcome.steps_done} steps into [bold]{root}[/bold].", outcome.run.root)
+
+
+def _name_next(what: str, root: Path) -> None:
+    named = escape(str(root))
+    verbs = f"patchcl evaluate {named}, patchcl predict {named} SCANS -o OUT, patchcl report {named}"
+    console.print(f"{what} Next: {verbs}", highlight=False)

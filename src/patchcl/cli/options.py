@@ -78,6 +78,11 @@ Postprocessing = Annotated[
 ]
 
 Method = Annotated[str | None, typer.Option("--method", help=f"{', '.join(METHODS)}; patchcl by default.")]
+Folds = Annotated[
+    int | None,
+    typer.Option(min=2, help="Train so many runs, each judged by the patients that it has not seen, for an ensemble."),
+]
+Fold = Annotated[int | None, typer.Option(min=0, help="Of --folds: train this one alone, from 0; for a cluster.")]
 ResumeIfThere = Annotated[
     bool, typer.Option("--resume-if-there", help="Continue the run in --out if there is one, as it was begun.")
 ]

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from patchcl.cli import options
-from patchcl.cli.endings import finish, finish_comparison, list_failures, tell
+from patchcl.cli.endings import finish, finish_comparison, finish_folds, list_failures, tell
 from patchcl.core.console import console, replace_what_cannot_be_shown
 from patchcl.core.errors import UserError
 from patchcl.core.version import __version__
@@ -101,10 +101,18 @@ def train(
     device: options.SettingsDevice = None,
     precision: options.Precision = None,
     resume_if_there: options.ResumeIfThere = False,
+    folds: options.Folds = None,
+    fold: options.Fold = None,
+    jobs: options.Jobs = 1,
 ) -> None:
     """Train on a data folder. Scans without a mask are learned from as well, unless --method supervised."""
-    given = locals()
-    finish(_api(given).train(**given))
+    given = {key: value for key, value in locals().items() if key not in ("resume_if_there", "folds", "fold", "jobs")}
+    if folds is not None:
+        finish_folds(out, _api(given).train_folds(folds=folds, fold=fold, jobs=jobs, **given))
+    elif fold is not None:
+        raise UserError(f"--fold {fold} says which of several to train. Say of how many with --folds, such as 5.")
+    else:
+        finish(_api(given).train(resume_if_there=resume_if_there, **given))
 
 
 @app.command()

@@ -42,7 +42,8 @@ class SplitSettings(FrozenSettings):
     """A JSON file that divides the patients; it holds for exactly the patients it names. Or nnU-Net's splits_final."""
     fold: int = Field(default=0, ge=0)
     """Which of the divisions in nnU-Net's file, from 0."""
-    validation_fraction: float = Field(default=0.2, gt=0, lt=1)
+    validation_fraction: float = Field(default=0.2, ge=0, lt=1)
+    """Of the patients with masks, where no file divides them. 0: all train, and nobody chooses or judges."""
     seed: int = Field(default=0, ge=0)
     patient_pattern: str = PATIENT_PATTERN
 
@@ -71,6 +72,16 @@ def with_split_of(root: Path, settings: SplitSettings) -> tuple[SplitSettings, s
     return settings.model_copy(update={"file": found.absolute()}), line
 
 
+def count_folds(path: Path) -> int | None:
+    """How many folds the split file `path` holds; None if it divides the patients once.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
+    content = _read_json(path)
+    return len(content) if isinstance(content, list) else None
+
+
 def make_split(dataset: Dataset, settings: SplitSettings) -> Split:
     """Divide the patients of `dataset`, by the file in `settings` or else by its seed.
 
@@ -81,7 +92,7 @@ def make_split(dataset: Dataset, settings: SplitSettings) -> Split:
         raise UserError(f"split.fold is {settings.fold}, but no file has folds. Add: --split splits_final.json")
     sides = _drawn(dataset, settings) if settings.file is None else _from_file(dataset, settings.file, settings.fold)
     split = _limited(dataset, sides, settings.labeled)
-    _require_sound(dataset, split)
+    _require_sound(dataset, split, held_out=settings.validation_fraction > 0)
     return split
 
 
@@ -139,13 +150,14 @@ def _drawn(dataset: Dataset, settings: SplitSettings) -> dict[str, list[str]]:
     test = sorted({case.patient for case in dataset.cases if case.folder == "imagesTs"})
     masked = sorted(_masked_patients(dataset) - set(test))
     random.Random(settings.seed).shuffle(masked)
-    if len(masked) < 2:
+    if len(masked) < 2 and settings.validation_fraction:
         raise UserError(
             f"{dataset.root} has {len(masked)} training patients with a mask in labelsTr; at least 2 are needed, "
             "one to learn from and one to validate on. Annotate more."
         )
     named = set(settings.labeled) if isinstance(settings.labeled, tuple) else set(masked[-1:])
-    count = max(1, round(settings.validation_fraction * len(masked)))
+    fraction = settings.validation_fraction
+    count = max(1, round(fraction * len(masked))) if fraction else 0
     validation = [patient for patient in masked if patient not in named][:count]
     train = [patient for patient in masked if patient not in validation]
     training_folders = {case.patient for case in dataset.cases if case.folder != "imagesTs"}
@@ -264,8 +276,8 @@ def _kept(dataset: Dataset, able: list[str], labeled: int | tuple[str, ...] | No
     return able[:labeled]
 
 
-def _require_sound(dataset: Dataset, split: Split) -> None:
-    """No patient twice, and validation can score everybody on it."""
+def _require_sound(dataset: Dataset, split: Split, held_out: bool) -> None:
+    """No patient twice, and validation, if anybody is `held_out` for it, can score everybody on it."""
     places = Counter(patient for side in split.model_dump().values() for patient in side)
     twice = sorted(patient for patient, count in places.items() if count > 1)
     if twice:
@@ -273,14 +285,14 @@ def _require_sound(dataset: Dataset, split: Split) -> None:
             f"Patients on two sides of the split, or twice on one: {preview(twice)}. "
             "Every scan of a patient must lie on one side; correct split.file, imagesTs or split.patient_pattern."
         )
-    held_out = {case.patient for case in dataset.cases if case.folder == "imagesTs"}
-    mixed = [patient for patient in (*split.labeled, *split.unlabeled, *split.validation) if patient in held_out]
+    tested = {case.patient for case in dataset.cases if case.folder == "imagesTs"}
+    mixed = [patient for patient in (*split.labeled, *split.unlabeled, *split.validation) if patient in tested]
     if mixed:
         raise UserError(
             f"Patients with scans in {dataset.root / 'imagesTs'}, which is for testing alone, are on another side: "
             f"{preview(mixed)}. Take those scans out of imagesTs, or name the patients as test patients."
         )
-    if not split.labeled or not split.validation:
+    if not split.labeled or (held_out and not split.validation):
         raise UserError(f"{dataset.root}: no patient with a mask is left to learn from, or none to validate on.")
     unseen = [patient for patient in split.validation if patient not in _masked_patients(dataset)]
     if unseen:

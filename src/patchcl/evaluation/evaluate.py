@@ -117,7 +117,8 @@ def evaluate_trained(
     run, settings, plan, split = trained.folder, trained.settings, trained.plan, load_split(trained.folder.split)
     if settings.data is None:
         raise UserError(f"{run.settings} does not say where the data are: add `data: FOLDER`.")
-    side, cases = _held_out(read_dataset(settings.data, settings.split.patient_pattern), split, on)
+    side, held_out = _held_out(read_dataset(settings.data, settings.split.patient_pattern), trained, split, on)
+    cases = [case for _, cases in held_out for case in cases]
     name = "_".join([side, trained.checkpoint] + (["student"] if trained.weights == "student" else []))
     known = _provenance(trained, split, side) | scored_on(run, settings, plan, split, cases) | origin(trained.device)
 
@@ -125,7 +126,8 @@ def evaluate_trained(
         return _score(settings.method.name, _triples(cases, folder), plan.classes, plan.ignore, known, voxels, objects)
 
     with TemporaryDirectory(prefix="patchcl-") as scratch:
-        folders = predict_columns(trained, cases, run.predictions / name, Path(scratch), on_progress)
+        for each, its_cases in held_out:
+            folders = predict_columns(each, its_cases, run.predictions / name, Path(scratch), on_progress)
         evaluation = with_columns({column: score(folder) for column, folder in folders.items()})
     write_evaluation(evaluation, run.evaluation / name)
     return evaluation
@@ -144,17 +146,26 @@ def settings_hash(settings: Settings) -> str:
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
-def _held_out(dataset: Dataset, split: Split, on: str) -> tuple[SplitSide, tuple[Case, ...]]:
-    """The side of the split to score, and its cases, all of which have masks."""
+HeldOut = list[tuple[TrainedRun, tuple[Case, ...]]]
+
+
+def _held_out(dataset: Dataset, run: TrainedRun, split: Split, on: str) -> tuple[SplitSide, HeldOut]:
+    """The side of the split to score, and its cases, all of which have masks, with the run that has not seen them."""
     test = cases_of(dataset, split.test, masked=True)
     if on == "validation" or (on == "auto" and not test):
-        return "validation", cases_of(dataset, split.validation, masked=True)
+        sides = [(fold, load_split(fold.folder.split)) for fold in run.folds] or [(run, split)]
+        held_out = [(each, cases_of(dataset, side.validation, masked=True)) for each, side in sides]
+        if not any(cases for _, cases in held_out):
+            raise UserError(
+                f"{run.folder.root} holds no patient out of training. Train with validation patients, or with --folds."
+            )
+        return "validation", held_out
     if not test:
         raise UserError(
             f"No test patient has a mask in {dataset.root / 'labelsTs'}. Put the masks there, "
             "or evaluate on the validation patients with: --on validation"
         )
-    return "test", test
+    return "test", [(run, test)]
 
 
 def _labels_beside(masks: Path) -> tuple[tuple[str, ...], int | None]:

@@ -1,7 +1,7 @@
 """A trained run, opened once: its settings, its plan and its network, ready to segment."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, TypedDict, Unpack
 
@@ -12,6 +12,7 @@ from torch import nn
 from patchcl.config import Settings, read_settings
 from patchcl.core.console import errors
 from patchcl.core.devices import CPU, best_device
+from patchcl.core.documents import DocumentError, parse_json
 from patchcl.core.errors import UserError
 from patchcl.core.settings import Device
 from patchcl.data.discovery import find_scans
@@ -19,6 +20,7 @@ from patchcl.data.geometry import Grid, grid_of
 from patchcl.data.preprocessing.plan import Plan, load_plan
 from patchcl.data.preprocessing.transforms import to_network_grid, to_scan_grid
 from patchcl.data.scan import Scan, read_image, require_finite
+from patchcl.inference.ensemble import Ensemble
 from patchcl.inference.postprocessing import NO_POSTPROCESSING, postprocess, read_postprocessing
 from patchcl.inference.predict import PLAIN, Inference, require_channels, uncertainty_of
 from patchcl.inference.sliding_window import network_probs
@@ -70,6 +72,8 @@ class TrainedRun:
     device: torch.device
     inference: Inference = PLAIN
     """What it does beyond one pass: the symmetries that training drew from, and what validation chose for masks."""
+    folds: "tuple[TrainedRun, ...]" = ()
+    """Of an ensemble the runs it consists of; each did not see the patients that validate it."""
 
     def predict(
         self, scan: Path | str | Sequence[Path | str] | np.ndarray, affine: np.ndarray | None = None
@@ -154,12 +158,56 @@ def open_run(
     return TrainedRun(folder, settings, plan, network, checkpoint, used, step, device, inference)
 
 
+def open_ensemble(
+    folder: RunFolder,
+    checkpoint: Checkpoint = "last",
+    weights: Weights = "teacher",
+    device: torch.device = CPU,
+    fast: bool = False,
+    postprocessing: bool = True,
+) -> TrainedRun:
+    """The runs of all folds as one, see `open_run`; what is done to masks was chosen on the patients of all folds.
+
+    Raises:
+        UserError: A fold is not trained, or its checkpoint cannot be used.
+    """
+    settings, plan = read_settings(folder.settings), load_plan(folder.plan)
+    runs = [RunFolder(folder.root / name) for name in read_folds(folder)]
+    missing = [run.root.name for run in runs if not run.last.is_file()]
+    if missing:
+        raise UserError(
+            f"{folder.root}: {', '.join(missing)} of {len(runs)} folds are not trained yet. "
+            "Call the same patchcl train --folds again to go on."
+        )
+    chosen = read_postprocessing(folder, plan) if postprocessing else NO_POSTPROCESSING
+    opened = [open_run(run, checkpoint, weights, device, fast, postprocessing=False) for run in runs]
+    folds = tuple(replace(fold, inference=fold.inference._replace(postprocessing=chosen)) for fold in opened)
+    network, step = Ensemble([fold.network for fold in folds]).eval(), min(fold.step for fold in folds)
+    first = folds[0]
+    return TrainedRun(folder, settings, plan, network, checkpoint, first.weights, step, device, first.inference, folds)
+
+
+def read_folds(folder: RunFolder) -> tuple[str, ...]:
+    """The names of the runs that an ensemble consists of.
+
+    Raises:
+        UserError: The file that lists them is damaged.
+    """
+    try:
+        runs = parse_json(folder.folds.read_bytes())["runs"]
+        return tuple(Path(run).name for run in runs)
+    except (OSError, DocumentError, KeyError, TypeError, IndexError) as error:
+        raise UserError(f'{folder.folds} does not list the folds, as in {{"runs": ["fold_0"]}}. Restore it.') from error
+
+
 def open_folder(root: Path, **chosen: Unpack[RunArguments]) -> TrainedRun:
-    """The run in `root`, see `open_run`.
+    """The run in `root`, see `open_run`, or the ensemble of its folds.
 
     Raises:
         UserError: There is no run, or its checkpoint is missing or damaged.
     """
     checkpoint, weights = chosen.get("checkpoint", "last"), chosen.get("weights", "teacher")
     device, fast = best_device(chosen.get("device", "auto")), chosen.get("fast", False)
-    return open_run(RunFolder.open(root), checkpoint, weights, device, fast, chosen.get("postprocessing", True))
+    folder = RunFolder.open(root)
+    opened = open_ensemble if folder.folds.is_file() else open_run
+    return opened(folder, checkpoint, weights, device, fast, chosen.get("postprocessing", True))

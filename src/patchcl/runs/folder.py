@@ -25,6 +25,7 @@ class RunFolder:
         self.previous = root / "checkpoints" / "previous.ckpt"
         self.best = root / "checkpoints" / "best.ckpt"
         self.pictures = root / "pictures"
+        self.folds = root / "folds.json"
         self.postprocessing = root / "postprocessing.json"
         self.predictions = root / "predictions"
         self.evaluation = root / "evaluation"

@@ -32,7 +32,7 @@ from patchcl.inference.postprocessing import (
     postprocess,
 )
 from patchcl.inference.predict import Files, predict_cases
-from patchcl.inference.trained_run import open_run
+from patchcl.inference.trained_run import TrainedRun, open_run
 from patchcl.runs.folder import RunFolder
 
 FRAGMENTS = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4)
@@ -73,19 +73,39 @@ def choose_on_validation(
     Raises:
         UserError: A scan cannot be segmented.
     """
-    if not cases:
-        return
-    trained = open_run(run, device=device, postprocessing=False)
-    scans, inference = {case.name: case.images for case in cases}, trained.inference
+    if cases:
+        choose_together(run, [(open_run(run, device=device, postprocessing=False), cases)], on_progress)
+
+
+def choose_together(
+    run: RunFolder,
+    held_out: Sequence[tuple[TrainedRun, Sequence[Case]]],
+    on_progress: ProgressCallback | None = None,
+) -> None:
+    """Segment the scans that each of several runs has not seen, and write what they all chose into `run`.
+
+    Raises:
+        UserError: A scan cannot be segmented.
+    """
     with TemporaryDirectory(prefix="patchcl-") as folder:
-        out, files = Path(folder), Files(output="nifti")
-        summary = predict_cases(trained.network, trained.plan, scans, out, files, device, on_progress, inference)
-        if summary.failed:
-            raise UserError("\n".join(f"{case}: {message}" for case, message in summary.failed))
-        masks = [(case.patient, out / f"{case.name}.nii.gz", case.mask) for case in cases if case.mask is not None]
-        choice = choose_for([SegmentedCase(*each) for each in masks], trained.plan)
-    facts = {"checkpoint": "last", "step": trained.step, "symmetries": len(inference.symmetries), **choice.validation}
+        masks = [mask for trained, cases in held_out for mask in _segmented(trained, cases, Path(folder), on_progress)]
+        choice = choose_for(masks, held_out[0][0].plan)
+    step, symmetries = min(trained.step for trained, _ in held_out), held_out[0][0].inference.symmetries
+    facts = {"checkpoint": "last", "step": step, "symmetries": len(symmetries), **choice.validation}
     write_json(run.postprocessing, choice.model_copy(update={"validation": facts}).model_dump(mode="json"))
+
+
+def _segmented(
+    trained: TrainedRun, cases: Sequence[Case], out: Path, on_progress: ProgressCallback | None
+) -> list[SegmentedCase]:
+    scans, inference = {case.name: case.images for case in cases}, trained.inference
+    summary = predict_cases(
+        trained.network, trained.plan, scans, out, Files(output="nifti"), trained.device, on_progress, inference
+    )
+    if summary.failed:
+        raise UserError("\n".join(f"{case}: {message}" for case, message in summary.failed))
+    masks = [(case.patient, out / f"{case.name}.nii.gz", case.mask) for case in cases if case.mask is not None]
+    return [SegmentedCase(*each) for each in masks]
 
 
 def choose_for(cases: Sequence[SegmentedCase], plan: Plan) -> PostprocessingChoice:

@@ -53,6 +53,7 @@ def train(
         method: Its parameters that require a gradient are optimized.
         batch_at: The batch of a step, counted from 0.
         validate: Figures of a method after so many steps; `validation_dice` among them chooses the best checkpoint.
+            Without it that is the last.
         settings: Steps, optimizer and intervals.
         run: Where the log and the checkpoints go.
         fabric: Device and precision.
@@ -110,12 +111,14 @@ def train(
 def _validate(
     validate: Callable[[Method[Any], int], Row], state: TrainingState, log: RunLog, pace: float, progress: Progress
 ) -> bool:
-    """Logs and reports the figures of a validation; true if its Dice is the best so far."""
+    """Logs and reports the figures of a validation; true if its Dice is the best so far, or if nobody is held out."""
     settings = state.method.settings
     figures = validate(state.method, state.step) | state.marks
     standing = warnings([*log.rows, figures], settings)
     row = log.write(state.step, figures | {"warnings": len(standing)})
     progress.report(row, pace, new_warnings(log.rows, settings))
+    if "validation_dice" not in row:
+        return True
     better = row["validation_dice"] > state.best
     if better:
         state.best = row["validation_dice"]

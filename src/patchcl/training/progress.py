@@ -45,8 +45,9 @@ class TrainingProgress:
     def report(self, row: Row, seconds_per_step: float, new_warnings: Sequence[str] = ()) -> None:
         """A validation is done; these are its figures, and this is what has begun to go wrong."""
         left = (self.steps - row["step"]) * seconds_per_step / 60
+        dice = f"  validation Dice {row['validation_dice']:.3f}" if "validation_dice" in row else ""
         self._say(
-            f"{self.title}  step {row['step']:.0f}/{self.steps}  validation Dice {row['validation_dice']:.3f}"
+            f"{self.title}  step {row['step']:.0f}/{self.steps}{dice}"
             f"  ({seconds_per_step:.2f} s/step, {left:.0f} min left)"
         )
         for warning in new_warnings:

@@ -47,16 +47,19 @@ class Validation:
         self.home = device if device.type == "cuda" else CPU  # where figures are counted; MPS has no float64
 
     def __call__(self, method: Method[Any], step: int) -> Row:
-        """Mean Dice over cases, of every structure and of all, and diagnostics; also draws a picture if it is time."""
+        """Mean Dice over cases, of every structure and of all, and diagnostics; also draws a picture if it is time.
+
+        Without cases there are diagnostics of the method alone.
+        """
         if self.shown is not None and (self.pictures is None or step in self.pictures):
             self._draw(method, self.shown, step)
         judged = [self._judge(method, case) for case in releasing_memory(self.cases)]
+        if not judged:
+            return _finite(method.diagnostics())
         dice = torch.stack([_dice(stats) for stats in judged]).nanmean(dim=0).tolist()
         structures = {f"validation_dice_{name}": value for name, value in zip(self.plan.classes[1:], dice, strict=True)}
         quality = pseudo_label_quality(judged, self.plan.classes)
-        diagnostics = quality | method.diagnostics()
-        numbers = {name: value for name, value in diagnostics.items() if math.isfinite(value)}  # what JSON can hold
-        return {"validation_dice": sum(dice) / len(dice), **structures, **numbers}
+        return {"validation_dice": sum(dice) / len(dice), **structures, **_finite(quality | method.diagnostics())}
 
     def _judge(self, method: Method[Any], case: PreparedCase) -> PseudoLabelStats:
         """The counts of one scan's pseudo-labels, of which Dice is one."""
@@ -78,6 +81,11 @@ def picture_steps(steps: int, validate_every: int) -> frozenset[int]:
     validated = [*range(validate_every, steps, validate_every), steps]
     count = min(PICTURES, len(validated))
     return frozenset(validated[place * len(validated) // count - 1] for place in range(1, count + 1))
+
+
+def _finite(figures: Row) -> Row:
+    """Those that JSON can hold."""
+    return {name: value for name, value in figures.items() if math.isfinite(value)}
 
 
 def _dice(stats: PseudoLabelStats) -> Tensor:

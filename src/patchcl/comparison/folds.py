@@ -1,0 +1,139 @@
+"""Cross-validation: a run for every fold, scored on the patients that it has not seen; together they are an ensemble.
+
+The folder of all looks like that of a run, without a log and checkpoints of its own: settings, plan and split of all
+folds, the post-processing that all held-out patients chose, and their scores.
+"""
+
+import os
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from patchcl.comparison.runner import Ending, run_jobs
+from patchcl.comparison.worker import Job, finished
+from patchcl.config import Settings, planned, read_settings, settings_yaml
+from patchcl.core.console import progress_bar
+from patchcl.core.devices import best_device
+from patchcl.core.errors import UserError
+from patchcl.core.files import write_json, write_text
+from patchcl.core.settings import differing_keys
+from patchcl.data.dataset import read_dataset
+from patchcl.data.folds import fold_splits, joined
+from patchcl.data.preprocessing.fingerprint import save_fingerprint
+from patchcl.data.preprocessing.plan import load_plan, save_plan
+from patchcl.data.preprocessing.planner import fingerprint_for, make_plan
+from patchcl.data.splits import cases_of, load_split, save_split, visible_to_training, with_split_of
+from patchcl.evaluation.evaluate import evaluate_trained
+from patchcl.evaluation.tables import render
+from patchcl.inference.trained_run import open_ensemble, read_folds
+from patchcl.runs.folder import RunFolder
+from patchcl.runs.provenance import provenance
+from patchcl.training.final_validation import choose_together
+
+SPLITS = "splits"
+"""The folder of the splits of all folds."""
+
+
+def cross_validate(
+    data: Path, root: Path, settings: Settings, folds: int, only: int | None, at_once: int, console: Console
+) -> Ending:
+    """Train the runs of all folds, or `only` one, that `root` lacks; the one who comes last makes the ensemble.
+
+    Args:
+        data: The data set.
+        root: For all runs; a new folder, or that of the same call.
+        settings: Of every run; their split says who has masks and who is for testing.
+        folds: How many.
+        only: The fold to train, from 0; by default all.
+        at_once: Runs that share this machine.
+        console: Told of every start, end and failure, and of the scores.
+
+    Raises:
+        UserError: `root` holds something else or other settings, or the patients cannot be shared out so.
+    """
+    if only is not None and only >= folds:
+        raise UserError(f"--fold is {only}, but folds are counted from 0 to {folds - 1}.")
+    folder = RunFolder(root)
+    if folder.folds.is_file():
+        _require_same(folder, _complete(data, root, settings), folds)
+    else:
+        _begin(data, folder, settings, folds, console)
+    jobs = {name: _job(folder, name, at_once) for name in read_folds(folder)}
+    wanted = jobs if only is None else {f"fold_{only}": jobs[f"fold_{only}"]}
+    ending = run_jobs({name: job for name, job in wanted.items() if not _finished(job)}, at_once, console)
+    if not ending.stop and all(map(_finished, jobs.values())):
+        _conclude(folder, console)
+    return ending
+
+
+def _begin(data: Path, folder: RunFolder, settings: Settings, folds: int, console: Console) -> None:
+    """Share out the patients, and plan once for all; processes that do so side by side write the same."""
+    ours = {folder.settings, folder.plan, folder.fingerprint, folder.split, folder.provenance, folder.root / SPLITS}
+    if folder.root.exists() and (not folder.root.is_dir() or set(folder.root.iterdir()) - ours):
+        raise UserError(f"{folder.root} holds something else than folds. Choose a new folder with -o.")
+    settings = _complete(data, folder.root, settings)
+    dataset = read_dataset(data, settings.split.patient_pattern)
+    split_settings, line = with_split_of(data, settings.split)
+    if line:
+        console.print(escape(line), highlight=False, soft_wrap=True)
+    splits = fold_splits(dataset, split_settings, folds)
+    whole = joined(splits)
+    visible = visible_to_training(dataset, whole)
+    fingerprint = fingerprint_for(visible, settings.plan, whole.labeled)
+    plan = make_plan(visible, settings.plan, fingerprint)
+    names = [f"fold_{fold}" for fold in range(folds)]
+    write_text(folder.settings, settings_yaml(settings))
+    save_plan(folder.plan, plan)
+    save_fingerprint(folder.fingerprint, fingerprint)
+    for name, split in zip(names, splits, strict=True):
+        save_split(_split_file(folder, name), split)
+    save_split(folder.split, whole)
+    write_json(folder.provenance, provenance(best_device(settings.training.device)))
+    write_json(folder.folds, {"runs": names})
+
+
+def _complete(data: Path, root: Path, settings: Settings) -> Settings:
+    """`settings` with the places of the data and of prepared images."""
+    cache = settings.cache or Path(os.path.realpath(root)) / "prepared"
+    return settings.model_copy(update={"data": data.resolve(), "cache": Path(os.path.realpath(cache))})
+
+
+def _require_same(folder: RunFolder, settings: Settings, folds: int) -> None:
+    before = read_settings(folder.settings)
+    keys = differing_keys(before.model_dump(mode="json"), settings.model_dump(mode="json"))
+    keys = [key for key in keys if key != "training.device"]
+    if keys:
+        raise UserError(f"The folds in {folder.root} were begun with other {', '.join(keys)}. Choose a new folder.")
+    if len(read_folds(folder)) != folds:
+        raise UserError(f"{folder.root} has {len(read_folds(folder))} folds, not {folds}. Choose a new folder.")
+
+
+def _job(folder: RunFolder, name: str, at_once: int) -> Job:
+    settings, plan = read_settings(folder.settings), load_plan(folder.plan)
+    divided = settings.split.model_copy(update={"file": _split_file(folder, name), "fold": 0, "labeled": None})
+    same_plan = settings.plan.model_copy(update={"file": Path(os.path.realpath(folder.plan))})
+    own = planned(settings, plan).model_copy(update={"split": divided, "plan": same_plan})
+    return Job(root=folder.root / name, settings=own, on="validation", voxels=False, at_once=at_once)
+
+
+def _split_file(folder: RunFolder, name: str) -> Path:
+    return Path(os.path.realpath(folder.root)) / SPLITS / f"{name}.json"
+
+
+def _finished(job: Job) -> bool:
+    return finished(job.root, job.on, job.settings.training.steps)
+
+
+def _conclude(folder: RunFolder, console: Console) -> None:
+    """Let all held-out patients choose the post-processing, and score each by the run that has not seen it."""
+    settings = read_settings(folder.settings)
+    assert settings.data is not None
+    device = best_device(settings.training.device)
+    folds = open_ensemble(folder, device=device, postprocessing=False).folds
+    dataset = read_dataset(settings.data, settings.split.patient_pattern)
+    held_out = [(fold, cases_of(dataset, load_split(fold.folder.split).validation, masked=True)) for fold in folds]
+    with progress_bar("Choosing post-processing") as on_progress:
+        choose_together(folder, held_out, on_progress)
+    with progress_bar("Segmenting") as on_progress:
+        render(evaluate_trained(open_ensemble(folder, device=device), "validation", on_progress), console)

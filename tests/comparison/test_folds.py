@@ -1,0 +1,99 @@
+"""Folds: each patient is scored by the run that has not seen it, and the ensemble is the mean of all runs."""
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from patchcl.comparison import folds as folds
+from patchcl.comparison.folds import cross_validate
+from patchcl.comparison.runner import Ending
+from patchcl.comparison.worker import work
+from patchcl.config import load_settings
+from patchcl.core.errors import UserError
+from patchcl.data.splits import load_split
+from patchcl.evaluation.scores import read_evaluation
+from patchcl.inference.postprocessing import PostprocessingChoice
+from patchcl.inference.trained_run import open_folder
+from patchcl.runs.folder import RunFolder
+from patchcl.training.signals import StopRequest
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def train(cardiac, tmp_path_factory):
+    """Cross-validates as the command does, but for the processes of its workers; gives the runs that were trained."""
+    root = tmp_path_factory.mktemp("folds") / "all"
+    begun = []
+
+    def run_here(jobs, at_once, console):
+        for name, job in jobs.items():
+            begun.append(name)
+            work(job, console)
+        return Ending({}, StopRequest())
+
+    def run(*more, only=None, count=2):
+        begun.clear()
+        small = ["plan.size=[32, 32]", "plan.fit=resize", "network.features=[8, 16]", "method=supervised"]
+        small += ["training.steps=2", "training.labeled_per_batch=2", "training.device=cpu", *more]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(folds, "run_jobs", run_here)
+            cross_validate(cardiac, root, load_settings(None, small), count, only, 1, QUIET)
+        return tuple(begun)
+
+    run.root = root
+    return run
+
+
+def test_a_fold_alone_is_trained_and_the_last_makes_the_ensemble(train):
+    assert train(only=1) == ("fold_1",)
+    assert not RunFolder(train.root).postprocessing.exists()
+    with pytest.raises(UserError, match=r"fold_0 of 2 folds are not trained yet"):
+        open_folder(train.root, device="cpu")
+    assert train() == ("fold_0",)
+    assert train() == ()
+
+
+def test_every_patient_is_scored_by_the_run_that_has_not_seen_it(train):
+    train()
+    scored = read_evaluation(train.root / "evaluation" / "validation_last.json")
+    by_fold = {}
+    for fold in ("fold_0", "fold_1"):
+        split = load_split(train.root / fold / "split.json")
+        own = read_evaluation(train.root / fold / "evaluation" / "validation_last.json")
+        assert set(own.patients) == {*split.validation}
+        assert not {*split.validation} & {*split.labeled}
+        by_fold |= own.by_patient("dice")
+    assert len(by_fold) == 4
+    chosen = PostprocessingChoice.model_validate_json(RunFolder(train.root).postprocessing.read_text())
+    assert chosen.validation["patients"] == 4
+    if not chosen.postprocessing:
+        assert scored.by_patient("dice") == pytest.approx(by_fold)
+    assert set(scored.patients) == set(by_fold)
+
+
+def test_the_ensemble_predicts_with_the_mean_of_its_runs(train, cardiac):
+    train()
+    scan = next(iter(sorted((cardiac / "imagesTs").glob("*_0000.nii.gz"))))
+    together = open_folder(train.root, device="cpu").predict(scan).probabilities
+    apart = [open_folder(train.root / fold, device="cpu").predict(scan).probabilities for fold in ("fold_0", "fold_1")]
+    assert not np.allclose(*apart, atol=1e-4)
+    torch.testing.assert_close(torch.from_numpy(together), torch.from_numpy(np.mean(apart, axis=0)), atol=1e-5, rtol=0)
+
+
+def test_other_settings_and_another_number_of_folds_are_refused(train, tmp_path):
+    train()
+    with pytest.raises(UserError, match=r"were begun with other training\.seed"):
+        train("training.seed=5")
+    with pytest.raises(UserError, match="has 2 folds, not 3"):
+        train(count=3)
+    with pytest.raises(UserError, match="counted from 0 to 1"):
+        train(only=2)
+
+
+def test_a_folder_with_something_else_is_left_alone(cardiac, tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UserError, match="holds something else than folds"):
+        cross_validate(cardiac, tmp_path, load_settings(), 2, None, 1, QUIET)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
