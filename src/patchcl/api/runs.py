@@ -78,7 +78,8 @@ def train_folds(
         UserError: `out` holds something else, there are fewer patients than folds, or a setting is wrong.
 
     Example:
-        >>> patchcl.train_folds(data, out, folds=2, steps=2, method="supervised").failed
+        >>> small = {"network.features": [8, 16], "plan.size": [32, 32]}
+        >>> patchcl.train_folds(data, out, folds=2, steps=2, method="supervised", settings=small).failed
         {}
     """
     require_ours(Path(data))
