@@ -117,7 +117,7 @@ def resume(run: options.Run, accept_changes: options.AcceptChanges = False) -> N
 
 @app.command()
 def predict(
-    run: options.Run,
+    run: options.RunToUse,
     scans: options.Scans,
     out: options.Folder,
     checkpoint: options.Checkpoint = "last",
@@ -139,7 +139,7 @@ def predict(
 @app.command()
 def evaluate(
     run: Annotated[
-        Path | None, typer.Argument(callback=options.existing, help="A folder made by patchcl train.")
+        Path | None, typer.Argument(callback=options.existing, help="A folder made by patchcl train or compare.")
     ] = None,
     predictions: options.Predictions = None,
     masks: options.Masks = None,

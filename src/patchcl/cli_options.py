@@ -54,6 +54,10 @@ Data = Annotated[
     Path, typer.Argument(callback=existing, help="A folder in nnU-Net raw layout: dataset.json, imagesTr, labelsTr.")
 ]
 Run = Annotated[Path, typer.Argument(callback=existing, help="A folder made by patchcl train.")]
+RunToUse = Annotated[
+    Path,
+    typer.Argument(callback=existing, help="A folder made by patchcl train, or by compare: the run that it chose."),
+]
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="Settings in YAML.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="One setting, such as method.teacher_decay=0.99; may be repeated.")

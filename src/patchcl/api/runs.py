@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Unpack
 
+from patchcl.comparison.choice import run_to_use
 from patchcl.comparison.comparison import compare_methods
 from patchcl.comparison.runner import Ending
 from patchcl.comparison.spec import build_spec
@@ -83,7 +84,7 @@ def predict(
     """Segment new scans, each on its own grid, into files; `load_run(...).predict` gives arrays instead.
 
     Args:
-        run: A folder made by `train`, or what `load_run` gave.
+        run: A folder made by `train`, or by `compare`, whose chosen run is used; or what `load_run` gave.
         scans: A scan, a DICOM series, or a folder of these named CASE_0000.
         out: A folder for the masks.
         probabilities: Also write a map for every structure.
@@ -99,7 +100,7 @@ def predict(
         >>> patchcl.predict(run, scans, out, uncertainty=True).failed
         ()
     """
-    trained = run if isinstance(run, TrainedRun) else open_folder(Path(run), **chosen)
+    trained = run if isinstance(run, TrainedRun) else load_run(run, **chosen)
     with progress_bar("Segmenting") as on_progress:
         return predict_files(
             trained.network,
@@ -129,7 +130,7 @@ def evaluate(
     """Score a run's held-out patients, or a folder of masks, per patient and structure; files are written beside.
 
     Args:
-        run: A folder made by `train`.
+        run: A folder made by `train`, or by `compare`, whose chosen run is used.
         predictions: A folder of masks, instead of a run.
         masks: The reference masks for `predictions`, of the same names.
         on: `auto` is test if it has masks.
@@ -150,7 +151,7 @@ def evaluate(
         evaluation = evaluate_folders(Path(predictions), Path(masks), voxels=voxels, objects=objects)
         write_evaluation(evaluation, Path(predictions) / "evaluation")
         return evaluation
-    trained = open_folder(Path(str(run)), **chosen)
+    trained = load_run(str(run), **chosen)
     with progress_bar("Segmenting") as on_progress:
         return evaluate_trained(trained, on, on_progress, voxels, objects)
 
@@ -205,7 +206,7 @@ def report(runs: PathLike | Sequence[PathLike], out: PathLike = "report.html") -
     """Write a page with the scores, the differences, learning curves and pictures of one run or several.
 
     Args:
-        runs: Runs to show side by side; the first is what the others must beat.
+        runs: Runs to show side by side; the first is what the others must beat. Of a comparison the chosen one.
         out: The HTML file to write.
 
     Example:
@@ -213,7 +214,7 @@ def report(runs: PathLike | Sequence[PathLike], out: PathLike = "report.html") -
         'report.html'
     """
     several = [runs] if isinstance(runs, str | Path) else runs
-    write_report([RunFolder.open(Path(run)) for run in several], Path(out))
+    write_report([RunFolder.open(run_to_use(Path(run))) for run in several], Path(out))
     return Path(out)
 
 
@@ -223,7 +224,7 @@ def load_run(run: PathLike, **chosen: Unpack[RunArguments]) -> TrainedRun:
     It has `network`, a torch module, `plan`, `settings`, and `predict(path or array, affine)` for masks and maps.
 
     Args:
-        run: A folder made by `train`.
+        run: A folder made by `train`, or by `compare`, whose chosen run is used.
         chosen: See `RunArguments`.
 
     Raises:
@@ -233,4 +234,4 @@ def load_run(run: PathLike, **chosen: Unpack[RunArguments]) -> TrainedRun:
         >>> patchcl.load_run(run).predict(voxels, affine).mask.shape == voxels.shape
         True
     """
-    return open_folder(Path(run), **chosen)
+    return open_folder(run_to_use(Path(run)), **chosen)

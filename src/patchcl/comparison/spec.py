@@ -23,6 +23,8 @@ from patchcl.evaluation.paired import SMALLEST_EFFECT, require_effect
 from patchcl.evaluation.scores import SplitSide
 from patchcl.methods import method_names
 
+BASELINE = "supervised"
+"""What the others are compared with, unless told otherwise: masks alone."""
 CONTRAST = "method.contrast.weight=0.1"
 """The setting that NAME+contrast adds to method NAME."""
 
@@ -59,6 +61,7 @@ class CompareSpec(FrozenSettings):
     fast: bool = False  # one pass, no average over symmetries
     postprocessing: bool = True
     min_effect: float = SMALLEST_EFFECT  # the least difference in Dice that counts
+    baseline: str = BASELINE  # the method whose runs the others are paired with, seed by seed
     splits: dict[str, str]  # hashes by "labeled_7/seed_0"
 
     @property
