@@ -167,6 +167,8 @@ def compare(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A folder for all runs; the same to go on.")] = None,
     methods: options.Methods = None,
+    variants: options.Variants = None,
+    baseline: options.Baseline = None,
     labeled: options.Budgets = None,
     seeds: options.Seeds = "0,1,2",
     config: options.Config = None,

@@ -120,6 +120,13 @@ Methods = Annotated[
         help=f"Several of {', '.join(METHODS)}, each also as NAME+contrast; by default all.",
     ),
 ]
+Variants = Annotated[
+    Path | None,
+    typer.Option(help="A YAML file of named variants, NAME: {method: patchcl, training.steps: 3000}; alone or beside."),
+]
+Baseline = Annotated[
+    str | None, typer.Option(help="What the others must beat: supervised by default, or the first variant.")
+]
 Budgets = Annotated[
     Any, typer.Option(parser=budgets, metavar="NUMBERS", help="Numbers of patients with masks, such as 3,7,all.")
 ]

@@ -161,6 +161,8 @@ def compare(
     out: PathLike,
     *,
     methods: Sequence[str] | None = None,
+    variants: PathLike | None = None,
+    baseline: str | None = None,
     labeled: Sequence[int | None] | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     jobs: int = 1,
@@ -176,7 +178,9 @@ def compare(
     Args:
         data: A folder as `train` takes it.
         out: A folder for all runs; the same to go on.
-        methods: By default all; NAME+contrast adds PatchCL's contrast to a method.
+        methods: By default all, beside `variants` none; NAME+contrast adds PatchCL's contrast to a method.
+        variants: A YAML file of named variants, each with a method and any settings.
+        baseline: What the others are compared with; by default `supervised`, or the first variant if there is none.
         labeled: Numbers of patients with masks; None stands for all.
         seeds: Of training, and of the split unless `split` is given.
         jobs: Runs at a time on this machine.
@@ -195,10 +199,10 @@ def compare(
         {}
     """
     require_ours(Path(data))
-    config, names = settings.pop("config", None), method_names() if methods is None else methods
-    file, overrides = None if config is None else Path(config), overrides_of(**settings)
-    scored = (on, voxels, fast, postprocessing, min_effect / 100)
-    spec = build_spec(Path(data), names, list(labeled or ()), seeds, file, overrides, *scored)
+    file, own = (None if path is None else Path(path) for path in (settings.pop("config", None), variants))
+    names = (method_names() if own is None else ()) if methods is None else methods
+    overrides, scored = overrides_of(**settings), (on, voxels, fast, postprocessing, min_effect / 100)
+    spec = build_spec(Path(data), names, list(labeled or ()), seeds, file, overrides, own, baseline, *scored)
     return compare_methods(spec, Path(out), jobs, console)
 
 

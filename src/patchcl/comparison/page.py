@@ -25,6 +25,7 @@ from patchcl.comparison.tables import (
     is_best,
     policy,
 )
+from patchcl.comparison.variants import changes
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import read_dataset
 from patchcl.data.preprocessing.plan import load_plan
@@ -189,6 +190,10 @@ def _facts(spec: CompareSpec, budgets: Sequence[LabelBudget]) -> Iterator[tuple[
     yield "least difference that counts", format_least(spec.min_effect)
     yield "seeds", ", ".join(map(str, spec.seeds))
     yield "steps", str(common["training"]["steps"])
+    for name in spec.methods:
+        own = changes(spec.settings_of(name), common)
+        if own:
+            yield name, ", ".join([spec.methods[name]["name"], *(f"{key}={value}" for key, value in own.items())])
     yield "splits", "; ".join(f"{key} {split_hash[:16]}" for key, split_hash in spec.splits.items())
     yield "settings hash", settings_hash(spec)[:16]
     for key in ("hardware", "patchcl", "torch", "python", "commit"):
