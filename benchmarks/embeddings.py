@@ -1,6 +1,6 @@
 """Do the embeddings tell the classes apart? The same validation patches, before training, without and with contrast.
 
-    python benchmarks/embeddings.py RUN_WITHOUT RUN_WITH            # two runs of one split, as ablations.py leaves them
+    python benchmarks/embeddings.py RUN_WITHOUT RUN_WITH        # two runs of one split, as patchcl compare leaves them
 
 Patches are chosen in the validation scans of the runs by their true masks, so nothing here was learned from. Features
 are the teacher's, of whole images under the class; embeddings are what its head makes of them. For each class:

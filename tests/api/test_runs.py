@@ -1,6 +1,8 @@
 """The Python face: its examples, called as written, and twice, and what it costs to import."""
 
 import doctest
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -103,3 +105,28 @@ def first_scan(run) -> Path:
 def test_the_module_is_the_program():
     told = subprocess.run([sys.executable, "-m", "patchcl", "--version"], capture_output=True, text=True, check=True)
     assert told.stdout == f"patchcl {__version__}\n"
+
+
+def test_an_unknown_setting_of_a_variant_is_named_before_anything_starts(cardiac, tmp_path):
+    (tmp_path / "variants.yaml").write_text("short: {method: supervised, training.stepps: 2}")
+    with pytest.raises(patchcl.UserError, match=r"short: .*\n.*stepps is not a setting"):
+        patchcl.compare(cardiac, tmp_path / "out", variants=tmp_path / "variants.yaml", seeds=[0])
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_folder_of_a_comparison_stands_for_its_chosen_run(trained, tmp_path, capsys):
+    run = tmp_path / "grid" / "runs" / "labeled_2" / "patchcl" / "seed_0"
+    run.parent.mkdir(parents=True)
+    shutil.copytree(trained, run)
+    judged = {"difference": 0.1, "low": 0.05, "high": 0.15, "p_value": 0.01, "verdict": "helped"}
+    choice = {"run_id": "labeled_2/patchcl/seed_0", "labeled": 2, "method": "patchcl", "seed": 0}
+    why = {"reason": "It is better.", "patients": 8, "dice": {"patchcl": 0.5}, "against_baseline": {"patchcl": judged}}
+    (tmp_path / "grid" / "chosen.json").write_text(json.dumps(choice | why))
+    (tmp_path / "grid" / "compare.json").write_text("{}")
+    loaded = patchcl.load_run(tmp_path / "grid")
+    assert loaded.folder.root == run
+    masks = [patchcl.predict(given, first_scan(loaded), tmp_path / given.name) for given in (trained, run.parents[3])]
+    assert masks[0] == masks[1]
+    assert patchcl.evaluate(tmp_path / "grid", fast=True).provenance["step"] == 6
+    assert patchcl.report(tmp_path / "grid", tmp_path / "page.html").is_file()
+    assert capsys.readouterr().out.count("Chosen run: labeled_2/patchcl/seed_0. It is better.") == 4

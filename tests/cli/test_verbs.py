@@ -346,7 +346,9 @@ def test_compare_stops_goes_on_and_answers(patchcl, cardiac, tmp_path, tiny):
     assert all(word in said for word in ("supervised", "mean_teacher", "95HD", "RV", "MYO", "LV", "highest Dice"))
     for root in roots:
         assert sum(session["steps"] for session in json.loads((root / "sessions.json").read_text())) == 40
-        assert {path.name for path in (root / "evaluation").glob("*.json")} == {"test_last.json", "test_best.json"}
+        sides = {"test_last.json", "test_best.json", "validation_last.json"}
+        assert {path.name for path in (root / "evaluation").glob("*.json")} == sides
+    assert "Chosen run: labeled_2/supervised/seed_0" in " ".join(said.split())
     runs = json.loads((out / "results.json").read_text())["runs"]
     assert all(0 < run["peak_gib"] < 100 and run["minutes"] > 0 for run in runs)
 

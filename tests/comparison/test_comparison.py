@@ -1,6 +1,7 @@
 """From the spec to the answer, with a stand-in for training."""
 
 import io
+import json
 import sys
 
 import pytest
@@ -66,3 +67,15 @@ def test_the_other_side_can_be_shown(make_spec, folder):
 def test_a_folder_without_a_comparison_is_explained(tmp_path):
     with pytest.raises(UserError, match="holds no comparison"):
         show_comparison(tmp_path, Console(quiet=True))
+
+
+def test_the_chosen_run_is_kept_and_shown_wherever_the_answer_is(make_spec, folder):
+    spec, said = make_spec(on="validation"), io.StringIO()
+    out = folder(spec, lambda compare_run: [0.25, 0.5] if compare_run.method == "supervised" else [0.5, 0.75])
+    show_comparison(out, Console(file=said, width=120))
+    chosen = json.loads((out / "chosen.json").read_text())
+    assert (chosen["run_id"], chosen["patients"]) == ("labeled_2/supervised/seed_0", 2)
+    sentence = f"Chosen run: labeled_2/supervised/seed_0. {chosen['reason']}"
+    assert sentence in " ".join(said.getvalue().split())
+    assert sentence in (out / "compare.html").read_text()
+    assert json.loads((out / "results.json").read_text())["chosen"] == chosen

@@ -13,9 +13,20 @@ import torch
 from rich.console import Console
 
 from patchcl.comparison.spec import job_of
-from patchcl.comparison.worker import Job, finished, peak_mib, scores_of, sessions_of, work
+from patchcl.comparison.worker import (
+    Job,
+    complete,
+    finished,
+    peak_mib,
+    scores_file,
+    scores_of,
+    sessions_of,
+    validated,
+    work,
+)
 from patchcl.config import load_settings
 from patchcl.core.errors import UserError
+from patchcl.data.splits import load_split
 from patchcl.evaluation.evaluate import evaluate_run
 from patchcl.runs.checkpoint import CheckpointWriter
 from patchcl.runs.folder import RunFolder
@@ -39,12 +50,28 @@ def done(cardiac, tmp_path_factory) -> Job:
 
 def test_it_is_trained_and_scored_with_both_checkpoints(done):
     assert finished(done.root, "test", 4)
-    assert not finished(done.root, "validation", 4)
+    assert not finished(done.root, "validation", 4)  # with its best checkpoint, too
     for checkpoint in ("last", "best"):
         scores = scores_of(done.root, "test", checkpoint)
         assert scores.unit == "voxels"
         assert scores.provenance["checkpoint"] == checkpoint
         assert len(scores.patients) == 3
+
+
+def test_validation_patients_score_the_last_checkpoint_to_choose_between_methods(done, tmp_path):
+    split = load_split(RunFolder(done.root).split)
+    assert set(scores_of(done.root, "validation", "last").patients) == set(split.validation)
+    assert complete(done)
+    job = done.model_copy(update={"root": shutil.copytree(done.root, tmp_path / "seed_0")})
+    RunFolder(job.root).evaluation.joinpath("validation_last.json").unlink()
+    kept = scores_file(job.root, "test", "last").stat().st_mtime_ns
+    assert not complete(job)
+    work(job, QUIET)
+    assert complete(job)
+    assert scores_file(job.root, "test", "last").stat().st_mtime_ns == kept
+    RunFolder(job.root).evaluation.joinpath("validation_last.json").unlink()
+    RunFolder(job.root).postprocessing.unlink()  # as where nobody validates
+    assert validated(job.root, 4)
 
 
 def test_what_it_cost_is_kept(done):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Unpack
 
+from patchcl.comparison.choice import run_to_use
 from patchcl.comparison.comparison import compare_methods
 from patchcl.comparison.folds import cross_validate
 from patchcl.comparison.runner import Ending
@@ -126,7 +127,7 @@ def predict(
     """Segment new scans, each on its own grid, into files; `load_run(...).predict` gives arrays instead.
 
     Args:
-        run: A folder made by `train`, or what `load_run` gave.
+        run: A folder made by `train`, or by `compare`, whose chosen run is used; or what `load_run` gave.
         scans: A scan, a DICOM series, or a folder of these named CASE_0000.
         out: A folder for the masks.
         probabilities: Also write a map for every structure.
@@ -142,7 +143,7 @@ def predict(
         >>> patchcl.predict(run, scans, out, uncertainty=True).failed
         ()
     """
-    trained = run if isinstance(run, TrainedRun) else open_folder(Path(run), **chosen)
+    trained = run if isinstance(run, TrainedRun) else load_run(run, **chosen)
     with progress_bar("Segmenting") as on_progress:
         return predict_files(
             trained.network,
@@ -172,7 +173,7 @@ def evaluate(
     """Score a run's held-out patients, or a folder of masks, per patient and structure; files are written beside.
 
     Args:
-        run: A folder made by `train`.
+        run: A folder made by `train`, or by `compare`, whose chosen run is used.
         predictions: A folder of masks, instead of a run.
         masks: The reference masks for `predictions`, of the same names.
         on: `auto` is test if it has masks.
@@ -193,7 +194,7 @@ def evaluate(
         evaluation = evaluate_folders(Path(predictions), Path(masks), voxels=voxels, objects=objects)
         write_evaluation(evaluation, Path(predictions) / "evaluation")
         return evaluation
-    trained = open_folder(Path(str(run)), **chosen)
+    trained = load_run(str(run), **chosen)
     with progress_bar("Segmenting") as on_progress:
         return evaluate_trained(trained, on, on_progress, voxels, objects)
 
@@ -203,6 +204,8 @@ def compare(
     out: PathLike,
     *,
     methods: Sequence[str] | None = None,
+    variants: PathLike | None = None,
+    baseline: str | None = None,
     labeled: Sequence[int | None] | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     jobs: int = 1,
@@ -218,7 +221,9 @@ def compare(
     Args:
         data: A folder as `train` takes it.
         out: A folder for all runs; the same to go on.
-        methods: By default all; NAME+contrast adds PatchCL's contrast to a method.
+        methods: By default all, beside `variants` none; NAME+contrast adds PatchCL's contrast to a method.
+        variants: A YAML file of named variants, each with a method and any settings.
+        baseline: What the others are compared with; by default `supervised`, or the first variant if there is none.
         labeled: Numbers of patients with masks; None stands for all.
         seeds: Of training, and of the split unless `split` is given.
         jobs: Runs at a time on this machine.
@@ -237,10 +242,10 @@ def compare(
         {}
     """
     require_ours(Path(data))
-    config, names = settings.pop("config", None), method_names() if methods is None else methods
-    file, overrides = None if config is None else Path(config), overrides_of(**settings)
-    scored = (on, voxels, fast, postprocessing, min_effect / 100)
-    spec = build_spec(Path(data), names, list(labeled or ()), seeds, file, overrides, *scored)
+    file, own = (None if path is None else Path(path) for path in (settings.pop("config", None), variants))
+    names = (method_names() if own is None else ()) if methods is None else methods
+    overrides, scored = overrides_of(**settings), (on, voxels, fast, postprocessing, min_effect / 100)
+    spec = build_spec(Path(data), names, list(labeled or ()), seeds, file, overrides, own, baseline, *scored)
     return compare_methods(spec, Path(out), jobs, console)
 
 
@@ -248,7 +253,7 @@ def report(runs: PathLike | Sequence[PathLike], out: PathLike = "report.html") -
     """Write a page with the scores, the differences, learning curves and pictures of one run or several.
 
     Args:
-        runs: Runs to show side by side; the first is what the others must beat.
+        runs: Runs to show side by side; the first is what the others must beat. Of a comparison the chosen one.
         out: The HTML file to write.
 
     Example:
@@ -256,7 +261,7 @@ def report(runs: PathLike | Sequence[PathLike], out: PathLike = "report.html") -
         'report.html'
     """
     several = [runs] if isinstance(runs, str | Path) else runs
-    write_report([RunFolder.open(Path(run)) for run in several], Path(out))
+    write_report([RunFolder.open(run_to_use(Path(run))) for run in several], Path(out))
     return Path(out)
 
 
@@ -266,7 +271,7 @@ def load_run(run: PathLike, **chosen: Unpack[RunArguments]) -> TrainedRun:
     It has `network`, a torch module, `plan`, `settings`, and `predict(path or array, affine)` for masks and maps.
 
     Args:
-        run: A folder made by `train`.
+        run: A folder made by `train`, or by `compare`, whose chosen run is used.
         chosen: See `RunArguments`.
 
     Raises:
@@ -276,4 +281,4 @@ def load_run(run: PathLike, **chosen: Unpack[RunArguments]) -> TrainedRun:
         >>> patchcl.load_run(run).predict(voxels, affine).mask.shape == voxels.shape
         True
     """
-    return open_folder(Path(run), **chosen)
+    return open_folder(run_to_use(Path(run)), **chosen)

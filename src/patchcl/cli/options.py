@@ -54,6 +54,10 @@ Data = Annotated[
     Path, typer.Argument(callback=existing, help="A folder in nnU-Net raw layout: dataset.json, imagesTr, labelsTr.")
 ]
 Run = Annotated[Path, typer.Argument(callback=existing, help="A folder made by patchcl train.")]
+RunToUse = Annotated[
+    Path,
+    typer.Argument(callback=existing, help="A folder made by patchcl train, or by compare: the run that it chose."),
+]
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="Settings in YAML.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="One setting, such as method.teacher_decay=0.99; may be repeated.")
@@ -120,6 +124,13 @@ Methods = Annotated[
         metavar="NAMES",
         help=f"Several of {', '.join(METHODS)}, each also as NAME+contrast; by default all.",
     ),
+]
+Variants = Annotated[
+    Path | None,
+    typer.Option(help="A YAML file of named variants, NAME: {method: patchcl, training.steps: 3000}; alone or beside."),
+]
+Baseline = Annotated[
+    str | None, typer.Option(help="What the others must beat: supervised by default, or the first variant.")
 ]
 Budgets = Annotated[
     Any, typer.Option(parser=budgets, metavar="NUMBERS", help="Numbers of patients with masks, such as 3,7,all.")

@@ -128,7 +128,7 @@ def resume(
 
 @app.command()
 def predict(
-    run: options.Run,
+    run: options.RunToUse,
     scans: options.Scans,
     out: options.Folder,
     checkpoint: options.Checkpoint = "last",
@@ -150,7 +150,7 @@ def predict(
 @app.command()
 def evaluate(
     run: Annotated[
-        Path | None, typer.Argument(callback=options.existing, help="A folder made by patchcl train.")
+        Path | None, typer.Argument(callback=options.existing, help="A folder made by patchcl train or compare.")
     ] = None,
     predictions: options.Predictions = None,
     masks: options.Masks = None,
@@ -178,6 +178,8 @@ def compare(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A folder for all runs; the same to go on.")] = None,
     methods: options.Methods = None,
+    variants: options.Variants = None,
+    baseline: options.Baseline = None,
     labeled: options.Budgets = None,
     seeds: options.Seeds = "0,1,2",
     config: options.Config = None,

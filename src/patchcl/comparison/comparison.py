@@ -5,6 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from patchcl.comparison.choice import choose, write_choice
 from patchcl.comparison.export import write_csv, write_results
 from patchcl.comparison.page import write_compare_page
 from patchcl.comparison.results import read_budgets
@@ -12,7 +13,7 @@ from patchcl.comparison.runner import Ending, run_jobs
 from patchcl.comparison.spec import CompareSpec, content_hashes, job_of
 from patchcl.comparison.spec_file import add_spec, read_spec, require_comparison
 from patchcl.comparison.summary import render_budgets
-from patchcl.comparison.worker import finished
+from patchcl.comparison.worker import complete
 from patchcl.evaluation.paired import require_effect
 from patchcl.evaluation.scores import SplitSide
 
@@ -27,7 +28,7 @@ def compare_methods(spec: CompareSpec, out: Path, at_once: int, console: Console
     spec = content_hashes(spec, out)
     add_spec(spec, out)
     jobs = {compare_run.run_id: job_of(spec, compare_run, out, at_once) for compare_run in spec.runs}
-    left = {run_id: job for run_id, job in jobs.items() if not finished(job.root, job.on, job.settings.training.steps)}
+    left = {run_id: job for run_id, job in jobs.items() if not complete(job)}
     console.print(f"{len(jobs)} runs, {len(jobs) - len(left)} of them finished already.", highlight=False)
     ending = run_jobs(left, at_once, console)
     add_spec(spec, out)  # another machine may have written meanwhile without knowing of this spec
@@ -37,7 +38,9 @@ def compare_methods(spec: CompareSpec, out: Path, at_once: int, console: Console
 
 
 def show_comparison(out: Path, console: Console, on: SplitSide | None = None, min_effect: float | None = None) -> None:
-    """Print the results of the runs in `out`, and write compare.csv, results.json and compare.html beside them.
+    """Print the results of the runs in `out`, and write what they come to beside them.
+
+    That is compare.csv, results.json, compare.html, and in chosen.json the run to be used.
 
     Args:
         out: The folder of a comparison.
@@ -54,8 +57,10 @@ def show_comparison(out: Path, console: Console, on: SplitSide | None = None, mi
     if min_effect is not None:
         spec = spec.model_copy(update={"min_effect": require_effect(min_effect)})
     budgets = read_budgets(spec, out)
-    render_budgets(budgets, console)
+    choice = choose(budgets)
+    write_choice(choice, out)
+    render_budgets(budgets, console, choice)
     write_csv(budgets, out / "compare.csv")
-    write_results(spec, budgets, out / "results.json")
-    write_compare_page(spec, budgets, out)
+    write_results(spec, budgets, out / "results.json", choice)
+    write_compare_page(spec, budgets, out, choice)
     console.print(f"Page: [bold]{escape(str(out / 'compare.html'))}[/bold]  (open it in a browser)", highlight=False)

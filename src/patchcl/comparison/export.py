@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from patchcl.comparison.choice import Choice
 from patchcl.comparison.results import COLUMN_METRICS, COLUMNS, Figure, LabelBudget, Row, RunResult
 from patchcl.comparison.spec import CompareSpec, format_labeled
 from patchcl.comparison.summary import headline, sentences
@@ -31,12 +32,13 @@ def write_csv(budgets: Sequence[LabelBudget], path: Path) -> None:
     write_text(path, table.getvalue())
 
 
-def write_results(spec: CompareSpec, budgets: Sequence[LabelBudget], path: Path) -> None:
-    """Write the answer, the same figures, and of every run its provenance, or why it has no scores."""
+def write_results(spec: CompareSpec, budgets: Sequence[LabelBudget], path: Path, choice: Choice | None = None) -> None:
+    """Write the answer, the chosen run, the same figures, and of every run its provenance, or why it has no scores."""
     results = [result for budget in budgets for row in budget.rows for result in row.results]
     missing = [result for budget in budgets for result in budget.missing]
     content = {
         "answer": [headline(budgets), *sentences(budgets)],
+        "chosen": choice.model_dump(mode="json") if choice else None,
         "spec": spec.model_dump(mode="json"),
         "settings_hash": settings_hash(spec),
         "empty_policy": EMPTY_POLICY,
@@ -49,7 +51,9 @@ def write_results(spec: CompareSpec, budgets: Sequence[LabelBudget], path: Path)
 
 def settings_hash(spec: CompareSpec) -> str:
     """The sha256 of what all runs have in common, in hex."""
-    common = spec.model_dump(mode="json", include={"settings", "methods", "on", "voxels"})
+    common = spec.model_dump(
+        mode="json", include={"settings", "methods", "on", "voxels"} | ({"own"} if spec.own else set())
+    )
     return hashlib.sha256(json.dumps(common, sort_keys=True).encode()).hexdigest()
 
 

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from patchcl.comparison.choice import Choice
 from patchcl.comparison.export import settings_hash
 from patchcl.comparison.remarks import caution, missing, remarks
-from patchcl.comparison.results import BASELINE, DICE, Figure, LabelBudget, Row, describe_budget
+from patchcl.comparison.results import DICE, Figure, LabelBudget, Row, describe_budget
 from patchcl.comparison.spec import CompareSpec, run_root
 from patchcl.comparison.summary import INTERVALS, headline, sentences
 from patchcl.comparison.tables import (
@@ -24,6 +25,7 @@ from patchcl.comparison.tables import (
     is_best,
     policy,
 )
+from patchcl.comparison.variants import changes
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import read_dataset
 from patchcl.data.preprocessing.plan import load_plan
@@ -44,7 +46,9 @@ NOT_KNOWN = Interval(math.nan, math.nan, math.nan)
 Overlay = dict[str, str]
 
 
-def write_compare_page(spec: CompareSpec, budgets: Sequence[LabelBudget], out: Path) -> None:
+def write_compare_page(
+    spec: CompareSpec, budgets: Sequence[LabelBudget], out: Path, choice: Choice | None = None
+) -> None:
     """Write the page about the comparison in `out` to `out`/compare.html.
 
     Raises:
@@ -54,14 +58,15 @@ def write_compare_page(spec: CompareSpec, budgets: Sequence[LabelBudget], out: P
         "title": TITLE,
         "headline": headline(budgets),
         "sentences": sentences(budgets),
+        "choice": choice,
         "warnings": list(remarks(budgets)),
         "caution": list(caution(budgets)),
         "budgets": [_budget(budget) for budget in budgets if budget.structures],
-        "curves": _curves(budgets),
+        "curves": _curves(budgets, spec.baseline),
         "overlay": next((_overlay(spec, budget, out) for budget in budgets if budget.complete), None),
         "missing": missing(budgets),
         "intervals": INTERVALS,
-        "baseline": BASELINE,
+        "baseline": spec.baseline,
         "facts": list(_facts(spec, budgets)),
         "runs": list(_runs(budgets)),
     }
@@ -131,7 +136,7 @@ def _marks(budget: LabelBudget) -> dict[str, MethodMarks]:
     }
 
 
-def _curves(budgets: Sequence[LabelBudget]) -> dict[str, str] | None:
+def _curves(budgets: Sequence[LabelBudget], baseline: str) -> dict[str, str] | None:
     """The chart of Dice over labeled patients; None with a single label budget."""
     curves: dict[str, list[tuple[int, float, float]]] = {}
     for budget in budgets:
@@ -139,13 +144,13 @@ def _curves(budgets: Sequence[LabelBudget]) -> dict[str, str] | None:
             if row.results and budget.labeled_patients is not None:
                 curves.setdefault(row.method, []).append((budget.labeled_patients, *row.mean_std()))
     counts = {labeled for points_ in curves.values() for labeled, _, _ in points_}
-    return themed(lambda theme: efficiency_chart(curves, BASELINE, theme)) if len(counts) > 1 else None
+    return themed(lambda theme: efficiency_chart(curves, baseline, theme)) if len(counts) > 1 else None
 
 
 def _overlay(spec: CompareSpec, budget: LabelBudget, out: Path) -> Overlay | None:
     """The masks of every method on the same patient; None if the scans are not there any more."""
     rows = {row.method: row for row in budget.complete}
-    first = rows.get(BASELINE, budget.complete[0]).results[0]
+    first = rows.get(budget.baseline, budget.complete[0]).results[0]
     results = {
         name: result for name, row in rows.items() for result in row.results if result.run.seed == first.run.seed
     }
@@ -185,6 +190,10 @@ def _facts(spec: CompareSpec, budgets: Sequence[LabelBudget]) -> Iterator[tuple[
     yield "least difference that counts", format_least(spec.min_effect)
     yield "seeds", ", ".join(map(str, spec.seeds))
     yield "steps", str(common["training"]["steps"])
+    for name in spec.methods:
+        own = changes(spec.settings_of(name), common)
+        if own:
+            yield name, ", ".join([spec.methods[name]["name"], *(f"{key}={value}" for key, value in own.items())])
     yield "splits", "; ".join(f"{key} {split_hash[:16]}" for key, split_hash in spec.splits.items())
     yield "settings hash", settings_hash(spec)[:16]
     for key in ("hardware", "patchcl", "torch", "python", "commit"):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from patchcl.comparison.results import BASELINE, LabelBudget, describe_budget
+from patchcl.comparison.results import LabelBudget, describe_budget
 
 FEWEST_SEEDS = 3
 """Below this the deviation over seeds says little."""
@@ -38,9 +38,9 @@ def caution(budgets: Sequence[LabelBudget]) -> Iterator[str]:
     tries = sum(row.against is not None for budget in budgets for row in budget.rows)
     if tries >= MANY:
         yield (
-            f"There are {tries} comparisons with {BASELINE}. Verdicts on methods with as many labeled patients are "
-            "corrected for one another (Holm), so that chance gets one try in all; intervals are not, each stands for "
-            "itself."
+            f"There are {tries} comparisons with {budgets[0].baseline}. Verdicts on methods with as many labeled "
+            "patients are corrected for one another (Holm), so that chance gets one try in all; intervals are not, "
+            "each stands for itself."
         )
 
 
@@ -59,4 +59,5 @@ def _unevenness(budget: LabelBudget) -> Iterator[str]:
         )
     lone = [row.method for row in budget.rows if row.against and row.pairs < len(row.results)]
     if lone:
-        yield f"With {describe_budget(budget)}, not every seed of {', '.join(lone)} has a {BASELINE} run to pair with."
+        where, names = describe_budget(budget), ", ".join(lone)
+        yield f"With {where}, not every seed of {names} has a {budget.baseline} run to pair with."

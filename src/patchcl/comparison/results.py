@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from patchcl.comparison.spec import CompareRun, CompareSpec, run_root
-from patchcl.comparison.worker import CHECKPOINTS, Session, error_file, finished, scores_of, sessions_of
+from patchcl.comparison.spec import BASELINE, CompareRun, CompareSpec, run_root
+from patchcl.comparison.worker import CHECKPOINTS, Session, error_file, finished, scored, scores_of, sessions_of
 from patchcl.data.splits import load_split
 from patchcl.evaluation.inference_columns import ONE_PASS_COLUMN, POSTPROCESSED_COLUMN, SYMMETRIES_COLUMN
 from patchcl.evaluation.paired import NOTHING_LEARNED, SMALLEST_EFFECT, Comparison, compare_seeds, judged_together
@@ -20,6 +20,7 @@ from patchcl.evaluation.scores import (
     MeanStd,
     Metric,
     Rows,
+    SplitSide,
     summary_rows,
 )
 from patchcl.evaluation.tables import pluralize
@@ -27,8 +28,6 @@ from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import read_rows
 from patchcl.runs.provenance import read_provenance
 
-BASELINE = "supervised"
-"""The method whose runs the others are paired with, seed by seed."""
 COLUMNS = {ONE_PASS_COLUMN: "one_pass", SYMMETRIES_COLUMN: "symmetries", POSTPROCESSED_COLUMN: "postprocessed"}
 """What may be done beyond one pass of the network, from less to more, and how files name it."""
 COLUMN_METRICS: tuple[Metric, Metric] = ("dice", "hd95_mm")
@@ -59,6 +58,7 @@ class RunResult(NamedTuple):
     steps: int
     provenance: dict[str, Any]
     labeled_patients: int | None
+    validation: Evaluation | None = None  # its last checkpoint on validation patients, which chooses between methods
 
     @property
     def rescues(self) -> int:
@@ -120,6 +120,7 @@ class LabelBudget(NamedTuple):
     rows: tuple[Row, ...]
     missing: tuple[RunResult, ...]  # runs without scores
     smallest: float = SMALLEST_EFFECT  # difference in Dice that counts
+    baseline: str = BASELINE  # whose runs the others are paired with
 
     @property
     def evaluations(self) -> list[Evaluation]:
@@ -183,12 +184,8 @@ def read_run(spec: CompareSpec, compare_run: CompareRun, out: Path) -> RunResult
     root = run_root(out, compare_run)
     run = RunFolder(root)
     steps = spec.settings_of(compare_run.method).training.steps
-    scores: dict[str, Evaluation] = {}
-    if finished(root, spec.on, steps):
-        named = {"name": compare_run.method}
-        scores = {
-            checkpoint: scores_of(root, spec.on, checkpoint).model_copy(update=named) for checkpoint in CHECKPOINTS
-        }
+    scores = _named_scores(compare_run, root, spec.on, CHECKPOINTS) if finished(root, spec.on, steps) else {}
+    judged = scored(root, "validation", steps)
     return RunResult(
         run=compare_run,
         scores=scores,
@@ -198,7 +195,16 @@ def read_run(spec: CompareSpec, compare_run: CompareRun, out: Path) -> RunResult
         steps=steps,
         provenance=read_provenance(run.provenance),
         labeled_patients=len(load_split(run.split).labeled) if run.split.is_file() else None,
+        validation=_named_scores(compare_run, root, "validation", ["last"])["last"] if judged else None,
     )
+
+
+def _named_scores(
+    compare_run: CompareRun, root: Path, on: SplitSide, checkpoints: Sequence[str]
+) -> dict[str, Evaluation]:
+    """Scores of a run by checkpoint, under the name of its method."""
+    named = {"name": compare_run.method}
+    return {checkpoint: scores_of(root, on, checkpoint).model_copy(update=named) for checkpoint in checkpoints}
 
 
 def means_of(scores: Mapping[str, Evaluation]) -> dict[Figure, float]:
@@ -240,7 +246,7 @@ def _budget(spec: CompareSpec, results: Sequence[RunResult], labeled: int | None
     counts = [result.labeled_patients for result in ours if result.labeled_patients is not None]
     rows = _judged([_row(method, spec, done) for method in spec.methods])
     missing = tuple(result for result in ours if not result.scores)
-    return LabelBudget(labeled, max(counts, default=None), rows, missing, spec.min_effect)
+    return LabelBudget(labeled, max(counts, default=None), rows, missing, spec.min_effect, spec.baseline)
 
 
 def _judged(rows: Sequence[Row]) -> tuple[Row, ...]:
@@ -252,9 +258,9 @@ def _judged(rows: Sequence[Row]) -> tuple[Row, ...]:
 def _row(method: str, spec: CompareSpec, done: dict[tuple[str, int], RunResult]) -> Row:
     results = [done[method, seed] for seed in spec.seeds if (method, seed) in done]
     pairs = [
-        (done[BASELINE, result.run.seed].scores["last"], result.scores["last"])
+        (done[spec.baseline, result.run.seed].scores["last"], result.scores["last"])
         for result in results
-        if method != BASELINE and (BASELINE, result.run.seed) in done
+        if method != spec.baseline and (spec.baseline, result.run.seed) in done
     ]
     baseline, ours = zip(*pairs, strict=True) if pairs else ((), ())
     against = compare_seeds(baseline, ours, spec.min_effect) if pairs else None

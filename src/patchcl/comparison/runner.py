@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 
 from patchcl.comparison.progress import CompareProgress
-from patchcl.comparison.worker import BUSY, REPLACED, Job, error_file, finished, scores_of
+from patchcl.comparison.worker import BUSY, REPLACED, Job, complete, error_file, scores_of
 from patchcl.core.files import write_text
 from patchcl.core.lock import locks_on
 from patchcl.evaluation.scores import summarise
@@ -124,7 +124,7 @@ class Workers:
             return None
         for run_id in list(self.waiting):
             job = self.jobs[run_id]
-            if _finished(job):
+            if complete(job):
                 self.waiting.remove(run_id)
                 self.progress.finish(run_id, f"was finished elsewhere: {_dice(job)}")
             elif not any(lock.alive for lock in locks_on(job.root)):
@@ -210,10 +210,6 @@ def _close(process: subprocess.Popen[str]) -> None:
     if process.stdin is not None:
         with suppress(BrokenPipeError):
             process.stdin.close()
-
-
-def _finished(job: Job) -> bool:
-    return finished(job.root, job.on, job.settings.training.steps)
 
 
 def _dice(job: Job) -> str:

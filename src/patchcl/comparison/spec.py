@@ -3,14 +3,15 @@
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
+from patchcl.comparison.variants import named_settings
 from patchcl.comparison.worker import Job
-from patchcl.config import Settings, load_settings
+from patchcl.config import Settings
 from patchcl.core.console import console
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json
@@ -22,11 +23,9 @@ from patchcl.data.preprocessing.manifest import file_entry, read_manifest
 from patchcl.data.splits import cases_of, make_split, with_split_of
 from patchcl.evaluation.paired import SMALLEST_EFFECT, require_effect
 from patchcl.evaluation.scores import SplitSide
-from patchcl.methods import method_names
 
-CONTRAST = "method.contrast.weight=0.1"
-"""The setting that NAME+contrast adds to method NAME."""
-
+BASELINE = "supervised"
+"""What the others are compared with, unless told otherwise: masks alone."""
 MANIFEST = "files.json"
 """The file of a comparison that tells which scans and masks were read when, and what they held."""
 
@@ -35,7 +34,7 @@ class CompareRun(NamedTuple):
     """One run of a comparison."""
 
     labeled: int | None  # patients with masks; None is all there are
-    method: str
+    method: str  # or variant
     seed: int
 
     @property
@@ -51,15 +50,17 @@ class CompareSpec(FrozenSettings):
     data: Path
     data_hash: str  # of which scans and masks there are and how large
     content_hash: str | None = None  # of what these files hold; None in comparisons of version 0.1
-    methods: dict[str, dict[str, Any]]  # by NAME or NAME+contrast its own settings
+    methods: dict[str, dict[str, Any]]  # by NAME, NAME+contrast or variant its method's settings
+    own: dict[str, dict[str, Any]] = Field(default_factory=dict)  # by variant its other settings, where they differ
     labeled: tuple[int | None, ...]
     seeds: tuple[int, ...]
-    settings: dict[str, Any]  # of all methods
+    settings: dict[str, Any]  # of all that have no own
     on: SplitSide
     voxels: bool
     fast: bool = False  # one pass, no average over symmetries
     postprocessing: bool = True
     min_effect: float = SMALLEST_EFFECT  # the least difference in Dice that counts
+    baseline: str = BASELINE  # the method whose runs the others are paired with, seed by seed
     splits: dict[str, str]  # hashes by "labeled_7/seed_0"
 
     @property
@@ -73,13 +74,14 @@ class CompareSpec(FrozenSettings):
         )
 
     def settings_of(self, method: str) -> Settings:
-        """The settings of `method`, with today's defaults for what did not exist when the spec was made.
+        """The settings of a method or variant, with today's defaults for what did not exist when the spec was made.
 
         Raises:
             UserError: They belong to another version of patchcl.
         """
         try:
-            return Settings.model_validate({**self.settings, "method": self.methods[method]})
+            own = self.own.get(method, {})
+            return Settings.model_validate({**self.settings, **own, "method": self.methods[method]})
         except ValidationError as error:
             raise UserError(
                 f"The comparison was made by patchcl {self.patchcl}, whose settings of {method} are not those of "
@@ -94,6 +96,8 @@ def build_spec(
     seeds: Sequence[int],
     config: Path | None = None,
     overrides: Sequence[str] = (),
+    variants: Path | None = None,
+    baseline: str | None = None,
     on: SplitSide | None = None,
     voxels: bool = False,
     fast: bool = False,
@@ -109,6 +113,8 @@ def build_spec(
         seeds: Of training, and of the split unless a file divides the patients.
         config: Settings in YAML, for all methods.
         overrides: Single settings such as `training.steps=2000`, for all methods.
+        variants: A file of named variants, see `read_variants`.
+        baseline: What the others are compared with; by default `supervised`, or the first variant if there is none.
         on: The side to score; by default the test side where it has masks.
         voxels: Measure distances in voxels.
         fast: Score one pass, instead of an average over the symmetries that training drew from.
@@ -118,8 +124,7 @@ def build_spec(
     Raises:
         UserError: A method or a setting is unknown, or the data cannot be divided like that.
     """
-    _require_known(methods)
-    settings = {method: _load(method, config, overrides) for method in dict.fromkeys(methods)}
+    settings, common = named_settings(methods, variants, config, overrides)
     first = next(iter(settings.values()))
     dataset = read_dataset(data, first.split.patient_pattern)
     division, line = with_split_of(data, first.split)
@@ -142,7 +147,9 @@ def build_spec(
         methods={method: own.method.model_dump(mode="json") for method, own in settings.items()},
         labeled=in_order(labeled),
         seeds=tuple(sorted(set(seeds))),
-        settings=first.model_dump(mode="json", exclude={"method"}),
+        own=_own(settings, common),
+        settings=common.model_copy(update={"split": division}).model_dump(mode="json", exclude={"method"}),
+        baseline=_baseline(baseline, tuple(settings), variants),
         on=on or ("test" if has_test else "validation"),
         voxels=voxels,
         fast=fast,
@@ -212,23 +219,20 @@ def _bytes_of(path: Path) -> int:
     return sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else (path,)))
 
 
-def _require_known(methods: Sequence[str]) -> None:
-    known = method_names()
-    unknown = [method for method in methods if method.removesuffix("+contrast") not in known]
-    if unknown or not methods:
-        raise UserError(
-            f"--methods names {', '.join(map(repr, unknown)) or 'none'}; choose from {', '.join(sorted(known))}, "
-            "each also as NAME+contrast."
-        )
+def _own(settings: Mapping[str, Settings], common: Settings) -> dict[str, dict[str, Any]]:
+    """By name the groups of settings, besides the method's, that differ from the common ones."""
+    shared = common.model_dump(mode="json", exclude={"method"})
+    trees = {name: own.model_dump(mode="json", exclude={"method"}) for name, own in settings.items()}
+    differing = {
+        name: {key: value for key, value in tree.items() if value != shared[key]} for name, tree in trees.items()
+    }
+    return {name: groups for name, groups in differing.items() if groups}
 
 
-def _load(method: str, config: Path | None, overrides: Sequence[str]) -> Settings:
-    name = method.removesuffix("+contrast")
-    own = [f"method.name={name}", *([CONTRAST] if name != method else [])]
-    try:
-        return load_settings(config, [*overrides, *own])
-    except UserError as error:
-        raise UserError(f"{method}: {error}") from error
+def _baseline(asked: str | None, names: Sequence[str], variants: Path | None) -> str:
+    if asked is not None and asked not in names:
+        raise UserError(f"--baseline is {asked!r}, which is not compared; choose one of {', '.join(names)}.")
+    return asked or (BASELINE if BASELINE in names or variants is None else names[0])
 
 
 def _labeled_count(settings: Settings) -> int | None:

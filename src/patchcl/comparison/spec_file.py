@@ -73,8 +73,8 @@ def spec_file(out: Path) -> Path:
 
 def _merged(old: CompareSpec, new: CompareSpec, out: Path) -> CompareSpec:
     """The new spec with the runs of the old one beside its own."""
-    different = [line for method in old.methods if method in new.methods for line in _changes(old, new, method)]
-    different += _changes(old, new, None)
+    different = list(_changes(old, new, None))
+    different += [line for method in old.methods if method in new.methods for line in _changes(old, new, method)]
     replaced = None not in (old.content_hash, new.content_hash) and old.content_hash != new.content_hash
     if old.data_hash != new.data_hash or replaced:
         different.append(f"the scans or masks of {new.data}")
@@ -91,6 +91,8 @@ def _merged(old: CompareSpec, new: CompareSpec, out: Path) -> CompareSpec:
     return new.model_copy(
         update={
             "methods": old.methods | new.methods,
+            "own": old.own | new.own,
+            "baseline": new.baseline if new.baseline in new.methods else old.baseline,
             "labeled": in_order([*old.labeled, *new.labeled]),
             "seeds": tuple(sorted({*old.seeds, *new.seeds})),
             "splits": old.splits | new.splits,
@@ -99,7 +101,7 @@ def _merged(old: CompareSpec, new: CompareSpec, out: Path) -> CompareSpec:
 
 
 def _changes(old: CompareSpec, new: CompareSpec, method: str | None) -> Iterator[str]:
-    """The settings of `method`, or those of all methods, that differ between the specs, with both values."""
+    """The settings of a method or variant, or those of all, that differ between the specs, with both values."""
     before, after = (_settings(spec, method) for spec in (old, new))
     for key in differing_keys(before, after):
         if key not in MAY_DIFFER:
@@ -107,5 +109,7 @@ def _changes(old: CompareSpec, new: CompareSpec, method: str | None) -> Iterator
 
 
 def _settings(spec: CompareSpec, method: str | None) -> dict[str, Any]:
-    tree = spec.settings_of(method or next(iter(spec.methods))).model_dump(mode="json")
-    return {key: value for key, value in tree.items() if (key == "method") == (method is not None)}
+    if method is not None:
+        return spec.settings_of(method).model_dump(mode="json")
+    common = spec.model_copy(update={"own": {}}).settings_of(next(iter(spec.methods)))
+    return common.model_dump(mode="json", exclude={"method"})

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import Console
 
+from patchcl.comparison.choice import Choice
 from patchcl.comparison.remarks import caution, missing, remarks
-from patchcl.comparison.results import BASELINE, DICE, LabelBudget, describe_budget
+from patchcl.comparison.results import DICE, LabelBudget, describe_budget
 from patchcl.comparison.tables import (
     columns_table,
     difference_cell,
@@ -37,8 +38,8 @@ WORDS: dict[VerdictName, str] = {
 }
 
 
-def render_budgets(budgets: Sequence[LabelBudget], console: Console) -> None:
-    """Print all tables, what is missing, and the answer."""
+def render_budgets(budgets: Sequence[LabelBudget], console: Console, choice: Choice | None = None) -> None:
+    """Print all tables, what is missing, the answer, and the run to be used."""
     for budget in budgets:
         console.rule(f"[bold]{describe_budget(budget)}[/bold]", align="left")
         console.print(
@@ -54,7 +55,7 @@ def render_budgets(budgets: Sequence[LabelBudget], console: Console) -> None:
         console.print(f"Note: {remark}", highlight=False, markup=False)
     console.print(INTERVALS, style="dim", highlight=False)
     console.print(headline(budgets), style="bold", markup=False, highlight=False)
-    for sentence in sentences(budgets):
+    for sentence in (*sentences(budgets), *([choice.sentence] if choice else [])):
         console.print(sentence, markup=False, highlight=False)
 
 
@@ -103,7 +104,7 @@ def _about(budget: LabelBudget) -> Iterator[str]:
     if not budget.learned:
         yield f"{where} nothing was learned: no method has a mean Dice of {100 * NOTHING_LEARNED:g} %."
         return
-    gain = f", {difference_cell(best.against)} points against {BASELINE}" if best.against else ""
+    gain = f", {difference_cell(best.against)} points against {budget.baseline}" if best.against else ""
     highest = _highest(budget)
     has = "share" if " and " in highest else "has"
     yield f"{where} {highest} {has} the highest Dice, {figure_cell(best, DICE)} %{gain}."
@@ -116,7 +117,7 @@ def _about(budget: LabelBudget) -> Iterator[str]:
             if row.against and row.against.overall.verdict == verdict
         ]
         if names:
-            yield f"{wording} {BASELINE}: {', '.join(names)}."
+            yield f"{wording} {budget.baseline}: {', '.join(names)}."
 
 
 def _about_lead(ahead: Comparison) -> str:

@@ -8,7 +8,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from patchcl.comparison.results import BASELINE, COLUMN_METRICS, DICE, Figure, LabelBudget, Row
+from patchcl.comparison.results import COLUMN_METRICS, DICE, Figure, LabelBudget, Row
 from patchcl.evaluation.metrics import EMPTY_POLICY, SURFACE_POLICY
 from patchcl.evaluation.paired import Comparison, format_interval
 from patchcl.evaluation.scores import HEADINGS, SURFACE_METRICS, MeanStd, Metric
@@ -24,7 +24,7 @@ DETAILS: tuple[Metric, ...] = ("jaccard", "surface_dice", "hd95_mm", "asd_mm")
 
 def quality_table(budget: LabelBudget) -> Table:
     """The table of mean Dice: the last checkpoint, its difference from the baseline, the best checkpoint."""
-    table = _table(("Dice %\nlast", f"against {BASELINE}\nin Dice points", "Dice %\nbest"))
+    table = _table(("Dice %\nlast", f"against {budget.baseline}\nin Dice points", "Dice %\nbest"))
     for row in budget.rows:
         runs = (_marked(budget, row, DICE), difference_cell(row.against), _marked(budget, row, BEST_DICE))
         table.add_row(row.name, *runs)

@@ -25,9 +25,9 @@ from patchcl.core.files import write_json, write_text
 from patchcl.core.lock import locked
 from patchcl.core.settings import FrozenSettings
 from patchcl.data.splits import load_split
-from patchcl.evaluation.evaluate import evaluate_run
+from patchcl.evaluation.evaluate import evaluate_trained
 from patchcl.evaluation.scores import Evaluation, SplitSide, read_evaluation
-from patchcl.inference.trained_run import Checkpoint
+from patchcl.inference.trained_run import Checkpoint, open_run
 from patchcl.runs.checkpoint import read_newest
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.provenance import hardware, read_provenance
@@ -89,25 +89,31 @@ def work(job: Job, console: Console) -> None:
     """
     run = RunFolder(job.root)
     _train(job, run, console)
-    if finished(job.root, job.on, job.settings.training.steps):
-        return
-    device = best_device(job.settings.training.device)
-    for checkpoint in CHECKPOINTS:
-        evaluate_run(
-            run,
-            job.on,
-            checkpoint,
-            device=device,
-            voxels=job.voxels,
-            fast=job.fast,
-            postprocessing=job.postprocessing,
-        )
+    steps = job.settings.training.steps
+    if not finished(job.root, job.on, steps):
+        for checkpoint in CHECKPOINTS:
+            _score(job, job.on, checkpoint)
+    if not validated(job.root, steps):
+        _score(job, "validation", "last")
+
+
+def complete(job: Job) -> bool:
+    """Whether nothing is left to do for a run."""
+    steps = job.settings.training.steps
+    return finished(job.root, job.on, steps) and validated(job.root, steps)
 
 
 def finished(root: Path, on: SplitSide, steps: int) -> bool:
     """Whether the run in `root` has been trained to its end and scored on that side."""
-    last, best = (scores_file(root, on, checkpoint) for checkpoint in ("last", "best"))
-    return best.is_file() and last.is_file() and read_evaluation(last).provenance["step"] == steps
+    return scores_file(root, on, "best").is_file() and scored(root, on, steps)
+
+
+def validated(root: Path, steps: int) -> bool:
+    """Whether a run that is trained to its end was scored on validation patients, if they chose anything in it.
+
+    These scores choose between methods, so that test patients never do.
+    """
+    return scored(root, "validation", steps) or not RunFolder(root).postprocessing.is_file()
 
 
 def scores_of(root: Path, on: SplitSide, checkpoint: str) -> Evaluation:
@@ -150,6 +156,12 @@ def peak_mib(device: torch.device) -> float | None:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
 
 
+def scored(root: Path, on: SplitSide, steps: int) -> bool:
+    """Whether the last checkpoint was scored on that side, at the end of training."""
+    last = scores_file(root, on, "last")
+    return last.is_file() and read_evaluation(last).provenance["step"] == steps
+
+
 def _train(job: Job, run: RunFolder, console: Console) -> None:
     begun = run.provenance.is_file()
     if not begun:  # the last file of a start; what was cut short before it is worth nothing
@@ -170,6 +182,12 @@ def _train(job: Job, run: RunFolder, console: Console) -> None:
     write_json(_sessions_file(run.root), [known.model_dump(mode="json") for known in (*sessions_of(run.root), session)])
     if outcome.stop:
         raise SystemExit(outcome.stop.exit_code)
+
+
+def _score(job: Job, on: SplitSide, checkpoint: Checkpoint) -> None:
+    device = best_device(job.settings.training.device)
+    trained = open_run(RunFolder(job.root), checkpoint, "teacher", device, job.fast, job.postprocessing)
+    evaluate_trained(trained, on, voxels=job.voxels)
 
 
 def _data(settings: Settings) -> Path:
