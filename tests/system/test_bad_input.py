@@ -467,6 +467,28 @@ ROWS = (
         ".dcm",
     ),
     Row("tilted gantry", tilted, "dora_0000", "tilted gantry", ".dcm"),
+    Row("slice without preamble", to_bytes("imagesTr/dora_0000/1.dcm", lambda c: c[132:]), "", "", ".dcm", "nothing"),
+    Row(
+        "other files beside slices",
+        lambda root: (root / "imagesTr/dora_0000/notes.txt").write_text("x"),
+        "imagesTr/dora_0000/notes.txt",
+        "is not used: files of a series are DICOM",
+        ".dcm",
+        kind="warning",
+    ),
+    Row(
+        "masks or scans in a folder below",
+        copied("labelsTr/deep/anna.nii.gz"),
+        "labelsTr/deep",
+        "is not used, with anna.nii.gz in it",
+    ),
+    Row(
+        "file that is no scan",
+        lambda root: (root / "imagesTr/notes.txt").write_text("x"),
+        "imagesTr/notes.txt",
+        "is not used: names of scans end in .nii.gz",
+        kind="warning",
+    ),
 )
 
 

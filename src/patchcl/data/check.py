@@ -16,6 +16,7 @@ from patchcl.core.names import sided
 from patchcl.core.parallel import ProgressCallback, in_parallel
 from patchcl.data.dataset import Case, Dataset, preview, survey_dataset
 from patchcl.data.duplicates import Duplicates, SignatureFiles, find_duplicates, signature
+from patchcl.data.folders import unused_in_series
 from patchcl.data.formats import tells_by_name
 from patchcl.data.geometry import Grid, require_same_grid
 from patchcl.data.preprocessing.plan import Plan, PlanSettings
@@ -83,7 +84,7 @@ def check_data(
     if made_split is not None and any(fractions.values()) and not any(list(fractions.values())[1:]):
         problems.append(NOTHING_TO_LEARN)
     problems += [line for found in findings.values() for line in found.problems]
-    warnings += [line for found in findings.values() for line in found.warnings]
+    warnings += [*dataset.unused, *(line for found in findings.values() for line in found.warnings)]
     return CheckReport(
         problems=tuple(dict.fromkeys([*problems, *duplicates.problems])),
         warnings=(*warnings, *duplicates.warnings),
@@ -132,6 +133,7 @@ def _look_at(case: Case, dataset: Dataset, signatures: Path) -> _Finding:
     """Every file of one scan by itself, so that one broken file hides no other."""
     found = _Finding([], [], _first_grid(case), np.zeros(len(dataset.classes) + 1, dtype=np.int64), None)
     sound = []
+    found.warnings.extend(line for path in case.images for line in unused_in_series(path))
     for path in case.images:
         with _noting(found.problems):
             channel = read_image([path])
