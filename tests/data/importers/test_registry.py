@@ -67,8 +67,10 @@ def sources(cardiac: Path, tmp_path: Path) -> dict[str, Path]:
 def test_an_imported_data_set_is_sound_and_trains(layout, sources, tmp_path, tiny):
     told = []
     options = ImportOptions(("RV", "MYO", "LV"), ("cine-MRI",))
-    out = import_dataset(sources[layout], tmp_path / "out", layout, options, lambda *done: told.append(done)).folder
+    imported = import_dataset(sources[layout], tmp_path / "out", layout, options, lambda *done: told.append(done))
+    out = imported.folder
     assert told[-1] == (4, 4)
+    assert imported.unused == ()
     assert read_dataset(out).channels == ("cine-MRI",)
     report = check_data(out, SplitSettings(file=out / "split.json", labeled=1), PlanSettings())
     assert report.problems == ()
@@ -160,7 +162,15 @@ def test_a_layout_without_sides_is_recognised_imported_and_checked(layout, forei
     ):
         require_ours(foreign[layout])
     options = ImportOptions(("RV", "MYO", "LV") if layout == "kits19" else None)
+    (foreign[layout] / "1st_manual").mkdir()
+    (foreign[layout] / "1st_manual" / "a.png").write_bytes(b"")
     imported = import_dataset(foreign[layout], tmp_path / "out", None, options)
+    images, masks = (
+        (path.name for path in (tmp_path / "decathlon" / kind).iterdir()) for kind in ("imagesTr", "labelsTr")
+    )
+    beside = [f"imagesTr/{name}" for name in set(images) - set(masks)] if layout == "decathlon" else []
+    assert imported.unused == ("1st_manual/ (1 file)", *beside)
+    assert describe(imported).endswith(f"Not used of the source: {'; '.join(imported.unused)}.")
     report = check_data(imported.folder, SplitSettings(validation_fraction=0.25), PlanSettings())
     assert report.problems == ()
     assert report.sides["labeled"] == (3, 3)

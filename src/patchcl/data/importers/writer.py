@@ -30,6 +30,7 @@ class SourceScan(NamedTuple):
     images: tuple[Callable[[Path], None], ...]  # each writes one channel, or all colours, to the file it is given
     mask: Callable[[Path], set[int]] | None  # writes the mask and tells the values in it
     instances: Callable[[Path], None] | None = None  # writes which object every voxel belongs to, where that is known
+    files: tuple[Path, ...] = ()  # what it is made from; the folder of a DICOM series stands for its files
 
 
 class SourceDataset(NamedTuple):
@@ -40,6 +41,7 @@ class SourceDataset(NamedTuple):
     scans: tuple[SourceScan, ...]
     ending: str = ".nii.gz"  # of the images
     structures: Mapping[str, int] | None = None  # name -> value in its masks, where the data set tells
+    lists: tuple[Path, ...] = ()  # other files of it that were read
 
 
 class ImportResult(NamedTuple):
@@ -51,6 +53,7 @@ class ImportResult(NamedTuple):
     masks: int
     labels: dict[str, int]  # class -> value in the masks
     source_values: dict[str, int]  # class -> value that it had, if any class has another value now; else empty
+    unused: tuple[str, ...] = ()  # folders and files in the source that the data set was not made from
 
 
 def patient_of(name: str) -> str:
