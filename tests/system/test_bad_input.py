@@ -531,6 +531,7 @@ def test_the_document_lists_the_same_faults() -> None:
 OTHERS = [
     *("file without permission", "place that cannot be written to", "folder where a mask is to be written"),
     *("link to itself as place to write to", "settings that are no text"),
+    *("other files and folders to segment", "other files beside slices to segment"),
 ]
 """What the document lists after ROWS; the tests below are of these."""
 
@@ -629,11 +630,15 @@ def test_prediction_does_the_good_ones(run: Path, pool: Path, tmp_path: Path, pa
         path = scans / f"{name}_0000.nii.gz"
         path.parent.mkdir(parents=True, exist_ok=True)
         make(path)
+    (scans / "other.nii.gz.part").touch()
+    (scans / "deeper").mkdir()
     code, said = patchcl("predict", run, scans, "-o", tmp_path / "out")
     assert code == 1
     assert "Traceback" not in said
     assert "Segmented 2 scan(s)" in said
     assert all(f"{name}_0000.nii.gz" in said for name in bad)
+    assert "other.nii.gz.part is no scan: its name should end in" in said
+    assert "deeper is a folder, but no DICOM series" in said
     assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{name}.nii.gz" for name in good}
 
 
@@ -685,6 +690,18 @@ def test_a_place_that_cannot_be_written_to_is_named(run: Path, pool: Path, tmp_p
             assert "Traceback" not in said
             assert not (tmp_path / "run").exists()
     assert unfinished(tmp_path) == []
+
+
+def test_other_files_beside_slices_are_named_by_prediction(
+    run: Path, pool: Path, tmp_path: Path, patchcl: Callable
+) -> None:
+    shutil.copytree(sound(".dcm", pool) / "imagesTr" / "dora_0000", tmp_path / "scans" / "dora" / "study")
+    (tmp_path / "scans" / "dora" / "study" / "notes.txt").write_text("x")
+    for arguments in ((tmp_path / "scans" / "dora" / "study",), (tmp_path / "scans", "--series", ".*")):
+        code, said = patchcl("predict", run, *arguments, "-o", tmp_path / "out", "--format", "nifti")
+        assert code == 1
+        assert "Segmented 1 scan(s)" in said
+        assert "study/notes.txt is not used: files of a series are DICOM" in said
 
 
 def test_a_full_disk_is_one_message(patchcl: Callable, monkeypatch: pytest.MonkeyPatch) -> None:

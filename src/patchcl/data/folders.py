@@ -64,12 +64,16 @@ def _unused_in(folder: Path, known: Collection[Path], expected: str) -> tuple[li
     return [_line_of(path) for path in dropped], [*rest, *_grouped(files, folder.name, expected)]
 
 
-def unused_in_series(path: Path) -> list[str]:
-    """What the DICOM series in the folder `path` does not use: a line for all files of a kind, and for each folder."""
+def unused_in_series(path: Path, out: Path | None = None) -> list[str]:
+    """What the DICOM series in the folder `path` does not use: a line for all files of a kind, and for each folder.
+
+    What was written to the folder `out` is none of it.
+    """
     if not path.is_dir():
         return []
     where = f"{path.parent.name}/{path.name}"
-    entries = [entry for entry in _entries(path) if entry.name.upper() != "DICOMDIR"]
+    written = None if out is None else out.absolute()
+    entries = [e for e in _entries(path) if e.name.upper() != "DICOMDIR" and e.absolute() != written]
     folders = [entry.name for entry in entries if entry.is_dir() and _files_below(entry)]
     lines = [f"{where}/{name} is not used: all files of a series lie in one folder." for name in folders]
     strangers = [entry for entry in entries if entry.is_file() and not _may_be_dicom(entry)]
