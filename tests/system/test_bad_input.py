@@ -213,10 +213,21 @@ def renamed(root: Path) -> None:
         (root / folder / f"anna{rest}").rename(root / folder / f"Zoë Müller [b] 王 #1{rest}")
 
 
-def colour_map(path: Path) -> None:
-    picture = Image.fromarray(mask_of("anna")[..., 0])
-    picture.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+def colour_map(path: Path, second: int = 255) -> None:
+    picture = Image.fromarray(mask_of(path.stem[:4])[..., 0])
+    picture.putpalette([0, 0, 0, second, 255 - second, 0, 255 - second, second, 0])
     picture.save(path)
+
+
+def two_colour_maps(root: Path) -> None:
+    colour_map(root / "labelsTr/anna.png")
+    colour_map(root / "labelsTr/bert.png", 0)
+
+
+def fraction_by_slope(root: Path) -> None:
+    content = bytearray(gzip.decompress((root / MASK).read_bytes()))
+    content[112:116] = np.float32(1 / 255).tobytes()  # where the header has its scl_slope
+    (root / MASK).write_bytes(gzip.compress(bytes(content)))
 
 
 def transparent(path: Path) -> None:
@@ -412,6 +423,8 @@ ROWS = (
         ".png",
     ),
     Row("mask with a colour map", lambda root: colour_map(root / "labelsTr/anna.png"), "", "", ".png", "nothing"),
+    Row("masks with colour maps that differ", two_colour_maps, "labelsTr/bert.png", "colour maps that differ", ".png"),
+    Row("class that a slope makes a fraction", fraction_by_slope, MASK, "multiplies what is stored by 0.00392157"),
     Row("16-bit PNG", lambda root: None, "", "", ".png", "nothing"),
     Row("transparent pixels", lambda root: transparent(root / IMAGE_PNG), IMAGE_PNG, "has transparent pixels", ".png"),
     Row(

@@ -14,6 +14,7 @@ from rich.table import Table
 from patchcl.core.errors import UserError
 from patchcl.core.names import sided
 from patchcl.core.parallel import ProgressCallback, in_parallel
+from patchcl.data.colour_maps import require_one_colour_map
 from patchcl.data.dataset import Case, Dataset, preview, survey_dataset
 from patchcl.data.duplicates import Duplicates, SignatureFiles, find_duplicates, signature
 from patchcl.data.folders import unused_in_series
@@ -81,6 +82,8 @@ def check_data(
         duplicates = _duplicates(sides, findings)
     fractions, ignored_fraction = _fractions(dataset, [findings[case.name].voxels for case in sides.get("labeled", ())])
     warnings = [] if made_split is None else _general_warnings(dataset, made_split, fractions)
+    with _noting(problems):
+        require_one_colour_map([case.mask for case in dataset.cases if case.mask is not None])
     if made_split is not None and any(fractions.values()) and not any(list(fractions.values())[1:]):
         problems.append(NOTHING_TO_LEARN)
     problems += [line for found in findings.values() for line in found.problems]

@@ -141,6 +141,9 @@ def _classes(root: Path, description: dict[str, Any]) -> tuple[tuple[str, ...], 
     """The classes in the order of their values, and the value of nnU-Net's label `ignore`, if there is one."""
     path, labels = root / "dataset.json", description.get("labels")
     given = labels if isinstance(labels, dict) else {}
+    ignored = [name for name in given if name.casefold() == IGNORE_LABEL]
+    if len(ignored) > 1:
+        raise UserError(f"{path}: labels names {' and '.join(ignored)}, which are one and the same. Leave one of them.")
     values = {IGNORE_LABEL if name.casefold() == IGNORE_LABEL else name: value for name, value in given.items()}
     regions = [name for name, value in values.items() if isinstance(value, list)]
     if regions:

@@ -22,6 +22,7 @@ from patchcl.core.errors import UserError
 from patchcl.core.files import write_json, write_text
 from patchcl.core.seeds import seed_for
 from patchcl.data.check import NOTHING_TO_LEARN, absent_classes, sides_matter
+from patchcl.data.colour_maps import require_one_colour_map
 from patchcl.data.dataset import Case, Dataset, read_dataset
 from patchcl.data.duplicates import require_no_leak
 from patchcl.data.loading.image_store import ImageStore
@@ -70,6 +71,7 @@ def start(data: Path, root: Path, settings: Settings, console: Console) -> Outco
     dataset = read_dataset(data, settings.split.patient_pattern)
     split = make_split(dataset, settings.split)
     visible = visible_to_training(dataset, split)
+    require_one_colour_map([case.mask for case in visible.cases if case.mask is not None])
     fingerprint = fingerprint_for(visible, settings.plan, split.labeled)
     _require_structures(fingerprint, dataset.unused, console)
     plan = make_plan(visible, settings.plan, fingerprint)

@@ -241,6 +241,41 @@ def test_without_one_layout_all_are_told(foreign, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def two_masks(root, first, second, colours=None):
+    """Two pictures and their masks, as indices where there are `colours` for each."""
+    for kind in ("images", "masks"):
+        (root / kind).mkdir(parents=True)
+    for number, pixels in enumerate((first, second)):
+        Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4) + np.uint8(number)).save(
+            root / f"images/{number}.png"
+        )
+        mask = Image.fromarray(np.array(pixels, np.uint8).reshape(4, 4))
+        if colours is not None:
+            mask.putpalette(colours[number])
+        mask.save(root / f"masks/{number}.png")
+    return root
+
+
+def test_masks_of_0_and_1_may_lie_among_those_of_0_and_255(tmp_path):
+    study = two_masks(tmp_path / "study", [0, 1] * 8, [0, 0, 255, 255] * 4)
+    imported = import_dataset(study, tmp_path / "out", "plain", ImportOptions(("gland",)))
+    assert "255 became 1 (gland)" in describe(imported)
+    for number, pixels in enumerate(([0, 1] * 8, [0, 0, 1, 1] * 4)):
+        found = np.asarray(Image.open(tmp_path / f"out/labelsTr/{number}.png"))
+        np.testing.assert_array_equal(found.ravel(), pixels)
+    mixed = two_masks(tmp_path / "mixed", [0, 1] * 8, [0, 1, 255, 255] * 4)
+    with pytest.raises(UserError, match="The masks hold the values 0, 1, 255"):
+        import_dataset(mixed, tmp_path / "none", "plain")
+
+
+def test_masks_quantised_one_by_one_are_refused(tmp_path):
+    colours = [(0, 0, 0, 200, 0, 0, 0, 200, 0), (0, 0, 0, 0, 200, 0, 200, 0, 0)]
+    study = two_masks(tmp_path / "study", [0, 1, 2, 1] * 4, [0, 2, 1, 2] * 4, colours)
+    with pytest.raises(UserError, match="Masks have colour maps that differ: index 1 is"):
+        import_dataset(study, tmp_path / "out", "plain")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_summary_says_what_became_of_the_values(tmp_path):
     for kind in ("images", "masks"):
         (tmp_path / "study" / kind).mkdir(parents=True)

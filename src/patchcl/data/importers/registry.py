@@ -95,6 +95,7 @@ def import_dataset(
         UserError: `source` is not laid out so, or no layout or several were detected; an option is not for this
             layout; a file cannot be read, or `out` cannot be written.
     """
+    from patchcl.data.colour_maps import require_one_colour_map
     from patchcl.data.importers.leftovers import left_over
     from patchcl.data.importers.writer import write_raw_folder
 
@@ -109,6 +110,7 @@ def import_dataset(
                 f"--channels names {len(options.channels)}, but scans have {len(dataset.channels)}. Name each of them."
             )
         dataset = dataset._replace(channels=options.channels)
+    require_one_colour_map([file for scan in dataset.scans if scan.mask for file in scan.files[len(scan.images) :]])
     written = write_raw_folder(dataset, out, options.structures, on_progress)
     used = (*dataset.lists, *(file for scan in dataset.scans for file in scan.files))
     return written._replace(unused=left_over(source, used, out) if source.is_dir() else ())
