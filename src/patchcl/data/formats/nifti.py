@@ -54,7 +54,7 @@ def read_classes(path: Path) -> np.ndarray:
     Raises:
         UserError: As for `read_values`; or a slope in the header makes fractions of whole numbers.
     """
-    values = read_values(path)[0]
+    values = np.asarray(read_values(path)[0])
     slope = _open(path).dataobj.slope
     if values.dtype.kind != "f" or slope == 1 or not np.isfinite(values).all():
         return values
