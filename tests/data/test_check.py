@@ -210,6 +210,16 @@ def test_patients_whom_two_folders_share_are_named(make_dataset: Make) -> None:
     assert any("other folders as well; all of them are held out: a." in line for line in check(root).warnings)
 
 
+def test_files_that_are_not_used_are_named(make_dataset: Make) -> None:
+    root = make_dataset(MASKED)
+    (root / "labelsTr" / "notes.txt").write_text("who drew what")
+    assert check(root).problems == ()
+    assert any(line.startswith("labelsTr/notes.txt is not used: names of masks") for line in check(root).warnings)
+    (root / "labelsTr" / "deep").mkdir()
+    (root / "labelsTr" / "p0.nii.gz").rename(root / "labelsTr" / "deep" / "p0.nii.gz")
+    assert [line for line in check(root).problems if "labelsTr/deep is not used, with p0.nii.gz in it" in line]
+
+
 def test_the_plan_is_the_one_that_training_makes(make_dataset: Make, tmp_path: Path) -> None:
     """A test patient outside imagesTs takes no part in it."""
     root = make_dataset(MASKED, shape=(64, 64, 4))

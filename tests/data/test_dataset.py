@@ -131,6 +131,10 @@ def test_windows_and_old_tools_may_have_written_dataset_json(make_dataset: Make)
         ({"labels": {"background": 0}}, "labels is"),
         ({"labels": {"background": 0, "whole": [1, 2], "core": [2]}}, r"labels names regions .* \(whole, core\)"),
         ({"labels": {"background": 0, "ignore": 1}}, "labels is"),
+        (
+            {"labels": {"background": 0, "A": 1, "ignore": 2, "Ignore": 3}},
+            "labels names ignore and Ignore, which are one and the same",
+        ),
         ({"labels": {str(value): value for value in range(256)}}, "labels has 256 classes, but at most 255 fit"),
         ({"labels": {"background": 0, "ignore": 1, "A": 2}}, "labels is .* must have the highest value"),
         ({"labels": {"background": 0, "A": 1, "ignore": 3}}, "labels is .* must have the highest value"),

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from patchcl.core.errors import UserError
-from patchcl.data.discovery import case_name, channel_of, find_scans, passed_over
+from patchcl.data.discovery import case_name, channel_of, find_scans, passed_over, passed_over_by_series
 
 
 def touch(*paths: Path) -> None:
@@ -37,6 +37,30 @@ def test_what_is_no_scan_is_named(tmp_path: Path) -> None:
     assert all(str(tmp_path / name) in line for name, line in over.items())
     scan = tmp_path / "a_0000.nii.gz"
     assert list(passed_over(scan, find_scans(scan), tmp_path / "out")) == []
+
+
+def test_what_lies_among_slices_is_named(tmp_path: Path) -> None:
+    dicom(tmp_path / "scans" / "a_0000" / "IM1")
+    touch(*(tmp_path / "scans/a_0000" / name for name in ("notes.txt", ".DS_Store", "deep/IM2", "out/a.dcm")))
+    names = ["scans/a_0000/deep is not used", "scans/a_0000/notes.txt is not used: files of a series are DICOM"]
+    for source in (tmp_path / "scans", tmp_path / "scans" / "a_0000"):
+        over = list(passed_over(source, find_scans(source), tmp_path / "scans" / "a_0000" / "out"))
+        assert [name for name, _ in over] == ["a_0000", "a_0000"]
+        assert [line.startswith(f"{tmp_path}/{name}") for name, (_, line) in zip(names, over, strict=True)] == [
+            True
+        ] * 2
+
+
+def test_where_a_series_is_asked_for_the_rest_is_named(tmp_path: Path) -> None:
+    dicom(tmp_path / "a" / "study" / "IM1")
+    touch(*(tmp_path / name for name in ("loose.dcm", "Thumbs.db", "DICOMDIR", "a/study/LICENSE", "a/out/mask.nii.gz")))
+    touch(tmp_path / "out" / "mask.nii.gz", tmp_path / ".hidden" / "b")
+    over = dict(passed_over_by_series(tmp_path, tmp_path / "out"))
+    assert list(over) == ["a", "loose.dcm"]
+    assert over["a"].startswith(f"{tmp_path}/a/out/mask.nii.gz, study/LICENSE are not used: files of a series are")
+    assert over["loose.dcm"].startswith(f"{tmp_path}/loose.dcm is not used: --series takes a series of each folder")
+    (over,) = passed_over_by_series(tmp_path / "a", tmp_path / "a" / "out")
+    assert over[1].startswith(f"{tmp_path}/a/study/LICENSE is not used")
 
 
 def test_a_single_scan_is_found_alone(tmp_path: Path) -> None:

@@ -213,10 +213,21 @@ def renamed(root: Path) -> None:
         (root / folder / f"anna{rest}").rename(root / folder / f"Zoë Müller [b] 王 #1{rest}")
 
 
-def colour_map(path: Path) -> None:
-    picture = Image.fromarray(mask_of("anna")[..., 0])
-    picture.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+def colour_map(path: Path, second: int = 255) -> None:
+    picture = Image.fromarray(mask_of(path.stem[:4])[..., 0])
+    picture.putpalette([0, 0, 0, second, 255 - second, 0, 255 - second, second, 0])
     picture.save(path)
+
+
+def two_colour_maps(root: Path) -> None:
+    colour_map(root / "labelsTr/anna.png")
+    colour_map(root / "labelsTr/bert.png", 0)
+
+
+def fraction_by_slope(root: Path) -> None:
+    content = bytearray(gzip.decompress((root / MASK).read_bytes()))
+    content[112:116] = np.float32(1 / 255).tobytes()  # where the header has its scl_slope
+    (root / MASK).write_bytes(gzip.compress(bytes(content)))
 
 
 def transparent(path: Path) -> None:
@@ -412,6 +423,8 @@ ROWS = (
         ".png",
     ),
     Row("mask with a colour map", lambda root: colour_map(root / "labelsTr/anna.png"), "", "", ".png", "nothing"),
+    Row("masks with colour maps that differ", two_colour_maps, "labelsTr/bert.png", "colour maps that differ", ".png"),
+    Row("class that a slope makes a fraction", fraction_by_slope, MASK, "multiplies what is stored by 0.00392157"),
     Row("16-bit PNG", lambda root: None, "", "", ".png", "nothing"),
     Row("transparent pixels", lambda root: transparent(root / IMAGE_PNG), IMAGE_PNG, "has transparent pixels", ".png"),
     Row(
@@ -467,6 +480,28 @@ ROWS = (
         ".dcm",
     ),
     Row("tilted gantry", tilted, "dora_0000", "tilted gantry", ".dcm"),
+    Row("slice without preamble", to_bytes("imagesTr/dora_0000/1.dcm", lambda c: c[132:]), "", "", ".dcm", "nothing"),
+    Row(
+        "other files beside slices",
+        lambda root: (root / "imagesTr/dora_0000/notes.txt").write_text("x"),
+        "imagesTr/dora_0000/notes.txt",
+        "is not used: files of a series are DICOM",
+        ".dcm",
+        kind="warning",
+    ),
+    Row(
+        "masks or scans in a folder below",
+        copied("labelsTr/deep/anna.nii.gz"),
+        "labelsTr/deep",
+        "is not used, with anna.nii.gz in it",
+    ),
+    Row(
+        "file that is no scan",
+        lambda root: (root / "imagesTr/notes.txt").write_text("x"),
+        "imagesTr/notes.txt",
+        "is not used: names of scans end in .nii.gz",
+        kind="warning",
+    ),
 )
 
 
@@ -509,6 +544,7 @@ def test_the_document_lists_the_same_faults() -> None:
 OTHERS = [
     *("file without permission", "place that cannot be written to", "folder where a mask is to be written"),
     *("link to itself as place to write to", "settings that are no text"),
+    *("other files and folders to segment", "other files beside slices to segment"),
 ]
 """What the document lists after ROWS; the tests below are of these."""
 
@@ -607,11 +643,15 @@ def test_prediction_does_the_good_ones(run: Path, pool: Path, tmp_path: Path, pa
         path = scans / f"{name}_0000.nii.gz"
         path.parent.mkdir(parents=True, exist_ok=True)
         make(path)
+    (scans / "other.nii.gz.part").touch()
+    (scans / "deeper").mkdir()
     code, said = patchcl("predict", run, scans, "-o", tmp_path / "out")
     assert code == 1
     assert "Traceback" not in said
     assert "Segmented 2 scan(s)" in said
     assert all(f"{name}_0000.nii.gz" in said for name in bad)
+    assert "other.nii.gz.part is no scan: its name should end in" in said
+    assert "deeper is a folder, but no DICOM series" in said
     assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{name}.nii.gz" for name in good}
 
 
@@ -663,6 +703,18 @@ def test_a_place_that_cannot_be_written_to_is_named(run: Path, pool: Path, tmp_p
             assert "Traceback" not in said
             assert not (tmp_path / "run").exists()
     assert unfinished(tmp_path) == []
+
+
+def test_other_files_beside_slices_are_named_by_prediction(
+    run: Path, pool: Path, tmp_path: Path, patchcl: Callable
+) -> None:
+    shutil.copytree(sound(".dcm", pool) / "imagesTr" / "dora_0000", tmp_path / "scans" / "dora" / "study")
+    (tmp_path / "scans" / "dora" / "study" / "notes.txt").write_text("x")
+    for arguments in ((tmp_path / "scans" / "dora" / "study",), (tmp_path / "scans", "--series", ".*")):
+        code, said = patchcl("predict", run, *arguments, "-o", tmp_path / "out", "--format", "nifti")
+        assert code == 1
+        assert "Segmented 1 scan(s)" in said
+        assert "study/notes.txt is not used: files of a series are DICOM" in said
 
 
 def test_a_full_disk_is_one_message(patchcl: Callable, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -282,9 +282,11 @@ def test_masks_without_a_single_structure_are_refused_before_the_first_step(card
 def test_a_structure_that_no_labeled_mask_holds_is_warned_of_as_by_check(cardiac, tmp_path, tiny):
     data = shutil.copytree(cardiac, tmp_path / "data")
     masks_without(data, 2)
+    (data / "imagesUn" / "notes.txt").write_text("who was scanned")
     settings = load_settings(None, [*tiny, "training.steps=1"])
     console = Console(file=io.StringIO(), width=200)
     start(data, tmp_path / "run", settings, console)
+    assert "Warning: imagesUn/notes.txt is not used" in console.file.getvalue()
     line = "No labeled mask holds MYO, so that cannot be learned."
     assert f"Warning: {line}" in console.file.getvalue()
     assert line in check_data(data, settings.split, settings.plan).warnings

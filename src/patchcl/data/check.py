@@ -14,8 +14,10 @@ from rich.table import Table
 from patchcl.core.errors import UserError
 from patchcl.core.names import sided
 from patchcl.core.parallel import ProgressCallback, in_parallel
+from patchcl.data.colour_maps import require_one_colour_map
 from patchcl.data.dataset import Case, Dataset, preview, survey_dataset
 from patchcl.data.duplicates import Duplicates, SignatureFiles, find_duplicates, signature
+from patchcl.data.folders import unused_in_series
 from patchcl.data.formats import tells_by_name
 from patchcl.data.geometry import Grid, require_same_grid
 from patchcl.data.preprocessing.plan import Plan, PlanSettings
@@ -82,10 +84,12 @@ def check_data(
         duplicates = _duplicates(sides, findings)
     fractions, ignored_fraction = _fractions(dataset, [findings[case.name].voxels for case in sides.get("labeled", ())])
     warnings = [] if made_split is None else _general_warnings(dataset, made_split, fractions)
+    with _noting(problems):
+        require_one_colour_map([case.mask for case in dataset.cases if case.mask is not None])
     if made_split is not None and any(fractions.values()) and not any(list(fractions.values())[1:]):
         problems.append(NOTHING_TO_LEARN)
     problems += [line for found in findings.values() for line in found.problems]
-    warnings += [line for found in findings.values() for line in found.warnings]
+    warnings += [*dataset.unused, *(line for found in findings.values() for line in found.warnings)]
     return CheckReport(
         problems=tuple(dict.fromkeys([*problems, *duplicates.problems])),
         warnings=(*warnings, *duplicates.warnings),
@@ -137,6 +141,7 @@ def _look_at(case: Case, dataset: Dataset, signatures: Path) -> _Finding:
     """Every file of one scan by itself, so that one broken file hides no other."""
     found = _Finding([], [], _first_grid(case), np.zeros(len(dataset.classes) + 1, dtype=np.int64), None)
     sound = []
+    found.warnings.extend(line for path in case.images for line in unused_in_series(path))
     for path in case.images:
         with _noting(found.problems):
             channel = read_image([path])

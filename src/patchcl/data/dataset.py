@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 from patchcl.core.documents import parse_json
 from patchcl.core.errors import UserError
 from patchcl.core.names import steers
+from patchcl.data.folders import files_in, mask_files, unused_below
 from patchcl.data.formats import DICOM, ENDINGS, count_channels, ending_of, without_ending
 
 Folder = Literal["imagesTr", "imagesUn", "imagesTs"]
@@ -52,6 +53,7 @@ class Dataset(NamedTuple):
     classes: tuple[str, ...]  # index = value in the mask; [0] is the background
     cases: tuple[Case, ...]  # sorted by name
     ignore: int | None = None  # value of voxels in the masks that nobody annotated
+    unused: tuple[str, ...] = ()  # files and folders that are neither scans nor masks, a line each
 
     def case(self, name: str) -> Case:
         """The scan called `name`.
@@ -99,13 +101,16 @@ def survey_dataset(root: Path, patient_pattern: str = PATIENT_PATTERN) -> tuple[
         case for folder in MASKS for case in _cases_in(root, folder, ending, len(channels), patient_pattern, problems)
     ]
     problems += _repeated(cases)
+    dropped, unused = unused_below(root, ending, MASKS.items())
+    problems += dropped
     if not any(case.folder == "imagesTr" for case in cases):
         if problems:
             raise UserError(_listing(root, problems))
         raise UserError(f"{root / 'imagesTr'} holds no scans. Put images there, named like patient001_0000{ending}.")
     name = str(description.get("name", root.name))
     by_name = {case.name: case for case in reversed(cases)}
-    return Dataset(root, name, channels, classes, tuple(by_name[key] for key in sorted(by_name)), ignore), problems
+    found = tuple(by_name[key] for key in sorted(by_name))
+    return Dataset(root, name, channels, classes, found, ignore, tuple(unused)), problems
 
 
 def _read_description(root: Path) -> dict[str, Any]:
@@ -136,6 +141,9 @@ def _classes(root: Path, description: dict[str, Any]) -> tuple[tuple[str, ...], 
     """The classes in the order of their values, and the value of nnU-Net's label `ignore`, if there is one."""
     path, labels = root / "dataset.json", description.get("labels")
     given = labels if isinstance(labels, dict) else {}
+    ignored = [name for name in given if name.casefold() == IGNORE_LABEL]
+    if len(ignored) > 1:
+        raise UserError(f"{path}: labels names {' and '.join(ignored)}, which are one and the same. Leave one of them.")
     values = {IGNORE_LABEL if name.casefold() == IGNORE_LABEL else name: value for name, value in given.items()}
     regions = [name for name, value in values.items() if isinstance(value, list)]
     if regions:
@@ -217,7 +225,7 @@ def _wrong_channels(name: str, files: dict[int, Path], ending: str, channels: in
 def _images_in(folder: Path, ending: str, problems: list[str]) -> dict[str, dict[int, Path]]:
     """Scan name -> channel -> file."""
     images: dict[str, dict[int, Path]] = {}
-    for path in _files(folder, (ending,)):
+    for path in files_in(folder, (ending,)):
         match = re.fullmatch(r"(.+)_([0-9]{4})", without_ending(path.name))
         if match is None:
             problems.append(f"{folder.name}/{path.name}: the name must end in the channel, like _0000{ending}")
@@ -227,7 +235,7 @@ def _images_in(folder: Path, ending: str, problems: list[str]) -> dict[str, dict
             problems.append(f"{folder.name}/{path.name} is the same channel as {first.name}")
     problems += [
         f"{folder.name}/{path.name} is not used: dataset.json says that names of scans end in {ending}"
-        for path in _files(folder, ENDINGS)
+        for path in files_in(folder, ENDINGS)
         if path.is_file() and ending_of(path.name) != ending
     ]
     return images
@@ -236,18 +244,11 @@ def _images_in(folder: Path, ending: str, problems: list[str]) -> dict[str, dict
 def _masks_of(root: Path, folder: Folder, problems: list[str]) -> dict[str, Path]:
     """Scan name -> mask, in any format; a JPEG is found as well, so that it can be refused when it is read."""
     masks: dict[str, Path] = {}
-    for path in _files(root / (MASKS[folder] or folder), ENDINGS) if MASKS[folder] else ():
+    for path in mask_files(root / (MASKS[folder] or folder)) if MASKS[folder] else ():
         first = masks.setdefault(without_ending(path.name), path)
         if first != path:
             problems.append(f"{path.parent.name}/{path.name} is a mask of the same scan as {first.name}")
     return masks
-
-
-def _files(folder: Path, endings: Sequence[str]) -> list[Path]:
-    """Files in `folder` and, for DICOM, folders; none if there is no such folder. Hidden ones are nobody's data."""
-    found = sorted(folder.iterdir()) if folder.is_dir() else []
-    found = [path for path in found if not path.name.startswith(".")]
-    return [path for path in found if ending_of(path.name) in endings or (DICOM in endings and path.is_dir())]
 
 
 def _patient(name: str, pattern: str) -> str | None:

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from patchcl.core.errors import UserError
+from patchcl.data.folders import shortened, unused_in_series
 from patchcl.data.formats import ENDINGS, is_scan, without_ending
 from patchcl.data.formats.base import is_litter
-from patchcl.data.formats.dicom.series import chosen_series, finds, is_series_folder, stack_of
+from patchcl.data.formats.dicom.series import chosen_series, finds, is_series_folder, stack_of, strangers_in
 
 
 def find_scans(source: Path) -> dict[str, tuple[Path, ...]]:
@@ -41,9 +42,12 @@ def find_scans(source: Path) -> dict[str, tuple[Path, ...]]:
 def passed_over(source: Path, scans: Mapping[str, tuple[Path, ...]], out: Path) -> Iterator[tuple[str, str]]:
     """The name of everything in the folder `source` that belongs to none of `scans`, and a line that says why.
 
-    Hidden files, those that systems leave in folders, and the folder `out` are no data.
+    Of a DICOM series also what it does not use in its folder. Hidden files, those that systems leave in folders, and
+    the folder `out` are no data.
     """
     used = {path for paths in scans.values() for path in paths} | {out.absolute()}
+    for path in sorted(used - {out.absolute()}):
+        yield from ((path.name, f"{path.parent.parent}/{line}") for line in unused_in_series(path, out))
     alone = source.is_file() or is_series_folder(source)
     for path in () if alone else sorted(source.absolute().iterdir()):
         if path in used or is_litter(path.name):
@@ -53,6 +57,24 @@ def passed_over(source: Path, scans: Mapping[str, tuple[Path, ...]], out: Path) 
         else:
             known = ", ".join(ENDINGS)
             yield path.name, f"{path} is no scan: its name should end in {known}. Convert it, or move it elsewhere."
+
+
+def passed_over_by_series(source: Path, out: Path) -> Iterator[tuple[str, str]]:
+    """Files in the folder `source` that `link_series` does not look at, or that are no DICOM; as `passed_over`.
+
+    Other series than the one that was asked for are left aside on purpose.
+    """
+    for folder in [source] if is_series_folder(source) else _folders_in(source, out):
+        files = [
+            file for file in strangers_in(folder, below=True) if not file.absolute().is_relative_to(out.absolute())
+        ]
+        strangers = [str(file.relative_to(folder)) for file in files]
+        if strangers:
+            be = "are" if len(strangers) > 1 else "is"
+            yield folder.name, f"{folder}/{shortened(strangers)} {be} not used: files of a series are DICOM."
+    for path in [] if is_series_folder(source) else sorted(source.iterdir()):
+        if path.is_file() and not is_litter(path.name) and path.name.upper() != "DICOMDIR":
+            yield path.name, f"{path} is not used: --series takes a series of each folder. Put it into one of its own."
 
 
 def link_series(source: Path, series: str, links: Path) -> tuple[dict[str, tuple[Path, ...]], list[tuple[str, str]]]:
@@ -71,9 +93,7 @@ def link_series(source: Path, series: str, links: Path) -> tuple[dict[str, tuple
         UserError: There is no folder, or `series` is no regular expression.
     """
     finds(series, "")
-    alone = is_series_folder(source)
-    inside = source.iterdir() if source.is_dir() else ()
-    folders = [source] if alone else sorted(path for path in inside if path.is_dir() and not path.name.startswith("."))
+    folders = [source] if is_series_folder(source) else _folders_in(source)
     if not folders:
         raise UserError(f"{source} holds no folder; expected a folder of DICOM files for each scan.")
     scans: dict[str, tuple[Path, ...]] = {}
@@ -110,6 +130,13 @@ def channel_of(path: Path) -> str:
     """The four digits that name the channel, such as 0000; nothing where there are none."""
     found = re.search(r"_(00\d\d)$", without_ending(path.name))
     return found.group(1) if found else ""
+
+
+def _folders_in(source: Path, out: Path | None = None) -> list[Path]:
+    """The folders in `source`, but `out`; none where it is none."""
+    inside = sorted(source.iterdir()) if source.is_dir() else []
+    place = None if out is None else out.absolute()
+    return [path for path in inside if path.is_dir() and not is_litter(path.name) and path.absolute() != place]
 
 
 def _link(file: Path, link: Path) -> None:

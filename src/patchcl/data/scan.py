@@ -21,8 +21,6 @@ from patchcl.data.geometry import Grid, require_same_grid
 
 IGNORED = 255
 """What a mask holds where nobody knows the class."""
-ROUNDING = 1e-3
-"""How far numbers in masks may lie from whole ones: a slope in the header turns 1 into 0.9999999."""
 WHITE = 255
 """The second of two classes in pictures in black and white."""
 
@@ -149,12 +147,12 @@ def _classes(values: np.ndarray, path: Path, count: int, ignore: int | None) -> 
 
 
 def _whole(values: np.ndarray) -> np.ndarray:
-    """`values` with what lies within `ROUNDING` of a whole number rounded to it."""
+    """`values` with what lies within `nifti.ROUNDING` of a whole number rounded to it."""
     if values.dtype.kind != "f":
         return values
     with np.errstate(invalid="ignore"):
         nearest = np.rint(values)
-        return np.where(np.abs(values - nearest) <= ROUNDING, nearest, values)
+        return np.where(np.abs(values - nearest) <= nifti.ROUNDING, nearest, values)
 
 
 def read_ids(path: Path, grid: Grid) -> np.ndarray:

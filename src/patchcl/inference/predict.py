@@ -16,7 +16,14 @@ from patchcl.core.devices import CPU
 from patchcl.core.errors import UserError
 from patchcl.core.names import file_safe
 from patchcl.core.parallel import ProgressCallback, releasing_memory
-from patchcl.data.discovery import channel_of, find_scans, link_series, passed_over, without_links
+from patchcl.data.discovery import (
+    channel_of,
+    find_scans,
+    link_series,
+    passed_over,
+    passed_over_by_series,
+    without_links,
+)
 from patchcl.data.formats import DICOM, count_channels, ending_of, map_ending, mask_ending
 from patchcl.data.formats.base import RowBlocks
 from patchcl.data.geometry import Grid
@@ -131,7 +138,7 @@ def predict_files(
         _check_out(out, source)
         summary = predict_cases(network, plan, scans, out, files, device, on_progress, inference)
         told = [(name, without_links(message, Path(links))) for name, message in summary.failed]
-    over = () if series is not None else passed_over(source, scans, out)
+    over = passed_over(source, scans, out) if series is None else passed_over_by_series(source, out)
     return PredictionSummary(summary.done, (*failed, *told, *over))
 
 

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ from patchcl.core.files import write_json, write_text
 from patchcl.core.seeds import seed_for
 from patchcl.core.settings import Device
 from patchcl.data.check import NOTHING_TO_LEARN, absent_classes, sides_matter
+from patchcl.data.colour_maps import require_one_colour_map
 from patchcl.data.dataset import Case, Dataset, read_dataset
 from patchcl.data.duplicates import require_no_leak
 from patchcl.data.loading.image_store import ImageStore
@@ -83,8 +84,9 @@ def start(data: Path, root: Path, settings: Settings, console: Console) -> Outco
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     split = make_split(dataset, division)
     visible = visible_to_training(dataset, split)
+    require_one_colour_map([case.mask for case in visible.cases if case.mask is not None])
     fingerprint = fingerprint_for(visible, settings.plan, split.labeled)
-    _require_structures(fingerprint, console)
+    _require_structures(fingerprint, dataset.unused, console)
     plan = make_plan(visible, settings.plan, fingerprint)
     device = _fabric(settings).device
     cache = settings.cache or Path(os.path.realpath(root)).parent / "prepared"  # resolve() refuses rings
@@ -105,12 +107,12 @@ def start(data: Path, root: Path, settings: Settings, console: Console) -> Outco
         raise
 
 
-def _require_structures(fingerprint: Fingerprint, console: Console) -> None:
-    """Refuse to train where no labeled mask holds a structure; warn of those that none holds."""
+def _require_structures(fingerprint: Fingerprint, unused: Sequence[str], console: Console) -> None:
+    """Refuse to train where no labeled mask holds a structure; warn of those that none holds, and of `unused` files."""
     if fingerprint.classes and not any(known.scans for known in fingerprint.classes[1:]):
         raise UserError(NOTHING_TO_LEARN)
     counts = {known.name: known.scans for known in fingerprint.classes}
-    for line in (*absent_classes(counts), *sides_matter(tuple(counts))):
+    for line in (*unused, *absent_classes(counts), *sides_matter(tuple(counts))):
         console.print(f"[yellow]Warning:[/yellow] {escape(line)}", highlight=False, soft_wrap=True)
 
 

@@ -11,6 +11,7 @@ import SimpleITK
 from patchcl.core.errors import UserError
 from patchcl.data.formats.nifti import read_grid, read_values, write_like, write_on
 from patchcl.data.geometry import Grid
+from patchcl.data.scan import read_mask
 
 RANDOM = np.random.default_rng(0)
 SHAPE = (5, 4, 3)
@@ -204,3 +205,20 @@ def test_what_is_written_on_a_grid_has_one_spacing_for_every_reader(tmp_path: Pa
     itk = SimpleITK.ReadImage(str(tmp_path / "a.nii.gz"))
     np.testing.assert_allclose(itk.GetSpacing(), (0.5, 0.7, 3), rtol=1e-6)
     np.testing.assert_allclose(itk.GetOrigin(), (-5, 6, 7), atol=1e-6)
+
+
+@pytest.mark.parametrize("slope", [1 / 255, 0.004])
+def test_a_slope_that_leaves_no_whole_numbers_is_named(tmp_path: Path, slope: float) -> None:
+    """Stored are 0 and 1; and where 0 and 255 are, 1/255 makes a sound mask of them."""
+    path = tmp_path / "mask.nii"
+    for stored in (1, 255):
+        header = nib.Nifti1Header()
+        header.set_data_shape((2, 2, 2))
+        header.set_data_dtype(np.uint8)
+        header["scl_slope"], header["vox_offset"], header["magic"] = slope, 352, b"n+1"
+        path.write_bytes(header.binaryblock + bytes(4) + (np.arange(8) % 2 * stored).astype(np.uint8).tobytes())
+        if stored == 255 and slope == 1 / 255:
+            np.testing.assert_array_equal(read_mask(path, 2).ravel(order="F"), np.arange(8) % 2)
+            continue
+        with pytest.raises(UserError, match=r"mask\.nii holds .* multiplies what is stored by 0\.00(392157|4) \("):
+            read_mask(path, 2)

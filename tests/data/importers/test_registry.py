@@ -67,8 +67,10 @@ def sources(cardiac: Path, tmp_path: Path) -> dict[str, Path]:
 def test_an_imported_data_set_is_sound_and_trains(layout, sources, tmp_path, tiny):
     told = []
     options = ImportOptions(("RV", "MYO", "LV"), ("cine-MRI",))
-    out = import_dataset(sources[layout], tmp_path / "out", layout, options, lambda *done: told.append(done)).folder
+    imported = import_dataset(sources[layout], tmp_path / "out", layout, options, lambda *done: told.append(done))
+    out = imported.folder
     assert told[-1] == (4, 4)
+    assert imported.unused == ()
     assert read_dataset(out).channels == ("cine-MRI",)
     report = check_data(out, SplitSettings(file=out / "split.json", labeled=1), PlanSettings())
     assert report.problems == ()
@@ -160,7 +162,15 @@ def test_a_layout_without_sides_is_recognised_imported_and_checked(layout, forei
     ):
         require_ours(foreign[layout])
     options = ImportOptions(("RV", "MYO", "LV") if layout == "kits19" else None)
+    (foreign[layout] / "1st_manual").mkdir()
+    (foreign[layout] / "1st_manual" / "a.png").write_bytes(b"")
     imported = import_dataset(foreign[layout], tmp_path / "out", None, options)
+    images, masks = (
+        (path.name for path in (tmp_path / "decathlon" / kind).iterdir()) for kind in ("imagesTr", "labelsTr")
+    )
+    beside = [f"imagesTr/{name}" for name in set(images) - set(masks)] if layout == "decathlon" else []
+    assert imported.unused == ("1st_manual/ (1 file)", *beside)
+    assert describe(imported).endswith(f"Not used of the source: {'; '.join(imported.unused)}.")
     report = check_data(imported.folder, SplitSettings(validation_fraction=0.25), PlanSettings())
     assert report.problems == ()
     assert report.sides["labeled"] == (3, 3)
@@ -228,6 +238,41 @@ def test_without_one_layout_all_are_told(foreign, tmp_path):
         require_ours(foreign["crag"])
     with pytest.raises(UserError, match=r"gone is no folder\. Name the folder of the data set"):
         import_dataset(tmp_path / "gone", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def two_masks(root, first, second, colours=None):
+    """Two pictures and their masks, as indices where there are `colours` for each."""
+    for kind in ("images", "masks"):
+        (root / kind).mkdir(parents=True)
+    for number, pixels in enumerate((first, second)):
+        Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4) + np.uint8(number)).save(
+            root / f"images/{number}.png"
+        )
+        mask = Image.fromarray(np.array(pixels, np.uint8).reshape(4, 4))
+        if colours is not None:
+            mask.putpalette(colours[number])
+        mask.save(root / f"masks/{number}.png")
+    return root
+
+
+def test_masks_of_0_and_1_may_lie_among_those_of_0_and_255(tmp_path):
+    study = two_masks(tmp_path / "study", [0, 1] * 8, [0, 0, 255, 255] * 4)
+    imported = import_dataset(study, tmp_path / "out", "plain", ImportOptions(("gland",)))
+    assert "255 became 1 (gland)" in describe(imported)
+    for number, pixels in enumerate(([0, 1] * 8, [0, 0, 1, 1] * 4)):
+        found = np.asarray(Image.open(tmp_path / f"out/labelsTr/{number}.png"))
+        np.testing.assert_array_equal(found.ravel(), pixels)
+    mixed = two_masks(tmp_path / "mixed", [0, 1] * 8, [0, 1, 255, 255] * 4)
+    with pytest.raises(UserError, match="The masks hold the values 0, 1, 255"):
+        import_dataset(mixed, tmp_path / "none", "plain")
+
+
+def test_masks_quantised_one_by_one_are_refused(tmp_path):
+    colours = [(0, 0, 0, 200, 0, 0, 0, 200, 0), (0, 0, 0, 0, 200, 0, 200, 0, 0)]
+    study = two_masks(tmp_path / "study", [0, 1, 2, 1] * 4, [0, 2, 1, 2] * 4, colours)
+    with pytest.raises(UserError, match="Masks have colour maps that differ: index 1 is"):
+        import_dataset(study, tmp_path / "out", "plain")
     assert not (tmp_path / "out").exists()
 
 

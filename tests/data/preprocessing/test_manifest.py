@@ -64,3 +64,15 @@ def test_sealed_files_are_known_again(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a cannot be opened"):
         file_hashes([tmp_path / "a"], tmp_path / "m.json")
+
+
+@pytest.mark.parametrize("named", ["raw/voxels.bin", "raw/slice%02d.bin 1 2 1", "LIST\nraw/voxels.bin"])
+def test_voxels_anywhere_in_the_data_set_count(tmp_path: Path, named: str) -> None:
+    (tmp_path / "raw").mkdir()
+    for name in ("voxels", "slice01", "slice02"):
+        (tmp_path / "raw" / f"{name}.bin").write_bytes(b"one")
+    (tmp_path / "a.mhd").write_text(f"NDims = 3\nElementDataFile = {named}\n")
+    before = file_hashes([tmp_path / "a.mhd"], tmp_path / "m.json")
+    for name in ("voxels", "slice02"):
+        (tmp_path / "raw" / f"{name}.bin").write_bytes(b"two")
+    assert file_hashes([tmp_path / "a.mhd"], tmp_path / "m.json") != before

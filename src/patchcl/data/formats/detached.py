@@ -5,12 +5,15 @@ A header is a text that anybody may have written, and could name any file of thi
 
 import os
 import re
+from glob import escape
 from pathlib import Path
 
 from patchcl.core.errors import UserError
 from patchcl.data.formats.base import require_file
 
 NRRD = (".nrrd", ".nhdr")
+DETACHED = (".mhd", ".nhdr")
+"""Endings of headers whose voxels lie in other files."""
 LONGEST_HEADER = 2**24
 """Bytes; a list of files may be long."""
 
@@ -33,6 +36,16 @@ def require_inside(path: Path) -> None:
                 "read: copy it there and name it in the header, or export the image as a single file."
             )
         require_file(file, "the voxels of an image")
+
+
+def files_beside(path: Path) -> list[Path]:
+    """The files, without links on the way, that a header at `path` names; none of what cannot be read as one."""
+    try:
+        named = [path.absolute().parent / name for name in _named_files(path)]
+        found = [other for file in named for other in file.parent.glob(re.sub("%[0-9]*d", "*", escape(file.name)))]
+    except (UserError, OSError, ValueError):  # reading it tells what is wrong
+        return []
+    return sorted(Path(os.path.realpath(file)) for file in found if file.is_file())
 
 
 def _belongs(file: Path, header: Path, home: Path) -> bool:

@@ -128,6 +128,22 @@ def read_classes(path: Path) -> np.ndarray:
         return np.asarray(picture) // factor if factor > 1 else np.asarray(picture)
 
 
+def colour_map(path: Path) -> np.ndarray | None:
+    """The colours (indices, 3) uint8 of a picture whose pixels are indices; None of any other; from the header alone.
+
+    Raises:
+        UserError: As for `read_grid`.
+    """
+    if stored := open_tiff(path):
+        colours = stored.pages[0].colours
+        return None if colours is None else np.ascontiguousarray(colours.T)
+    with _open(path) as picture:
+        if picture.mode != "P":
+            return None
+        colours = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
+        return np.pad(colours, ((0, 256 - len(colours)), (0, 0)))  # as others are that say of all indices
+
+
 def write_like(path: Path, values: np.ndarray, like: Path) -> None:
     """Write `values` (*shape), uint8 as PNG or TIFF in grey, float32 as TIFF; a page for each slice.
 

@@ -15,6 +15,8 @@ from patchcl.data.formats.nifti_header import image_in, is_packed, unpacked
 from patchcl.data.geometry import GRID_TOLERANCE, Grid, corner_distance_mm, grid_of
 
 KIND = "a NIfTI image"
+ROUNDING = 1e-3
+"""How far numbers in masks may lie from whole ones: a slope in the header turns 1 into 0.9999999."""
 MM = {1: 1000.0, 3: 0.001}
 """Millimetres in the units of length that the format has beside them, metres and microns, by their codes."""
 
@@ -44,6 +46,25 @@ def read_values(path: Path) -> np.ndarray:
             "Save every component, such as the magnitude, as a file of its own."
         )
     return values[None]
+
+
+def read_classes(path: Path) -> np.ndarray:
+    """The voxels (*shape) of a mask after scaling, which has to leave whole numbers whole.
+
+    Raises:
+        UserError: As for `read_values`; or a slope in the header makes fractions of whole numbers.
+    """
+    values = np.asarray(read_values(path)[0])
+    slope = _open(path).dataobj.slope
+    if values.dtype.kind != "f" or slope == 1 or not np.isfinite(values).all():
+        return values
+    apart = values[np.abs(values - np.rint(values)) > ROUNDING]
+    if apart.size:
+        raise UserError(
+            f"{path} holds {apart[0]:g}, because its header multiplies what is stored by {slope:g} (scl_slope), but a "
+            "mask may only hold whole numbers. Save it with a slope of 1; if it holds probabilities, threshold them."
+        )
+    return values
 
 
 def write_like(path: Path, values: np.ndarray, like: Path) -> None:
@@ -127,4 +148,12 @@ def _forms_apart_mm(image: Any, path: Path, grid: Grid) -> float:  # noqa: ANN40
         return 0.0  # the sform counts, whatever stands beside it
 
 
-FORMAT = Format("NIfTI", (".nii.gz", ".nii"), read_grid, read_values, write_like, masks_as={".nii": ".nii.gz"})
+FORMAT = Format(
+    "NIfTI",
+    (".nii.gz", ".nii"),
+    read_grid,
+    read_values,
+    write_like,
+    read_classes=read_classes,
+    masks_as={".nii": ".nii.gz"},
+)

@@ -60,9 +60,9 @@ def _files_by_name(folder: Path, *endings: str) -> dict[str, Path]:
 def _scan(name: str, side: Subset, image: Path, annotation: Path | None) -> SourceScan:
     images = (partial(transfer_image, image, len(COLOURS)),)
     if annotation is None:
-        return SourceScan(name, side, images, None)
+        return SourceScan(name, side, images, None, files=(image,))
     mask, instances = partial(_write_mask, annotation, image), partial(_write_instances, annotation, image)
-    return SourceScan(name, side, images, mask, instances)
+    return SourceScan(name, side, images, mask, instances, (image, annotation))
 
 
 def _write_mask(annotation: Path, image: Path, target: Path) -> set[int]:

@@ -53,7 +53,8 @@ def convert(source: Path, options: ImportOptions = NO_OPTIONS) -> SourceDataset:
     tables = _tables(source)
     if len(tables) != 1:
         raise UserError(f"{source} holds {len(tables)} CSV files. Name the file with the table itself. {COLUMNS}")
-    return dataset_of_rows(tables[0].stem, _rows(tables[0]), tables[0], tables[0].parent)
+    dataset = dataset_of_rows(tables[0].stem, _rows(tables[0]), tables[0], tables[0].parent)
+    return dataset._replace(lists=(tables[0],))
 
 
 def dataset_of_rows(name: str, rows: Sequence[Row], source: Path, folder: Path) -> SourceDataset:

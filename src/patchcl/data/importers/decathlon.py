@@ -48,7 +48,8 @@ def convert(source: Path, options: ImportOptions = NO_OPTIONS) -> SourceDataset:
         raise UserError(f"{source / 'dataset.json'} lists files that are not there: {preview(missing)}. Restore them.")
     scans = [_scan(source / image, source / label, "train", len(channels)) for image, label in training]
     scans += [_scan(source / image, None, "test", len(channels)) for image in test]
-    return SourceDataset(str(task.get("name", source.name)), channels, tuple(scans), structures=structures)
+    name, lists = str(task.get("name", source.name)), (source / "dataset.json",)
+    return SourceDataset(name, channels, tuple(scans), structures=structures, lists=lists)
 
 
 def _task(source: Path) -> dict[str, Any] | None:
@@ -72,7 +73,9 @@ def _scan(image: Path, label: Path | None, side: Subset, channels: int) -> Sourc
     if channels == 1:
         return ScanFiles(name, [image], label, side).as_scan(1)
     images = tuple(partial(_write_channel, image, channel, channels) for channel in range(channels))
-    return SourceScan(name, side, images, None if label is None else partial(_transfer_mask, label, image))
+    if label is None:
+        return SourceScan(name, side, images, None, files=(image,))
+    return SourceScan(name, side, images, partial(_transfer_mask, label, image), files=(image, label))
 
 
 def _open(path: Path) -> Any:  # noqa: ANN401 - nibabel has no types

@@ -48,7 +48,8 @@ class _Series(NamedTuple):
         """The scan, with the classes background and `structures`."""
         classes = ("background", *structures)
         mask = None if self.mask is None else partial(_transfer_mask, self.mask, classes, self.grid)
-        return SourceScan(name, "train", (partial(_transfer_series, self),), mask)
+        files = (*self.files, *([] if self.mask is None else [self.mask]))
+        return SourceScan(name, "train", (partial(_transfer_series, self),), mask, files=files)
 
 
 def detect(folder: Path) -> bool:

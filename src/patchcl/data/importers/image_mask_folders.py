@@ -6,6 +6,7 @@ from pathlib import Path
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import preview
 from patchcl.data.formats import ENDINGS, is_scan
+from patchcl.data.formats.base import is_litter
 from patchcl.data.importers.registry import NO_OPTIONS, Importer, ImportOptions
 from patchcl.data.importers.scan_files import ScanFiles, dataset_of, files_by_name, pair_masks
 from patchcl.data.importers.writer import SourceDataset
@@ -55,8 +56,8 @@ def _folders_called(source: Path, names: Sequence[str]) -> list[Path]:
 
 
 def _scans_in(folder: Path) -> list[Path]:
-    """All files but hidden ones, which are nobody's data."""
-    files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    """All files but those that are nobody's data."""
+    files = sorted(path for path in folder.iterdir() if not is_litter(path.name))
     strange = [path.name for path in files if not is_scan(path)]
     if strange:
         raise UserError(

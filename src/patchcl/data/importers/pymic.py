@@ -28,12 +28,13 @@ def convert(source: Path, options: ImportOptions = NO_OPTIONS) -> SourceDataset:
     `image`, or one for every channel, and `label`. Training scans without a label are unlabeled, and in the list of
     unlabeled ones no label is looked at. Other CSV files are left aside.
     """
-    rows = [row for kind, path in _lists(source).items() for row in _rows(path, kind)]
+    lists = _lists(source)
+    rows = [row for kind, path in lists.items() for row in _rows(path, kind)]
     channels = {", ".join(row.images) for row in rows}
     if len(channels) > 1:
         columns = " and ".join(sorted(channels))
         raise UserError(f"The lists in {source} differ in their columns: {columns}. Each must name the same channels.")
-    return dataset_of_rows(source.resolve().name, rows, source, source)
+    return dataset_of_rows(source.resolve().name, rows, source, source)._replace(lists=tuple(lists.values()))
 
 
 def _lists(source: Path) -> dict[str, Path]:

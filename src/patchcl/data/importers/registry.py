@@ -26,6 +26,8 @@ LAYOUTS = {
     "pymic": "pymic",
 }
 """What `--layout` takes -> the module with its importer."""
+UNUSED = 10
+"""So many folders and kinds of files that were not used are named in a summary."""
 
 
 class ImportOptions(NamedTuple):
@@ -93,6 +95,8 @@ def import_dataset(
         UserError: `source` is not laid out so, or no layout or several were detected; an option is not for this
             layout; a file cannot be read, or `out` cannot be written.
     """
+    from patchcl.data.colour_maps import require_one_colour_map
+    from patchcl.data.importers.leftovers import left_over
     from patchcl.data.importers.writer import write_raw_folder
 
     importer = load_importer(_only_layout(source) if layout is None else layout)
@@ -106,18 +110,29 @@ def import_dataset(
                 f"--channels names {len(options.channels)}, but scans have {len(dataset.channels)}. Name each of them."
             )
         dataset = dataset._replace(channels=options.channels)
-    return write_raw_folder(dataset, out, options.structures, on_progress)
+    require_one_colour_map([file for scan in dataset.scans if scan.mask for file in scan.files[len(scan.images) :]])
+    written = write_raw_folder(dataset, out, options.structures, on_progress)
+    used = (*dataset.lists, *(file for scan in dataset.scans for file in scan.files))
+    return written._replace(unused=left_over(source, used, out) if source.is_dir() else ())
 
 
 def describe(result: "ImportResult") -> str:
-    """Summary of an import: how much there is, and what became of the values in the masks."""
+    """Summary of an import: how much there is, what became of the values in the masks, and what was not used."""
     counts = f"{result.scans} scans, {result.masks} with masks; classes: {', '.join(result.labels)}."
     changes = [
         f"{value} became {result.labels[name]} ({name})"
         for name, value in result.source_values.items()
         if value != result.labels[name]
     ]
-    return counts + (f" Values in the masks: {', '.join(changes)}." if changes else "")
+    return counts + (f" Values in the masks: {', '.join(changes)}." if changes else "") + _unused(result)
+
+
+def _unused(result: "ImportResult") -> str:
+    """A line that names what was not used, the first of it."""
+    if not result.unused:
+        return ""
+    more = f"; and {len(result.unused) - UNUSED} more" if len(result.unused) > UNUSED else ""
+    return f"\nNot used of the source: {'; '.join(result.unused[:UNUSED])}{more}."
 
 
 def require_ours(folder: Path) -> None:

@@ -41,11 +41,13 @@ def convert(source: Path, options: ImportOptions = NO_OPTIONS) -> SourceDataset:
     if missing:
         raise UserError(f"{source} lists files that are not there: {preview(missing)}. Download the data set again.")
     scans = [
-        SourceScan(name, side, (partial(_write_image, paths),), partial(_write_mask, paths))
+        SourceScan(name, side, (partial(_write_image, paths),), partial(_write_mask, paths), files=paths)
         for side, named in files.items()
         for name, paths in named.items()
     ]
-    return SourceDataset(source.resolve().name, ("image",), tuple(scans))
+    sliced = (source / "train_slices.list").is_file()
+    lists = tuple(source / f"{name}.list" for name in ("train_slices" if sliced else "train", "val", "test"))
+    return SourceDataset(source.resolve().name, ("image",), tuple(scans), lists=lists)
 
 
 def _names(source: Path, list_name: str) -> list[str]:

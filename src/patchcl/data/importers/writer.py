@@ -30,6 +30,7 @@ class SourceScan(NamedTuple):
     images: tuple[Callable[[Path], None], ...]  # each writes one channel, or all colours, to the file it is given
     mask: Callable[[Path], set[int]] | None  # writes the mask and tells the values in it
     instances: Callable[[Path], None] | None = None  # writes which object every voxel belongs to, where that is known
+    files: tuple[Path, ...] = ()  # what it is made from; the folder of a DICOM series stands for its files
 
 
 class SourceDataset(NamedTuple):
@@ -40,6 +41,7 @@ class SourceDataset(NamedTuple):
     scans: tuple[SourceScan, ...]
     ending: str = ".nii.gz"  # of the images
     structures: Mapping[str, int] | None = None  # name -> value in its masks, where the data set tells
+    lists: tuple[Path, ...] = ()  # other files of it that were read
 
 
 class ImportResult(NamedTuple):
@@ -51,6 +53,7 @@ class ImportResult(NamedTuple):
     masks: int
     labels: dict[str, int]  # class -> value in the masks
     source_values: dict[str, int]  # class -> value that it had, if any class has another value now; else empty
+    unused: tuple[str, ...] = ()  # folders and files in the source that the data set was not made from
 
 
 def patient_of(name: str) -> str:
@@ -84,12 +87,12 @@ def write_raw_folder(
     _require_sound(dataset)
     named = dataset.structures if structures is None else _named(structures)
     with _whole_folder(out) as folder:
-        values = {0}
+        held = [{0}]
         for done, scan in enumerate(dataset.scans, start=1):
-            values |= _write_scan(scan, folder, dataset.ending)
+            held.append(_write_scan(scan, folder, dataset.ending))
             if on_progress is not None:
                 on_progress(done, len(dataset.scans))
-        source_values = _source_values(values, named)
+        source_values = _source_values(_joined(held), named)
         labels = {name: index for index, name in enumerate(source_values)}
         if source_values != labels:
             _renumber(folder, list(source_values.values()))
@@ -121,9 +124,16 @@ def _new_file(folder: Path, kind: str, name: str) -> Path:
     return folder / kind / name
 
 
+def _joined(held: Sequence[set[int]]) -> set[int]:
+    """The values in all masks; where some are black and white in 0 and 1 and the others in 0 and 255, the latter."""
+    values = set().union(*held)
+    black_and_white = all(own <= {0, 1} or own <= {0, 255} for own in held)
+    return {0, 255} if black_and_white and 255 in values else values
+
+
 def _renumber(folder: Path, source_values: Sequence[int]) -> None:
     """Give the masks in `folder` the values 0, 1, ... for those that they have, in their order here."""
-    new_values = np.zeros(256, np.uint8)
+    new_values = np.arange(256, dtype=np.uint8)
     new_values[list(source_values)] = range(len(source_values))
     for path in sorted(folder.glob("labels*/*")):
         write_mask(path, new_values[read_mask(path, 256)], path)

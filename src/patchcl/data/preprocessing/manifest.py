@@ -16,9 +16,8 @@ from patchcl.core.documents import DocumentError, parse_json
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json
 from patchcl.data.formats.base import require_file
+from patchcl.data.formats.detached import DETACHED, files_beside
 
-DETACHED = (".mhd", ".nhdr")
-"""Endings of headers whose voxels lie in a file beside them."""
 Entry = dict[str, Any]
 
 
@@ -92,9 +91,11 @@ def _sha256(files: Sequence[Path]) -> str:
 
 
 def _parts(file: Path) -> list[Path]:
-    """What `file` is made of: the files in the folder of a DICOM series, or a header and the voxels beside it."""
+    """What `file` is made of: the files in the folder of a DICOM series, or a header and the voxels it names."""
     if file.is_dir():
         return sorted(part for part in file.iterdir() if part.is_file())
     if file.suffix.lower() in DETACHED:
-        return sorted({file, *(other for other in file.parent.iterdir() if other.name.startswith(f"{file.stem}."))})
+        beside = {other for other in file.parent.iterdir() if other.name.startswith(f"{file.stem}.")}
+        there = {Path(os.path.realpath(other)) for other in (file, *beside)}
+        return [*sorted({file, *beside}), *(other for other in files_beside(file) if other not in there)]
     return [file]

@@ -52,6 +52,11 @@ def is_series_folder(path: Path) -> bool:
     return path.is_dir() and any(is_dicom(file) for file in _files(path))
 
 
+def strangers_in(path: Path, below: bool = False) -> list[Path]:
+    """The files in the folder `path` that are no DICOM; with `below`, those in its folders as well."""
+    return [file for file in _files(path, below) if not is_dicom(file)]
+
+
 def contents_of(path: Path, below: bool = False) -> Contents:
     """What the files in the folder `path` hold, or the file `path`; with `below`, those in its folders as well.
 
@@ -232,7 +237,7 @@ def _no_image(path: Path, modality: str) -> str:
 
 def _passed_over(path: Path, others: Mapping[Path, Dataset], below: bool) -> str:
     """What else lies there, for the message that no image does."""
-    strange = sum(not is_dicom(file) for file in _files(path, below)) if path.is_dir() else 0
+    strange = len(strangers_in(path, below)) if path.is_dir() else 0
     names = [f"{file.name} ({header.get('Modality', 'no modality')})" for file, header in others.items()]
     parts = [", ".join(names[:5]) + (", ..." if len(names) > 5 else "")] if names else []
     parts += [f"{strange} files that are no DICOM"] if strange else []
