@@ -1,5 +1,7 @@
 """Patch contrast as a whole: what it remembers, what it compares, and what it must leave alone."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -79,6 +81,28 @@ def test_every_other_switch_works_on_slices_and_volumes(changes, dimensions, mak
     loss.backward()
     assert loss > 0
     assert terms["contrast_over_collapse"].isfinite()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"sampler": name} for name in ("entropy", "topk", "uniform", "coverage")),
+        *({"hard_negatives": name} for name in ("reweight", "mix", "slab")),
+        *({"embed": "crops"}, {"loss": "info_nce"}, {"entropy_source": "attended"}, {"overlap": 0.2}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("count", [3, CLASSES_PER_STEP + 1])
+def test_all_of_it_is_made_on_the_device_of_the_images(changes, count, make_task, make_batch, monkeypatch):
+    """The meta device refuses to work with tensors of another, and holds no values that could be asked for."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which does not know that device
+    contrast, *networks = (part.to("meta") for part in many_classes(make_task, count, **changes))
+    labeled, unlabeled = make_batch()
+    views = (type(batch)(*(view.to("meta") for view in batch)) for batch in (labeled, unlabeled))
+    probs = torch.rand(3, count, 16, 16, device="meta")
+    loss, terms = contrast(*networks, StudentView(*views, probs), 0)
+    loss.backward()
+    assert {value.device.type for value in (loss, *terms.values())} == {"meta"}
 
 
 @pytest.mark.parametrize("loss", ["pseudo_label_guided", "info_nce"])
