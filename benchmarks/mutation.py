@@ -23,7 +23,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -133,10 +133,11 @@ def counted(codes: dict[str, int], planted: int) -> dict[str, Any]:
     return {"planted": planted, "tested": len(codes), **dict(sorted(outcomes.items())), **versions}
 
 
-def survivor(name: str, lines: tuple[str, str], reasons: Mapping[tuple[str, str], str]) -> dict[str, str]:
+def survivor(name: str, lines: tuple[str, str], reasons: Sequence[tuple[str, str, str]]) -> dict[str, str]:
     """A fault that no test has seen, and why none has; "" where nobody has said."""
-    function = readable(name)
-    return {"function": function, "was": lines[0], "now": lines[1], "reason": reasons.get((function, lines[1]), "")}
+    function, (was, now) = readable(name), lines
+    known = (reason for place, part, reason in reasons if place in ("*", function) and part in now)
+    return {"function": function, "was": was, "now": now, "reason": next(known, "")}
 
 
 def readable(name: str) -> str:
@@ -145,15 +146,15 @@ def readable(name: str) -> str:
     return f"{module}.{function.removeprefix('xǁ').removeprefix('x_').replace('ǁ', '.')}"
 
 
-def known_reasons() -> dict[tuple[str, str], str]:
-    """From mutation.yaml: reason -> function -> lines as faults make them."""
-    content = yaml.safe_load(REASONS.read_text(encoding="utf-8")) or {}
-    return {
-        (function, line): reason
+def known_reasons() -> list[tuple[str, str, str]]:
+    """From mutation.yaml, reason -> function, or * for all -> what the changed lines hold: function, that, reason."""
+    content = yaml.safe_load(REASONS.read_text(encoding="utf-8"))
+    return [
+        (function, part, reason)
         for reason, functions in content.items()
-        for function, lines in functions.items()
-        for line in lines
-    }
+        for function, parts in functions.items()
+        for part in parts
+    ]
 
 
 def read_codes(room: str) -> dict[str, int]:

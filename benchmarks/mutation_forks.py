@@ -4,12 +4,15 @@ In it the fault wakes, and the tests that come by it run until one fails, those 
 whole session are made once, before. Shapes are checked as in every test.
 """
 
+import gc
 import itertools
 import json
 import os
 import resource
 import signal
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,10 +43,11 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
     codes = json.loads(codes_file.read_text(encoding="utf-8"))
     if forked(session, session.items, "no fault", 1e6) != 0:
         raise session.Failed("tests fail in a process of their own without a fault")
-    for name in pending:
-        items = chosen(reached.get(name.partition("__mutmut_")[0], []), seconds, name)
-        limit = MOST_SECONDS + 3 * sum(seconds[item] for item in items)
-        codes[name] = forked(session, items, name, limit) if items else 0
+    gc.freeze()  # or every process of its own would copy all the memory that it looks through for waste
+    items = {name: chosen(reached.get(name.partition("__mutmut_")[0], []), seconds, name) for name in pending}
+    needed = {name: sum(seconds[item] for item in tests) for name, tests in items.items()}
+    for name in sorted(pending, key=needed.__getitem__):
+        codes[name] = forked(session, items[name], name, MOST_SECONDS + 3 * needed[name]) if items[name] else 0
         codes_file.write_text(json.dumps(codes), encoding="utf-8")
     return True
 
@@ -54,6 +58,7 @@ def passed(session: pytest.Session) -> tuple[dict[str, list[pytest.Item]], dict[
     seconds = {}
     set_mutant_under_test("stats")
     for item, after in zip(session.items, [*session.items[1:], session.items[0]], strict=True):  # never the end
+        forget()
         start = time.process_time()
         run(item, after)
         seconds[item] = time.process_time() - start
@@ -85,12 +90,21 @@ def forked(session: pytest.Session, items: list[pytest.Item], name: str, limit: 
     resource.setrlimit(resource.RLIMIT_CPU, (int(limit) + 1, int(limit) + 2))
     signal.alarm(int(20 * limit))  # one that waits for ever uses no processor
     set_mutant_under_test(name)
+    forget()
     session._setupstate.teardown_exact(items[0])  # what the test before leaves for the one after it
     for item, after in zip(items, [*items[1:], None], strict=True):
         run(item, after)
         if session.testsfailed:
             os._exit(1)
     os._exit(0)
+
+
+def forget() -> None:
+    """Nothing that was kept from before hides what a fault does."""
+    for module in [module for name, module in sys.modules.items() if name.startswith("patchcl.")]:
+        for value in vars(module).values():
+            if isinstance(getattr(value, "cache_clear", None), Callable):
+                value.cache_clear()
 
 
 def run(item: pytest.Item, after: pytest.Item | None) -> None:

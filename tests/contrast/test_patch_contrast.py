@@ -349,6 +349,11 @@ def test_crops_are_mirrored_before_they_are_encoded(make_task, make_batch, monke
     assert not torch.equal(encoded[0], plain)
 
 
+def test_the_weight_falls_evenly_to_its_fraction_at_the_last_step(make_task):
+    contrast, *_ = build(make_task, weight=0.4, final_weight_fraction=0.25)  # of 10 steps
+    assert [contrast.weight(step) for step in (0, 5, 10)] == pytest.approx([0.4, 0.25, 0.1])
+
+
 def test_the_covariance_weight_rises_from_nothing_over_its_ramp(make_task):
     generator = torch.Generator().manual_seed(0)
     rows = F.normalize(torch.randn(3, 20, 8, generator=generator), dim=2)
