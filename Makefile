@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo compare test lint wheel clean
+.PHONY: help demo compare test lint mutants audit wheel clean
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile | expand -t 14
@@ -23,6 +23,16 @@ lint: .venv/installed-dev  ## style, types and what bandit finds, alone
 	.venv/bin/mypy
 	.venv/bin/bandit --quiet --recursive src --configfile pyproject.toml
 
+mutants: .venv/installed-dev  ## plant faults in methods, losses, contrast and evaluation, and see what the tests miss; about an hour
+	$(PIP) --editable ".[mutation]"
+	nice .venv/bin/python benchmarks/mutation.py
+	.venv/bin/python benchmarks/document.py
+
+audit:  ## look the pinned packages up in the database of known weaknesses; needs pypi.org
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
+
 wheel: .venv/installed-dev  ## build the wheel and import every module of it where only its dependencies are installed
 	rm -rf dist .venv-wheel
 	.venv/bin/python -m build --outdir dist
@@ -31,7 +41,7 @@ wheel: .venv/installed-dev  ## build the wheel and import every module of it whe
 	cd .venv-wheel && bin/python -c "$$IMPORT_ALL" && bin/patchcl --help >/dev/null
 
 clean:  ## remove what make has made
-	rm -rf .venv .venv-wheel dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-wheel .venv-audit dist mutants .mypy_cache .pytest_cache .ruff_cache
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c "$$KNOWN_PYTHON"

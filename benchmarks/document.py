@@ -6,6 +6,7 @@ No figure in a table of these documents is written by hand, so none can differ f
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,10 @@ def document(name: str) -> str:
     """The words of a document with all tables in their places."""
     words = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
     tables = (table, demo_table, runs_table, objects_table, fuzz_table, attack_table, compare_table, inference_table)
+    faults = (faults_table, survivors_table)
     intervals = (intervals_table, ways_table, seeds_table)
     figures = (demo_gain, demo_seed_by_seed, compare_answer, gain, measured, inference_choices, attack_origin, kills)
-    words.globals |= {each.__name__: each for each in (*tables, *intervals, *figures)}
+    words.globals |= {each.__name__: each for each in (*tables, *intervals, *faults, *figures)}
     return words.from_string((HERE / f"{name}.j2").read_text(encoding="utf-8")).render()
 
 
@@ -136,6 +138,28 @@ def attack_origin() -> str:
 def kills() -> int:
     """How many processes the campaign killed that trained."""
     return sum(count["attempts"] for part, count in read("attack.json")["counts"].items() if part.startswith("kills"))
+
+
+def faults_table() -> str:
+    """The faults planted in every room of the package, and how many the tests have seen."""
+    rows = []
+    for room, found in read("mutation.json")["rooms"].items():
+        seen = found["tested"] - found["survived"]
+        counts = (found["planted"], found["tested"], seen, found["survived"])
+        rows.append((f"`{room}`", *map(str, counts), f"{100 * seen / found['tested']:.1f}", found["commit"]))
+    return markdown(("", "faults", "tested", "seen", "missed", "seen %", "commit"), rows)
+
+
+def survivors_table() -> str:
+    """Why tests miss the faults that they miss: the reason, how many, and where."""
+    where: dict[str, Counter[str]] = {}
+    for each in read("mutation.json")["survivors"]:
+        where.setdefault(each["reason"] or "Not looked into", Counter())[each["function"]] += 1
+    rows = [
+        (reason, str(functions.total()), ", ".join(f"`{name}`" + f" {n}" * (n > 1) for name, n in functions.items()))
+        for reason, functions in sorted(where.items(), key=lambda item: -item[1].total())
+    ]
+    return markdown(("reason", "faults", "in"), rows)
 
 
 def compare_table(file: str, labeled: int | None = None) -> str:

@@ -62,3 +62,31 @@ def test_a_place_among_the_classes_is_called_by_their_name():
     label, classes = torch.tensor([0, IGNORE, 2, 1]), torch.tensor([4, 7, 9])
     assert named(label, classes).tolist() == [4, IGNORE, 9, 7]
     assert named(label, None) is label
+
+
+def test_a_class_is_present_from_even_odds_on_in_one_pixel():
+    seen = view_of((0,), (0,))
+    probs = torch.zeros_like(seen.pseudo_probs)
+    probs[:, 0], probs[:, 1] = 0.625, 0.375
+    probs[0, [0, 7], 0, 0] = 0.5
+    torch.manual_seed(0)
+    drawn = torch.stack([classes_of_step(seen._replace(pseudo_probs=probs), COUNT) for _ in range(20)])
+    often = drawn.flatten().bincount(minlength=COUNT)
+    assert often[0] == often[7] == 20
+    assert often[1] < 20
+
+
+def test_unlabeled_images_without_pseudo_labels_are_left_out():
+    seen = view_of((0, 1), (0, 1))._replace(pseudo_probs=None)
+    for maps in class_maps(seen, COUNT):
+        assert torch.equal(maps.image, seen.labeled.image)
+
+
+def test_another_class_is_likelier_or_not_pixel_by_pixel():
+    """In the first pixel no class is likely, but one of these is the likeliest."""
+    seen = view_of((0,), (0,))
+    probs = torch.full((1, COUNT, 1, 4), 0.01)
+    probs[0, 3, 0] = torch.tensor([0.1, 0.9, 0.3, 0.3])
+    probs[0, 8, 0] = torch.tensor([0.05, 0.0, 0.3, 0.4])
+    weak, strong = class_maps(seen._replace(pseudo_probs=probs), COUNT, torch.tensor([3, 5]))
+    assert weak.others[1, 0].tolist() == strong.others[1, 0].tolist() == [False, False, False, True]

@@ -143,3 +143,34 @@ def test_slab_samples_turn_towards_the_class_they_are_hard_for(world):
             if j != k:
                 plain = memory[j][written[j]] @ mean[k]
                 assert (samples[k, j] @ mean[k]).mean() > plain.mean() + 0.03
+
+
+def test_one_remembered_negative_is_its_own_mix():
+    memory, written = torch.zeros(2, 10, 2), torch.zeros(2, 10, dtype=torch.bool)
+    memory[0, 0], written[0, 0] = torch.tensor([0.6, 0.8]), True
+    embedding = torch.tensor([[1.0, 0.0]])
+    found = mixed(embedding, similarity(embedding, memory), memory, written)
+    torch.testing.assert_close(found.mean, torch.tensor([[0.6, 0.0]]))
+    torch.testing.assert_close(found.variance, torch.zeros(1, 2))
+
+
+def test_slab_negatives_all_weigh_the_same(world):
+    embedding, _, memory, written = world
+    label = torch.arange(10) % CLASSES
+    torch.manual_seed(0)
+    found = slab(embedding, label, memory, written)
+    torch.manual_seed(0)
+    values = torch.stack([slab_samples(memory, written)[k] @ q for q, k in zip(embedding[:1], label[:1], strict=True)])
+    torch.testing.assert_close(found.mean[:1], values.mean(dim=2))
+    torch.testing.assert_close(found.variance[:1], values.var(dim=2, correction=0))
+
+
+def test_a_set_may_have_more_members_than_dimensions_and_each_has_another_for_partner():
+    """Members on the axes of six dimensions: a mix shows which two it is of."""
+    torch.manual_seed(0)
+    for _ in range(20):
+        found = mixes(torch.eye(6)[:5].unsqueeze(0))[0]
+        assert ((found > 0).sum(dim=1) == 2).all()
+        assert (found.diagonal() > 0).all()
+        assert ((found > 0).sum(dim=0) == torch.tensor([2, 2, 2, 2, 2, 0])).all()  # each is a partner once
+        assert found.diagonal().diff().abs().min() > 1e-4  # by a fraction of its own

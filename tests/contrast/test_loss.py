@@ -229,6 +229,7 @@ def test_moments_are_mean_and_variance_under_the_weights_and_rows_not_written_do
     torch.testing.assert_close(found.mean[:, 0], values[:, 0, :3].mean(dim=1))
     torch.testing.assert_close(found.variance[:, 0], values[:, 0, :3].var(dim=1, correction=0))
     assert found.mean[:, 1].abs().max() == found.variance[:, 1].abs().max() == 0
+    assert even_weights(torch.tensor([[False, True]])).tolist() == [[0.0, 1.0]]
 
 
 @pytest.mark.parametrize("count", [2, FEW_CLASSES, FEW_CLASSES + 1, 20])

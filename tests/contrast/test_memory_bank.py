@@ -85,11 +85,18 @@ def test_separability_is_the_variance_between_classes_over_that_within():
     assert ClassMemory(2, 5, 3).separability() == 0
 
 
+def test_separability_is_of_the_classes_that_hold_something_however_little_they_are_wide():
+    memory = ClassMemory(classes=3, length=5, dimensions=1)
+    memory.push(torch.tensor([[0.5], [0.0], [0.2]]), torch.tensor([0, 1, 1]))  # means 0.5 and 0.1, widths 0 and 0.1
+    assert memory.separability() == pytest.approx(0.2**2 / (0.1**2 / 2), rel=1e-5)
+
+
 @pytest.mark.parametrize("directions", [1, 2, 5])
 def test_effective_rank_counts_directions_of_equal_variance(directions):
     axes = torch.eye(5)[:directions]
     rows = torch.cat([axes, -axes]).unsqueeze(0)
-    assert filled_memory(rows).effective_rank() == pytest.approx(directions, rel=1e-6)
+    for scale in (1.0, 0.01):
+        assert filled_memory(scale * rows).effective_rank() == pytest.approx(directions, rel=1e-6)
 
 
 def test_effective_rank_lies_between_the_counts_where_variances_differ_and_is_0_for_nothing():

@@ -1,5 +1,7 @@
 """Patch contrast as a whole: what it remembers, what it compares, and what it must leave alone."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -80,6 +82,28 @@ def test_every_other_switch_works_on_slices_and_volumes(changes, dimensions, mak
     loss.backward()
     assert loss > 0
     assert terms["contrast_over_collapse"].isfinite()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"sampler": name} for name in ("entropy", "topk", "uniform", "coverage")),
+        *({"hard_negatives": name} for name in ("reweight", "mix", "slab")),
+        *({"embed": "crops"}, {"loss": "info_nce"}, {"entropy_source": "attended"}, {"overlap": 0.2}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("count", [3, CLASSES_PER_STEP + 1])
+def test_all_of_it_is_made_on_the_device_of_the_images(changes, count, make_task, make_batch, monkeypatch):
+    """The meta device refuses to work with tensors of another, and holds no values that could be asked for."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which does not know that device
+    contrast, *networks = (part.to("meta") for part in many_classes(make_task, count, **changes))
+    labeled, unlabeled = make_batch()
+    views = (type(batch)(*(view.to("meta") for view in batch)) for batch in (labeled, unlabeled))
+    probs = torch.rand(3, count, 16, 16, device="meta")
+    loss, terms = contrast(*networks, StudentView(*views, probs), 0)
+    loss.backward()
+    assert {value.device.type for value in (loss, *terms.values())} == {"meta"}
 
 
 @pytest.mark.parametrize("loss", ["pseudo_label_guided", "info_nce"])
@@ -324,6 +348,11 @@ def test_crops_are_mirrored_before_they_are_encoded(make_task, make_batch, monke
     torch.manual_seed(1)
     assert torch.equal(encoded[0], flip_at_random(plain))
     assert not torch.equal(encoded[0], plain)
+
+
+def test_the_weight_falls_evenly_to_its_fraction_at_the_last_step(make_task):
+    contrast, *_ = build(make_task, weight=0.4, final_weight_fraction=0.25)  # of 10 steps
+    assert [contrast.weight(step) for step in (0, 5, 10)] == pytest.approx([0.4, 0.25, 0.1])
 
 
 def test_the_covariance_weight_rises_from_nothing_over_its_ramp(make_task):

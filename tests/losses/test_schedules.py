@@ -16,6 +16,7 @@ from patchcl.losses.schedules import linear_ramp, ramp_up, stage_length
         (40, 40, 1, 1),
         (41, 40, 1, 1),
         (0, 0, 1, 1),
+        (0, 0.5, math.exp(-5), 0),
         (1, 2.5, math.exp(-5 * 0.6**2), 0.4),
     ],
 )

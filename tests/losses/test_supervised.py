@@ -87,6 +87,19 @@ def test_ignored_pixels_might_as_well_not_be_there(loss, size):
     assert leaf.grad[..., 2:].abs().min() > 0
 
 
+def test_one_known_pixel_is_a_mean_of_its_own():
+    mask = torch.tensor([IGNORE, 1, IGNORE]).view(1, 1, 3)
+    logits = torch.tensor([0.25, 0.75]).log().view(1, 2, 1, 1).expand(1, 2, 1, 3)
+    assert cross_entropy(logits, mask).item() == pytest.approx(-math.log(0.75), rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_all_is_made_on_the_device_of_what_is_given(loss):
+    """The meta device refuses to work with tensors of another."""
+    logits, mask = (given.to("meta") for given in draw((6, 5)))
+    assert loss(logits, mask).device.type == "meta"
+
+
 @SIZES
 @pytest.mark.parametrize("loss", LOSSES)
 def test_where_all_is_ignored_there_is_nothing_to_learn(loss, size):
