@@ -34,6 +34,7 @@ from patchcl.contrast.patches import (
 )
 from patchcl.contrast.samplers import PatchSampler, Sampler
 from patchcl.core.batch import StudentView
+from patchcl.core.schedule import scheduled
 from patchcl.core.settings import FrozenSettings
 from patchcl.losses.schedules import linear_ramp
 from patchcl.networks.ema import ema_update, frozen_copy
@@ -142,6 +143,10 @@ class PatchContrast(nn.Module):
         """Of the loss at a step."""
         return self.settings.weight * (1 - (1 - self.settings.final_weight_fraction) * step / self.steps)
 
+    def covariance_weight(self, step: int) -> float:
+        """λ at a step."""
+        return self.settings.covariance_weight * linear_ramp(step, self.covariance_ramp)
+
     def choose(self, maps: ClassMaps, classes: Tensor | None = None) -> ChosenPatches:
         """The patches of a step; a label is a place among the `classes`."""
         grid = patch_grid(maps.image, maps.probs, self.side, self.settings.entropy_source, maps.others)
@@ -225,7 +230,7 @@ class PatchContrast(nn.Module):
         """Separability and effective rank: how well the remembered embeddings tell the classes apart."""
         return {"separability": self.memory.separability(), "effective_rank": self.memory.effective_rank()}
 
-    def ema_update(self, decay: float) -> None:
+    def ema_update(self, decay: float | Tensor) -> None:
         """EMA update of the teacher's head."""
         ema_update(self.teacher_head, self.student_head, decay)
 
@@ -235,7 +240,7 @@ class PatchContrast(nn.Module):
             label,
             remembered.ready,
             self.settings.temperature,
-            self.settings.covariance_weight * linear_ramp(step, self.covariance_ramp),
+            scheduled(step, self.covariance_weight),
             self.settings.num_negatives,
             remembered.standing,
         )

@@ -142,7 +142,18 @@ def _train(
         TrainingProgress(console, settings.method.name, settings.training.steps) as progress,
     ):
         try:
-            done = train(method, batches.at, validation, settings.training, run, fabric, progress, stop)
+            done = train(
+                method,
+                batches.load,
+                validation,
+                settings.training,
+                run,
+                fabric,
+                progress,
+                stop,
+                batches.augmented,
+                batches.generators,
+            )
         except DivergedError as error:
             note(run.provenance, {"diverged": str(error)}, fabric.device)
             raise

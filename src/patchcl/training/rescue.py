@@ -70,7 +70,7 @@ class TrainingState:
             if ("betas" in content["optimizer"]["param_groups"][0]) != ("betas" in self.optimizer.param_groups[0]):
                 raise ValueError("the optimizers differ")
             self.method.load_state_dict(content["method"])
-            self.optimizer.load_state_dict(content["optimizer"])
+            self.optimizer.load_state_dict(_of_this_device(content["optimizer"], self.optimizer))
             self.scheduler.load_state_dict(content["scheduler"])
             self.step, self.best = int(content["step"]), float(content["best"])
             self.rescues = list(content.get("rescues", ()))
@@ -79,6 +79,15 @@ class TrainingState:
                 "The checkpoint does not fit the network, the method or the optimizer that the settings of this run "
                 "describe. Put settings.yaml and plan.yaml back as training wrote them, or train anew."
             ) from error
+
+
+def _of_this_device(saved: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    """The state of an optimizer, `saved` perhaps on another device, with the kernels of this one."""
+    groups = [
+        group | {key: own[key] for key in ("fused", "foreach", "capturable") if key in own}
+        for group, own in zip(saved["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    return saved | {"param_groups": groups}
 
 
 class FiniteWatch:
@@ -98,10 +107,10 @@ class FiniteWatch:
             clip_grads_with_norm_(self._weights, CLIP_NORM, self._gradient_norm)
 
     @torch.no_grad()
-    def after_step(self, loss: Tensor, done: int) -> None:
-        """Looks at the loss and the weights of the step after which `done` are done."""
+    def after_step(self, loss: Tensor, done: float | Tensor) -> None:
+        """Looks at the loss and the weights of the step after which `done` are done, a number or a scalar."""
         finite = torch.isfinite(loss.detach() + self._gradient_norm + get_total_norm(self._weights))
-        self._first = torch.where(finite, self._first, self._first.clamp(max=done))
+        self._first.copy_(torch.where(finite, self._first, self._first.clamp(max=done)))  # in place: see `captured`
 
     def diverged_at(self, done: int) -> int | None:
         """The first step at which something was not finite, of `done`; None if all is well. The host waits."""
