@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from patchcl.augment import AugmentSettings
 from patchcl.contrast.patch_contrast import ContrastSettings
-from patchcl.core.devices import Device
+from patchcl.core.devices import Device, Precision
 from patchcl.core.documents import DocumentError, parse_yaml
 from patchcl.core.errors import UserError
 from patchcl.core.names import sided
@@ -52,8 +52,12 @@ class TrainingSettings(FrozenSettings):
         5.0, gt=0, description="Between checkpoints, beside those at validations; made at the next log row."
     )
     device: Device = "auto"
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    compile: bool = Field(False, description="Compile the networks with torch.compile.")
+    precision: Precision | Literal["auto"] = Field(
+        "auto", description="auto: bf16-mixed on a card that has bfloat16, 16-mixed on one that has not, else 32-true."
+    )
+    compile: bool | Literal["auto"] = Field(
+        "auto", description="Compile the networks with torch.compile; auto: in long runs whose steps are captured."
+    )
     memory_gib: float = Field(
         8.0, ge=0, description="Of the training device, for prepared images; beyond it they stream."
     )
@@ -106,7 +110,7 @@ class SharedArguments(TypedDict, total=False):
     device: Device | None
     """Where to compute; by default the fastest there is."""
     precision: str | None
-    """`32-true` or `bf16-mixed`."""
+    """`auto`, `32-true`, `bf16-mixed` or `16-mixed`."""
 
 
 class SettingsArguments(SharedArguments, total=False):

@@ -29,10 +29,10 @@ from patchcl.methods.bcp import BCPSettings
 from patchcl.methods.patchcl import PatchCLSettings
 from patchcl.methods.supervised import Supervised, SupervisedSettings
 from patchcl.networks import NetworkSettings, build_network
-from patchcl.training.captured import WARM_UP, CapturedStep, StaticInputs, can_capture
+from patchcl.training.captured import WARM_UP, CapturedStep, StaticInputs
 from patchcl.training.loop import build_optimizer
 from patchcl.training.rescue import TrainingState
-from patchcl.training.step import TrainingStep
+from patchcl.training.step import TrainingStep, can_capture
 
 CPU, SIZE, STEPS = torch.device("cpu"), (16, 16), 6
 READING = {"_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "lift_fresh"}

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from lightning.fabric import Fabric
 from torch import Generator, Tensor
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves, tree_map
@@ -61,12 +60,6 @@ class StaticInputs:
         finally:
             for group, number in zip(self._groups, numbers, strict=True):
                 group["lr"] = number
-
-
-def can_capture(fabric: Fabric) -> bool:
-    """Whether steps are captured here: on CUDA, by a process that trains alone and needs no scaled gradients."""
-    scaled = getattr(fabric._precision, "scaler", None) is not None
-    return fabric.device.type == "cuda" and fabric.world_size == 1 and not scaled
 
 
 class _Graph(NamedTuple):

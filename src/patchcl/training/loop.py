@@ -17,11 +17,11 @@ from patchcl.core.seeds import seed_for
 from patchcl.methods.base import Method
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import Row, RunLog
-from patchcl.training.captured import CapturedStep, can_capture
+from patchcl.training.captured import CapturedStep
 from patchcl.training.diagnostics import new_warnings, warnings
 from patchcl.training.rescue import TrainingState, checkpoints_of, rescue
 from patchcl.training.signals import StopRequest
-from patchcl.training.step import Augment, TrainingStep
+from patchcl.training.step import Augment, TrainingStep, can_capture
 
 
 class Progress(Protocol):
@@ -72,7 +72,7 @@ def train(
     """
     optimizer = build_optimizer(method, settings, fabric.device)
     scheduler = PolynomialLR(optimizer, settings.steps, power=settings.power)
-    state = TrainingState(method, optimizer, scheduler)
+    state = TrainingState(method, optimizer, scheduler, fabric.strategy.precision)
     wrapped, stepper = fabric.setup(method, optimizer)
     with (
         checkpoints_of(run, state, settings, progress.notice) as checkpoints,
@@ -130,7 +130,8 @@ def _validate(
 def build_optimizer(method: Method[Any], settings: TrainingSettings, device: torch.device = CPU) -> Optimizer:
     """AdamW or SGD over all parameters of `method` that require a gradient; one that can be captured on CUDA."""
     weights = [weight for weight in method.parameters() if weight.requires_grad]
-    rate, decay, fused = settings.learning_rate, settings.weight_decay, device.type == "cuda" or None
+    rate, decay = settings.learning_rate, settings.weight_decay
+    fused = (device.type == "cuda" and settings.precision != "16-mixed") or None  # fused ones cannot be clipped there
     if settings.optimizer == "adamw":
         return AdamW(weights, lr=rate, weight_decay=decay, fused=fused, capturable=bool(fused))
     return SGD(weights, lr=rate, momentum=settings.momentum, weight_decay=decay, fused=fused)

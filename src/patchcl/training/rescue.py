@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.precision import Precision
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
@@ -38,8 +39,12 @@ class DivergedError(UserError):
 class TrainingState:
     """All that a run goes on from: weights, optimizer, learning rate, and how far it is."""
 
-    def __init__(self, method: Method[Any], optimizer: Optimizer, scheduler: LRScheduler) -> None:
+    def __init__(
+        self, method: Method[Any], optimizer: Optimizer, scheduler: LRScheduler, precision: Precision | None = None
+    ) -> None:
+        """`precision` is Fabric's, which may scale the loss; None: 32 bits."""
         self.method, self.optimizer, self.scheduler = method, optimizer, scheduler
+        self.precision = precision or Precision()
         self.step = 0
         self.best = -1.0  # validation Dice
         self.rescues: list[int] = []  # the steps at which the run diverged; what was tried follows from their number
@@ -51,7 +56,8 @@ class TrainingState:
 
     def content(self) -> Content:
         """What a checkpoint holds."""
-        return {
+        scaler = {"scaler": scaled} if (scaled := self.precision.state_dict()) else {}
+        return scaler | {
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
@@ -72,6 +78,8 @@ class TrainingState:
             self.method.load_state_dict(content["method"])
             self.optimizer.load_state_dict(_of_this_device(content["optimizer"], self.optimizer))
             self.scheduler.load_state_dict(content["scheduler"])
+            if "scaler" in content:
+                self.precision.load_state_dict(content["scaler"])
             self.step, self.best = int(content["step"]), float(content["best"])
             self.rescues = list(content.get("rescues", ()))
         except (RuntimeError, ValueError, LookupError, TypeError) as error:
@@ -93,8 +101,9 @@ def _of_this_device(saved: dict[str, Any], optimizer: Optimizer) -> dict[str, An
 class FiniteWatch:
     """Whether losses, gradients and weights stay finite. Notes are taken on the device, and the host asks seldom."""
 
-    def __init__(self, method: Method[Any], device: torch.device) -> None:
-        self.method = method
+    def __init__(self, method: Method[Any], device: torch.device, scaled: bool = False) -> None:
+        """Where losses are `scaled`, gradients that overflow are no matter: their step is left out."""
+        self.method, self.scaled = method, scaled
         self._weights = [weight for weight in method.parameters() if weight.requires_grad]
         self._first = torch.tensor(NEVER, device=device)
         self._gradient_norm = torch.tensor(0.0, device=device)
@@ -105,6 +114,8 @@ class FiniteWatch:
         self._gradient_norm = get_total_norm(gradients)
         if clip:
             clip_grads_with_norm_(self._weights, CLIP_NORM, self._gradient_norm)
+        if self.scaled:
+            self._gradient_norm = torch.zeros_like(self._gradient_norm)
 
     @torch.no_grad()
     def after_step(self, loss: Tensor, done: float | Tensor) -> None:

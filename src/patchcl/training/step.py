@@ -14,6 +14,16 @@ Augment = Callable[[Any], TrainingBatch]
 """Makes the batch of a step of what was loaded for it."""
 
 
+def can_capture(fabric: Fabric) -> bool:
+    """Whether steps are captured here: on CUDA, by a process that trains alone and does not scale the loss."""
+    return fabric.device.type == "cuda" and fabric.world_size == 1 and not scales_loss(fabric)
+
+
+def scales_loss(fabric: Fabric) -> bool:
+    """Whether the loss is scaled, as with float16, so that small gradients do not vanish."""
+    return getattr(fabric.strategy.precision, "scaler", None) is not None
+
+
 class TrainingStep:
     """Augmentation, loss, gradient, optimizer and moving averages; nothing in it is read or written by the host.
 
@@ -30,14 +40,17 @@ class TrainingStep:
     ) -> None:
         """`wrapped` and `stepper` are the method and the optimizer of `state` as Fabric set them up."""
         self.augment, self.wrapped, self.stepper, self.fabric, self.state = augment, wrapped, stepper, fabric, state
-        self.watch = FiniteWatch(state.method, fabric.device)
+        self.watch = FiniteWatch(state.method, fabric.device, scaled=scales_loss(fabric))
 
     def __call__(self, loaded: Any, step: int) -> StepResult:  # noqa: ANN401 - what `augment` takes
         """Takes step number `step` with the images that were loaded for it."""
         result: StepResult = self.wrapped(self.augment(loaded), step)
         self.fabric.backward(result.loss)
+        self.fabric.strategy.precision.unscale_gradients(self.state.optimizer)
         self.watch.before_step(clip=bool(self.state.rescues))
         self.stepper.step()
+        if self.watch.scaled:  # a step that was left out is one for the schedule all the same
+            self.state.optimizer._opt_called = True  # type: ignore[attr-defined]
         self.stepper.zero_grad()
         self.state.method.after_step(step)
         self.watch.after_step(result.loss, scheduled(step, lambda at: at + 1))
