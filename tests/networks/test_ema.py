@@ -83,3 +83,15 @@ def test_with_a_warmed_up_decay_the_first_weights_are_soon_forgotten():
     for step in range(10):
         ema_update(teacher, student, ema_decay_at(0.999, step))
     assert teacher.weight.item() == pytest.approx(1 / math.comb(19, 9), rel=1e-9)
+
+
+def test_a_decay_in_a_tensor_is_the_same_average():
+    student = network()
+    plain, held = frozen_copy(student), frozen_copy(student)
+    with torch.no_grad():
+        for tensor in averaged_tensors(student):
+            tensor += 1.0
+    ema_update(plain, student, 0.75)
+    ema_update(held, student, torch.tensor(0.75))
+    for mine, theirs in zip(averaged_tensors(held), averaged_tensors(plain), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)

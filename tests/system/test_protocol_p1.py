@@ -50,7 +50,7 @@ def test_every_constant_is_that_of_the_protocol(patients):
         "training": {
             "steps": 30000, "labeled_per_batch": 12, "unlabeled_per_batch": 12, "optimizer": "sgd",
             "learning_rate": 0.01, "power": 0.9, "momentum": 0.9, "weight_decay": 1e-4, "validate_every": 200,
-            "precision": "32-true", "seed": 0,
+            "precision": "bf16-mixed", "seed": 0,
         },
         "method": {"teacher_decay": 0.99},
     }  # fmt: skip

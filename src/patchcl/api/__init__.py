@@ -3,8 +3,12 @@
 Progress is shown on terminal or notebook; what a user can put right is raised as `patchcl.UserError`.
 """
 
-from patchcl.api.datasets import check, import_data
-from patchcl.api.runs import compare, evaluate, load_run, predict, report, resume, train, train_folds
+from patchcl.core.threads import choose_wait_policy
+
+choose_wait_policy()  # before what follows loads torch
+
+from patchcl.api.datasets import check, import_data  # noqa: E402
+from patchcl.api.runs import compare, evaluate, load_run, predict, report, resume, train, train_folds  # noqa: E402
 
 __all__ = [
     "check",

@@ -47,7 +47,7 @@ def _number(text: str, option: str) -> int:
 
 CheckpointName = Literal["last", "best"]
 WeightsName = Literal["teacher", "student"]
-PrecisionName = Literal["32-true", "bf16-mixed"]
+PrecisionName = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 Output = Literal["same", "nifti", "dicom-seg"]
 
 Data = Annotated[

@@ -32,7 +32,7 @@ class SharedArguments(TypedDict, total=False):
     device: Device | None
     """Where to compute; by default the fastest there is."""
     precision: str | None
-    """`32-true` or `bf16-mixed`."""
+    """`auto`, `32-true`, `bf16-mixed` or `16-mixed`."""
 
 
 class SettingsArguments(SharedArguments, total=False):

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from patchcl.augment import AugmentSettings
 from patchcl.core.names import sided
-from patchcl.core.settings import Device, FrozenSettings
+from patchcl.core.settings import Device, FrozenSettings, Precision
 from patchcl.data.preprocessing.plan import Plan, PlanSettings
 from patchcl.data.splits import SplitSettings
 from patchcl.methods import any_method_settings, build_method
@@ -42,8 +42,12 @@ class TrainingSettings(FrozenSettings):
         5.0, gt=0, description="Between checkpoints, beside those at validations; made at the next log row."
     )
     device: Device = "auto"
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    compile: bool = Field(False, description="Compile the networks with torch.compile.")
+    precision: Precision | Literal["auto"] = Field(
+        "auto", description="auto: bf16-mixed on a card that has bfloat16, 16-mixed on one that has not, else 32-true."
+    )
+    compile: bool | Literal["auto"] = Field(
+        "auto", description="Compile the networks with torch.compile; auto: in long runs whose steps are captured."
+    )
     memory_gib: float = Field(
         8.0, ge=0, description="Of the training device, for prepared images; beyond it they stream."
     )

@@ -68,7 +68,7 @@ def pseudo_label_guided_contrast(
     label: Int[Tensor, "P"],
     ready: Bool[Tensor, "K"],
     temperature: float,
-    covariance_weight: float,
+    covariance_weight: float | Tensor,
     num_negatives: float,
     standing: Float[Tensor, ""] | None = None,
 ) -> Float[Tensor, ""]:

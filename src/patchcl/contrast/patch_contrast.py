@@ -33,6 +33,7 @@ from patchcl.contrast.patches import (
 )
 from patchcl.contrast.samplers import PatchSampler
 from patchcl.core.batch import StudentView
+from patchcl.core.schedule import scheduled
 from patchcl.losses.schedules import linear_ramp
 from patchcl.networks.ema import ema_update, frozen_copy
 from patchcl.networks.frozen_norm import running_statistics_untouched
@@ -103,6 +104,10 @@ class PatchContrast(nn.Module):
     def weight(self, step: int) -> float:
         """Of the loss at a step."""
         return self.settings.weight * (1 - (1 - self.settings.final_weight_fraction) * step / self.steps)
+
+    def covariance_weight(self, step: int) -> float:
+        """λ at a step."""
+        return self.settings.covariance_weight * linear_ramp(step, self.covariance_ramp)
 
     def choose(self, maps: ClassMaps, classes: Tensor | None = None) -> ChosenPatches:
         """The patches of a step; a label is a place among the `classes`."""
@@ -187,7 +192,7 @@ class PatchContrast(nn.Module):
         """Separability and effective rank: how well the remembered embeddings tell the classes apart."""
         return {"separability": self.memory.separability(), "effective_rank": self.memory.effective_rank()}
 
-    def ema_update(self, decay: float) -> None:
+    def ema_update(self, decay: float | Tensor) -> None:
         """EMA update of the teacher's head."""
         ema_update(self.teacher_head, self.student_head, decay)
 
@@ -197,7 +202,7 @@ class PatchContrast(nn.Module):
             label,
             remembered.ready,
             self.settings.temperature,
-            self.settings.covariance_weight * linear_ramp(step, self.covariance_ramp),
+            scheduled(step, self.covariance_weight),
             self.settings.num_negatives,
             remembered.standing,
         )

@@ -1,11 +1,15 @@
 """Devices: where to compute."""
 
+from typing import Literal
+
 import torch
 
 from patchcl.core.errors import UserError
-from patchcl.core.settings import Device
+from patchcl.core.settings import Device, Precision
 
 CPU = torch.device("cpu")
+TENSOR_CORES = (7, 0)
+"""Compute capability from which a card is faster with numbers of 16 bits."""
 
 
 def best_device(name: Device = "auto") -> torch.device:
@@ -20,3 +24,12 @@ def best_device(name: Device = "auto") -> torch.device:
     if not here[name]:
         raise UserError(f"torch finds no {name.upper()} device here. Use --device auto or cpu.")
     return torch.device(name)
+
+
+def best_precision(name: Precision | Literal["auto"], device: torch.device) -> Precision:
+    """The precision called `name`; for `auto` bfloat16 where the card has it, float16 where it has only that."""
+    if name != "auto":
+        return name
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < TENSOR_CORES:
+        return "32-true"
+    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 """Where to compute; `auto` is the fastest there is."""
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
 class FrozenSettings(BaseModel):

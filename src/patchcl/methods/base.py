@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import ClassVar, Generic, NamedTuple, Self, TypeVar, get_args, get_origin
 
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from patchcl.contrast.patch_contrast import PatchContrast
 from patchcl.core.batch import LabeledBatch, StepResult, StudentView, TrainingBatch
 from patchcl.core.errors import UserError
+from patchcl.core.schedule import scheduled
 from patchcl.losses.supervised import dice_and_cross_entropy
 from patchcl.methods.settings import MethodSettings
 from patchcl.networks.ema import ema_decay_at, ema_update, frozen_copy
@@ -76,12 +78,20 @@ class Method(nn.Module, ABC, Generic[S]):
             name = self.settings.name
             raise UserError(f"method.contrast: {name} does not say what it has seen. Leave method.contrast out.")
         contrast, terms = self.contrast(self.student, self.teacher, result.seen, step)
-        loss = result.loss + self.contrast.weight(step) * contrast
+        loss = result.loss + scheduled(step, self.contrast.weight) * contrast
         return StepResult(loss, result.terms | {"contrast": contrast.detach()} | terms)
+
+    def phase(self, step: int) -> str | None:
+        """The kind of step that `step` is: those of one kind do the same operations, on other numbers.
+
+        Such steps can be captured in one CUDA graph, if they take from `scheduled` all that depends on `step`. None:
+        this one is not to be captured.
+        """
+        return None
 
     def after_step(self, step: int) -> None:
         """EMA update of the teacher, after each optimizer step."""
-        decay = ema_decay_at(self.settings.teacher_decay, step)
+        decay = scheduled(step, partial(ema_decay_at, self.settings.teacher_decay))
         ema_update(self.teacher, self.student, decay)
         if self.contrast is not None:
             self.contrast.ema_update(decay)
@@ -105,7 +115,7 @@ class Method(nn.Module, ABC, Generic[S]):
         return self
 
 
-def weighted_sum(seen: StudentView | None = None, /, **terms: tuple[float, Tensor]) -> StepResult:
+def weighted_sum(seen: StudentView | None = None, /, **terms: tuple[float | Tensor, Tensor]) -> StepResult:
     """The weighted sum of named losses, (weight, loss) each; in `terms` stands each of them unweighted, for the log."""
     loss = sum((weight * value for weight, value in terms.values()), start=0.0 * next(iter(terms.values()))[1])
     return StepResult(loss, {name: value.detach() for name, (_, value) in terms.items()}, seen)

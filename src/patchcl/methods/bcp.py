@@ -37,6 +37,10 @@ class BCP(Method[BCPSettings]):
         super().__init__(settings, task)
         self.pretrain_steps = stage_length(settings.pretrain_fraction, settings.pretrain_max_steps, task.steps)
 
+    def phase(self, step: int) -> str | None:
+        """See `Method.phase`."""
+        return "pretraining" if step < self.pretrain_steps else "self-training"
+
     def training_step(self, batch: TrainingBatch, step: int) -> StepResult:
         """See `Method.training_step`."""
         labeled, unlabeled = batch

@@ -6,6 +6,7 @@ Chen et al., 2021, https://arxiv.org/abs/2106.01226.
 import torch
 
 from patchcl.core.batch import StepResult, StudentView, TrainingBatch
+from patchcl.core.schedule import scheduled
 from patchcl.losses.pseudo_labels import pseudo_labels
 from patchcl.losses.schedules import ramp_up, stage_length
 from patchcl.losses.supervised import cross_entropy, dice_and_cross_entropy
@@ -26,11 +27,14 @@ class CrossPseudo(Method[CrossPseudoSettings]):
         self.ramp_steps = stage_length(settings.ramp_fraction, settings.ramp_max_steps, task.steps)
         self.peer = task.build_network()
 
+    def phase(self, step: int) -> str | None:
+        """See `Method.phase`."""
+        return "all"
+
     def training_step(self, batch: TrainingBatch, step: int) -> StepResult:
         """See `Method.training_step`."""
-        weight = self.settings.consistency_weight * ramp_up(step, self.ramp_steps)
         labeled, unlabeled = batch
-        if unlabeled is None or weight == 0:
+        if unlabeled is None or self.settings.consistency_weight == 0:
             return self.supervised_step(labeled)
         with torch.no_grad():
             student_pseudo = pseudo_labels(self.student(unlabeled.weak))
@@ -39,6 +43,7 @@ class CrossPseudo(Method[CrossPseudoSettings]):
         student_labeled, student_unlabeled = self.student(images).float().split(counts)
         peer_labeled, peer_unlabeled = self.peer(images).float().split(counts)
 
+        weight = scheduled(step, self.consistency_weight)
         return weighted_sum(
             StudentView(labeled, unlabeled, student_pseudo.probs),
             supervised=(1.0, dice_and_cross_entropy(student_labeled, labeled.mask)),
@@ -46,3 +51,7 @@ class CrossPseudo(Method[CrossPseudoSettings]):
             consistency=(weight, cross_entropy(student_unlabeled, peer_pseudo.mask)),
             peer_consistency=(weight, cross_entropy(peer_unlabeled, student_pseudo.mask)),
         )
+
+    def consistency_weight(self, step: int) -> float:
+        """Of the unlabeled images at a step."""
+        return self.settings.consistency_weight * ramp_up(step, self.ramp_steps)

@@ -6,6 +6,7 @@ Tarvainen & Valpola, 2017, https://arxiv.org/abs/1703.01780.
 import torch
 
 from patchcl.core.batch import StepResult, StudentView, TrainingBatch
+from patchcl.core.schedule import scheduled
 from patchcl.losses.consistency import squared_difference
 from patchcl.losses.schedules import ramp_up, stage_length
 from patchcl.losses.supervised import dice_and_cross_entropy
@@ -24,11 +25,14 @@ class MeanTeacher(Method[MeanTeacherSettings]):
         super().__init__(settings, task)
         self.ramp_steps = stage_length(settings.ramp_fraction, settings.ramp_max_steps, task.steps)
 
+    def phase(self, step: int) -> str | None:
+        """See `Method.phase`."""
+        return "all"
+
     def training_step(self, batch: TrainingBatch, step: int) -> StepResult:
         """See `Method.training_step`."""
-        weight = self.settings.consistency_weight * ramp_up(step, self.ramp_steps)
         labeled, unlabeled = batch
-        if weight == 0 or unlabeled is None:
+        if unlabeled is None or self.settings.consistency_weight == 0:
             return self.supervised_step(labeled)
         with torch.no_grad():
             weak_logits, weak_features = self.teacher.segment(unlabeled.weak)
@@ -36,8 +40,13 @@ class MeanTeacher(Method[MeanTeacherSettings]):
         logits = self.student(torch.cat([labeled.image, unlabeled.strong]))
         labeled_logits, unlabeled_logits = logits.split([len(labeled.image), len(unlabeled.strong)])
 
+        weight = scheduled(step, self.consistency_weight)
         return weighted_sum(
             StudentView(labeled, unlabeled, teacher_probs, weak_features=weak_features),
             supervised=(1.0, dice_and_cross_entropy(labeled_logits, labeled.mask)),
             consistency=(weight, squared_difference(unlabeled_logits, teacher_probs)),
         )
+
+    def consistency_weight(self, step: int) -> float:
+        """Of the unlabeled images at a step."""
+        return self.settings.consistency_weight * ramp_up(step, self.ramp_steps)

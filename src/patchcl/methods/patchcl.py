@@ -9,6 +9,7 @@ from torch import Tensor
 
 from patchcl.augment.mix import mix, random_boxes
 from patchcl.core.batch import LabeledBatch, StepResult, StudentView, TrainingBatch
+from patchcl.core.schedule import scheduled
 from patchcl.losses.pseudo_labels import PseudoLabels, accepted_mask, pseudo_labels
 from patchcl.losses.schedules import ramp_up, stage_length
 from patchcl.losses.supervised import cross_entropy, one_hot
@@ -27,6 +28,10 @@ class PatchCL(Method[PatchCLSettings]):
         if settings.segmentation_loss == "cross_entropy":
             self.segmentation_loss = cross_entropy
 
+    def phase(self, step: int) -> str | None:
+        """See `Method.phase`."""
+        return "warm-up" if step < self.warm_up_steps else "semi-supervised"
+
     def training_step(self, batch: TrainingBatch, step: int) -> StepResult:
         """See `Method.training_step`."""
         labeled, unlabeled = batch
@@ -41,16 +46,19 @@ class PatchCL(Method[PatchCLSettings]):
         logits, features = self.student.segment(torch.cat([labeled.image, strong]))
         labeled_logits, unlabeled_logits = logits[: len(labeled.image)], logits[len(labeled.image) :]
 
-        ramp = ramp_up(int(step - self.warm_up_steps), self.ramp_steps)
         result = weighted_sum(
             StudentView(
                 labeled, unlabeled._replace(strong=strong), pseudo.probs, strong_probs, features, weak_features
             ),
             supervised=(1.0, self.segmentation_loss(labeled_logits, labeled.mask)),
-            consistency=(ramp * self.settings.consistency_weight, self.segmentation_loss(unlabeled_logits, target)),
+            consistency=(scheduled(step, self.consistency_weight), self.segmentation_loss(unlabeled_logits, target)),
         )
         result.terms["accepted"] = (target >= 0).float().mean()
         return result
+
+    def consistency_weight(self, step: int) -> float:
+        """Of the loss at a step after the warm-up."""
+        return ramp_up(int(step - self.warm_up_steps), self.ramp_steps) * self.settings.consistency_weight
 
     def mixed(self, labeled: LabeledBatch, strong: Tensor, pseudo: PseudoLabels) -> tuple[Tensor, Tensor, Tensor]:
         """Strong views (B, C, *S) with boxes of one another or of labeled images; pseudo-masks and maps alike."""

@@ -10,6 +10,10 @@ class Supervised(Method[SupervisedSettings]):
 
     needs_unlabeled = False
 
+    def phase(self, step: int) -> str | None:
+        """See `Method.phase`."""
+        return "all"
+
     def training_step(self, batch: TrainingBatch, step: int) -> StepResult:
         """See `Method.training_step`."""
         return self.supervised_step(batch.labeled)

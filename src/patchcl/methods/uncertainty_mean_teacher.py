@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from patchcl.core.batch import StepResult, StudentView, TrainingBatch
+from patchcl.core.schedule import scheduled
 from patchcl.losses.consistency import squared_difference_where
 from patchcl.losses.schedules import ramp_up, stage_length
 from patchcl.losses.supervised import dice_and_cross_entropy
@@ -34,18 +35,22 @@ class UncertaintyMeanTeacher(Method[UncertaintyMeanTeacherSettings]):
         self.steps = task.steps
         self.ramp_steps = stage_length(settings.ramp_fraction, settings.ramp_max_steps, task.steps)
 
+    def phase(self, step: int) -> str | None:
+        """See `Method.phase`."""
+        return "all"
+
     def training_step(self, batch: TrainingBatch, step: int) -> StepResult:
         """See `Method.training_step`."""
-        weight = self.settings.consistency_weight * ramp_up(step, self.ramp_steps)
         labeled, unlabeled = batch
-        if unlabeled is None or weight == 0:
+        if unlabeled is None or self.settings.consistency_weight == 0:
             return self.supervised_step(labeled)
         with torch.no_grad():
             probs = self.noisy_probs(unlabeled.weak)
-            teacher_probs, certain = probs[0], predictive_entropy(probs[1:]) < self.threshold(step)
+            teacher_probs, certain = probs[0], predictive_entropy(probs[1:]) < scheduled(step, self.threshold)
         logits = self.student(torch.cat([labeled.image, unlabeled.strong]))
         labeled_logits, unlabeled_logits = logits.split([len(labeled.image), len(unlabeled.strong)])
 
+        weight = scheduled(step, self.consistency_weight)
         result = weighted_sum(
             StudentView(labeled, unlabeled, teacher_probs),
             supervised=(1.0, dice_and_cross_entropy(labeled_logits, labeled.mask)),
@@ -53,6 +58,10 @@ class UncertaintyMeanTeacher(Method[UncertaintyMeanTeacherSettings]):
         )
         result.terms["certain"] = certain.float().mean()
         return result
+
+    def consistency_weight(self, step: int) -> float:
+        """Of the unlabeled images at a step."""
+        return self.settings.consistency_weight * ramp_up(step, self.ramp_steps)
 
     def noisy_probs(self, weak: Tensor) -> Tensor:
         """Probabilities (T + 1, B, K, *S) of the teacher for as many noisy copies of (B, C, *S), in one forward pass.

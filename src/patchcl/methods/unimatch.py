@@ -33,6 +33,10 @@ class UniMatch(Method[UniMatchSettings]):
         super().__init__(settings, task)
         self.confidence_threshold = settings.confidence_threshold
 
+    def phase(self, step: int) -> str | None:
+        """See `Method.phase`."""
+        return "all"
+
     def training_step(self, batch: TrainingBatch, step: int) -> StepResult:
         """See `Method.training_step`."""
         labeled, unlabeled = batch

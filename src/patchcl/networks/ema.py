@@ -4,7 +4,7 @@ import copy
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -15,7 +15,7 @@ def frozen_copy(student: Network) -> Network:
 
 
 @torch.no_grad()
-def ema_update(teacher: nn.Module, student: nn.Module, decay: float) -> None:
+def ema_update(teacher: nn.Module, student: nn.Module, decay: float | Tensor) -> None:
     """EMA update, in place: teacher <- decay * teacher + (1 - decay) * student.
 
     The running statistics of normalisation layers are averaged like the weights they belong to; counters are copied.
@@ -25,7 +25,13 @@ def ema_update(teacher: nn.Module, student: nn.Module, decay: float) -> None:
     slow = [*teacher.parameters(), *teacher.buffers()]
     fast = [*student.parameters(), *student.buffers()]
     averaged = [pair for pair in zip(slow, fast, strict=True) if pair[0].is_floating_point()]
-    torch._foreach_lerp_([pair[0] for pair in averaged], [pair[1] for pair in averaged], 1 - decay)
+    behind_all, ahead_all = ([pair[place] for pair in averaged] for place in (0, 1))
+    if isinstance(decay, Tensor):  # a weight for all in one tensor: `_foreach_lerp_` has no such kernel
+        apart = torch._foreach_sub(ahead_all, behind_all)
+        torch._foreach_mul_(apart, 1 - decay)
+        torch._foreach_add_(behind_all, apart)
+    else:
+        torch._foreach_lerp_(behind_all, ahead_all, 1 - decay)
     for behind, ahead in zip(slow, fast, strict=True):
         if not behind.is_floating_point():
             behind.copy_(ahead)

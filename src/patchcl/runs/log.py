@@ -61,9 +61,12 @@ class RunLog:
 
     def add(self, result: StepResult) -> None:
         """Takes in one step."""
-        for name, value in {"loss": result.loss.detach(), **result.terms}.items():
-            self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
-            self._counts[name] = self._counts.get(name, 0) + 1
+        terms = {"loss": result.loss.detach(), **result.terms}
+        for name, value in terms.items():
+            if name not in self._sums:
+                self._sums[name], self._counts[name] = torch.zeros_like(value), 0
+            self._counts[name] += 1
+        torch._foreach_add_([self._sums[name] for name in terms], list(terms.values()))  # one kernel for all
 
     def flush(self, step: int, extra: Mapping[str, float]) -> Row:
         """Writes the means since the last flush, with `extra` beside them, as the row of `step`."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from patchcl.config import Settings, planned, read_settings, settings_yaml
 from patchcl.core.console import progress_bar
-from patchcl.core.devices import best_device
+from patchcl.core.devices import best_device, best_precision
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json, write_text
 from patchcl.core.seeds import seed_for
@@ -51,6 +51,7 @@ from patchcl.training.changes import settle_changes
 from patchcl.training.final_validation import choose_on_validation
 from patchcl.training.loop import train
 from patchcl.training.lost_files import lost_files_as_message, tell_damaged
+from patchcl.training.machine import compile_for_training, settled
 from patchcl.training.progress import TrainingProgress
 from patchcl.training.relocation import keep_place, relocated
 from patchcl.training.rescue import DivergedError
@@ -88,10 +89,18 @@ def start(data: Path, root: Path, settings: Settings, console: Console) -> Outco
     fingerprint = fingerprint_for(visible, settings.plan, split.labeled)
     _require_structures(fingerprint, dataset.unused, console)
     plan = make_plan(visible, settings.plan, fingerprint)
-    device = _fabric(settings).device
+    device = best_device(settings.training.device)
     cache = settings.cache or Path(os.path.realpath(root)).parent / "prepared"  # resolve() refuses rings
+    training = settled(settings.training, device)
+    if training.precision != settings.training.precision != "32-true" != training.precision:
+        console.print(f"Precision: {training.precision} (training.precision).", highlight=False)
     settings = planned(settings, plan).model_copy(
-        update={"data": data.resolve(), "cache": Path(os.path.realpath(cache)), "split": division}
+        update={
+            "data": data.resolve(),
+            "cache": Path(os.path.realpath(cache)),
+            "split": division,
+            "training": training,
+        }
     )
 
     run = RunFolder.create(root)
@@ -163,7 +172,18 @@ def _train(
         TrainingProgress(console, settings.method.name, settings.training.steps) as progress,
     ):
         try:
-            done = train(method, batches.at, validation, settings.training, run, fabric, progress, stop)
+            done = train(
+                method,
+                batches.load,
+                validation,
+                settings.training,
+                run,
+                fabric,
+                progress,
+                stop,
+                batches.augmented,
+                batches.generators,
+            )
         except DivergedError as error:
             note(run.provenance, {"diverged": str(error)}, fabric.device)
             raise
@@ -189,18 +209,19 @@ def _memory_errors_on(device: torch.device) -> Iterator[None]:
 
 
 def _fabric(settings: Settings) -> Fabric:
-    accelerator = best_device(settings.training.device).type
+    device = best_device(settings.training.device)
+    precision = best_precision(settings.training.precision, device)
     alone = LightningEnvironment()  # said, since else Lightning guesses a cluster from what it finds
     alone.set_global_rank(0)  # else a rank that a cluster left in the environment would keep this process from logging
-    return Fabric(accelerator=accelerator, devices=1, precision=settings.training.precision, plugins=[alone])
+    return Fabric(accelerator=device.type, devices=1, precision=precision, plugins=[alone])
 
 
 def _build(settings: Settings, plan: Plan) -> Method[Any]:
     torch.manual_seed(seed_for(settings.training.seed, "weights"))
     method = settings.build_method(plan)
-    if settings.training.compile:
+    if settings.training.compile is True:
         for network in (child for child in method.children() if isinstance(child, UNet)):
-            network.segment = torch.compile(network.segment)  # type: ignore[method-assign]
+            compile_for_training(network)
     return method
 
 

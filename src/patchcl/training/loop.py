@@ -7,18 +7,21 @@ from typing import Any, Protocol
 
 import torch
 from lightning.fabric import Fabric
+from torch import Generator
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import PolynomialLR
 
 from patchcl.config import TrainingSettings
-from patchcl.core.batch import TrainingBatch
+from patchcl.core.devices import CPU
 from patchcl.core.seeds import seed_for
 from patchcl.methods.base import Method
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import Row, RunLog
+from patchcl.training.captured import CapturedStep
 from patchcl.training.diagnostics import new_warnings, warnings
-from patchcl.training.rescue import FiniteWatch, TrainingState, checkpoints_of, rescue
+from patchcl.training.rescue import TrainingState, checkpoints_of, rescue
 from patchcl.training.signals import StopRequest
+from patchcl.training.step import Augment, TrainingStep, can_capture
 
 
 class Progress(Protocol):
@@ -36,13 +39,15 @@ class Progress(Protocol):
 
 def train(
     method: Method[Any],
-    batch_at: Callable[[int], TrainingBatch],
+    load: Callable[[int], Any],
     validate: Callable[[Method[Any], int], Row],
     settings: TrainingSettings,
     run: RunFolder,
     fabric: Fabric,
     progress: Progress,
     stop: StopRequest,
+    augment: Augment = lambda batch: batch,
+    generators: Sequence[Generator] = (),
 ) -> int:
     """Trains `method`, keeps checkpoints in `run`, and returns how many steps are done.
 
@@ -51,7 +56,7 @@ def train(
 
     Args:
         method: Its parameters that require a gradient are optimized.
-        batch_at: The batch of a step, counted from 0.
+        load: What a step, counted from 0, is given: its batch, or what `augment` makes one of.
         validate: Figures of a method after so many steps; `validation_dice` among them chooses the best checkpoint.
             Without it that is the last.
         settings: Steps, optimizer and intervals.
@@ -59,42 +64,42 @@ def train(
         fabric: Device and precision.
         progress: Told after every step and every validation.
         stop: Looked at after every step.
+        augment: Makes the batch on the device; drawn from `generators`, which `load` has given the seeds of the step.
+        generators: Those of `augment`.
 
     Raises:
         DivergedError: It did so again with every remedy.
         UserError: The checkpoints of the run cannot be used.
     """
-    optimizer = build_optimizer(method, settings)
+    optimizer = build_optimizer(method, settings, fabric.device)
     scheduler = PolynomialLR(optimizer, settings.steps, power=settings.power)
-    state = TrainingState(method, optimizer, scheduler)
+    state = TrainingState(method, optimizer, scheduler, fabric.strategy.precision)
     wrapped, stepper = fabric.setup(method, optimizer)
     with (
         checkpoints_of(run, state, settings, progress.notice) as checkpoints,
         closing(RunLog(run, state.step, settings.loggers)) as log,
     ):
-        watch, first, started = FiniteWatch(method, fabric.device), state.step, time.perf_counter()
+        training_step = TrainingStep(augment, wrapped, stepper, fabric, state)
+        take = CapturedStep(
+            training_step, training_step.kind, optimizer, fabric.device, generators, can_capture(fabric)
+        )
+        watch, first, started = training_step.watch, state.step, time.perf_counter()
         wrapped.train()
         while state.step < settings.steps:
             step = state.step
-            batch = batch_at(step)
+            loaded = load(step)
             torch.manual_seed(seed_for(settings.seed, step, fabric.global_rank, "method"))
-            result = wrapped(batch, step)
-            fabric.backward(result.loss)
-            watch.before_step(clip=bool(state.rescues))
-            stepper.step()
-            stepper.zero_grad()
+            log.add(take(loaded, step))
             scheduler.step()
-            method.after_step(step)
 
-            log.add(result)
             done = state.step = step + 1
-            watch.after_step(result.loss, done)
             ending = done == settings.steps or bool(stop)
             validating = done % settings.validate_every == 0 or done == settings.steps
             logging = done % settings.log_every == 0 or validating or ending
             if logging and (diverged_at := watch.diverged_at(done)) is not None:
                 progress.notice(rescue(state, checkpoints, diverged_at, settings))
                 log.rewind(state.step)
+                take.forget()
                 first, started, ending = state.step, time.perf_counter(), bool(stop)
             elif logging:
                 pace = (time.perf_counter() - started) / (done - first)
@@ -125,9 +130,11 @@ def _validate(
     return better
 
 
-def build_optimizer(method: Method[Any], settings: TrainingSettings) -> Optimizer:
-    """AdamW or SGD over all parameters of `method` that require a gradient."""
+def build_optimizer(method: Method[Any], settings: TrainingSettings, device: torch.device = CPU) -> Optimizer:
+    """AdamW or SGD over all parameters of `method` that require a gradient; one that can be captured on CUDA."""
     weights = [weight for weight in method.parameters() if weight.requires_grad]
+    rate, decay = settings.learning_rate, settings.weight_decay
+    fused = (device.type == "cuda" and settings.precision != "16-mixed") or None  # fused ones cannot be clipped there
     if settings.optimizer == "adamw":
-        return AdamW(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    return SGD(weights, lr=settings.learning_rate, momentum=settings.momentum, weight_decay=settings.weight_decay)
+        return AdamW(weights, lr=rate, weight_decay=decay, fused=fused, capturable=bool(fused))
+    return SGD(weights, lr=rate, momentum=settings.momentum, weight_decay=decay, fused=fused)

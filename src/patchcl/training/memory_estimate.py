@@ -65,7 +65,7 @@ class Batch(NamedTuple):
 def estimate_memory(settings: Settings, plan: Plan, grids: Sequence[Grid]) -> MemoryEstimate:
     """What training by `plan` on scans that lie on `grids` takes."""
     method = _method_of(settings, plan, plan.size)
-    device = best_device("auto").type if settings.training.device == "auto" else settings.training.device
+    device = _device(settings)
     prepared = sum(prepared_bytes(grid, plan) for grid in grids)
     return MemoryEstimate(
         patch=None if method.contrast is None else method.contrast.side,
@@ -95,11 +95,22 @@ def memory_model(settings: Settings, plan: Plan) -> MemoryModel:
         _kept_bytes(method, size, labeled, unlabeled, step) for labeled, unlabeled in ((2, 2), (4, 2), (2, 4))
     )
     scale = PEAK * math.prod(plan.size) / math.prod(small) / 2
-    if settings.training.precision == "bf16-mixed":
+    if _half_precision(settings):
         scale /= 2
     weights = sum(parameter.numel() for parameter in full.parameters() if parameter.requires_grad)
     labeled, unlabeled = (more_labeled - both) * scale, (more_unlabeled - both) * scale
     return MemoryModel(labeled, unlabeled, PARAMETER * weights + labeled * _crops(full.contrast, plan))
+
+
+def _device(settings: Settings) -> str:
+    """The kind of device; one that is named need not be here."""
+    return best_device("auto").type if settings.training.device == "auto" else settings.training.device
+
+
+def _half_precision(settings: Settings) -> bool:
+    """Whether networks compute with 16 bits; `auto` does on any card that is not very old."""
+    precision = settings.training.precision
+    return _device(settings) == "cuda" if precision == "auto" else precision != "32-true"
 
 
 def _crops(contrast: PatchContrast | None, plan: Plan) -> float:

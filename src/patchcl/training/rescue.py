@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.precision import Precision
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
@@ -38,8 +39,12 @@ class DivergedError(UserError):
 class TrainingState:
     """All that a run goes on from: weights, optimizer, learning rate, and how far it is."""
 
-    def __init__(self, method: Method[Any], optimizer: Optimizer, scheduler: LRScheduler) -> None:
+    def __init__(
+        self, method: Method[Any], optimizer: Optimizer, scheduler: LRScheduler, precision: Precision | None = None
+    ) -> None:
+        """`precision` is Fabric's, which may scale the loss; None: 32 bits."""
         self.method, self.optimizer, self.scheduler = method, optimizer, scheduler
+        self.precision = precision or Precision()
         self.step = 0
         self.best = -1.0  # validation Dice
         self.rescues: list[int] = []  # the steps at which the run diverged; what was tried follows from their number
@@ -51,7 +56,8 @@ class TrainingState:
 
     def content(self) -> Content:
         """What a checkpoint holds."""
-        return {
+        scaler = {"scaler": scaled} if (scaled := self.precision.state_dict()) else {}
+        return scaler | {
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
@@ -70,8 +76,10 @@ class TrainingState:
             if ("betas" in content["optimizer"]["param_groups"][0]) != ("betas" in self.optimizer.param_groups[0]):
                 raise ValueError("the optimizers differ")
             self.method.load_state_dict(content["method"])
-            self.optimizer.load_state_dict(content["optimizer"])
+            self.optimizer.load_state_dict(_of_this_device(content["optimizer"], self.optimizer))
             self.scheduler.load_state_dict(content["scheduler"])
+            if "scaler" in content:
+                self.precision.load_state_dict(content["scaler"])
             self.step, self.best = int(content["step"]), float(content["best"])
             self.rescues = list(content.get("rescues", ()))
         except (RuntimeError, ValueError, LookupError, TypeError) as error:
@@ -81,11 +89,21 @@ class TrainingState:
             ) from error
 
 
+def _of_this_device(saved: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    """The state of an optimizer, `saved` perhaps on another device, with the kernels of this one."""
+    groups = [
+        group | {key: own[key] for key in ("fused", "foreach", "capturable") if key in own}
+        for group, own in zip(saved["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    return saved | {"param_groups": groups}
+
+
 class FiniteWatch:
     """Whether losses, gradients and weights stay finite. Notes are taken on the device, and the host asks seldom."""
 
-    def __init__(self, method: Method[Any], device: torch.device) -> None:
-        self.method = method
+    def __init__(self, method: Method[Any], device: torch.device, scaled: bool = False) -> None:
+        """Where losses are `scaled`, gradients that overflow are no matter: their step is left out."""
+        self.method, self.scaled = method, scaled
         self._weights = [weight for weight in method.parameters() if weight.requires_grad]
         self._first = torch.tensor(NEVER, device=device)
         self._gradient_norm = torch.tensor(0.0, device=device)
@@ -96,12 +114,14 @@ class FiniteWatch:
         self._gradient_norm = get_total_norm(gradients)
         if clip:
             clip_grads_with_norm_(self._weights, CLIP_NORM, self._gradient_norm)
+        if self.scaled:
+            self._gradient_norm = torch.zeros_like(self._gradient_norm)
 
     @torch.no_grad()
-    def after_step(self, loss: Tensor, done: int) -> None:
-        """Looks at the loss and the weights of the step after which `done` are done."""
+    def after_step(self, loss: Tensor, done: float | Tensor) -> None:
+        """Looks at the loss and the weights of the step after which `done` are done, a number or a scalar."""
         finite = torch.isfinite(loss.detach() + self._gradient_norm + get_total_norm(self._weights))
-        self._first = torch.where(finite, self._first, self._first.clamp(max=done))
+        self._first.copy_(torch.where(finite, self._first, self._first.clamp(max=done)))  # in place: see `captured`
 
     def diverged_at(self, done: int) -> int | None:
         """The first step at which something was not finite, of `done`; None if all is well. The host waits."""

@@ -67,7 +67,7 @@ class Validation:
         probs = network_probs(method.teacher, image, self.plan, self.device, home=self.home)
         return pseudo_label_stats(probs, classes_of(mask.to(self.home)), method.confidence_threshold)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def _draw(self, method: Method[Any], shown: Tensor, step: int) -> None:
         pseudo = pseudo_labels(method.teacher(shown))
         images, masks, entropy = (_as_slices(maps) for maps in (shown[:, 0], pseudo.mask, pseudo.entropy))

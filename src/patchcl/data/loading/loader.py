@@ -2,9 +2,9 @@
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Generator, Tensor
 
 from patchcl.augment import AugmentSettings
@@ -17,6 +17,14 @@ from patchcl.data.loading.image_store import ImageStore
 Loaded = tuple[Tensor, Tensor | None]
 
 
+class LoadedBatch(NamedTuple):
+    """The images of a step, not yet augmented."""
+
+    image: Tensor  # (B, C, *S) labeled
+    mask: Tensor  # (B, *S) of them
+    unlabeled: Tensor | None  # (B, C, *S)
+
+
 class BatchStream:
     """Endless stream of images from an image store; the next step's are fetched while this one's are used."""
 
@@ -25,18 +33,16 @@ class BatchStream:
         self.seed, self.rank, self.ranks = seed, rank, ranks
         self._fetcher = None if store.resident else ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
         self._ahead: dict[int, Future[Loaded]] = {}
+        self.generator = Generator(store.device)  # what augmentation draws from
 
     def images_at(self, step: int) -> Loaded:
-        """Image (B, C, *S) and mask (B, *S) or None, not yet augmented, on the training device."""
+        """Image (B, C, *S) and mask (B, *S) or None on the training device, and `generator` ready to augment them."""
+        self.generator.manual_seed(seed_for(self.seed, step, self.rank, self.name, "augment"))
         if self._fetcher is None:
             return self._load(step)
         current = self._ahead.pop(step, None) or self._fetcher.submit(self._load, step)
         self._ahead = {step + 1: self._fetcher.submit(self._load, step + 1)}
         return current.result()
-
-    def generator(self, step: int, device: torch.device) -> Generator:
-        """What the augmentation of `step` draws from."""
-        return Generator(device).manual_seed(seed_for(self.seed, step, self.rank, self.name, "augment"))
 
     def close(self) -> None:
         """Stops fetching ahead."""
@@ -63,9 +69,25 @@ class BatchLoader:
         self.labeled, self.unlabeled, self.augment = labeled, unlabeled, augment
         self.strong_views, self.spacing_mm = strong_views, spacing_mm
 
+    @property
+    def generators(self) -> tuple[Generator, ...]:
+        """What augmentation draws from; `load` sets their seeds."""
+        return tuple(stream.generator for stream in (self.labeled, self.unlabeled) if stream is not None)
+
     def at(self, step: int) -> TrainingBatch:
         """The batch of `step`."""
-        return TrainingBatch(self._labeled_at(step), self._unlabeled_at(step) if self.unlabeled else None)
+        return self.augmented(self.load(step))
+
+    def load(self, step: int) -> LoadedBatch:
+        """The images of `step`, not yet augmented, and all generators with its seeds."""
+        image, mask = self.labeled.images_at(step)
+        assert mask is not None  # the store of labeled images was opened with masks
+        return LoadedBatch(image, mask, None if self.unlabeled is None else self.unlabeled.images_at(step)[0])
+
+    def augmented(self, loaded: LoadedBatch) -> TrainingBatch:
+        """The batch that is made of what `load` gave: operations on the device alone, which draw from `generators`."""
+        unlabeled = None if loaded.unlabeled is None else self._unlabeled(loaded.unlabeled)
+        return TrainingBatch(self._labeled(loaded.image, loaded.mask), unlabeled)
 
     def close(self) -> None:
         """Stops fetching ahead."""
@@ -73,19 +95,16 @@ class BatchLoader:
             if stream is not None:
                 stream.close()
 
-    def _labeled_at(self, step: int) -> LabeledBatch:
-        image, mask = self.labeled.images_at(step)
-        assert mask is not None  # the store of labeled images was opened with masks
-        generator = self.labeled.generator(step, image.device)
+    def _labeled(self, image: Tensor, mask: Tensor) -> LabeledBatch:
+        generator = self.labeled.generator
         transforms = draw_transforms(len(image), tuple(image.shape[2:]), self.augment, generator, self.spacing_mm)
         image, warped_mask = warp(image, mask, transforms)
         assert warped_mask is not None
         return LabeledBatch(change_intensity(image, self.augment.labeled_intensity, generator), warped_mask)
 
-    def _unlabeled_at(self, step: int) -> UnlabeledBatch:
+    def _unlabeled(self, image: Tensor) -> UnlabeledBatch:
         assert self.unlabeled is not None
-        image, _ = self.unlabeled.images_at(step)
-        generator = self.unlabeled.generator(step, image.device)
+        generator = self.unlabeled.generator
         transforms = draw_transforms(len(image), tuple(image.shape[2:]), self.augment, generator, self.spacing_mm)
         weak, _ = warp(image, None, transforms)
         strength = self.augment.strong_intensity
