@@ -18,6 +18,7 @@ from patchcl.data.geometry import Grid, grid_of
 from patchcl.data.preprocessing.plan import Plan, load_plan
 from patchcl.data.preprocessing.transforms import to_network_grid, to_scan_grid
 from patchcl.data.scan import Scan, read_image, require_finite
+from patchcl.inference.familiarity import Familiarity, read_familiarity
 from patchcl.inference.postprocessing import NO_POSTPROCESSING, postprocess, read_postprocessing
 from patchcl.inference.predict import PLAIN, Inference, require_channels, uncertainty_of
 from patchcl.inference.sliding_window import network_probs
@@ -151,6 +152,20 @@ def open_run(
     )
     network, step = network.to(device).eval(), int(content["step"])
     return TrainedRun(folder, settings, plan, network, checkpoint, used, step, device, inference)
+
+
+def familiarity_of(folder: RunFolder) -> Familiarity | None:
+    """What the training of a run saw; None, which is said in a line, of a run that kept nothing of it."""
+    known = read_familiarity(folder.familiarity)
+    if known is None:
+        errors.print(
+            f"{folder.root} kept nothing of what its scans look like, so new ones are not compared with them. While "
+            f"its data are there, this adds it: patchcl resume {folder.root}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    return known
 
 
 def open_folder(root: Path, **chosen: Unpack[RunArguments]) -> TrainedRun:

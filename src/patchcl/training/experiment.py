@@ -46,6 +46,7 @@ from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import read_rows, rescues_of
 from patchcl.runs.provenance import note, note_time, provenance
 from patchcl.training.changes import settle_changes
+from patchcl.training.familiarity import keep_familiarity
 from patchcl.training.final_validation import choose_on_validation
 from patchcl.training.loop import train
 from patchcl.training.lost_files import lost_files_as_message, tell_damaged
@@ -149,6 +150,7 @@ def _train(
     contents = contents_of(sources, settings, plan, split, dataset.classes, dataset.channels)
     settle_changes(run, contents, method, settings.training, accept_changes, console)
     keep_place(run, settings, fabric.device, console)
+    keep_familiarity(run, dataset, (*prepared.labeled, *prepared.unlabeled))
     batches, shown = _batches(settings, prepared, plan, fabric.device, method.strong_views)
     pictures = picture_steps(settings.training.steps, settings.training.validate_every)
     validation = Validation(prepared.validation, shown, plan, run, fabric.device, pictures)
