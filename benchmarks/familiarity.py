@@ -24,7 +24,7 @@ from scipy.stats import spearmanr
 
 from inference import RESULTS, opened
 from patchcl.core.devices import CPU
-from patchcl.core.files import write_json
+from patchcl.core.files import write_json, write_text
 from patchcl.data.dataset import Case, read_dataset
 from patchcl.data.geometry import Grid
 from patchcl.data.preprocessing.plan import Plan
@@ -54,7 +54,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             found[run.stem] = measure(opened(run, Path(scratch)), chosen.data) | {"origin": origin(CPU)}
         write_json(chosen.results, {"data": chosen.data.name, "runs": found})
-        sys.stdout.write(f"{run.stem}: {json.dumps(found[run.stem]['flagged'])} {found[run.stem]['spearman']}\n")
+    write_text(chosen.results.with_suffix(".md"), table(found))
+    sys.stdout.write(table(found))
 
 
 def measure(folder: RunFolder, data: Path) -> dict[str, Any]:
@@ -78,6 +79,18 @@ def measure(folder: RunFolder, data: Path) -> dict[str, Any]:
         "patients": known.patients,
         "scans": len(cases),
     }
+
+
+def table(found: dict[str, Any]) -> str:
+    """Of each network the shares of scans flagged, as they are and changed, and the rank correlation."""
+    heads = ["", "patients learned from", *CHANGES, "confidence and Dice"]
+    lines = [heads, ["---"] * len(heads)]
+    for name, run in found.items():
+        shares = [f"{100 * run['flagged'][change]:.0f} %" for change in CHANGES]
+        lines.append([f"`{name}`", str(run["patients"]), *shares, f"{run['spearman']:.2f}"])
+    source = next(iter(found.values()))["origin"]
+    rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{rows}\n\nCommit {source['commit']}, torch {source['torch']}, {source['hardware']}.\n"
 
 
 def look(scan: Scan, plan: Plan) -> Look:

@@ -23,9 +23,10 @@ from patchcl.core.files import write_json, write_text
 from patchcl.core.seeds import seed_for
 from patchcl.data.check import NOTHING_TO_LEARN, absent_classes, sides_matter
 from patchcl.data.dataset import Case, Dataset, read_dataset
-from patchcl.data.duplicates import require_no_leak
+from patchcl.data.duplicates import SignatureFiles, require_no_leak
 from patchcl.data.loading.image_store import ImageStore
 from patchcl.data.loading.loader import BatchLoader, BatchStream
+from patchcl.data.patients import patient_warnings
 from patchcl.data.preprocessing.cache import PreparedCase, prepare
 from patchcl.data.preprocessing.fingerprint import Fingerprint, save_fingerprint
 from patchcl.data.preprocessing.plan import Plan, load_plan, save_plan
@@ -114,6 +115,13 @@ def _require_structures(fingerprint: Fingerprint, console: Console) -> None:
         console.print(f"[yellow]Warning:[/yellow] {escape(line)}", highlight=False, soft_wrap=True)
 
 
+def _warn_of_patients(dataset: Dataset, prepared: _Prepared, settings: Settings, console: Console) -> None:
+    signatures = SignatureFiles({case.name: case.signature for group in prepared for case in group})
+    cases = [case for case in dataset.cases if case.name in signatures]
+    for line in patient_warnings(cases, settings.split.patient_pattern, signatures):
+        console.print(f"[yellow]Warning:[/yellow] {escape(line)}", highlight=False, soft_wrap=True)
+
+
 def resume(
     root: Path,
     console: Console,
@@ -146,6 +154,8 @@ def _train(
     fabric = _fabric(settings)
     method = _build(settings, plan)
     prepared = _prepare(settings, dataset, split, plan, method.needs_unlabeled, console)
+    if not run.last.is_file():
+        _warn_of_patients(dataset, prepared, settings, console)
     sources = {source for group in prepared for case in group for source in case.sources}
     contents = contents_of(sources, settings, plan, split, dataset.classes, dataset.channels)
     settle_changes(run, contents, method, settings.training, accept_changes, console)
