@@ -152,34 +152,6 @@ def test_whatever_training_has_no_right_to_is_not_even_opened(cardiac, tmp_path,
         run(data, tmp_path / "greedy", tiny, *settings[len(tiny) : -1], f"cache={tmp_path / 'cache_greedy'}")
 
 
-@pytest.mark.parametrize("folder", ["imagesTr", "imagesUn"], ids=["labeled", "unlabeled"])
-def test_an_image_that_also_validates_stops_training_before_it_starts(folder, cardiac, trained, tmp_path, tiny):
-    split = load_split(RunFolder(trained).split)
-    data = shutil.copytree(cardiac, tmp_path / "data")
-    (chosen,), taught = split.validation, {"imagesTr": split.labeled, "imagesUn": split.unlabeled}[folder][0]
-    source, target = (
-        data / "imagesTr" / f"{chosen}_frame01_0000.nii.gz",
-        data / folder / f"{taught}_frame01_0000.nii.gz",
-    )
-    shutil.copy(source, target)
-    if folder == "imagesTr":
-        shutil.copy(data / "labelsTr" / f"{chosen}_frame01.nii.gz", data / "labelsTr" / f"{taught}_frame01.nii.gz")
-    with pytest.raises(UserError) as error:
-        run(data, tmp_path / "run", tiny)
-    side = {"imagesTr": "labeled", "imagesUn": "unlabeled"}[folder]
-    assert f"{target} ({side}) and {source} (validation)" in str(error.value)
-    assert not RunFolder(tmp_path / "run").last.exists()
-
-
-def test_an_image_among_the_test_scans_is_not_for_training_to_find(cardiac, trained, tmp_path, tiny):
-    """It would have to open them; `patchcl check` does that."""
-    data = shutil.copytree(cardiac, tmp_path / "data")
-    taught = load_split(RunFolder(trained).split).labeled[0]
-    shutil.copy(next((data / "imagesTr").glob(f"{taught}_*")), next((data / "imagesTs").iterdir()))
-    run(data, tmp_path / "run", tiny)
-    assert same(weights(tmp_path / "run"), weights(trained))
-
-
 def test_a_signal_leaves_a_run_that_resumes_to_the_same_weights(cardiac, tmp_path, tiny):
     more = ("training.steps=40", "training.validate_every=40")
     run(cardiac, tmp_path / "straight", tiny, *more)
@@ -198,11 +170,6 @@ def test_a_signal_leaves_a_run_that_resumes_to_the_same_weights(cardiac, tmp_pat
     outcome = resume(tmp_path / "stopped", QUIET)
     assert (bool(outcome.stop), outcome.steps_done) == (False, 40)
     assert same(weights(tmp_path / "straight"), weights(tmp_path / "stopped"))
-
-
-def test_images_streamed_from_disk_train_as_those_on_the_device(cardiac, trained, tmp_path, tiny):
-    run(cardiac, tmp_path / "streamed", tiny, "training.memory_gib=0")
-    assert same(weights(tmp_path / "streamed"), weights(trained))
 
 
 @pytest.mark.parametrize(
@@ -253,13 +220,6 @@ def test_a_mistake_leaves_no_run_behind(cardiac, tmp_path, tiny):
     with pytest.raises(UserError, match=r"split\.labeled"):
         run(cardiac, tmp_path / "run", tiny, "split.labeled=50")
     assert not (tmp_path / "run").exists()
-
-
-def test_learning_from_unlabeled_scans_needs_some(cardiac, tmp_path, tiny):
-    data = shutil.copytree(cardiac, tmp_path / "data", ignore=shutil.ignore_patterns("imagesUn"))
-    with pytest.raises(UserError, match=r"no unlabeled scan.*--method supervised"):
-        run(data, tmp_path / "run", tiny)
-    run(data, tmp_path / "supervised", tiny, "method.name=supervised")
 
 
 def masks_without(data, *labels):

@@ -17,7 +17,7 @@ from patchcl.data.importers.registry import require_ours
 from patchcl.evaluation.evaluate import evaluate_folders, evaluate_trained
 from patchcl.evaluation.scores import Evaluation, write_evaluation
 from patchcl.inference.predict import Output, PredictionSummary, predict_files
-from patchcl.inference.trained_run import RunArguments, TrainedRun, open_folder
+from patchcl.inference.trained_run import RunArguments, TrainedRun, familiarity_of, open_folder
 from patchcl.methods import method_names
 from patchcl.reports.run_report import write_report
 from patchcl.runs.folder import RunFolder
@@ -157,6 +157,7 @@ def predict(
             device=trained.device,
             on_progress=on_progress,
             inference=trained.inference,
+            familiarity=familiarity_of(trained),
         )
 
 

@@ -143,7 +143,11 @@ def predict(
 ) -> None:
     """Segment new scans, each on its own grid."""
     summary = _api().predict(**locals())
+
+    from patchcl.inference.case_summary import render
+
     console.print(f"Segmented {len(summary.done)} scan(s) into [bold]{escape(str(out))}[/bold]", highlight=False)
+    render(summary.cases, out, console)
     list_failures("Left out", [message for _, message in summary.failed])
 
 

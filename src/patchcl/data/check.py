@@ -16,10 +16,11 @@ from patchcl.core.names import sided
 from patchcl.core.parallel import ProgressCallback, in_parallel
 from patchcl.data.colour_maps import require_one_colour_map
 from patchcl.data.dataset import Case, Dataset, preview, survey_dataset
-from patchcl.data.duplicates import Duplicates, SignatureFiles, find_duplicates, signature
+from patchcl.data.duplicates import SignatureFiles, find_duplicates, signature
 from patchcl.data.folders import unused_in_series
 from patchcl.data.formats import tells_by_name
 from patchcl.data.geometry import Grid, require_same_grid
+from patchcl.data.patients import patient_warnings
 from patchcl.data.preprocessing.plan import Plan, PlanSettings
 from patchcl.data.preprocessing.planner import fingerprint_for, make_plan
 from patchcl.data.scan import IGNORED, Scan, read_grid, read_image, read_mask, require_annotated, require_varied
@@ -81,7 +82,9 @@ def check_data(
     with TemporaryDirectory(prefix="patchcl-") as folder:
         looked = in_parallel(cases, lambda case: _look_at(case, dataset, Path(folder)), on_progress)
         findings = {case.name: found for case, found in zip(cases, looked, strict=True)}
-        duplicates = _duplicates(sides, findings)
+        signatures = {name: found.signature for name, found in findings.items() if found.signature is not None}
+        duplicates = find_duplicates(sides, SignatureFiles(signatures))
+        doubtful = patient_warnings(cases, split.patient_pattern, SignatureFiles(signatures))
     fractions, ignored_fraction = _fractions(dataset, [findings[case.name].voxels for case in sides.get("labeled", ())])
     warnings = [] if made_split is None else _general_warnings(dataset, made_split, fractions)
     with _noting(problems):
@@ -92,7 +95,7 @@ def check_data(
     warnings += [*dataset.unused, *(line for found in findings.values() for line in found.warnings)]
     return CheckReport(
         problems=tuple(dict.fromkeys([*problems, *duplicates.problems])),
-        warnings=(*warnings, *duplicates.warnings),
+        warnings=(*warnings, *duplicates.warnings, *doubtful),
         dataset=dataset,
         split=made_split,
         split_found=split_found,
@@ -178,12 +181,6 @@ def _require_sound(scan: Scan, path: Path, grid: Grid | None, first: str) -> Non
     if grid is not None:
         require_same_grid(scan.grid, grid, path, first)
     require_varied(scan.voxels, path)
-
-
-def _duplicates(sides: dict[str, tuple[Case, ...]], findings: dict[str, _Finding]) -> Duplicates:
-    """Images that are there twice, among the scans that are sound."""
-    files = {name: found.signature for name, found in findings.items() if found.signature is not None}
-    return find_duplicates(sides, SignatureFiles(files))
 
 
 def _fractions(dataset: Dataset, voxels: Sequence[np.ndarray]) -> tuple[dict[str, float], float]:

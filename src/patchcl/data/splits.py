@@ -15,6 +15,7 @@ from patchcl.core.errors import UserError
 from patchcl.core.files import write_json
 from patchcl.core.settings import FrozenSettings
 from patchcl.data.dataset import PATIENT_PATTERN, Case, Dataset, preview
+from patchcl.data.patients import one_patient
 
 SIDES = {
     "labeled": "labeled",
@@ -153,7 +154,7 @@ def _drawn(dataset: Dataset, settings: SplitSettings) -> dict[str, list[str]]:
     if len(masked) < 2 and settings.validation_fraction:
         raise UserError(
             f"{dataset.root} has {len(masked)} training patients with a mask in labelsTr; at least 2 are needed, "
-            "one to learn from and one to validate on. Annotate more."
+            f"one to learn from and one to validate on. Annotate more.{one_patient(dataset.cases)}"
         )
     named = set(settings.labeled) if isinstance(settings.labeled, tuple) else set(masked[-1:])
     fraction = settings.validation_fraction

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple
@@ -31,6 +32,8 @@ from patchcl.data.preprocessing.plan import Plan
 from patchcl.data.preprocessing.row_blocks import network_row_blocks
 from patchcl.data.preprocessing.transforms import to_network_grid, to_scan_grid
 from patchcl.data.scan import Scan, read_grid, read_image, write_map, write_mask
+from patchcl.inference.case_summary import TABLE, CaseSummary, Confidences, sizes_of, write_table
+from patchcl.inference.familiarity import Familiarity, Look, lines_of, look_at, spread_places, unlike
 from patchcl.inference.postprocessing import NO_POSTPROCESSING, Postprocessing, postprocess
 from patchcl.inference.sliding_window import BATCH_SIZE, OVERLAP, network_probs
 from patchcl.inference.test_time_augmentation import ONE_PASS
@@ -47,6 +50,7 @@ class PredictionSummary(NamedTuple):
 
     done: tuple[str, ...]  # case names
     failed: tuple[tuple[str, str], ...]  # case name, or that of a file that is no scan, and what to do about it
+    cases: tuple[CaseSummary, ...] = ()  # of all that are done
 
 
 class Files(NamedTuple):
@@ -112,6 +116,7 @@ def predict_files(
     device: torch.device = CPU,
     on_progress: ProgressCallback | None = None,
     inference: Inference = PLAIN,
+    familiarity: Familiarity | None = None,
 ) -> PredictionSummary:
     """Segment one scan or a folder of them; those that cannot be read do not hold up the others.
 
@@ -128,6 +133,10 @@ def predict_files(
         device: Where to compute.
         on_progress: Called with the number of scans done and of all.
         inference: Symmetries to average over, and what to do to masks.
+        familiarity: What training saw, which scans are compared with; None if that is not known.
+
+    Returns:
+        What became of every scan. A table of the segmented ones, see `write_table`, is written beside the masks.
 
     Raises:
         UserError: There is no scan, or `out` cannot or must not be written to.
@@ -136,10 +145,12 @@ def predict_files(
     with TemporaryDirectory(prefix="patchcl-") as links:
         scans, failed = (find_scans(source), []) if series is None else link_series(source, series, Path(links))
         _check_out(out, source)
-        summary = predict_cases(network, plan, scans, out, files, device, on_progress, inference)
+        summary = predict_cases(network, plan, scans, out, files, device, on_progress, inference, familiarity)
         told = [(name, without_links(message, Path(links))) for name, message in summary.failed]
     over = passed_over(source, scans, out) if series is None else passed_over_by_series(source, out)
-    return PredictionSummary(summary.done, (*failed, *told, *over))
+    if summary.cases:
+        write_table(out / TABLE, summary.cases)
+    return summary._replace(failed=(*failed, *told, *over))
 
 
 def predict_cases(
@@ -151,20 +162,23 @@ def predict_cases(
     device: torch.device = CPU,
     on_progress: ProgressCallback | None = None,
     inference: Inference = PLAIN,
+    familiarity: Familiarity | None = None,
 ) -> PredictionSummary:
     """Segment scans given by the name of their case, one file per channel, into `out`."""
-    done, failed = [], []
+    done: list[CaseSummary] = []
+    failed: list[tuple[str, str]] = []
     for count, (name, paths) in enumerate(releasing_memory(scans.items()), start=1):
         try:
-            _predict_case(network, plan, name, paths, out, files, device, inference)
-            done.append(name)
+            look, done_case = _predict_case(network, plan, name, paths, out, files, device, inference)
+            flags = {} if familiarity is None else unlike(familiarity, look, plan.channels)
+            done.append(done_case._replace(unlike=flags))
         except UserError as error:
             failed.append((name, str(error)))
         except OSError as error:
             failed.append((name, f"{name} cannot be written to {out}: {error.strerror}. Make room, or clear the way."))
         if on_progress:
             on_progress(count, len(scans))
-    return PredictionSummary(tuple(done), tuple(failed))
+    return PredictionSummary(tuple(case.case for case in done), tuple(failed), tuple(done))
 
 
 def _predict_case(
@@ -176,52 +190,54 @@ def _predict_case(
     files: Files,
     device: torch.device,
     inference: Inference,
-) -> None:
+) -> tuple[Look, CaseSummary]:
     require_channels(paths, plan)
     of_masks, of_maps = _endings(paths[0], files.output)
     blocks = None if files.probabilities or files.uncertainty else network_row_blocks(paths, plan)
     if blocks is not None:
-        mask, grid = _mask_by_row_blocks(network, plan, blocks, device, inference.symmetries), read_grid(paths[0])
+        mask, grid, confidence = _mask_by_row_blocks(network, plan, blocks, paths[0], device, inference.symmetries)
+        lines = np.concatenate([blocks.read(row, row + 1) for row in spread_places(blocks.shape[0])], axis=1)
     else:
-        probs, grid = _probs_of(network, plan, paths, device, inference.symmetries)
+        image, grid = _prepared(plan, paths)
+        probs = network_probs(network, torch.from_numpy(image), plan, device, symmetries=inference.symmetries).numpy()
         mask = to_scan_grid(probs, grid, plan).argmax(axis=0).astype(np.uint8)
+        lines, confidence = lines_of(image), reduce(Confidences.with_part, probs, Confidences())
     cleaned = postprocess(mask, grid, plan, inference.postprocessing)
     write_mask(out / f"{name}{of_masks}", cleaned, paths[0], plan.classes)
     if files.probabilities or files.uncertainty:
         smooth = to_scan_grid(probs, grid, plan.model_copy(update={"output_interpolation": "linear"}))
         _write_maps(smooth, plan.classes, out / name, of_maps, files, paths[0])
+    return look_at(grid, lines), CaseSummary(name, sizes_of(cleaned, grid, plan.classes), confidence.mean, {})
 
 
-def _probs_of(
-    network: nn.Module, plan: Plan, paths: tuple[Path, ...], device: torch.device, symmetries: Sequence[Symmetry]
-) -> tuple[np.ndarray, Grid]:
-    """Probabilities (N, K, *S) where the network sees the scan, and the scan's grid; its voxels, often large, go."""
+def _prepared(plan: Plan, paths: tuple[Path, ...]) -> tuple[np.ndarray, Grid]:
+    """What the network sees of a scan, and the scan's grid; its voxels, often large, go."""
     scan = read_image(paths)
-    image, grid = torch.from_numpy(to_network_grid(scan, plan)), scan.grid
-    del scan
-    return network_probs(network, image, plan, device, symmetries=symmetries).numpy(), grid
+    return to_network_grid(scan, plan), scan.grid
 
 
 def _mask_by_row_blocks(
-    network: nn.Module, plan: Plan, blocks: RowBlocks, device: torch.device, symmetries: Sequence[Symmetry]
-) -> np.ndarray:
-    """The likeliest classes (rows, columns) uint8, from the very windows that would be laid over the whole picture.
+    network: nn.Module, plan: Plan, blocks: RowBlocks, path: Path, device: torch.device, symmetries: Sequence[Symmetry]
+) -> tuple[np.ndarray, Grid, Confidences]:
+    """The likeliest classes (rows, columns) uint8 of a large picture, its grid, and how sure the network is.
 
-    Neighbouring row blocks share windows, and a row is taken from the block that holds all windows over it.
+    They come from the very windows that would be laid over the whole picture. Neighbouring row blocks share windows,
+    and a row is taken from the block that holds all windows over it.
     """
     height, window = blocks.shape[0], plan.size[0]
     interval = max(1, int(window * (1 - OVERLAP)))
     shared = 0 if window <= 2 * interval else 1
-    mask = np.empty(blocks.shape, np.uint8)
+    mask, confidence = np.empty(blocks.shape, np.uint8), Confidences()
     start = stop = 0
     while stop < height:
         stop = min(start + window + WINDOWS * interval, height)
         image = torch.from_numpy(blocks.read(start, stop)[None])
-        classes = network_probs(network, image, plan, device, symmetries=symmetries)[0].argmax(dim=0)
+        probs = network_probs(network, image, plan, device, symmetries=symmetries)[0]
         complete = window - interval if start else 0  # rows above lie under windows of the band before, too
-        mask[start + complete : stop] = classes[complete:].numpy()
+        mask[start + complete : stop] = probs.argmax(dim=0)[complete:].numpy()
+        confidence = confidence.with_part(probs[:, complete:].numpy())
         start += (WINDOWS - shared) * interval
-    return mask
+    return mask, read_grid(path), confidence
 
 
 def _write_maps(probs: np.ndarray, classes: Sequence[str], stem: Path, ending: str, files: Files, like: Path) -> None:

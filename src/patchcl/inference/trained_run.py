@@ -21,6 +21,7 @@ from patchcl.data.preprocessing.plan import Plan, load_plan
 from patchcl.data.preprocessing.transforms import to_network_grid, to_scan_grid
 from patchcl.data.scan import Scan, read_image, require_finite
 from patchcl.inference.ensemble import Ensemble
+from patchcl.inference.familiarity import Familiarity, read_familiarity
 from patchcl.inference.postprocessing import NO_POSTPROCESSING, postprocess, read_postprocessing
 from patchcl.inference.predict import PLAIN, Inference, require_channels, uncertainty_of
 from patchcl.inference.sliding_window import network_probs
@@ -198,6 +199,24 @@ def read_folds(folder: RunFolder) -> tuple[str, ...]:
         return tuple(Path(run).name for run in runs)
     except (OSError, DocumentError, KeyError, TypeError, IndexError) as error:
         raise UserError(f'{folder.folds} does not list the folds, as in {{"runs": ["fold_0"]}}. Restore it.') from error
+
+
+def familiarity_of(trained: TrainedRun) -> Familiarity | None:
+    """What the training of a run, or of all folds, saw; None, said in a line, of one that kept nothing of it."""
+    folders = [fold.folder for fold in trained.folds] or [trained.folder]
+    known = [seen for folder in folders if (seen := read_familiarity(folder.familiarity)) is not None]
+    if len(known) < len(folders):
+        folder = folders[len(known)]
+        errors.print(
+            f"{folder.root} kept nothing of what its scans look like, so new ones are not compared with them. While "
+            f"its data are there, this adds it: patchcl resume {folder.root}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+        return None
+    scans = dict.fromkeys(scan for seen in known for scan in seen.scans)
+    return Familiarity(patients=max(seen.patients for seen in known), scans=tuple(scans))
 
 
 def open_folder(root: Path, **chosen: Unpack[RunArguments]) -> TrainedRun:

@@ -15,6 +15,7 @@ class RunFolder:
         self.settings = root / "settings.yaml"
         self.plan = root / "plan.yaml"
         self.fingerprint = root / "fingerprint.json"
+        self.familiarity = root / "familiarity.json"
         self.split = root / "split.json"
         self.contents = root / "contents.json"
         self.provenance = root / "provenance.json"

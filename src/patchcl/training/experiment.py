@@ -12,8 +12,6 @@ from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments import LightningEnvironment
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
-from torch import Tensor
 
 from patchcl.config import Settings, planned, read_settings, settings_yaml
 from patchcl.core.console import progress_bar
@@ -24,11 +22,9 @@ from patchcl.core.seeds import seed_for
 from patchcl.core.settings import Device
 from patchcl.data.check import NOTHING_TO_LEARN, absent_classes, sides_matter
 from patchcl.data.colour_maps import require_one_colour_map
-from patchcl.data.dataset import Case, Dataset, read_dataset
-from patchcl.data.duplicates import require_no_leak
-from patchcl.data.loading.image_store import ImageStore
-from patchcl.data.loading.loader import BatchLoader, BatchStream
-from patchcl.data.preprocessing.cache import PreparedCase, prepare
+from patchcl.data.dataset import Dataset, read_dataset
+from patchcl.data.duplicates import SignatureFiles
+from patchcl.data.patients import patient_warnings
 from patchcl.data.preprocessing.fingerprint import Fingerprint, save_fingerprint
 from patchcl.data.preprocessing.plan import Plan, load_plan, save_plan
 from patchcl.data.preprocessing.planner import fingerprint_for, make_plan
@@ -48,9 +44,11 @@ from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import read_rows, rescues_of
 from patchcl.runs.provenance import note, note_time, provenance
 from patchcl.training.changes import settle_changes
+from patchcl.training.familiarity import keep_familiarity
 from patchcl.training.final_validation import choose_on_validation
+from patchcl.training.inputs import Prepared, make_batches, prepare_inputs
 from patchcl.training.loop import train
-from patchcl.training.lost_files import lost_files_as_message, tell_damaged
+from patchcl.training.lost_files import lost_files_as_message
 from patchcl.training.machine import compile_for_training, settled
 from patchcl.training.progress import TrainingProgress
 from patchcl.training.relocation import keep_place, relocated
@@ -65,12 +63,6 @@ class Outcome(NamedTuple):
     run: RunFolder
     steps_done: int
     stop: StopRequest  # true if somebody asked it to stop before its end
-
-
-class _Prepared(NamedTuple):
-    labeled: tuple[PreparedCase, ...]
-    unlabeled: tuple[PreparedCase, ...]
-    validation: tuple[PreparedCase, ...]
 
 
 def start(data: Path, root: Path, settings: Settings, console: Console) -> Outcome:
@@ -125,6 +117,13 @@ def _require_structures(fingerprint: Fingerprint, unused: Sequence[str], console
         console.print(f"[yellow]Warning:[/yellow] {escape(line)}", highlight=False, soft_wrap=True)
 
 
+def _warn_of_patients(dataset: Dataset, prepared: Prepared, settings: Settings, console: Console) -> None:
+    signatures = SignatureFiles({case.name: case.signature for group in prepared for case in group})
+    cases = [case for case in dataset.cases if case.name in signatures]
+    for line in patient_warnings(cases, settings.split.patient_pattern, signatures):
+        console.print(f"[yellow]Warning:[/yellow] {escape(line)}", highlight=False, soft_wrap=True)
+
+
 def resume(
     root: Path,
     console: Console,
@@ -156,12 +155,15 @@ def _train(
 ) -> Outcome:
     fabric = _fabric(settings)
     method = _build(settings, plan)
-    prepared = _prepare(settings, dataset, split, plan, method.needs_unlabeled, console)
+    prepared = prepare_inputs(settings, dataset, split, plan, method.needs_unlabeled, console)
+    if not run.last.is_file():
+        _warn_of_patients(dataset, prepared, settings, console)
     sources = {source for group in prepared for case in group for source in case.sources}
     contents = contents_of(sources, settings, plan, split, dataset.classes, dataset.channels)
     settle_changes(run, contents, method, settings.training, accept_changes, console)
     keep_place(run, settings, fabric.device, console)
-    batches, shown = _batches(settings, prepared, plan, fabric.device, method.strong_views)
+    keep_familiarity(run, dataset, (*prepared.labeled, *prepared.unlabeled))
+    batches, shown = make_batches(settings, prepared, plan, fabric.device, method.strong_views)
     pictures = picture_steps(settings.training.steps, settings.training.validate_every)
     validation = Validation(prepared.validation, shown, plan, run, fabric.device, pictures)
     started = time.perf_counter()
@@ -223,67 +225,3 @@ def _build(settings: Settings, plan: Plan) -> Method[Any]:
         for network in (child for child in method.children() if isinstance(child, UNet)):
             compile_for_training(network)
     return method
-
-
-def _prepare(
-    settings: Settings, dataset: Dataset, split: Split, plan: Plan, needs_unlabeled: bool, console: Console
-) -> _Prepared:
-    """The labeled, unlabeled and validation scans, ready for the network; nothing of the test scans.
-
-    Labeled scans are unlabeled ones as well where nobody annotated them.
-    """
-    groups = _Groups(
-        labeled=cases_of(dataset, split.labeled, masked=True),
-        unlabeled=cases_of(dataset, (*split.unlabeled, *split.labeled), masked=False) if needs_unlabeled else (),
-        validation=cases_of(dataset, split.validation, masked=True),
-    )
-    partly = needs_unlabeled and plan.ignore is not None
-    if needs_unlabeled and not (groups.unlabeled or partly):
-        raise UserError(
-            f"{dataset.root} has no unlabeled scan, and {settings.method.name} learns from such. "
-            "Add scans to imagesUn, hide masks with --labeled N, or use --method supervised."
-        )
-    if settings.cache is None:
-        raise UserError("The settings of this run do not say where prepared images are: add `cache: FOLDER`.")
-    cases = [case for group in groups for case in group]
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("Preparing scans", total=len(cases))
-        damaged: list[Path] = []
-        ready = prepare(cases, plan, settings.cache, lambda count, _: bar.update(task, completed=count), damaged.append)
-    tell_damaged(damaged, console)
-    done = iter(ready)
-    prepared = _Prepared(*(tuple(next(done) for _ in group) for group in groups))
-    require_no_leak(groups._asdict(), {case.name: case.signature for group in prepared for case in group})
-    return prepared._replace(unlabeled=prepared.unlabeled + prepared.labeled) if partly else prepared
-
-
-class _Groups(NamedTuple):
-    labeled: tuple[Case, ...]
-    unlabeled: tuple[Case, ...]
-    validation: tuple[Case, ...]
-
-
-def _batches(
-    settings: Settings, prepared: _Prepared, plan: Plan, device: torch.device, strong_views: int
-) -> tuple[BatchLoader, Tensor | None]:
-    """The batches of every step, and a few unlabeled images to draw pseudo-masks of."""
-    training = settings.training
-    budget = int(training.memory_gib * 2**30)
-    store = ImageStore(prepared.labeled, plan, device, budget)
-    labeled = BatchStream(store, training.labeled_per_batch, "labeled", training.seed)
-    if not prepared.unlabeled:
-        return BatchLoader(labeled, None, settings.augment, spacing_mm=plan.spacing_mm), None
-    store = ImageStore(prepared.unlabeled, plan, device, budget, unlabeled=True)
-    unlabeled = BatchStream(store, training.unlabeled_per_batch, "unlabeled", training.seed)
-    return BatchLoader(labeled, unlabeled, settings.augment, strong_views, plan.spacing_mm), _shown(store)
-
-
-def _shown(store: ImageStore) -> Tensor:
-    """The middle item of up to four cases, spread over all."""
-    cases: dict[str, list[int]] = {}
-    for item in range(len(store)):
-        cases.setdefault(store.item_case(item), []).append(item)
-    middles = [items[len(items) // 2] for items in cases.values()]
-    spread = [middles[place * len(middles) // 4] for place in range(4)] if len(middles) > 4 else middles
-    image, _ = store.load(spread, torch.Generator().manual_seed(0))
-    return image

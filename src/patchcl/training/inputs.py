@@ -1,0 +1,92 @@
+"""What training learns from and is judged by: scans prepared for the network, and the batches of every step."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from patchcl.config import Settings
+from patchcl.core.errors import UserError
+from patchcl.data.dataset import Case, Dataset
+from patchcl.data.duplicates import require_no_leak
+from patchcl.data.loading.image_store import ImageStore
+from patchcl.data.loading.loader import BatchLoader, BatchStream
+from patchcl.data.preprocessing.cache import PreparedCase, prepare
+from patchcl.data.preprocessing.plan import Plan
+from patchcl.data.splits import Split, cases_of
+from patchcl.training.lost_files import tell_damaged
+
+
+class Prepared(NamedTuple):
+    """Scans that the network can be given, by what they are for."""
+
+    labeled: tuple[PreparedCase, ...]
+    unlabeled: tuple[PreparedCase, ...]
+    validation: tuple[PreparedCase, ...]
+
+
+class _Groups(NamedTuple):
+    labeled: tuple[Case, ...]
+    unlabeled: tuple[Case, ...]
+    validation: tuple[Case, ...]
+
+
+def prepare_inputs(
+    settings: Settings, dataset: Dataset, split: Split, plan: Plan, needs_unlabeled: bool, console: Console
+) -> Prepared:
+    """The labeled, unlabeled and validation scans, ready for the network; nothing of the test scans.
+
+    Labeled scans are unlabeled ones as well where nobody annotated them.
+    """
+    groups = _Groups(
+        labeled=cases_of(dataset, split.labeled, masked=True),
+        unlabeled=cases_of(dataset, (*split.unlabeled, *split.labeled), masked=False) if needs_unlabeled else (),
+        validation=cases_of(dataset, split.validation, masked=True),
+    )
+    partly = needs_unlabeled and plan.ignore is not None
+    if needs_unlabeled and not (groups.unlabeled or partly):
+        raise UserError(
+            f"{dataset.root} has no unlabeled scan, and {settings.method.name} learns from such. "
+            "Add scans to imagesUn, hide masks with --labeled N, or use --method supervised."
+        )
+    if settings.cache is None:
+        raise UserError("The settings of this run do not say where prepared images are: add `cache: FOLDER`.")
+    cases = [case for group in groups for case in group]
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("Preparing scans", total=len(cases))
+        damaged: list[Path] = []
+        ready = prepare(cases, plan, settings.cache, lambda count, _: bar.update(task, completed=count), damaged.append)
+    tell_damaged(damaged, console)
+    done = iter(ready)
+    prepared = Prepared(*(tuple(next(done) for _ in group) for group in groups))
+    require_no_leak(groups._asdict(), {case.name: case.signature for group in prepared for case in group})
+    return prepared._replace(unlabeled=prepared.unlabeled + prepared.labeled) if partly else prepared
+
+
+def make_batches(
+    settings: Settings, prepared: Prepared, plan: Plan, device: torch.device, strong_views: int
+) -> tuple[BatchLoader, Tensor | None]:
+    """The batches of every step, and a few unlabeled images to draw pseudo-masks of."""
+    training = settings.training
+    budget = int(training.memory_gib * 2**30)
+    store = ImageStore(prepared.labeled, plan, device, budget)
+    labeled = BatchStream(store, training.labeled_per_batch, "labeled", training.seed)
+    if not prepared.unlabeled:
+        return BatchLoader(labeled, None, settings.augment, spacing_mm=plan.spacing_mm), None
+    store = ImageStore(prepared.unlabeled, plan, device, budget, unlabeled=True)
+    unlabeled = BatchStream(store, training.unlabeled_per_batch, "unlabeled", training.seed)
+    return BatchLoader(labeled, unlabeled, settings.augment, strong_views, plan.spacing_mm), _shown(store)
+
+
+def _shown(store: ImageStore) -> Tensor:
+    """The middle item of up to four cases, spread over all."""
+    cases: dict[str, list[int]] = {}
+    for item in range(len(store)):
+        cases.setdefault(store.item_case(item), []).append(item)
+    middles = [items[len(items) // 2] for items in cases.values()]
+    spread = [middles[place * len(middles) // 4] for place in range(4)] if len(middles) > 4 else middles
+    image, _ = store.load(spread, torch.Generator().manual_seed(0))
+    return image

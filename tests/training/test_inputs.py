@@ -1,0 +1,67 @@
+"""What training is given: scans that no other side shows, streamed or held, the unlabeled where a method needs them."""
+
+import shutil
+
+import pytest
+import torch
+from rich.console import Console
+
+from patchcl.config import load_settings
+from patchcl.core.errors import UserError
+from patchcl.data.splits import load_split
+from patchcl.runs.folder import RunFolder
+from patchcl.training.experiment import start
+
+QUIET = Console(quiet=True)
+
+
+def run(data, root, tiny, *more):
+    return start(data, root, load_settings(None, [*tiny, *more]), QUIET)
+
+
+def weights(root):
+    return torch.load(RunFolder(root).last)["method"]
+
+
+def same(one, other) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("folder", ["imagesTr", "imagesUn"], ids=["labeled", "unlabeled"])
+def test_an_image_that_also_validates_stops_training_before_it_starts(folder, cardiac, trained, tmp_path, tiny):
+    split = load_split(RunFolder(trained).split)
+    data = shutil.copytree(cardiac, tmp_path / "data")
+    (chosen,), taught = split.validation, {"imagesTr": split.labeled, "imagesUn": split.unlabeled}[folder][0]
+    source, target = (
+        data / "imagesTr" / f"{chosen}_frame01_0000.nii.gz",
+        data / folder / f"{taught}_frame01_0000.nii.gz",
+    )
+    shutil.copy(source, target)
+    if folder == "imagesTr":
+        shutil.copy(data / "labelsTr" / f"{chosen}_frame01.nii.gz", data / "labelsTr" / f"{taught}_frame01.nii.gz")
+    with pytest.raises(UserError) as error:
+        run(data, tmp_path / "run", tiny)
+    side = {"imagesTr": "labeled", "imagesUn": "unlabeled"}[folder]
+    assert f"{target} ({side}) and {source} (validation)" in str(error.value)
+    assert not RunFolder(tmp_path / "run").last.exists()
+
+
+def test_an_image_among_the_test_scans_is_not_for_training_to_find(cardiac, trained, tmp_path, tiny):
+    """It would have to open them; `patchcl check` does that."""
+    data = shutil.copytree(cardiac, tmp_path / "data")
+    taught = load_split(RunFolder(trained).split).labeled[0]
+    shutil.copy(next((data / "imagesTr").glob(f"{taught}_*")), next((data / "imagesTs").iterdir()))
+    run(data, tmp_path / "run", tiny)
+    assert same(weights(tmp_path / "run"), weights(trained))
+
+
+def test_images_streamed_from_disk_train_as_those_on_the_device(cardiac, trained, tmp_path, tiny):
+    run(cardiac, tmp_path / "streamed", tiny, "training.memory_gib=0")
+    assert same(weights(tmp_path / "streamed"), weights(trained))
+
+
+def test_learning_from_unlabeled_scans_needs_some(cardiac, tmp_path, tiny):
+    data = shutil.copytree(cardiac, tmp_path / "data", ignore=shutil.ignore_patterns("imagesUn"))
+    with pytest.raises(UserError, match=r"no unlabeled scan.*--method supervised"):
+        run(data, tmp_path / "run", tiny)
+    run(data, tmp_path / "supervised", tiny, "method.name=supervised")
