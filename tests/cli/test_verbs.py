@@ -136,7 +136,7 @@ def test_the_batch_for_a_small_machine_goes_from_check_by_the_plan_into_training
     few = as_options([part for part in tiny if "per_batch" not in part])
     batches = []
     for gib in (0.004, 0.02):
-        monkeypatch.setattr(estimate, "_total_memory", {"cpu": gib * 2**30}.get)
+        monkeypatch.setattr(estimate, "total_memory", {"cpu": gib * 2**30}.get)
         plan = tmp_path / f"{gib}.yaml"
         code, said = patchcl("check", cardiac, *few, "--plan-out", plan)
         assert code == 0, said

@@ -8,16 +8,27 @@ from pydantic import ValidationError
 
 from patchcl.config import load_settings, planned
 from patchcl.core.errors import UserError
+from patchcl.data.preprocessing.plan import BATCH
 
 
 def test_the_patches_of_the_plan_are_those_of_the_method(plan):
     settings = load_settings(overrides=["method.contrast.weight=0.3"])
     contrast = planned(settings, plan).method.contrast
     assert contrast == settings.method.contrast.model_copy(update={"patch_fraction": 0.2})
-    assert planned(settings, plan).training == settings.training
-    assert planned(settings, plan.model_copy(update={"patch_fraction": None})) == settings
+    assert planned(settings, plan.model_copy(update=dict.fromkeys(BATCH))).training == settings.training
+    bare = plan.model_copy(update={"patch_fraction": None, **dict.fromkeys(BATCH)})
+    assert planned(settings, bare) == settings
+    plan = plan.model_copy(update=dict.fromkeys(BATCH))
     supervised = load_settings(overrides=["method=supervised"])
     assert planned(supervised, plan) == supervised
+
+
+def test_the_batch_of_a_plan_is_at_most_that_of_the_settings_and_what_is_set_is_known_to_the_plan(plan):
+    training = planned(load_settings(), plan).training
+    assert (training.labeled_per_batch, training.unlabeled_per_batch) == (3, 2)
+    few = load_settings(overrides=["training.labeled_per_batch=1"])
+    assert planned(few, plan).training.labeled_per_batch == 1
+    assert (few.plan.labeled_per_batch, few.plan.unlabeled_per_batch) == (1, None)
 
 
 def test_classes_that_differ_by_their_side_are_not_mirrored_unless_asked_for(plan):

@@ -185,7 +185,7 @@ def test_the_batch_follows_the_memory_but_for_what_is_set(
 
 
 def test_what_is_foreseen_for_a_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_total_memory", {"cpu": 16 * GIB}.get)
+    monkeypatch.setattr(module, "total_memory", {"cpu": 16 * GIB}.get)
     grids = [Grid((40, 40, depth), np.eye(4), (1.0, 1.0, 8.0)) for depth in (5, 7)]
     batch = ("training.labeled_per_batch=3", "training.unlabeled_per_batch=2")
     seen = estimate_memory(settings_of(*batch), plan_of(32, 32), grids)
@@ -201,5 +201,5 @@ def test_what_is_foreseen_for_a_data_set(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_this_machine_tells_its_memory() -> None:
-    assert module._total_memory("cpu") is None or module._total_memory("cpu") > GIB / 4
-    assert module._total_memory("cuda") is None or torch.cuda.is_available()
+    assert module.total_memory("cpu") is None or module.total_memory("cpu") > GIB / 4
+    assert module.total_memory("cuda") is None or torch.cuda.is_available()

@@ -52,6 +52,8 @@ def _with_plan_file(settings: Settings) -> Settings:
     if plan.file is not None:
         batch = load_plan(plan.file).model_dump(include=set(BATCH) - training.model_fields_set, exclude_none=True)
         training = training.model_copy(update=batch)
+    batch = training.model_dump(include=set(BATCH) & training.model_fields_set)
+    plan = plan.model_copy(update={key: count for key, count in batch.items() if getattr(plan, key) is None})
     return settings.model_copy(update={"plan": plan, "training": training})
 
 

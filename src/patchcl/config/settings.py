@@ -8,7 +8,7 @@ from pydantic import Field
 from patchcl.augment import AugmentSettings
 from patchcl.core.names import sided
 from patchcl.core.settings import Device, FrozenSettings, Precision
-from patchcl.data.preprocessing.plan import Plan, PlanSettings
+from patchcl.data.preprocessing.plan import BATCH, Plan, PlanSettings
 from patchcl.data.splits import SplitSettings
 from patchcl.methods import any_method_settings, build_method
 from patchcl.methods.settings import MethodSettings, PatchCLSettings
@@ -80,10 +80,12 @@ class Settings(FrozenSettings):
 
 
 def planned(settings: Settings, plan: Plan) -> Settings:
-    """`settings` with the patches of `plan`, if the method compares any, and without mirrors if its classes have sides.
+    """`settings` with what `plan` says of the batch and of patches, and without mirrors if its classes have sides.
 
-    A structure on the left that is mirrored looks like that on the right. What the user has set stands.
+    A structure on the left that is mirrored looks like that on the right. What the user has set stands; plans know it.
     """
+    batch = {key: min(count, getattr(settings.training, key)) for key in BATCH if (count := getattr(plan, key))}
+    settings = settings.model_copy(update={"training": settings.training.model_copy(update=batch)})
     if sided(plan.classes):
         asked = settings.augment.model_dump(include=settings.augment.model_fields_set)
         calm = settings.augment.model_copy(update={"flip": False, "rotate_90": False, **asked})

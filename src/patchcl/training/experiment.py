@@ -53,6 +53,7 @@ from patchcl.training.machine import compile_for_training, settled
 from patchcl.training.progress import TrainingProgress
 from patchcl.training.relocation import keep_place, relocated
 from patchcl.training.rescue import DivergedError
+from patchcl.training.room import require_room
 from patchcl.training.signals import StopRequest, stop_on_signals
 from patchcl.training.validation import Validation, picture_steps
 
@@ -94,6 +95,8 @@ def start(data: Path, root: Path, settings: Settings, console: Console) -> Outco
             "training": training,
         }
     )
+
+    require_room(settings, plan)
 
     run = RunFolder.create(root)
     write_text(run.settings, settings_yaml(settings))

@@ -65,7 +65,7 @@ class Batch(NamedTuple):
 def estimate_memory(settings: Settings, plan: Plan, grids: Sequence[Grid]) -> MemoryEstimate:
     """What training by `plan` on scans that lie on `grids` takes."""
     method = _method_of(settings, plan, plan.size)
-    device = _device(settings)
+    device = device_kind(settings)
     prepared = sum(prepared_bytes(grid, plan) for grid in grids)
     return MemoryEstimate(
         patch=None if method.contrast is None else method.contrast.side,
@@ -102,7 +102,7 @@ def memory_model(settings: Settings, plan: Plan) -> MemoryModel:
     return MemoryModel(labeled, unlabeled, PARAMETER * weights + labeled * _crops(full.contrast, plan))
 
 
-def _device(settings: Settings) -> str:
+def device_kind(settings: Settings) -> str:
     """The kind of device; one that is named need not be here."""
     return best_device("auto").type if settings.training.device == "auto" else settings.training.device
 
@@ -110,7 +110,7 @@ def _device(settings: Settings) -> str:
 def _half_precision(settings: Settings) -> bool:
     """Whether networks compute with 16 bits; `auto` does on any card that is not very old."""
     precision = settings.training.precision
-    return _device(settings) == "cuda" if precision == "auto" else precision != "32-true"
+    return device_kind(settings) == "cuda" if precision == "auto" else precision != "32-true"
 
 
 def _crops(contrast: PatchContrast | None, plan: Plan) -> float:
@@ -151,7 +151,7 @@ def fitting_batch(estimate: MemoryEstimate) -> Batch:
         gib = available_bytes / GIB
         why = f"the least, and still too much for {gib:.1f} GiB: make plan.size or network.features smaller."
         return Batch(minimum, why)
-    needed = f"{_batch_words(estimate.batch)} would take {taken(estimate, estimate.batch) / GIB:.1f} GiB"
+    needed = f"{batch_words(estimate.batch)} would take {taken(estimate, estimate.batch) / GIB:.1f} GiB"
     most = f"the most that {available_bytes / GIB:.1f} GiB hold"
     why = f"{most}. {needed}, and train takes that unless told otherwise or by a plan."
     return Batch(largest, why)
@@ -183,10 +183,10 @@ def memory_table(settings: Settings, estimate: MemoryEstimate) -> Table:
         step = tuple(max(1, side // 2) for side in estimate.patch)
         table.add_row(
             "patches",
-            f"{_times(estimate.patch)}, one every {_times(step)}",
+            f"{times(estimate.patch)}, one every {times(step)}",
             "what the contrast compares, in pixels: patch_fraction, in whole features of the network.",
         )
-    table.add_row("batch", _batch_words(batch.counts), f"labeled and unlabeled images; {batch.why}")
+    table.add_row("batch", batch_words(batch.counts), f"labeled and unlabeled images; {batch.why}")
     table.add_row("memory", f"about {taken(estimate, batch.counts) / GIB:.1f} GiB", _why_memory(settings, estimate))
     table.add_row("room", *_available_row(estimate))
     return table
@@ -206,23 +206,25 @@ def _available_row(estimate: MemoryEstimate) -> tuple[str, str]:
     )
     if largest is None:
         return available_bytes, "too little even for 1 + 1: make plan.size or network.features smaller."
-    return available_bytes, f"enough for a batch of {_batch_words(largest)}."
+    return available_bytes, f"enough for a batch of {batch_words(largest)}."
 
 
 def _why_settings(estimate: MemoryEstimate) -> str:
     """The batch is that of the settings."""
-    source = "as set" if any(estimate.chosen) else "the default"
+    source = "as set or planned" if any(estimate.chosen) else "the default"
     if estimate.available_bytes is None:
         return f"{source}, since this machine does not tell how much memory it has."
     fits = taken(estimate, estimate.batch) <= estimate.available_bytes
     return f"{source}, and it fits." if fits else f"{source}, though there is no room for it."
 
 
-def _batch_words(batch: tuple[int, int]) -> str:
+def batch_words(batch: tuple[int, int]) -> str:
+    """Such as 12 + 12."""
     return " + ".join(map(str, batch))
 
 
-def _times(lengths: Sequence[int]) -> str:
+def times(lengths: Sequence[int]) -> str:
+    """Such as 128 × 128."""
     return " × ".join(map(str, lengths))
 
 
@@ -254,11 +256,11 @@ def _batch(size: tuple[int, ...], labeled: int, unlabeled: int) -> TrainingBatch
 
 
 def _available_bytes(device: str) -> float | None:
-    total = _total_memory(device)
+    total = total_memory(device)
     return None if total is None else total * FRACTION[device]
 
 
-def _total_memory(device: str) -> int | None:
+def total_memory(device: str) -> int | None:
     """Bytes of memory of the device; None where nothing tells."""
     if device == "cuda":
         return int(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else None

@@ -68,14 +68,24 @@ def test_lost_spacing_is_not_trusted(make_dataset: Make) -> None:
 
 def test_volumes_know_about_what_their_voxels_measure_when_they_are_resized(make_dataset: Make) -> None:
     plan = plan_of(make_dataset({"a": False}, shape=(160, 40, 30), spacing_mm=(0.6, 1, 1.6)))
-    assert (plan.fit, plan.size, plan.spacing_mm) == ("resize", (96, 32, 32), (1.0, 1.25, 1.5))
+    assert (plan.fit, plan.size, plan.spacing_mm) == ("resize", (160, 32, 32), (0.6, 1.25, 1.5))
     assert "spacing_mm" in plan.reasons
+
+
+def test_volumes_that_are_too_large_for_the_memory_are_not_squeezed_but_seen_in_pieces(make_dataset: Make) -> None:
+    root = make_dataset({"a": False}, shape=(60, 70, 40), spacing_mm=(1, 1, 1.2))
+    assert (plan_of(root).fit, plan_of(root).labeled_per_batch) == ("resize", None)
+    plan = plan_of(root, memory_gib=0.1)
+    assert (plan.fit, plan.size, plan.spacing_mm) == ("crop", (32, 32, 16), (1.0, 1.0, 1.2))
+    assert plan.labeled_per_batch == plan.unlabeled_per_batch == 2
+    assert "memory_gib" in plan.reasons["labeled_per_batch"]
+    assert plan_of(root, memory_gib=0.1, labeled_per_batch=5).labeled_per_batch == 5
 
 
 def test_sizes_are_capped_multiples(make_dataset: Make) -> None:
     assert plan_of(make_dataset({"a": False}, shape=(700, 20, 2))).size == (256, 32)
     root = make_dataset({"a": False}, shape=(130, 41, 30), spacing_mm=(1, 1, 1.5), root=make_dataset({}).with_name("v"))
-    assert plan_of(root).size == (96, 48, 32)
+    assert plan_of(root).size == (128, 48, 32)
 
 
 def test_settings_decide_over_the_data(make_dataset: Make) -> None:

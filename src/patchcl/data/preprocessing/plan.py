@@ -15,7 +15,7 @@ from patchcl.core.settings import FrozenSettings
 SOFT_TISSUE = (-175.0, 250.0)
 """Hounsfield units that show it."""
 BATCH = ("labeled_per_batch", "unlabeled_per_batch")
-"""What a saved plan decides of `training` and not of the images."""
+"""What a plan decides of `training` and not of the images."""
 
 Normalise = Literal["min_max", "percentile", "z_score", "ct", "rgb"]
 Interpolation = Literal["linear", "nearest"]
@@ -37,6 +37,11 @@ class PlanSettings(FrozenSettings):
     output_interpolation: Interpolation | None = None
     patch_fraction: float | None = Field(default=None, gt=0, le=1)
     """What `method.contrast.patch_fraction` is set to counts as well."""
+    labeled_per_batch: int | None = Field(default=None, gt=0)
+    unlabeled_per_batch: int | None = Field(default=None, gt=0)
+    """What `training` sets of these counts as well."""
+    memory_gib: float = Field(default=8.0, gt=0)
+    """That a step with volumes may take: their size and the batch follow from it, on every machine alike."""
 
 
 class Plan(FrozenSettings):

@@ -24,6 +24,7 @@ from patchcl.data.preprocessing.fingerprint import (
     with_structures,
 )
 from patchcl.data.preprocessing.plan import BATCH, SOFT_TISSUE, Normalise, Plan, PlanSettings, load_plan, plan_errors
+from patchcl.data.preprocessing.sizes import batch_of_volumes, network_size, seen_whole
 
 THICK = 3.0
 """Slices this many times thicker than pixels are wide are looked at one by one."""
@@ -35,8 +36,6 @@ FINE = 10
 """Percentile of the spacings along the coarse axis that volumes of thick slices are brought to."""
 PATCH_FRACTIONS = (0.125, 0.25)
 """Least and largest side of a patch over that of the image, where the data decide."""
-CAP = {2: 256, 3: 96}
-MULTIPLE = {2: 32, 3: 16}
 
 NORMALISE_BY_NAME: dict[str, Normalise] = {"zscore": "z_score", "rescale_to_0_1": "min_max"}
 """How data sets for nnU-Net ask for a normalisation, by the name of a channel."""
@@ -64,10 +63,14 @@ def make_plan(dataset: Dataset, settings: PlanSettings, fingerprint: Fingerprint
     seen = fingerprint or fingerprint_for(dataset, settings)
     draft = _with_slicing(_decided(dataset, settings), seen, dataset.root)
     shapes, spacings = _network_axes(seen.scans, draft.values)
-    draft = draft.with_default("fit", *_fit(shapes, spacings, seen.colours))
+    draft = draft.with_default("fit", *_fit(shapes, spacings, seen.colours, settings.memory_gib))
     if draft.values["fit"] == "crop":
         draft = draft.with_default("spacing_mm", *_spacing(spacings))
-    draft = draft.with_default("size", *_size(shapes, spacings, draft.values))
+    draft = draft.with_default("size", *network_size(shapes, spacings, draft.values, settings.memory_gib))
+    if draft.values["dimensions"] == 3:
+        count, reason = batch_of_volumes(draft.values["size"], settings.memory_gib)
+        for key in BATCH if count else ():
+            draft = draft.with_default(key, count, reason)
     if draft.values["fit"] == "resize" and draft.values["dimensions"] == len(draft.values["size"]) == 3:
         draft = draft.with_default("spacing_mm", *_resized_spacing(shapes, spacings, draft.values))
     draft = draft.with_default("normalise", *_normalise(dataset.channels, seen.colours))
@@ -113,7 +116,7 @@ def _decided(dataset: Dataset, settings: PlanSettings) -> _Draft:
         _require_made_for(saved, plan, settings.file, dataset.root)
         plan |= saved.model_dump(exclude_none=True, exclude={*plan, *BATCH, "reasons"})
         reasons |= {key: reason for key, reason in saved.reasons.items() if key not in BATCH}
-    chosen = settings.model_dump(exclude_none=True, exclude={"file"})
+    chosen = settings.model_dump(exclude_none=True, exclude={"file", "memory_gib"})
     return _Draft(plan | chosen, reasons | dict.fromkeys(chosen, "set by the user."))
 
 
@@ -177,9 +180,11 @@ def _sliced(scan: ScanFacts, plan: dict[str, Any]) -> bool:
     return plan["dimensions"] == 2 and len(scan.shape) == 3
 
 
-def _fit(shapes: np.ndarray, spacings: np.ndarray, colours: bool) -> tuple[str, str]:
+def _fit(shapes: np.ndarray, spacings: np.ndarray, colours: bool, memory_gib: float) -> tuple[str, str]:
     if colours:
         return "crop", "what colour pictures show is told by its size in pixels, so they are not stretched."
+    if shapes.shape[1] == 3 and not seen_whole(shapes, memory_gib):
+        return "crop", "volumes have more voxels than a step has memory for, so pieces are learned from, unsqueezed."
     if (spacings == 1).all():
         return "resize", "every spacing is exactly 1 mm, as if it had been lost, so sizes in mm cannot be trusted."
     view = shapes * spacings
@@ -211,14 +216,6 @@ def _spacing(spacings: np.ndarray) -> tuple[tuple[float, ...], str]:
 def _resized_spacing(shapes: np.ndarray, spacings: np.ndarray, plan: dict[str, Any]) -> tuple[tuple[float, ...], str]:
     widths = np.median(shapes * spacings, axis=0) / np.array(plan["size"])
     return tuple(round(float(width), 4) for width in widths), "about what voxels come to after resizing."
-
-
-def _size(shapes: np.ndarray, spacings: np.ndarray, plan: dict[str, Any]) -> tuple[tuple[int, ...], str]:
-    multiple, cap = MULTIPLE[plan["dimensions"]], CAP[plan["dimensions"]]
-    if plan["fit"] == "crop" and len(plan["spacing_mm"]) == plan["dimensions"]:
-        shapes = shapes * spacings / np.array(plan["spacing_mm"])
-    lengths = np.clip(np.round(np.median(shapes, axis=0) / multiple) * multiple, multiple, cap)
-    return tuple(int(x) for x in lengths), f"the median size in multiples of {multiple}, {cap} at most."
 
 
 def _normalise(channels: Sequence[str], colours: bool) -> tuple[Normalise | tuple[Normalise, ...], str]:
