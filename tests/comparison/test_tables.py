@@ -68,7 +68,7 @@ def test_one_pass_symmetries_and_postprocessing_have_a_column_each(made):
     assert patchcl.split() == ["patchcl", "50.0", "56.2", "62.5"]
     pages = [figure_cell(budget.rows[1], figure) for figure in column_figures(budget)]
     assert pages == ["50.0", "56.2", "62.5", "7.00", "6.00", "9.00"]
-    assert column_headings(budget)[1] == "Dice %, symmetries averaged"
+    assert column_headings(budget)[4] == ("95HD mm", "symmetries averaged")
 
 
 def test_runs_of_one_pass_alone_have_no_such_table(made):

@@ -44,9 +44,9 @@ def column_figures(budget: LabelBudget) -> list[Figure]:
     return [Figure(metric, column=column) for metric in COLUMN_METRICS for column in budget.columns]
 
 
-def column_headings(budget: LabelBudget) -> list[str]:
-    """A heading for each of `column_figures`."""
-    return [f"{HEADINGS[figure.metric].format(unit=budget.unit)}, {figure.column}" for figure in column_figures(budget)]
+def column_headings(budget: LabelBudget) -> list[tuple[str, str]]:
+    """For each of `column_figures` the score and what was done."""
+    return [(HEADINGS[figure.metric].format(unit=budget.unit), figure.column) for figure in column_figures(budget)]
 
 
 def surface_table(budget: LabelBudget) -> Table:
