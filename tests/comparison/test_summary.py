@@ -119,6 +119,15 @@ def test_methods_that_score_alike_are_named_together(budgets):
     assert "Equal to supervised: patchcl." in sentences(made)[0]
 
 
+@pytest.mark.parametrize(
+    ("gain", "headline_"),
+    [(0.0003, "patchcl and supervised score alike"), (0.0008, "patchcl and supervised score alike")],
+)
+def test_a_lead_that_does_not_count_is_a_tie(budgets, gain, headline_):
+    """41.67 and 41.70 % are both shown as 41.7; of 41.7 and 41.75 the difference is less than counts."""
+    assert headline(budgets(supervised=0, patchcl=gain)) == headline_
+
+
 def test_nothing_learned_is_no_ranking(budgets):
     made = budgets(patients=1, supervised=-0.25, patchcl=0.001 - 0.25)
     assert headline(made) == "Nothing was learned"
@@ -131,7 +140,9 @@ def test_one_patient_is_no_verdict(budgets):
     (sentence,) = sentences(made)
     assert "+12.5 points against supervised" in sentence
     assert "Scored on one patient, which is no verdict against supervised: patchcl." in sentence
+    assert "Its lead over the next, supervised, +12.5, is that of one patient: no verdict." in sentence
     assert "settle" not in sentence
+    assert "chance" not in sentence
 
 
 def test_the_least_difference_that_counts_is_a_setting(budgets):

@@ -143,3 +143,24 @@ def test_curves_hold_what_the_validations_logged_one_line_per_run(diagnostic_log
 def test_acceptance_of_all_or_nothing_is_no_curve(diagnostic_logs):
     assert "accepted_left" not in diagnostic_terms({"supervised": diagnostic_logs["supervised"][1:]})
     assert "accepted_left" in diagnostic_terms(diagnostic_logs)
+
+
+def test_of_a_hundred_classes_mean_and_extremes_are_drawn():
+    log = [
+        {"step": step, "validation_dice": 0.5, "ece": 0.25}
+        | {f"agreement_{place}": place / 128 for place in range(128)}
+        | {f"accepted_{place}": 0.5 for place in range(2)}
+        for step in (20, 40)
+    ]
+    figure = diagnostic_curves({"patchcl": log})
+    curves = {axis.get_title(loc="left"): axis.lines[0].get_ydata().tolist() for axis in figure.axes}
+    assert list(curves) == [
+        "ece",
+        "accepted 0",
+        "accepted 1",
+        "agreement mean",
+        "agreement lowest",
+        "agreement highest",
+    ]
+    assert (curves["agreement lowest"], curves["agreement highest"]) == ([0, 0], [127 / 128] * 2)
+    assert curves["agreement mean"] == [pytest.approx(127 / 256)] * 2

@@ -67,6 +67,27 @@ def test_the_grid_has_a_panel_for_every_image_and_an_outline_for_every_class():
     assert png(figure).startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_of_a_hundred_classes_the_legend_names_those_that_are_shown(rows):
+    """A legend of all leaves the panels no room, of which matplotlib warns."""
+    mask = np.zeros((20, 12), int)
+    mask[2:8, 2:8], mask[10:14, 3:9] = 3, 77
+    classes = ["background", *(f"structure number {value}" for value in range(1, 101))]
+    figure = overlay_grid([[Panel(np.eye(20, 12), mask)]] * rows, ("image",), classes)
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert named == ["structure number 3", "structure number 77"]
+    assert png(figure).startswith(b"\x89PNG")
+
+
+def test_a_legend_of_many_shown_classes_makes_the_figure_higher():
+    mask = np.arange(400).reshape(20, 20) // 4
+    classes = [f"structure number {value}" for value in range(100)]
+    figure = overlay_grid([[Panel(np.eye(20), mask), Panel(np.eye(20))]], ("image", "reference"), classes)
+    assert len(figure.legends[0].get_texts()) == 99
+    assert figure.get_figheight() > 5
+    assert png(figure).startswith(b"\x89PNG")
+
+
 def test_a_mask_that_fills_the_slice_has_no_outline():
     figure = overlay_grid([[Panel(np.eye(5), np.ones((5, 5), int))]], ("image",), CLASSES)
     assert not figure.axes[0].collections

@@ -11,6 +11,7 @@ from patchcl.comparison.tables import (
     columns_table,
     difference_cell,
     figure_cell,
+    format_mean,
     policy,
     quality_table,
     structure_tables,
@@ -93,9 +94,13 @@ def lead(budget: LabelBudget) -> Comparison | None:
 
 
 def _highest(budget: LabelBudget) -> str:
-    """The name of the best method, or the names of all that score as high."""
-    top = budget.complete[0].mean_std().mean
-    return " and ".join(row.method for row in budget.complete if row.mean_std().mean == top)
+    """The name of the best method, or the names of all that score as high, to the digit shown or as good as."""
+    best, *others = budget.complete
+    ahead, top = lead(budget), format_mean(best.mean_std(), scale=100)
+    alike = [row.method for row in others if format_mean(row.mean_std(), scale=100) == top]
+    if not alike and ahead is not None and ahead.overall.verdict == "equal":
+        alike = [ahead.first]
+    return " and ".join([best.method, *alike])
 
 
 def _about(budget: LabelBudget) -> Iterator[str]:
@@ -124,6 +129,8 @@ def _about_lead(ahead: Comparison) -> str:
     """What the best method's lead over the next is worth."""
     if ahead.overall.verdict == "equal":
         return f"The next, {ahead.first}, is equal to it: {difference_cell(ahead)}."
+    if ahead.overall.verdict == "no verdict":
+        return f"Its lead over the next, {ahead.first}, {difference_cell(ahead)}, is that of one patient: no verdict."
     how = "is clear" if ahead.overall.verdict == "helped" else "may be chance"
     enough = ahead.settled_by(ahead.overall)
     outlook = f"; {enough} would settle it" if enough else ""

@@ -32,21 +32,21 @@ def quality_table(budget: LabelBudget) -> Table:
 
 
 def columns_table(budget: LabelBudget) -> Table:
-    """The table of what is done beyond one pass of the network, of the last checkpoint."""
-    table = _table([heading.replace(", ", "\n") for heading in column_headings(budget)])
+    """The table of the Dice by what is done beyond one pass of the network, of the last checkpoint."""
+    table = _table([f"Dice %\n{column}" for column in budget.columns])
     for row in budget.rows:
-        table.add_row(row.name, *(_marked(budget, row, figure) for figure in column_figures(budget)))
+        table.add_row(row.name, *(_marked(budget, row, Figure("dice", column=column)) for column in budget.columns))
     return table
 
 
 def column_figures(budget: LabelBudget) -> list[Figure]:
-    """What `columns_table` shows, the last of each metric being the one that counts."""
+    """What the page shows by what is done beyond one pass, the last of each metric being the one that counts."""
     return [Figure(metric, column=column) for metric in COLUMN_METRICS for column in budget.columns]
 
 
-def column_headings(budget: LabelBudget) -> list[str]:
-    """A heading for each of `column_figures`."""
-    return [f"{HEADINGS[figure.metric].format(unit=budget.unit)}, {figure.column}" for figure in column_figures(budget)]
+def column_headings(budget: LabelBudget) -> list[tuple[str, str]]:
+    """For each of `column_figures` the score and what was done."""
+    return [(HEADINGS[figure.metric].format(unit=budget.unit), figure.column) for figure in column_figures(budget)]
 
 
 def surface_table(budget: LabelBudget) -> Table:

@@ -29,6 +29,10 @@ class MethodMarks(NamedTuple):
     peak_gib: float
 
 
+MOST_CLASSES = 8
+"""Classes that have curves of their own."""
+BY_CLASS = ("accepted_", "agreement_")
+"""Diagnostics of pseudo-labels that every class has."""
 LIGHT = Theme("#24292F", "#D8DEE4", ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"))
 DARK = Theme("#D5D8DE", "#363B44", ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00"))
 
@@ -214,9 +218,11 @@ def diagnostic_curves(logs: Mapping[str, Sequence[Mapping[str, float]]], theme: 
     """Curves of the diagnostics of every validation, on pseudo-labels and on the methods themselves; a line per run.
 
     Args:
-        logs: By the name of each run its log rows, as they stand in log.jsonl.
+        logs: By the name of each run its log rows, as they stand in log.jsonl. Of more than `MOST_CLASSES` classes
+            the mean is drawn, with the lowest and the highest.
         theme: Suits the figure to a light or a dark page; its background is transparent.
     """
+    logs = _with_extremes(logs)
     terms = diagnostic_terms(logs)
     rows = -(-len(terms) // 3)
     figure = _transparent_figure(9.2, 0.4 + 1.7 * rows)
@@ -243,3 +249,21 @@ def diagnostic_terms(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[
     aside = ("step", "alarms", "warnings", "rescues", "validation", "found_")
     terms = {key: values for key, values in logged.items() if not key.startswith(aside)}
     return [key for key, values in terms.items() if not key.startswith("accepted_") or values - {0, 1}]
+
+
+def _with_extremes(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, list[dict[str, float]]]:
+    """The logs, where classes are many with mean, lowest and highest of their diagnostics in place of each."""
+    terms = diagnostic_terms(logs)
+    by_class = {prefix: [term for term in terms if term.startswith(prefix)] for prefix in BY_CLASS}
+    many = {prefix: names for prefix, names in by_class.items() if len(names) > MOST_CLASSES}
+    return {name: [_row_with_extremes(row, many) for row in log] for name, log in logs.items()}
+
+
+def _row_with_extremes(row: Mapping[str, float], many: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    shown = {key: value for key, value in row.items() if not key.startswith(tuple(many))}
+    for prefix, names in many.items():
+        values = [row[name] for name in names if name in row]
+        if values:
+            shown |= {f"{prefix}mean": float(np.mean(values)), f"{prefix}lowest": min(values)}
+            shown[f"{prefix}highest"] = max(values)
+    return shown

@@ -25,6 +25,8 @@ from patchcl.core.files import atomic_write
 PALETTE = ("#56B4E9", "#E69F00", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2", "#BBBBBB")
 """Colours of classes 1, 2, ... that colour-blind readers can tell apart (Okabe and Ito 2008), repeated when used up."""
 
+MOST_NAMES = 12
+"""Classes that a legend always names; of more it names those that are shown."""
 VIEWER, INK = "#111318", "#D5D8DE"
 UNCERTAINTY_COLOURS = "magma"
 DOTS_PER_INCH = 110
@@ -85,7 +87,7 @@ def overlay_grid(
     for row, row_axes in zip(rows, axes, strict=True):
         for panel, axis in zip(row, row_axes, strict=False):
             _show(axis, panel, aspect)
-    _class_legend(figure, classes)
+    _class_legend(figure, classes, [panel.mask for row in rows for panel in row if panel.mask is not None])
     return figure
 
 
@@ -118,7 +120,7 @@ def pseudo_mask_strip(
     bar = figure.colorbar(scale, ax=axes[:, 2].tolist(), fraction=0.045, pad=0.02, ticks=[0, 0.5, 1])
     bar.ax.tick_params(labelsize=8, labelcolor=INK, color=INK)
     bar.outline.set_visible(False)
-    _class_legend(figure, classes)
+    _class_legend(figure, classes, list(masks))
     save_png(figure, path)
 
 
@@ -176,9 +178,16 @@ def _show(axis: Axes, panel: Panel, aspect: float = 1.0) -> None:
             axis.contour(inside, levels=[0.5], colors=[class_colour(int(value))], linewidths=1.1)
 
 
-def _class_legend(figure: Figure, classes: Sequence[str]) -> None:
-    keys = [Patch(color=class_colour(value), label=name) for value, name in enumerate(classes) if value > 0]
-    columns = min(len(keys), 6)
+def _class_legend(figure: Figure, classes: Sequence[str], masks: Sequence[np.ndarray]) -> None:
+    """The names of the classes, where they are many of those that `masks` show, on as many lines as they need."""
+    values = list(range(1, len(classes)))
+    if len(values) > MOST_NAMES:
+        shown = set(np.unique(np.concatenate([mask.ravel() for mask in masks])).tolist()) if masks else set()
+        values = [value for value in values if value in shown]
+    keys = [Patch(color=class_colour(value), label=classes[value]) for value in values]
+    widest = 0.4 + 0.075 * max((len(classes[value]) for value in values), default=0)  # inches
+    columns = max(1, min(len(keys), 6, int(figure.get_figwidth() / widest)))
+    figure.set_figheight(figure.get_figheight() + 0.17 * max(0, -(-len(keys) // columns) - 1))
     figure.legend(
         handles=keys,
         loc="outside lower center",
