@@ -41,7 +41,7 @@ REASONS, RESULTS = ROOT / "benchmarks" / "mutation.yaml", ROOT / "benchmarks" / 
 ROOMS = ("losses", "contrast", "methods", "evaluation")
 LAWS = "tests/system/test_laws.py"
 OUTCOMES = {0: "survived", 1: "killed"}
-"""What exit codes say. Any other is a signal: the fault never came to an end, or brought the process down."""
+"""What exit codes say. Any other: the fault never came to an end, or brought pytest down."""
 
 
 def main() -> None:
@@ -129,7 +129,7 @@ def write_results() -> None:
 
 def counted(codes: dict[str, int], planted: int) -> dict[str, Any]:
     """What became of the faults of a room, and what they were planted in."""
-    outcomes = Counter(OUTCOMES.get(code, "ended by a signal") for code in codes.values())
+    outcomes = Counter(OUTCOMES.get(code, "never ended") for code in codes.values())
     versions = {"commit": commit(), "mutmut": metadata.version("mutmut"), "torch": metadata.version("torch")}
     return {"planted": planted, "tested": len(codes), **dict(sorted(outcomes.items())), **versions}
 

@@ -12,6 +12,7 @@ import resource
 import signal
 import sys
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from mutmut.mutation.trampoline import set_mutant_under_test
 from mutmut.state import state
 
 WORK = Path(os.environ["MUTANTS"])
+KILLER = WORK.with_suffix(".killer")
+"""What saw the last fault; it is likely to see the next one in the same function, too, and goes first."""
 MOST_SECONDS = 10
 """Of a processor beyond three times what the tests take without a fault; a fault that takes longer never ends."""
 
@@ -48,8 +51,13 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
     gc.freeze()  # or every process of its own would copy all the memory that it looks through for waste
     items = {name: chosen(reached.get(name.partition("__mutmut_")[0], []), seconds, name) for name in pending}
     needed = {name: sum(seconds[item] for item in tests) for name, tests in items.items()}
+    killers: dict[str, Counter[str]] = defaultdict(Counter)
     for name in sorted(pending, key=needed.__getitem__):
-        codes[name] = forked(session, items[name], name, MOST_SECONDS + 3 * needed[name]) if items[name] else 0
+        before = killers[name.partition("__mutmut_")[0]]
+        tests = sorted(items[name], key=lambda item: -before[item.nodeid])
+        codes[name] = forked(session, tests, name, MOST_SECONDS + 3 * needed[name]) if tests else 0
+        if codes[name] == 1:
+            before[KILLER.read_text(encoding="utf-8")] += 1
         codes_file.write_text(json.dumps(codes), encoding="utf-8")
     return True
 
@@ -93,16 +101,20 @@ def forked(session: pytest.Session, items: list[pytest.Item], name: str, limit: 
     process = os.fork()
     if process:
         return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    resource.setrlimit(resource.RLIMIT_CPU, (int(limit) + 1, int(limit) + 2))
-    signal.alarm(int(20 * limit))  # one that waits for ever uses no processor
-    set_mutant_under_test(name)
-    forget()
-    session._setupstate.teardown_exact(items[0])  # what the test before leaves for the one after it
-    for item, after in zip(items, [*items[1:], None], strict=True):
-        run(item, after)
-        if session.testsfailed:
-            os._exit(1)
-    os._exit(0)
+    try:
+        resource.setrlimit(resource.RLIMIT_CPU, (int(limit) + 1, int(limit) + 2))
+        signal.alarm(int(20 * limit))  # one that waits for ever uses no processor
+        set_mutant_under_test(name)
+        forget()
+        session._setupstate.teardown_exact(items[0])  # what the test before leaves for the one after it
+        for item, after in zip(items, [*items[1:], None], strict=True):
+            run(item, after)
+            if session.testsfailed:
+                KILLER.write_text(item.nodeid, encoding="utf-8")
+                os._exit(1)
+        os._exit(0)
+    finally:  # never back into the loop of the process that has forked
+        os._exit(3)
 
 
 def forget() -> None:
