@@ -41,7 +41,7 @@ REASONS, RESULTS = ROOT / "benchmarks" / "mutation.yaml", ROOT / "benchmarks" / 
 ROOMS = ("losses", "contrast", "methods", "evaluation")
 LAWS = "tests/system/test_laws.py"
 OUTCOMES = {0: "survived", 1: "killed"}
-"""What exit codes say. Any other is a signal: the fault never came to an end, or brought the process down."""
+"""What exit codes say. Any other: the fault never came to an end, or brought pytest down."""
 
 
 def main() -> None:
@@ -60,7 +60,7 @@ def main() -> None:
 
 def test(room: str, again: bool) -> None:
     """Plant all faults of a room and test them, or `again` those that were missed or not tested yet."""
-    planted, codes = plant(room), read_codes(room) if again else {}
+    planted, codes = (read(room, "changes"), read(room)) if again else (plant(room), {})
     pending = [name for name in planted if codes.get(name, 0) == 0]
     (WORK / f"{room}.pending").write_text("\n".join(pending), encoding="utf-8")
     kept = {name: code for name, code in codes.items() if name in planted and name not in pending}
@@ -83,7 +83,7 @@ def test(room: str, again: bool) -> None:
 
 
 def plant(room: str) -> dict[str, tuple[str, str]]:
-    """Make a copy of the package with all faults of a room, each asleep; gives lines as they were and are, by name."""
+    """Make a copy of the package with all faults of a room, each asleep; keeps lines as they were and are, by name."""
     shutil.rmtree(WORK / room, ignore_errors=True)
     shutil.copytree(ROOT / "src", WORK / room, ignore=shutil.ignore_patterns("__pycache__"))
     planted = {}
@@ -92,6 +92,7 @@ def plant(room: str) -> dict[str, tuple[str, str]]:
         path.write_text(mutated.code, encoding="utf-8")
         module = f"patchcl.{room}" + ("" if path.stem == "__init__" else f".{path.stem}")
         planted |= {f"{module}.{name}": change(mutated, name) for name in mutated.mutant_names}
+    write_json(WORK / f"{room}.changes.json", planted)
     return planted
 
 
@@ -114,8 +115,8 @@ def write_results() -> None:
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {"rooms": {}, "survivors": []}
     reasons = known_reasons()
     for room in ROOMS:
-        if codes := read_codes(room):
-            changes = plant(room)
+        if codes := read(room):
+            changes = read(room, "changes")
             results["rooms"][room] = counted(codes, len(changes))
             results["survivors"] = [each for each in results["survivors"] if not each["function"].startswith(room)]
             results["survivors"] += [survivor(name, changes[name], reasons) for name in changes if codes.get(name) == 0]
@@ -128,7 +129,7 @@ def write_results() -> None:
 
 def counted(codes: dict[str, int], planted: int) -> dict[str, Any]:
     """What became of the faults of a room, and what they were planted in."""
-    outcomes = Counter(OUTCOMES.get(code, "ended by a signal") for code in codes.values())
+    outcomes = Counter(OUTCOMES.get(code, "never ended") for code in codes.values())
     versions = {"commit": commit(), "mutmut": metadata.version("mutmut"), "torch": metadata.version("torch")}
     return {"planted": planted, "tested": len(codes), **dict(sorted(outcomes.items())), **versions}
 
@@ -157,11 +158,11 @@ def known_reasons() -> list[tuple[str, str, str]]:
     ]
 
 
-def read_codes(room: str) -> dict[str, int]:
-    """Exit codes of the faults of a room that were tested."""
-    path = WORK / f"{room}.json"
-    codes: dict[str, int] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return codes
+def read(room: str, what: str = "") -> dict[str, Any]:
+    """Exit codes of the faults of a room that were tested, or what the faults change; empty before the first time."""
+    path = WORK / (f"{room}.{what}.json" if what else f"{room}.json")
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return content
 
 
 if __name__ == "__main__":

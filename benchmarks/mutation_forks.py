@@ -12,6 +12,7 @@ import resource
 import signal
 import sys
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,19 +22,23 @@ from mutmut.mutation.trampoline import set_mutant_under_test
 from mutmut.state import state
 
 WORK = Path(os.environ["MUTANTS"])
+KILLER = WORK.with_suffix(".killer")
+"""What saw the last fault; it is likely to see the next one in the same function, too, and goes first."""
 MOST_SECONDS = 10
 """Of a processor beyond three times what the tests take without a fault; a fault that takes longer never ends."""
 
 TIME = 4
-"""Seconds of tests after which a fault counts as missed, unless those of its own module take longer."""
+"""Seconds of tests after which a fault counts as missed."""
 
 install_import_hook(["patchcl.losses", "patchcl.contrast", "patchcl.evaluation"], "typechecker.checked")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Contrast is tested by the laws of its own method, and not by those of methods that it is added to."""
-    if WORK.name == "contrast":
-        items[:] = [item for item in items if "/system/" not in item.nodeid or "patchcl" in item.name]
+    """Of the laws those on slices alone, and for contrast those of its own method."""
+    of = "patchcl" if WORK.name == "contrast" else ""
+    items[:] = [
+        item for item in items if "/system/" not in item.nodeid or (of in item.name and "volumes" not in item.name)
+    ]
 
 
 def pytest_runtestloop(session: pytest.Session) -> bool:
@@ -41,13 +46,18 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
     reached, seconds = passed(session)
     codes_file, pending = WORK.with_suffix(".json"), WORK.with_suffix(".pending").read_text(encoding="utf-8").split()
     codes = json.loads(codes_file.read_text(encoding="utf-8"))
-    if forked(session, session.items, "no fault", 1e6) != 0:
+    if forked(session, within(session.items, seconds, 5 * TIME), "no fault", 1e6) != 0:
         raise session.Failed("tests fail in a process of their own without a fault")
     gc.freeze()  # or every process of its own would copy all the memory that it looks through for waste
     items = {name: chosen(reached.get(name.partition("__mutmut_")[0], []), seconds, name) for name in pending}
     needed = {name: sum(seconds[item] for item in tests) for name, tests in items.items()}
+    killers: dict[str, Counter[str]] = defaultdict(Counter)
     for name in sorted(pending, key=needed.__getitem__):
-        codes[name] = forked(session, items[name], name, MOST_SECONDS + 3 * needed[name]) if items[name] else 0
+        before = killers[name.partition("__mutmut_")[0]]
+        tests = sorted(items[name], key=lambda item: -before[item.nodeid])
+        codes[name] = forked(session, tests, name, MOST_SECONDS + 3 * needed[name]) if tests else 0
+        if codes[name] == 1:
+            before[KILLER.read_text(encoding="utf-8")] += 1
         codes_file.write_text(json.dumps(codes), encoding="utf-8")
     return True
 
@@ -71,15 +81,19 @@ def passed(session: pytest.Session) -> tuple[dict[str, list[pytest.Item]], dict[
 
 
 def chosen(items: list[pytest.Item], seconds: dict[pytest.Item, float], name: str) -> list[pytest.Item]:
-    """Those of a fault's own module, then others, laws last, the quickest first, as long as there is time."""
+    """Those of a fault's own module, then others, laws last, always the quickest first, as long as there is time."""
 
     def order(item: pytest.Item) -> tuple[int, float]:
         own = f"/test_{name.split('.')[2]}.py" in item.nodeid
         return 0 if own else 2 if "/system/" in item.nodeid else 1, seconds[item]
 
-    ordered = sorted(items, key=order)
-    until = itertools.accumulate(seconds[item] for item in ordered)
-    return [item for item, so_far in zip(ordered, until, strict=True) if order(item)[0] == 0 or so_far < TIME]
+    return within(sorted(items, key=order), seconds, TIME)
+
+
+def within(items: list[pytest.Item], seconds: dict[pytest.Item, float], time_limit: float) -> list[pytest.Item]:
+    """The first tests, one at least, that take no longer than that together."""
+    until = itertools.accumulate(seconds[item] for item in items)
+    return [item for item, so_far in zip(items, until, strict=True) if so_far <= time_limit or item is items[0]]
 
 
 def forked(session: pytest.Session, items: list[pytest.Item], name: str, limit: float) -> int:
@@ -87,16 +101,20 @@ def forked(session: pytest.Session, items: list[pytest.Item], name: str, limit: 
     process = os.fork()
     if process:
         return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    resource.setrlimit(resource.RLIMIT_CPU, (int(limit) + 1, int(limit) + 2))
-    signal.alarm(int(20 * limit))  # one that waits for ever uses no processor
-    set_mutant_under_test(name)
-    forget()
-    session._setupstate.teardown_exact(items[0])  # what the test before leaves for the one after it
-    for item, after in zip(items, [*items[1:], None], strict=True):
-        run(item, after)
-        if session.testsfailed:
-            os._exit(1)
-    os._exit(0)
+    try:
+        resource.setrlimit(resource.RLIMIT_CPU, (int(limit) + 1, int(limit) + 2))
+        signal.alarm(int(20 * limit))  # one that waits for ever uses no processor
+        set_mutant_under_test(name)
+        forget()
+        session._setupstate.teardown_exact(items[0])  # what the test before leaves for the one after it
+        for item, after in zip(items, [*items[1:], None], strict=True):
+            run(item, after)
+            if session.testsfailed:
+                KILLER.write_text(item.nodeid, encoding="utf-8")
+                os._exit(1)
+        os._exit(0)
+    finally:  # never back into the loop of the process that has forked
+        os._exit(3)
 
 
 def forget() -> None:

@@ -8,11 +8,12 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 
 from patchcl.contrast import ContrastSettings
+from patchcl.contrast import patch_contrast as module
 from patchcl.contrast.class_maps import CLASSES_PER_STEP, ClassMaps, class_maps
 from patchcl.contrast.loss import Moments, pseudo_label_guided_contrast
 from patchcl.contrast.memory_bank import ClassMemory
 from patchcl.contrast.patch_contrast import PatchContrast, embedded, patch_side
-from patchcl.contrast.patches import class_attended_features, class_attended_patches, flip_at_random
+from patchcl.contrast.patches import class_attended_features, class_attended_patches, flip_at_random, patch_grid
 from patchcl.core.batch import IGNORE, StudentView
 from patchcl.losses.supervised import one_hot
 from patchcl.networks.ema import frozen_copy
@@ -185,6 +186,35 @@ def test_of_many_classes_a_step_contrasts_a_sample_of_those_it_shows(sampler, ha
     assert int((contrast.memory.pushed[:shown] > 0).sum()) > CLASSES_PER_STEP  # each step drew others
 
 
+def test_the_classes_that_were_drawn_are_chosen_remembered_and_compared(make_task, make_batch, monkeypatch):
+    contrast, *networks = many_classes(make_task, 40)
+    drawn, grids, compared, compare = torch.arange(0, 32, 2), [], [], contrast.compare
+    monkeypatch.setattr(module, "classes_of_step", lambda seen, count: drawn)
+    monkeypatch.setattr(module, "patch_grid", lambda *given: [grids.append(given), patch_grid(*given)][1])
+    monkeypatch.setattr(contrast, "compare", lambda *given: [compared.append(given), compare(*given)][1])
+    _, terms = step(contrast, *networks, make_batch(), 3)
+    assert compared[0][3] is drawn
+    assert compared[0][2] == 3
+    assert [others is None for *_, others in grids] == [False, False]
+    assert contrast.memory.pushed.nonzero().flatten().tolist() == [0, 2]  # of masks with the classes 0, 1 and 2
+    assert terms["patches_0"] > 0 == terms["patches_1"]
+    assert terms["patches_2"] > 0
+
+
+def test_its_diagnostics_are_those_of_its_memory(make_task, make_batch):
+    contrast, *networks = build(make_task)
+    step(contrast, *networks, make_batch())
+    memory = contrast.memory
+    expected = {"separability": memory.separability(), "effective_rank": memory.effective_rank()}
+    assert contrast.diagnostics() == expected
+
+
+def test_every_setting_of_the_sampler_reaches_it(make_task):
+    contrast, *_ = build(make_task, sampler="topk", coverage=0.3, overlap=0.2, patches_per_class=5)
+    sampler = contrast.sampler
+    assert (sampler.kind, sampler.per_class, sampler.min_ratio, sampler.overlap) == ("topk", 5, 0.3, 0.2)
+
+
 @pytest.mark.parametrize("loss", ["pseudo_label_guided", "info_nce"])
 def test_a_sample_of_the_classes_estimates_the_loss_against_all(loss, make_task):
     """Against all classes, and the mean over many samples: the logarithm of an unbiased estimate is a little low."""
@@ -232,12 +262,12 @@ def test_what_the_teacher_has_encoded_for_pseudo_labels_is_not_encoded_again(mak
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance", "group"])
-@pytest.mark.parametrize("way", ["features", "crops"])
-def test_patches_leave_every_running_statistic_alone(norm, way, make_task, make_batch):
+@pytest.mark.parametrize(("way", "given"), [("features", True), ("features", False), ("crops", True)])
+def test_patches_leave_every_running_statistic_alone(norm, way, given, make_task, make_batch):
     """The trap: class-attended patches are mostly zeros, and would drag the statistics away from whole images."""
     contrast, student, teacher = build(make_task, norm=norm, embed=way)
     labeled = make_batch().labeled
-    seen = StudentView(labeled, features=student.encode(labeled.image))
+    seen = StudentView(labeled, features=student.encode(labeled.image) if given else None)
     before = {name: value.clone() for name, value in student.named_buffers()}
     after_teacher = {name: value.clone() for name, value in teacher.named_buffers()}
     contrast(student, teacher, seen, 0)

@@ -6,7 +6,7 @@ import torch
 from scipy.stats import chisquare
 
 from patchcl.contrast.patches import ChosenPatches, PatchGrid, binary_entropy, patch_grid
-from patchcl.contrast.samplers import TARGET, CoverageThreshold, PatchSampler, best_apart
+from patchcl.contrast.samplers import TARGET, CoverageThreshold, PatchSampler, best_apart, shared_parts
 from patchcl.core.batch import IGNORE
 from patchcl.losses.supervised import one_hot
 
@@ -159,6 +159,11 @@ def test_a_patch_near_a_better_one_gives_way_but_only_in_the_same_image():
     assert top[0].tolist() == [3.0, 0.5, float("-inf"), float("-inf")]
     top, place = best_apart(score, grid, (4,), count=4, overlap=0.5)
     assert place[0].tolist() == [1, 2, 0, 3]
+
+
+def test_patches_share_what_lies_in_both():
+    corner, others = torch.tensor([[[4, 4]]]), torch.tensor([[4, 4], [2, 4], [5, 1], [8, 4], [4, 20]])
+    assert shared_parts(corner, others, (4, 4)).tolist() == [[1.0, 0.5, 0.75 * 0.25, 0.0, 0.0]]
 
 
 def test_suppression_holds_for_every_pair_that_is_chosen():

@@ -9,6 +9,7 @@ from rich.console import Console
 from scipy import stats
 
 from patchcl.core.errors import UserError
+from patchcl.evaluation import paired
 from patchcl.evaluation.metrics import EMPTY_POLICY
 from patchcl.evaluation.paired import (
     compare,
@@ -205,3 +206,48 @@ def test_the_table_shows_both_methods_their_difference_and_the_policy():
 )
 def test_points(dice, text):
     assert format_points(dice) == text
+
+
+SHOWN = """
+Mean over 2 patients, and the paired difference with its 95 % interval
+
+            Dice %                      difference  95HD voxels
+ structure     run   new            in Dice points          run   new
+ ─────────────────────────────────────────────────────────────────────
+ left         75.0  87.5  +12.5 (−100.0 to +100.0)         3.00  1.00
+ right        50.0  75.0    +25.0 (+25.0 to +25.0)         2.00  1.00
+ mean         62.5  81.2    +18.8 (−60.7 to +98.2)         2.50  1.00
+
+Empty.
+No clear difference between new and run: +18.8 Dice points (−60.7 to +98.2, 95 % interval over 2 patients). With fewer
+than 6 patients none can be shown. About 6 test patients would settle it, if the difference and its spread stay as seen
+(and then 4 times in 5).
+What would settle single structures: left, about 16 test patients; right, about 6 test patients.
+"""
+
+
+def test_all_that_is_shown(monkeypatch):
+    """By hand: left gains 0.25 and 0, right 0.25 twice, so that the means gain 0.25 and 0.125; t is 12.7."""
+    monkeypatch.setattr(paired, "EMPTY_POLICY", "Empty.")
+
+    def scored(name, dice, distances):
+        places = [("ann", "left"), ("bob", "left"), ("ann", "right"), ("bob", "right")]
+        scores = [
+            Score(patient=patient, case=patient, structure=structure, dice=a, jaccard=0.5, hd95_mm=b, asd_mm=1.0)
+            for (patient, structure), a, b in zip(places, dice, distances, strict=True)
+        ]
+        names = ("left", "right")
+        return Evaluation(name=name, structures=names, unit="voxels", scores=tuple(scores), provenance={})
+
+    out = io.StringIO()
+    old = scored("run", (0.5, 1.0, 0.25, 0.75), (2.0, 4.0, 1.0, 3.0))
+    render_comparison(old, scored("new", (0.75, 1.0, 0.5, 1.0), [1.0] * 4), Console(file=out, width=120))
+    assert [line.rstrip() for line in out.getvalue().splitlines()] == SHOWN.strip("\n").splitlines()
+
+
+def test_no_least_difference_is_a_least_difference():
+    assert require_effect(0.0) == 0
+    with pytest.raises(UserError, match="is 100 Dice points, expected 0 to below 100"):
+        require_effect(1.0)
+    old = evaluation_of("old", dict.fromkeys("abcdef", 0.5))
+    assert compare(old, old, smallest=0.0).overall.verdict == "equal"

@@ -57,6 +57,35 @@ def test_where_both_are_too_few_both_are_told():
     assert 2 < seeds <= 50
 
 
+@pytest.mark.parametrize(
+    ("seed_error", "smallest", "missed"), [(0.0, 0.001, 0.05), (0.004, 0.005, 0.01), (0.02, 0.001, 0.05)]
+)
+def test_the_numbers_are_the_least_that_would_do_found_by_trying_each(seed_error, smallest, missed):
+    """Half-widths and standard errors from what an interval is, for every number of patients and seeds by itself."""
+    values = [0.0, 0.005, 0.01, 0.01, 0.015, 0.02, 0.05, 0.14]
+    seen = over_patients(values)._replace(seeds=3 if seed_error else 1, seed_error=seed_error)
+    error, mean = stats.sem(values), np.mean(values)
+    wider = (mean - over_patients(values).interval(1 - missed).low) / (stats.t.ppf(1 - missed / 2, 7) * error) - 1
+
+    def settles(patients: int, seeds: int) -> bool:
+        shrunk = (8 / patients) ** 0.5
+        of_patients, of_seeds = error * shrunk, seed_error * (seen.seeds / seeds) ** 0.5
+        reach = [(1 + wider * shrunk) * stats.t.ppf(1 - missed / 2, patients - 1) * of_patients]
+        reach += [stats.t.ppf(1 - missed / 2, seeds - 1) * of_seeds] if seed_error else []
+        strays = stats.norm.ppf(0.8) * np.hypot(of_patients, of_seeds)
+        enough = patients >= 6 and 2 * 0.5**patients <= missed
+        return enough and np.linalg.norm(reach) + strays < abs(mean - smallest)
+
+    patients = next((count for count in range(8, 1001) if settles(count, seen.seeds)), None)
+    seeds = next((count for count in range(3, 51) if settles(8, count)), None) if seed_error else None
+    found = needed(seen, smallest, missed)
+    assert found[:2] == (patients, seeds)
+    assert needed(seen._replace(values=tuple(-value for value in reversed(values))), smallest, missed) == found
+    if patients is None and seeds is None:
+        more = next(count for count in range(3, 51) if settles(1000, count))
+        assert found.both == (next(count for count in range(8, 1001) if settles(count, more)), more)
+
+
 def test_what_cannot_be_settled_has_no_number():
     assert needed(over_patients([0.1, -0.098] * 5), 0.001) == Needed(None, None, None)
 
