@@ -16,7 +16,7 @@ from patchcl.data.dataset import Case, Dataset, read_dataset
 from patchcl.data.duplicates import signature
 from patchcl.data.formats import tiff
 from patchcl.data.geometry import Grid
-from patchcl.data.preprocessing.cache import PreparedCase, prepare
+from patchcl.data.preprocessing.cache import PreparedCase, _key, prepare
 from patchcl.data.preprocessing.plan import Plan, PlanSettings
 from patchcl.data.preprocessing.planner import make_plan
 from patchcl.data.scan import IGNORED, Scan, read_image
@@ -121,6 +121,13 @@ def test_only_what_changed_is_done_again(dataset: Dataset, tiny: Plan, tmp_path:
     nothing_of_images = {"output_interpolation": "nearest", "reasons": {}} | batch_and_patches
     prepare(dataset.cases, tiny.model_copy(update=nothing_of_images), tmp_path / "cache")
     assert len(times(tmp_path)) == 2 * len(before) + 3
+
+
+def test_plans_of_before_find_their_prepared_files() -> None:
+    fields = {"size": (8, 8), "normalise": "percentile", "channels": ("MRI",), "classes": ("background", "A")}
+    plan = Plan(dimensions=2, fit="resize", **fields)
+    assert _key(plan) == "be15d7d2d42bd3dd"
+    assert _key(plan.model_copy(update={"background": "ignored"})) != _key(plan)
 
 
 def test_hidden_masks_are_never_opened(dataset: Dataset, tiny: Plan, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_scans_of_one_view_are_resized_and_others_cropped(make_dataset: Make) ->
     make_dataset({"c": False}, shape=(100, 70, 4), spacing_mm=(1.8, 1.1, 8))
     plan = plan_of(root)
     assert (plan.fit, plan.size, plan.spacing_mm) == ("crop", (96, 64), (1.1, 1.1))
-    decided = {"dimensions", "slice_axis", "fit", "spacing_mm", "size", "normalise", "patch_fraction"}
+    decided = {"dimensions", "slice_axis", "fit", "spacing_mm", "size", "normalise", "background", "patch_fraction"}
     assert set(plan.reasons) == decided
 
 
@@ -122,6 +122,7 @@ def test_each_channel_is_normalised_by_what_it_is(
     assert plan.normalise == normalise
     assert plan.normalise_channels == ((normalise,) * len(channels) if isinstance(normalise, str) else normalise)
     assert ("window" in plan.reasons) == bool({"ct", "rgb"} & set(plan.normalise_channels))
+    assert (plan.background == "ignored") == ("percentile" in plan.normalise_channels)
 
 
 def test_the_window_of_ct_is_that_of_the_labeled_structures(make_dataset: Make) -> None:

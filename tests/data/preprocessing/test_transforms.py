@@ -117,6 +117,21 @@ def test_intensities(normalise: str, expected: list[float]) -> None:
     np.testing.assert_allclose(done.ravel(), expected, atol=1e-5)
 
 
+def test_what_is_not_background_keeps_its_grey_values() -> None:
+    """Two voxels in a thousand are seen, as in PET; where less than half is background, nothing changes."""
+    voxels = np.zeros((1, 20, 50), np.float32)
+    voxels[0, 3, 4], voxels[0, 7, 9] = 300, 4000
+    scan, before = Scan(voxels, grid((20, 50), (1, 1))), plan(2, (20, 50), normalise="percentile")
+    after = before.model_copy(update={"background": "ignored"})
+    expected = np.percentile([300, 4000], 99.5)
+    assert set(to_network_grid(scan, before).ravel().tolist()) == {0, 1}
+    np.testing.assert_allclose(sorted(set(to_network_grid(scan, after).ravel().tolist())), [0, 300 / expected, 1])
+    voxels[0, :10] = 500 + RANDOM.random((10, 50))
+    np.testing.assert_array_equal(to_network_grid(scan, before), to_network_grid(scan, after))
+    one = Scan(np.pad(np.full((1, 2, 2), 300, np.float32), ((0, 0), (0, 18), (0, 48))), scan.grid)
+    assert set(to_network_grid(one, after).ravel().tolist()) == {0, 1}
+
+
 @pytest.mark.parametrize("normalise", ["min_max", "percentile", "z_score"])
 def test_a_constant_image_stays_finite(normalise: str) -> None:
     voxels = np.full((1, 4, 4), 7, dtype=np.float32)

@@ -174,6 +174,7 @@ def _joined(hashes: Sequence[str]) -> str:
 def _key(plan: Plan) -> str:
     """The name of everything in `plan` that decides what prepared files hold."""
     unused = {"ignore"} if plan.ignore is None else set()  # as in caches made before there was such a value
+    unused |= {"background"} if plan.background == "counted" else set()
     deciding = plan.model_dump(
         mode="json", exclude={"output_interpolation", "reasons", "channels", "patch_fraction", *BATCH} | unused
     )

@@ -58,6 +58,8 @@ class Plan(FrozenSettings):
     """Spacing of the network axes: what `crop` resamples to, and about what volumes come to that `resize` fits."""
     normalise: Normalise | tuple[Normalise, ...]
     """Of all channels, or of each."""
+    background: Literal["counted", "ignored"] = "counted"
+    """Whether `percentile` counts the lowest value where it fills more than half of a scan; it did in older plans."""
     window: tuple[float, float] = SOFT_TISSUE
     """What becomes 0 and 1: Hounsfield units of `ct`, no colour and full colour of `rgb`; for these two only."""
     input_interpolation: Interpolation = "linear"

@@ -74,6 +74,9 @@ def make_plan(dataset: Dataset, settings: PlanSettings, fingerprint: Fingerprint
     if draft.values["fit"] == "resize" and draft.values["dimensions"] == len(draft.values["size"]) == 3:
         draft = draft.with_default("spacing_mm", *_resized_spacing(shapes, spacings, draft.values))
     draft = draft.with_default("normalise", *_normalise(dataset.channels, seen.colours))
+    if "percentile" in _words(draft.values["normalise"]):
+        reason = "the 99.5 percentile is that of other voxels where more than half of a scan has its lowest value."
+        draft = draft.with_default("background", "ignored", reason)
     if {"ct", "rgb"} & set(_words(draft.values["normalise"])):
         draft = draft.with_default("window", *_window(draft.values["normalise"], seen))
     draft = draft.with_default("patch_fraction", *_patch_fraction(seen, draft.values))

@@ -104,11 +104,13 @@ def _normalised_channels(voxels: np.ndarray, plan: Plan) -> np.ndarray:
         raise UserError(f"A scan of {len(voxels)} channels cannot be prepared for {', '.join(plan.channels)}.")
     normalised = np.empty(voxels.shape, np.float32)
     for place, how in enumerate(plan.normalise_channels):
-        normalised[place] = _normalised(voxels[place], how, plan.window)
+        normalised[place] = _normalised(voxels[place], how, plan.window, plan.background == "ignored")
     return normalised
 
 
-def _normalised(channel: np.ndarray, how: Normalise, window: tuple[float, float]) -> np.ndarray:
+def _normalised(
+    channel: np.ndarray, how: Normalise, window: tuple[float, float], no_background: bool = False
+) -> np.ndarray:
     """One channel of a whole scan, in [0, 1], or with mean 0 and deviation 1 for `z_score`."""
     if how == "z_score":
         return np.asarray((channel - channel.mean()) / max(float(channel.std()), 1e-8))
@@ -120,11 +122,23 @@ def _normalised(channel: np.ndarray, how: Normalise, window: tuple[float, float]
                 "Convert the picture, or set plan.window for all."
             )
     elif how == "percentile":
-        low, high = np.percentile(channel, [0.5, 99.5])
+        low, high = _percentiles(channel, no_background)
     else:
         low, high = channel.min(), channel.max()
     width = max(np.float32(high) - np.float32(low), np.float32(1e-8))
     return np.asarray(np.clip((channel - np.float32(low)) / width, 0, 1))
+
+
+def _percentiles(channel: np.ndarray, no_background: bool) -> tuple[float, float]:
+    """The 0.5 and 99.5 percentile; with `no_background` the latter of what is no background.
+
+    A background is the lowest value where it fills more than half: air that was set to 0, all but the hot spots of PET.
+    """
+    low, high = np.percentile(channel, [0.5, 99.5])
+    seen = channel[channel > channel.min()] if no_background else channel
+    if 0 < 2 * seen.size < channel.size:
+        high = np.percentile(seen, 99.5)
+    return float(low), float(high)
 
 
 def _scaled_linear(batch: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
