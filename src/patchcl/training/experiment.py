@@ -41,7 +41,7 @@ from patchcl.training.changes import settle_changes
 from patchcl.training.final_validation import choose_on_validation
 from patchcl.training.loop import train
 from patchcl.training.lost_files import lost_files_as_message, tell_damaged
-from patchcl.training.machine import compile_for_training, settled
+from patchcl.training.machine import compile_for_training, deterministic, settled
 from patchcl.training.progress import TrainingProgress
 from patchcl.training.rescue import DivergedError
 from patchcl.training.signals import StopRequest, stop_on_signals
@@ -141,6 +141,7 @@ def _train(
     started = time.perf_counter()
     with (
         _memory_errors_on(fabric.device),
+        deterministic(settings.training, fabric.device),
         lost_files_as_message(run.root),
         stop_on_signals() as stop,
         TrainingProgress(console, settings.method.name, settings.training.steps) as progress,
