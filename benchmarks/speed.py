@@ -5,13 +5,16 @@
     python benchmarks/speed.py --methods patchcl --classes 104 --size 64
     OMP_NUM_THREADS=1 python benchmarks/speed.py --published           # patch contrast beside the authors' way
 
-A step is what the training loop does: batch, forward, backward, optimizer and teacher, halfway through a run of the
-method's default settings, with a full memory. Its floor is the passes that the method makes through its networks, with
-and without a gradient, on the images that it makes them with, and nothing else. All ways of a method take turns; see
-timing.py. `--published` writes benchmarks/results/contrast_speed.json; otherwise only `--json FILE` is written.
+A step is what the training loop does, by the same function: batch, forward, backward, optimizer and teacher, halfway
+through a run of the method's default settings, with a full memory; on CUDA it is captured. Its floor is the passes that
+the method makes through its networks, with and without a gradient, on the images that it makes them with, and nothing
+else; captured where the step is. Its parts are not, so that on CUDA they take longer one by one. All ways of a method
+take turns; see timing.py. Prediction is of files, with symmetries averaged. `--profile FOLDER` writes a trace of a step
+of each method; `--published` writes benchmarks/results/contrast_speed.json; otherwise only `--json FILE` is written.
 """
 
 import argparse
+import itertools
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -26,10 +29,13 @@ import torch.nn.functional as F
 from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments import LightningEnvironment
 from torch import Tensor
+from torch.optim.lr_scheduler import PolynomialLR
 
 import beside_published
+from around_step import SCANS, predicting, share_rows, traced
 from patchcl.augment import AugmentSettings
 from patchcl.config import TrainingSettings
+from patchcl.core.batch import StepResult
 from patchcl.core.files import write_json
 from patchcl.data.loading.image_store import ImageStore
 from patchcl.data.loading.loader import BatchLoader, BatchStream
@@ -40,8 +46,12 @@ from patchcl.methods.base import Method, Task
 from patchcl.networks import NetworkSettings, build_network
 from patchcl.networks.unet import UNet
 from patchcl.runs.folder import RunFolder
+from patchcl.runs.log import RunLog
 from patchcl.runs.provenance import provenance
+from patchcl.training.captured import WARM_UP, CapturedStep
 from patchcl.training.loop import build_optimizer
+from patchcl.training.rescue import TrainingState
+from patchcl.training.step import TrainingStep, can_capture
 from patchcl.training.validation import Validation
 from timing import Call, Rounds, alternate, fraction, ratio, shown, table
 
@@ -50,8 +60,9 @@ STEPS, STEP = 1000, 500
 """Length of the run that is imagined, and the step of it that is timed."""
 SLICES = 40
 """Of the data set that batches are drawn from; a quarter of them are a scan to validate on."""
+LOGS = itertools.count()
 STEP_WAY, FLOOR, OFF = "step", "floor", "step without contrast"
-PARTS = ("batch", "passes without a gradient", "passes with one", "contrast", "optimizer and EMA")
+PARTS = ("batch", "passes without a gradient", "passes with one", "contrast", "optimizer and EMA", "log")
 
 
 class Job(NamedTuple):
@@ -85,15 +96,17 @@ class Timed(NamedTuple):
     """A method in the middle of its training."""
 
     method: Method[Any]
-    wrapped: Any
+    whole: CapturedStep
     optimizer: Any
     fabric: Fabric
     batches: BatchLoader
+    log: RunLog
 
-    def step(self) -> None:
+    def step(self) -> StepResult:
         """All of a step."""
-        self.fabric.backward(self.wrapped(self.batches.at(STEP), STEP).loss)
-        self.move()
+        result = self.whole(self.batches.load(STEP), STEP)
+        self.log.add(result)
+        return result
 
     def move(self) -> None:
         """Optimizer and moving averages."""
@@ -111,7 +124,7 @@ def main() -> None:
         return print(published)
     features = tuple(map(int, chosen.features.split(",")))
     job = Job(device, chosen.precision, chosen.classes, chosen.size, chosen.batch, features, chosen.seconds)
-    found = measured(job, chosen.methods.split(","))
+    found = measured(job, chosen.methods.split(","), chosen.profile)
     print(markdown(found))
     if chosen.json is not None:
         write_json(chosen.json, found)
@@ -129,49 +142,83 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--features", default="16,32,64,128,256", help="channels of the network, by level")
     parser.add_argument("--seconds", type=float, default=20, help="how long rounds of a method go on being started")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures")
+    parser.add_argument("--profile", type=Path, metavar="FOLDER", help="also write a trace of a step of each method")
     parser.add_argument("--published", action="store_true", help="patch contrast beside the authors' way instead")
     parser.add_argument("--quick", action="store_true", help="of that, the small cases only; nothing is written")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder that --published writes to")
     return parser
 
 
-def measured(job: Job, names: list[str]) -> dict[str, Any]:
+def measured(job: Job, names: list[str], traces: Path | None = None) -> dict[str, Any]:
     """All figures of one job."""
     origin = provenance(job.device)
     with tempfile.TemporaryDirectory() as folder:
         case = prepared(job, Path(folder))
-        steps = []
-        for name in names:
-            print(f"{name} ...", file=sys.stderr, flush=True)
-            ways = ways_of(timed(job, name, case), timed(job, name, case, contrast=False))
-            steps.append(row(name, alternate(ways, job.device, job.seconds, warm_up=True)))
-        validation = alternate(validating(job, case, Path(folder)), job.device, job.seconds / 4, warm_up=True)
+        steps = [row_of(job, name, case, Path(folder), traces) for name in names]
+        ways = validating(job, case, Path(folder))
+        network = timed(job, "supervised", case, Path(folder)).method.student
+        ways |= predicting(network, plan(job), Path(folder), SLICES // 4, job.device)
+        around = alternate(ways, job.device, job.seconds / 4, warm_up=True)
+        shares = share_rows(lambda classes: share_row(job._replace(classes=classes))) if "patchcl" in names else []
     settings = {name: value for name, value in job._asdict().items() if name != "device"}
     origin = {name: value for name, value in origin.items() if name not in ("seconds", "steps_per_second")}
+    slices = SCANS * (SLICES // 4)
     return {"provenance": origin | {"threads": torch.get_num_threads()} | settings, "steps": steps} | {
-        "validation": {"slices": SLICES // 4, **validation["validation"]}
+        "validation": {"slices": SLICES // 4, **around["validation"]},
+        "prediction": {"slices": slices, "bare_network_ms": around["bare network"]["ms"], **around["prediction"]},
+        "contrast": shares,
     }
 
 
-def timed(job: Job, name: str, case: PreparedCase, contrast: bool = True) -> Timed:
+def row_of(job: Job, name: str, case: PreparedCase, folder: Path, traces: Path | None = None) -> dict[str, Any]:
+    """What is found of one method."""
+    print(f"{name}, {job.classes} classes ...", file=sys.stderr, flush=True)
+    whole, plain = timed(job, name, case, folder), timed(job, name, case, folder, contrast=False)
+    ways = ways_of(whole, plain)
+    found = row(name, alternate(ways, job.device, job.seconds, warm_up=True))
+    return found if traces is None else found | traced(whole.step, traces / f"{name}.json", job.device)
+
+
+def share_row(job: Job) -> dict[str, Any]:
+    """The row of `patchcl` with so many classes."""
+    with tempfile.TemporaryDirectory() as folder:
+        return row_of(job, "patchcl", prepared(job, Path(folder)), Path(folder))
+
+
+def timed(job: Job, name: str, case: PreparedCase, folder: Path, contrast: bool = True) -> Timed:
     """The method of that name with its default settings, or those but for its contrast."""
     torch.manual_seed(0)
     kind, size, network = method_class(name), (job.size, job.size), NetworkSettings(features=job.features)
     changed = {} if contrast or kind.settings_class().contrast is None else {"contrast": {"weight": 0}}
     task = Task(lambda: build_network(network, 1, job.classes, size), job.classes, size, STEPS)
     method, fabric = build_method(kind.settings_class(**changed), task).train(), job.fabric()
-    wrapped, optimizer = fabric.setup(method, build_optimizer(method, TrainingSettings()))
+    optimizer = build_optimizer(method, TrainingSettings(precision=job.precision), job.device)
+    wrapped, stepper = fabric.setup(method, optimizer)
     if method.contrast is not None:
         memory = method.contrast.memory
         memory.rows.copy_(F.normalize(torch.randn_like(memory.rows), dim=1))
         memory.pushed.fill_(memory.length)
-    return Timed(method, wrapped, optimizer, fabric, loader(job, case, kind.strong_views))
+    batches = loader(job, case, kind.strong_views)
+    log = RunLog(RunFolder.create(folder / f"log{next(LOGS)}"), 0, ())
+    log.close()  # no row is written
+    state = TrainingState(method, optimizer, PolynomialLR(optimizer, STEPS), fabric.strategy.precision)
+    take = TrainingStep(batches.augmented, wrapped, stepper, fabric, state)
+    whole = CapturedStep(take, take.kind, optimizer, job.device, batches.generators, can_capture(fabric))
+    return Timed(method, whole, optimizer, fabric, batches, log)
 
 
 def ways_of(timed: Timed, plain: Timed) -> dict[str, Call]:
     """A step whole, without contrast, its floor and its parts."""
     passes, seen = recorded(timed)
-    ways: dict[str, Call] = {STEP_WAY: timed.step, FLOOR: lambda: replay(passes, timed)}
+    bare = CapturedStep(
+        lambda *_: replay(passes, timed),
+        lambda _: FLOOR,
+        timed.optimizer,
+        timed.fabric.device,
+        (),
+        timed.whole.captures,
+    )
+    ways: dict[str, Call] = {STEP_WAY: timed.step, FLOOR: lambda: bare((), STEP)}
     ways["batch"] = lambda: timed.batches.at(STEP)
     for name, learns in zip(PARTS[1:3], (False, True), strict=True):
         some = [each for each in passes if each.learns == learns]
@@ -179,7 +226,11 @@ def ways_of(timed: Timed, plain: Timed) -> dict[str, Call]:
             ways[name] = lambda some=some: replay(some, timed)  # type: ignore[misc]
     if seen is not None:
         ways |= {OFF: plain.step, "contrast": lambda: contrasted(timed, seen)}
-    return ways | {"optimizer and EMA": lambda: moved(timed)}
+    result = timed.step()
+    ways |= {"optimizer and EMA": lambda: moved(timed), "log": lambda: timed.log.add(result)}
+    for call in (ways[STEP_WAY], ways[FLOOR], plain.step) * (WARM_UP * timed.whole.captures):
+        call()  # so that what is timed is captured
+    return ways
 
 
 def recorded(timed: Timed) -> tuple[list[Pass], Any]:
@@ -219,17 +270,19 @@ def recording(passes: list[Pass]) -> Iterator[None]:
         UNet.segment, UNet.encode = segment, encode  # type: ignore[method-assign]
 
 
-def replay(passes: list[Pass], timed: Timed) -> None:
+def replay(passes: list[Pass], timed: Timed) -> StepResult:
     """The passes once more, those that learn with their backward pass, to the mean of what comes out."""
-    means = []
+    means: list[Tensor] = []
     with timed.fabric.autocast():
         for network, image, dropout, whole, learns in passes:
             with nullcontext() if learns else torch.no_grad():
                 out = network(image, dropout) if whole else network.encode(image)
                 means += [out.float().mean()] if learns else []
+    loss = torch.stack(means).sum() if means else torch.zeros((), device=timed.fabric.device)
     if means:
-        torch.stack(means).sum().backward()
+        loss.backward()
         timed.optimizer.zero_grad()
+    return StepResult(loss, {})
 
 
 def contrasted(timed: Timed, seen: Any) -> None:
@@ -283,7 +336,7 @@ def validating(job: Job, case: PreparedCase, folder: Path) -> dict[str, Call]:
         assert file is not None
         parts.append(folder / f"some_{file.name}")
         np.save(parts[-1], np.load(file)[: SLICES // 4])
-    method = timed(job, "supervised", case).method
+    method = timed(job, "supervised", case, folder).method
     scan = PreparedCase("scan", "patient", *parts)
     validation = Validation([scan], None, plan(job), RunFolder(folder / "run"), job.device)
     return {"validation": lambda: validation(method, STEP)}
@@ -312,7 +365,15 @@ def markdown(found: Mapping[str, Any]) -> str:
     headings = ["ms (rounds)", "step", "floor", "step / floor", *PARTS, "share of contrast", "peak MB", "floor's"]
     lines = [cells(each["method"], each["rounds"]) for each in found["steps"]]
     scan = f"Validation of a scan of {validation['slices']} slices: {shown(validation)} ms."
-    return "\n\n".join([where, what + origin["precision"], table(headings, lines), scan])
+    prediction = found["prediction"]
+    bare = ratio({"ms": prediction["bare_network_ms"]}, prediction)
+    files = (
+        f"Prediction of {SCANS} files, {prediction['slices']} slices, with symmetries: {shown(prediction)} ms; slices "
+    )
+    files += f"a second over those of the bare network with as many passes: {bare}."
+    shares = [f"{each['classes']} classes {each['contrast_share']:.1%}" for each in found["contrast"]]
+    ending = [f"Contrast's share of a step of patchcl: {', '.join(shares)}."] if shares else []
+    return "\n\n".join([where, what + origin["precision"], table(headings, lines), scan, files, *ending])
 
 
 def cells(name: str, rounds: Rounds) -> list[str]:

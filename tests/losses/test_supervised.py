@@ -131,3 +131,16 @@ def test_a_mask_of_another_size_is_refused(loss):
     logits, mask = draw((6, 5))
     with pytest.raises(TypeCheckError, match="mask"):
         loss(logits, mask[..., :-1])
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 9, 7), (1, 10, 5, 6, 4)])
+def test_cross_entropy_of_flattened_maps_is_that_of_maps_bit_for_bit(shape):
+    torch.manual_seed(0)
+    mask = torch.randint(IGNORE, shape[1], (shape[0], *shape[2:]))
+    ours, theirs = (torch.randn(shape, generator=torch.Generator().manual_seed(1)).requires_grad_() for _ in range(2))
+    loss = cross_entropy(ours, mask)
+    total = F.cross_entropy(theirs, mask, ignore_index=IGNORE, reduction="sum") / (mask != IGNORE).sum()
+    loss.backward()
+    total.backward()
+    assert torch.equal(loss, total)
+    assert torch.equal(ours.grad, theirs.grad)

@@ -176,9 +176,16 @@ def test_every_method_is_timed_beside_its_floor_and_in_parts(speed, timing, monk
         assert ("contrast" in parts) == ("contrast_share" in step) == (step["method"] == "patchcl")
         assert ("passes without a gradient" in parts) == (step["method"] != "supervised")
     assert (found["provenance"]["classes"], found["provenance"]["size"]) == (3, 16)
-    assert found["validation"]["ms"] == [1.0]
+    assert found["validation"]["ms"] == found["prediction"]["ms"] == found["prediction"]["bare_network_ms"] == [1.0]
+    assert [share["classes"] for share in found["contrast"]] == [3, 104]
     text = capsys.readouterr().out
     assert text.count("| 1 (1) | 1 (1) | 1 (1 to 1) |") == len(found["steps"])
+
+
+def test_a_trace_of_a_step_is_written_if_asked(speed, timing, tmp_path):
+    around = importlib.import_module("around_step")
+    assert around.traced(lambda: torch.ones(3) + 1, tmp_path / "traces" / "step.json", CPU) == {}
+    assert "aten::add" in (tmp_path / "traces" / "step.json").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -193,7 +200,7 @@ def test_every_method_is_timed_beside_its_floor_and_in_parts(speed, timing, monk
 def test_the_floor_of_a_method_is_the_passes_that_it_makes(name, passes, speed, tmp_path):
     """Images, whether the decoder takes part, and whether there is a gradient; and a replay moves nothing."""
     job = speed.Job(CPU, "32-true", 3, 16, 2, (4, 8), 0.0)
-    method = speed.timed(job, name, speed.prepared(job, tmp_path))
+    method = speed.timed(job, name, speed.prepared(job, tmp_path), tmp_path)
     found, seen = speed.recorded(method)
     assert [(len(each.image), each.whole, each.learns) for each in found] == passes
     assert (seen is not None) == (name == "patchcl")

@@ -1,12 +1,16 @@
 """What is left to the machine is settled when a run starts."""
 
+import shutil
+import warnings
+
 import pytest
 import torch
 from rich.console import Console
 
 from patchcl.config import TrainingSettings, load_settings, read_settings
-from patchcl.training.experiment import start
-from patchcl.training.machine import LONG_RUN, can_compile, compile_for_training, settled
+from patchcl.methods import method_names
+from patchcl.training.experiment import resume, start
+from patchcl.training.machine import LONG_RUN, can_compile, compile_for_training, deterministic, settled
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -56,3 +60,43 @@ def test_steps_are_compiled_and_validation_is_not(make_task, monkeypatch):
     assert used == []
     assert torch.equal(network(image), before)
     assert used == [False]
+
+
+def modes():
+    return torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "expected"), [(True, CUDA, True), (False, CUDA, False), (True, CPU, False)]
+)
+def test_kernels_of_cuda_are_deterministic_while_a_run_that_asks_for_it_lasts(asked, device, expected, monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    with deterministic(TrainingSettings(deterministic=asked), device):
+        assert modes() == (expected, expected)
+    assert modes() == (False, False)
+
+
+def test_the_one_false_alarm_is_not_passed_on():
+    alarm = "{}_cuda does not have a deterministic implementation".format
+    with deterministic(TrainingSettings(), CUDA):
+        warnings.warn(alarm("max_pool3d_with_indices_backward"), stacklevel=1)
+        with pytest.raises(UserWarning, match="something"):
+            warnings.warn(alarm("something"), stacklevel=1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("method", method_names())
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_on_cuda_the_same_command_gives_the_same_weights_and_resumed_equals_not_stopped(
+    method, dimensions, cardiac, tmp_path, tiny
+):
+    """Twelve steps are captured from the fourth of a kind on; the stopped run begins its last six anew."""
+    size = "[32, 32]" if dimensions == 2 else "[32, 32, 8]"
+    changes = [f"method.name={method}", "training.device=cuda", "training.steps=12", "training.validate_every=6"]
+    changes += [f"plan.dimensions={dimensions}", f"plan.size={size}", "training.log_every=1"]
+    settings = load_settings(None, (*tiny, *changes))
+    runs = [start(cardiac, tmp_path / name, settings, Console(quiet=True)).run for name in ("one", "two")]
+    shutil.copytree(runs[0].root, tmp_path / "stopped")
+    shutil.copy(runs[0].previous, tmp_path / "stopped" / runs[0].last.relative_to(runs[0].root))
+    weights = [torch.load(run.last)["method"] for run in (*runs, resume(tmp_path / "stopped", Console(quiet=True)).run)]
+    assert all(torch.equal(weights[0][name], other[name]) for other in weights[1:] for name in weights[0])

@@ -48,6 +48,7 @@ class TrainingSettings(FrozenSettings):
     compile: bool | Literal["auto"] = Field(
         "auto", description="Compile the networks with torch.compile; auto: in long runs whose steps are captured."
     )
+    deterministic: bool = Field(True, description="On CUDA: the same weights every time. Off may be faster.")
     memory_gib: float = Field(
         8.0, ge=0, description="Of the training device, for prepared images; beyond it they stream."
     )

@@ -49,7 +49,7 @@ from patchcl.training.final_validation import choose_on_validation
 from patchcl.training.inputs import Prepared, make_batches, prepare_inputs
 from patchcl.training.loop import train
 from patchcl.training.lost_files import lost_files_as_message
-from patchcl.training.machine import compile_for_training, settled
+from patchcl.training.machine import compile_for_training, deterministic, settled
 from patchcl.training.progress import TrainingProgress
 from patchcl.training.relocation import keep_place, relocated
 from patchcl.training.rescue import DivergedError
@@ -172,6 +172,7 @@ def _train(
     started = time.perf_counter()
     with (
         _memory_errors_on(fabric.device),
+        deterministic(settings.training, fabric.device),
         lost_files_as_message(run.root),
         stop_on_signals() as stop,
         TrainingProgress(console, settings.method.name, settings.training.steps) as progress,

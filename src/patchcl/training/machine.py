@@ -2,7 +2,11 @@
 
 import os
 import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,3 +42,28 @@ def compile_for_training(network: UNet) -> None:
         return (plain if torch.is_inference_mode_enabled() else compiled)(image, feature_dropout)
 
     network.segment = segment  # type: ignore[method-assign]
+
+
+@contextmanager
+def deterministic(training: TrainingSettings, device: torch.device) -> Iterator[None]:
+    """Inside, kernels of a CUDA device add in one order, if settings ask for it; elsewhere they do so anyway.
+
+    torch warns of any that cannot. Of these it takes the backward pass of `max_pool3d` for one; our windows do not
+    overlap, so that nothing is added there.
+    """
+    if not training.deterministic or device.type != "cuda":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first matrices are multiplied
+    modes = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    memory: Any = torch.utils.deterministic
+    cudnn, fill = torch.backends.cudnn.deterministic, memory.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.deterministic, memory.fill_uninitialized_memory = True, False
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="max_pool3d.* does not have a deterministic implementation")
+            yield
+    finally:
+        torch.use_deterministic_algorithms(modes[0], warn_only=modes[1])
+        torch.backends.cudnn.deterministic, memory.fill_uninitialized_memory = cudnn, fill
