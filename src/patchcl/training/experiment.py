@@ -85,7 +85,7 @@ def start(data: Path, root: Path, settings: Settings, console: Console) -> Outco
     split = make_split(dataset, division)
     visible = visible_to_training(dataset, split)
     fingerprint = fingerprint_for(visible, settings.plan, split.labeled)
-    _require_structures(fingerprint, console)
+    _require_structures(fingerprint, settings, console)
     plan = make_plan(visible, settings.plan, fingerprint)
     device = _fabric(settings).device
     cache = settings.cache or Path(os.path.realpath(root)).parent / "prepared"  # resolve() refuses rings
@@ -106,12 +106,12 @@ def start(data: Path, root: Path, settings: Settings, console: Console) -> Outco
         raise
 
 
-def _require_structures(fingerprint: Fingerprint, console: Console) -> None:
+def _require_structures(fingerprint: Fingerprint, settings: Settings, console: Console) -> None:
     """Refuse to train where no labeled mask holds a structure; warn of those that none holds."""
     if fingerprint.classes and not any(known.scans for known in fingerprint.classes[1:]):
         raise UserError(NOTHING_TO_LEARN)
     counts = {known.name: known.scans for known in fingerprint.classes}
-    for line in (*absent_classes(counts), *sides_matter(tuple(counts))):
+    for line in (*absent_classes(counts), *sides_matter(tuple(counts), "flip" in settings.augment.model_fields_set)):
         console.print(f"[yellow]Warning:[/yellow] {escape(line)}", highlight=False, soft_wrap=True)
 
 
