@@ -175,7 +175,8 @@ def _key(plan: Plan) -> str:
     """The name of everything in `plan` that decides what prepared files hold."""
     unused = {"ignore"} if plan.ignore is None else set()  # as in caches made before there was such a value
     deciding = plan.model_dump(
-        mode="json", exclude={"output_interpolation", "reasons", "channels", "patch_fraction", *BATCH} | unused
+        mode="json",
+        exclude={"output_interpolation", "reasons", "channels", "patch_fraction", "regions", *BATCH} | unused,
     )
     return hashlib.sha256(json.dumps([RECIPE, deciding], sort_keys=True).encode()).hexdigest()[:16]
 
