@@ -13,6 +13,14 @@ def test_a_missing_folder_is_a_user_error(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_whoever_asked_for_mirrors_is_not_warned_of_sides(make_dataset):
+    root = make_dataset({f"p{number}": True for number in range(3)}, ("u",))
+    text = (root / "dataset.json").read_text()
+    (root / "dataset.json").write_text(text.replace('"A"', '"left"').replace('"B"', '"right"'))
+    assert any("differ by their side" in line for line in patchcl.check(root).warnings)
+    assert not any("side" in line for line in patchcl.check(root, settings={"augment.flip": True}).warnings)
+
+
 def test_settings_of_check_are_those_of_training(cardiac):
     found = patchcl.check(cardiac, labeled=1, settings={"plan.size": [32, 32]})
     assert len(found.split.labeled) == 1

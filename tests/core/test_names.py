@@ -2,7 +2,7 @@
 
 import pytest
 
-from patchcl.core.names import file_safe, printable, sided, steers
+from patchcl.core.names import file_safe, one_sided, printable, sided, steers
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,8 @@ def test_two_names_never_become_one():
 )
 def test_names_that_differ_by_their_side(names: tuple[str, ...], found: list[str]) -> None:
     assert sided(names) == found
+
+
+def test_names_of_one_side_alone() -> None:
+    names = ("background", "Left kidney", "liver_right", "leftover", "lung left", "lung right", "L")
+    assert one_sided(names) == ["Left kidney", "liver_right"]

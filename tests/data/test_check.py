@@ -205,6 +205,23 @@ def test_channels_that_cannot_be_compared_are_left_aside(make_dataset: Make) -> 
     assert ["holds 5 in every voxel" in line for line in check(root).problems] == [True] * 4
 
 
+def test_classes_with_sides_bring_a_warning_unless_mirrors_were_asked_for(make_dataset: Make) -> None:
+    root = make_dataset({f"p{number}": True for number in range(3)}, ("u",))
+    description = json.loads((root / "dataset.json").read_text())
+
+    def said(*names: str, decided: bool = False) -> list[str]:
+        labels = {name: value for value, name in enumerate(("background", *names))}
+        (root / "dataset.json").write_text(json.dumps(description | {"labels": labels}))
+        report = check_data(root, SplitSettings(), PlanSettings(), mirrors_decided=decided)
+        return [line for line in report.warnings if "augment.flip" in line]
+
+    (both,) = said("left kidney", "right kidney")
+    assert both.startswith("left kidney, right kidney differ by their side, so images are neither mirrored nor turned")
+    (alone,) = said("left kidney", "liver")
+    assert alone.startswith("left kidney is on one side, and the other side is no class.")
+    assert said("left kidney", "right kidney", decided=True) == said("left kidney", "liver", decided=True) == []
+
+
 def test_patients_whom_two_folders_share_are_named(make_dataset: Make) -> None:
     root = make_dataset(MASKED | {"a_frame1": True}, ("u",), {"a_frame2": True})
     assert any("other folders as well; all of them are held out: a." in line for line in check(root).warnings)

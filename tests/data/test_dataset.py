@@ -123,6 +123,9 @@ def test_windows_and_old_tools_may_have_written_dataset_json(make_dataset: Make)
     assert (dataset.classes, dataset.ignore) == (("background", "A"), 2)
 
 
+REGIONS = {"background": 0, "whole": [1, 2], "core": [2]}
+
+
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
@@ -130,6 +133,21 @@ def test_windows_and_old_tools_may_have_written_dataset_json(make_dataset: Make)
         ({"labels": {"0": "background", "1": "A"}}, "labels is"),
         ({"labels": {"background": 0}}, "labels is"),
         ({"labels": {"background": 0, "whole": [1, 2], "core": [2]}}, r"labels names regions .* \(whole, core\)"),
+        ({"labels": REGIONS, "regions_class_order": [1]}, r".*regions_class_order is \[1\]; expected lists"),
+        ({"labels": REGIONS, "regions_class_order": [1, 7]}, r".*regions_class_order is \[1, 7\]"),
+        (
+            {"labels": REGIONS | {"core": ["2"]}, "regions_class_order": [1, 2]},
+            ".*expected lists of whole numbers from 1",
+        ),
+        ({"labels": REGIONS | {"core": [3]}, "regions_class_order": [1, 3], "file_ending": 1}, "file_ending"),
+        (
+            {"labels": {"background": 0, "A": [1, 4], "B": 1}, "regions_class_order": [1, 4]},
+            "labels is .*from 0 without gaps",
+        ),
+        (
+            {"labels": {"background": 0, "mean": [1, 2], "B": 1}, "regions_class_order": [2, 1]},
+            ".*averages all classes",
+        ),
         ({"labels": {"background": 0, "ignore": 1}}, "labels is"),
         (
             {"labels": {"background": 0, "A": 1, "ignore": 2, "Ignore": 3}},

@@ -169,7 +169,7 @@ def test_what_nobody_annotated_is_told_apart(save: Save) -> None:
     np.testing.assert_array_equal(read_mask(path, ("background", "A", "B"), ignore=3), [[[0, 1], [2, 255]]])
     with pytest.raises(UserError, match=r"holds the value 3, .* from 0 to 2"):
         read_mask(path, 3)
-    with pytest.raises(UserError, match="holds the values 2, 3"):
+    with pytest.raises(UserError, match=r"holds the values 2, 3, .*number objects, such as cells, .* into instancesTr"):
         read_mask(path, ("background", "A"))
 
 

@@ -16,8 +16,14 @@ def test_sizes_are_volumes_in_ml_and_areas_of_slices():
     mask = np.zeros((10, 10, 4), np.uint8)
     mask[:5, :5, :2] = 2
     volume = Grid((10, 10, 4), np.eye(4), (2.0, 2.0, 5.0))
-    assert sizes_of(mask, volume, CLASSES) == {"RV ml": 0.0, "LV ml": pytest.approx(50 * 20 / 1000)}
-    assert sizes_of(mask[..., 0], Grid((10, 10), np.eye(4), (2.0, 2.0)), CLASSES)["LV mm2"] == 100
+    assert sizes_of(mask, volume, CLASSES, {}) == {"RV ml": 0.0, "LV ml": pytest.approx(50 * 20 / 1000)}
+    assert sizes_of(mask[..., 0], Grid((10, 10), np.eye(4), (2.0, 2.0)), CLASSES, {})["LV mm2"] == 100
+
+
+def test_sizes_of_regions_are_those_of_their_classes_together():
+    mask = np.array([[0, 1, 2], [2, 2, 1]], np.uint8)
+    grid = Grid((2, 3), np.eye(4), (1.0, 1.0))
+    assert sizes_of(mask, grid, CLASSES, {"whole": (1, 2), "core": (2,)}) == {"whole mm2": 5, "core mm2": 3}
 
 
 def test_confidence_is_that_of_structures_and_of_all_where_there_is_none():

@@ -76,6 +76,18 @@ def test_every_kind_of_change_has_its_flag_with_what_was_known(known):
     assert flags(flat) == {"axes": "it has 2 axes, which no scan of training has"}
 
 
+def test_more_channels_do_not_flag_more():
+    image = {
+        seed: np.concatenate([texture(100 * seed + channel) for channel in range(6)], axis=1) for seed in range(60)
+    }
+    names = [f"c{channel}" for channel in range(6)]
+    known = Familiarity(patients=20, scans=tuple(look_at(GRID, lines_of(image[seed])) for seed in range(20)))
+    flagged = [unlike(known, look_at(GRID, lines_of(image[seed])), names) for seed in range(20, 60)]
+    assert sum(map(bool, flagged)) <= 2
+    image[0][:, 4] = 1 - image[0][:, 4]
+    assert "of c4 is" in unlike(known, look_at(GRID, lines_of(image[0])), names)["intensities"]
+
+
 def test_few_patients_flag_less_and_one_tells_of_its_axes_alone(known):
     cut = look_at(GRID._replace(shape=(20, 30, 5)))
     assert "field of view" in unlike(known, cut, ["MRI"])

@@ -187,6 +187,14 @@ def test_crops_and_volumes_train_too(plan, cardiac, tmp_path, tiny):
     assert all(0 <= row["validation_dice"] <= 1 for row in read_rows(outcome.run) if "validation_dice" in row)
 
 
+def test_the_batch_of_large_volumes_is_that_of_the_plan(cardiac, tmp_path, tiny):
+    small = ("plan.dimensions=3", "plan.memory_gib=0.3", "method=supervised", "training.steps=1")
+    kept = [setting for setting in tiny if not setting.startswith(("plan.", "training.labeled", "training.unlabeled"))]
+    run(cardiac, tmp_path / "run", kept, *small)
+    plan, settings = load_plan(tmp_path / "run" / "plan.yaml"), read_settings(tmp_path / "run" / "settings.yaml")
+    assert settings.training.labeled_per_batch == plan.labeled_per_batch < 12
+
+
 def test_the_split_in_the_data_set_is_used_and_said_by_every_verb(cardiac, tmp_path, tiny):
     data = shutil.copytree(cardiac, tmp_path / "data")
     (first, second, third, *_) = sorted({path.name.partition("_")[0] for path in (data / "labelsTr").iterdir()})

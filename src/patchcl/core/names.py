@@ -27,6 +27,14 @@ def sided(names: Iterable[str]) -> list[str]:
     return [known[name] for name in known if other[name] != name and other[name] in known]
 
 
+def one_sided(names: Iterable[str]) -> list[str]:
+    """Those of `names` that speak of the left or the right and whose other side is not among them: `left kidney`."""
+    listed = list(names)
+    both = sided(listed)
+    words = r"(?<![a-z])(left|right)(?![a-z])"
+    return [name for name in listed if name not in both and re.search(words, name.casefold())]
+
+
 def file_safe(name: str) -> str:
     """`name` as a part of a file name or of a tag; two names never become one.
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from patchcl.core.errors import UserError
-from patchcl.core.names import sided
+from patchcl.core.names import one_sided, sided
 from patchcl.core.parallel import ProgressCallback, in_parallel
 from patchcl.data.colour_maps import require_one_colour_map
 from patchcl.data.dataset import Case, Dataset, preview, survey_dataset
@@ -58,11 +58,16 @@ class _Finding(NamedTuple):
 
 
 def check_data(
-    root: Path, split: SplitSettings, plan: PlanSettings, on_progress: ProgressCallback | None = None
+    root: Path,
+    split: SplitSettings,
+    plan: PlanSettings,
+    on_progress: ProgressCallback | None = None,
+    mirrors_decided: bool = False,
 ) -> CheckReport:
     """Open every image and mask below `root`, hidden and test masks included: nothing is trained here.
 
-    `on_progress` is told how many scans of all are done.
+    `on_progress` is told how many scans of all are done; `mirrors_decided` says that the user has set whether images
+    are mirrored.
 
     Raises:
         UserError: The folder is not laid out as a data set, so there is nothing to look into.
@@ -86,7 +91,7 @@ def check_data(
         duplicates = find_duplicates(sides, SignatureFiles(signatures))
         doubtful = patient_warnings(cases, split.patient_pattern, SignatureFiles(signatures))
     fractions, ignored_fraction = _fractions(dataset, [findings[case.name].voxels for case in sides.get("labeled", ())])
-    warnings = [] if made_split is None else _general_warnings(dataset, made_split, fractions)
+    warnings = [] if made_split is None else _general_warnings(dataset, made_split, fractions, mirrors_decided)
     with _noting(problems):
         require_one_colour_map([case.mask for case in dataset.cases if case.mask is not None])
     if made_split is not None and any(fractions.values()) and not any(list(fractions.values())[1:]):
@@ -191,7 +196,7 @@ def _fractions(dataset: Dataset, voxels: Sequence[np.ndarray]) -> tuple[dict[str
     return fractions, ignored / max(known + ignored, 1)
 
 
-def _general_warnings(dataset: Dataset, split: Split, fractions: dict[str, float]) -> list[str]:
+def _general_warnings(dataset: Dataset, split: Split, fractions: dict[str, float], mirrors_decided: bool) -> list[str]:
     used = {patient for side in split.model_dump().values() for patient in side}
     left_out = [patient for patient in dataset.patients if patient not in used]
     apart, together = ({c.patient for c in dataset.cases if (c.folder == "imagesTs") == held} for held in (True, False))
@@ -205,21 +210,31 @@ def _general_warnings(dataset: Dataset, split: Split, fractions: dict[str, float
             f"Patients in imagesTs have scans in other folders as well; all of them are held out: "
             f"{preview(sorted(apart & together))}."
         )
-    warnings += [*absent_classes(fractions), *sides_matter(dataset.classes)]
+    warnings += [*absent_classes(fractions), *sides_matter(dataset.classes, mirrors_decided)]
     if not cases_of(dataset, split.unlabeled, None):
         warnings.append("There are no unlabeled scans to learn from. Put some in imagesUn, or hide masks by --labeled.")
     return warnings
 
 
-def sides_matter(classes: Sequence[str]) -> list[str]:
-    """A warning if classes differ by their side alone, which a mirror would turn into one another."""
-    names = sided(classes)
-    if not names:
-        return []
-    return [
-        f"{preview(names)} differ by their side, so images are neither mirrored nor turned by quarters. Set "
-        "augment.flip=true and augment.rotate_90=true if they may be all the same."
-    ]
+def sides_matter(classes: Sequence[str], decided: bool = False) -> list[str]:
+    """Warnings of classes that a mirror would turn into one another, or into what is background.
+
+    None where the user has `decided` about mirrors. A side alone changes no plan, since names such as left atrium are
+    those of organs that have no twin.
+    """
+    both, alone = sided(classes), one_sided(classes)
+    warnings = []
+    if both and not decided:
+        warnings.append(
+            f"{preview(both)} differ by their side, so images are neither mirrored nor turned by quarters. Set "
+            "augment.flip=true and augment.rotate_90=true if they may be all the same."
+        )
+    if alone and not decided:
+        warnings.append(
+            f"{preview(alone)} is on one side, and the other side is no class. If it looks the same there, mirrors "
+            "teach what is wrong: set augment.flip=false and augment.rotate_90=false."
+        )
+    return warnings
 
 
 def absent_classes(fractions: Mapping[str, float]) -> list[str]:

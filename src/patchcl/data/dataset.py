@@ -8,6 +8,7 @@ may be of any format, as long as they lie on the grid of their scan.
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from patchcl.core.documents import parse_json
@@ -15,6 +16,7 @@ from patchcl.core.errors import UserError
 from patchcl.core.names import steers
 from patchcl.data.folders import files_in, mask_files, unused_below
 from patchcl.data.formats import DICOM, ENDINGS, count_channels, ending_of, without_ending
+from patchcl.data.regions import ORDER, Regions, stored_classes
 
 Folder = Literal["imagesTr", "imagesUn", "imagesTs"]
 MASKS: dict[Folder, str | None] = {"imagesTr": "labelsTr", "imagesUn": None, "imagesTs": "labelsTs"}
@@ -54,6 +56,7 @@ class Dataset(NamedTuple):
     cases: tuple[Case, ...]  # sorted by name
     ignore: int | None = None  # value of voxels in the masks that nobody annotated
     unused: tuple[str, ...] = ()  # files and folders that are neither scans nor masks, a line each
+    regions: Regions = MappingProxyType({})  # structures that join several classes, and are scored instead of these
 
     def case(self, name: str) -> Case:
         """The scan called `name`.
@@ -94,7 +97,7 @@ def survey_dataset(root: Path, patient_pattern: str = PATIENT_PATTERN) -> tuple[
     """
     description = _read_description(root)
     channels = _channels(root, description)
-    classes, ignore = _classes(root, description)
+    classes, ignore, regions = _classes(root, description)
     ending = _ending(root, description)
     problems: list[str] = []
     cases = [
@@ -109,8 +112,8 @@ def survey_dataset(root: Path, patient_pattern: str = PATIENT_PATTERN) -> tuple[
         raise UserError(f"{root / 'imagesTr'} holds no scans. Put images there, named like patient001_0000{ending}.")
     name = str(description.get("name", root.name))
     by_name = {case.name: case for case in reversed(cases)}
-    found = tuple(by_name[key] for key in sorted(by_name))
-    return Dataset(root, name, channels, classes, found, ignore, tuple(unused)), problems
+    ordered = tuple(by_name[key] for key in sorted(by_name))
+    return Dataset(root, name, channels, classes, ordered, ignore, tuple(unused), regions), problems
 
 
 def _read_description(root: Path) -> dict[str, Any]:
@@ -137,20 +140,15 @@ def _channels(root: Path, description: dict[str, Any]) -> tuple[str, ...]:
     return tuple(str(named[str(index)]) for index in range(len(named)))
 
 
-def _classes(root: Path, description: dict[str, Any]) -> tuple[tuple[str, ...], int | None]:
-    """The classes in the order of their values, and the value of nnU-Net's label `ignore`, if there is one."""
+def _classes(root: Path, description: dict[str, Any]) -> tuple[tuple[str, ...], int | None, Regions]:
+    """The classes in the order of their values, the value of nnU-Net's label `ignore`, if there is one, and regions."""
     path, labels = root / "dataset.json", description.get("labels")
     given = labels if isinstance(labels, dict) else {}
     ignored = [name for name in given if name.casefold() == IGNORE_LABEL]
     if len(ignored) > 1:
         raise UserError(f"{path}: labels names {' and '.join(ignored)}, which are one and the same. Leave one of them.")
     values = {IGNORE_LABEL if name.casefold() == IGNORE_LABEL else name: value for name, value in given.items()}
-    regions = [name for name, value in values.items() if isinstance(value, list)]
-    if regions:
-        raise UserError(
-            f"{path}: labels names regions that join several values ({preview(regions)}), and patchcl learns one class "
-            "per voxel. Give every class a single value; a region can be joined from predicted classes afterwards."
-        )
+    values, regions = stored_classes(path, values, description.get(ORDER), IGNORE_LABEL)
     whole = all(type(value) is int for value in values.values())
     order = sorted(values, key=lambda name: (name == IGNORE_LABEL, values[name])) if whole else []
     classes = tuple(name for name in order if name != IGNORE_LABEL)
@@ -162,10 +160,10 @@ def _classes(root: Path, description: dict[str, Any]) -> tuple[tuple[str, ...], 
         )
     if len(classes) > MOST_CLASSES:
         raise UserError(f"{path}: labels has {len(classes)} classes, but at most {MOST_CLASSES} fit. Join some.")
-    wrong = [line for name in classes if (line := _wrong_name(name))]
+    wrong = [line for name in dict.fromkeys([*classes, *regions]) if (line := _wrong_name(name))]
     if wrong:
         raise UserError(f"{path}: labels holds names that cannot be: {'; '.join(wrong)}. Rename them.")
-    return classes, values.get(IGNORE_LABEL)
+    return classes, values.get(IGNORE_LABEL), regions
 
 
 def _wrong_name(name: str) -> str:

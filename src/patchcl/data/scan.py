@@ -227,8 +227,19 @@ def _unknown_values(path: Path, values: np.ndarray, classes: int) -> str:
     shown = ", ".join(_shown(value) for value in values[:5]) + (", ..." if len(values) > 5 else "")
     return (
         f"{path} holds the value{'s' if len(values) > 1 else ''} {shown}, but a mask may only hold whole numbers from "
-        f"0 to {classes - 1}, one per class in dataset.json. Correct the mask, or add the class to dataset.json."
+        f"0 to {classes - 1}, one per class in dataset.json. {_way_out(values, classes)}"
     )
+
+
+def _way_out(values: np.ndarray, classes: int) -> str:
+    """What to do about unknown values: running numbers are those of objects, such as cells."""
+    if len(values) > 1 and (values == np.floor(values)).all() and values.min() > 0:
+        return (
+            "If these number objects, such as cells, put the file into instancesTr (for a test scan instancesTs), and "
+            "a mask with the class of every object into labelsTr; patchcl import --layout crag does both for data laid "
+            "out so. If not, correct the mask, or add the classes to dataset.json."
+        )
+    return "Correct the mask, or add the class to dataset.json."
 
 
 def _shown(value: np.generic) -> str:

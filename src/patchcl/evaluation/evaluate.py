@@ -19,6 +19,7 @@ from patchcl.core.parallel import ProgressCallback, releasing_memory
 from patchcl.data.dataset import PATIENT_PATTERN, Case, Dataset, read_dataset
 from patchcl.data.formats import ENDINGS, ending_of, tells_by_name, without_ending
 from patchcl.data.geometry import Grid
+from patchcl.data.regions import Regions, views
 from patchcl.data.scan import IGNORED, read_grid, read_mask, require_annotated
 from patchcl.data.splits import Split, cases_of, load_split
 from patchcl.evaluation.inference_columns import predict_columns
@@ -69,12 +70,13 @@ def evaluate_folders(
     Raises:
         UserError: A prediction or a mask has no partner, a file cannot be read, or nothing names the classes.
     """
+    regions: Regions = {}
     if not classes:
-        classes, ignore = _labels_beside(masks)
-    predicted, reference = _mask_files(predictions, classes), _mask_files(masks, classes)
+        classes, ignore, regions = _labels_beside(masks)
+    predicted, reference = (_mask_files(folder, classes, regions) for folder in (predictions, masks))
     _require_partners(predicted, reference, predictions, masks)
     triples = [(_patient(name, patient_pattern), predicted[name], reference[name]) for name in reference]
-    return _score(predictions.name, triples, classes, ignore, origin(CPU), voxels, objects)
+    return _score(predictions.name, triples, classes, ignore, origin(CPU), voxels, objects, regions)
 
 
 def evaluate_run(
@@ -123,7 +125,8 @@ def evaluate_trained(
     known = _provenance(trained, split, side) | scored_on(run, settings, plan, split, cases) | origin(trained.device)
 
     def score(folder: Path) -> Evaluation:
-        return _score(settings.method.name, _triples(cases, folder), plan.classes, plan.ignore, known, voxels, objects)
+        triples = _triples(cases, folder)
+        return _score(settings.method.name, triples, plan.classes, plan.ignore, known, voxels, objects, plan.regions)
 
     with TemporaryDirectory(prefix="patchcl-") as scratch:
         for each, its_cases in held_out:
@@ -168,12 +171,12 @@ def _held_out(dataset: Dataset, run: TrainedRun, split: Split, on: str) -> tuple
     return "test", [(run, test)]
 
 
-def _labels_beside(masks: Path) -> tuple[tuple[str, ...], int | None]:
-    """The classes that the data set of a folder of masks names, and the value of voxels that nobody annotated."""
+def _labels_beside(masks: Path) -> tuple[tuple[str, ...], int | None, Regions]:
+    """The classes that the data set of a folder of masks names, the value for `ignore`, and the regions of classes."""
     if not (masks.resolve().parent / "dataset.json").is_file():
         raise UserError(f"{masks} has no dataset.json beside it that names the classes. Copy it there.")
     dataset = read_dataset(masks.resolve().parent)
-    return dataset.classes, dataset.ignore
+    return dataset.classes, dataset.ignore, dataset.regions
 
 
 def _score(
@@ -184,11 +187,12 @@ def _score(
     provenance: Mapping[str, str | int | None],
     voxels: bool,
     objects: bool,
+    regions: Regions,
 ) -> Evaluation:
-    """Scores of (patient, prediction, mask) triples."""
+    """Scores of (patient, prediction, mask) triples, of the `regions` if there are any, else of the classes."""
     scores: list[Score] = []
     spacings: set[float] = set()
-    tallies: dict[str, list[ObjectTally]] = {structure: [] for structure in classes[1:]}
+    tallies: dict[str, list[ObjectTally]] = {structure: [] for structure in regions or classes[1:]}
     ignored = 0
     for patient, predicted, reference in releasing_memory(triples):
         grid = _whole_grid(predicted, reference)
@@ -198,17 +202,18 @@ def _score(
         ignored += int(known.size - np.count_nonzero(known))
         spacing = (1.0,) * len(grid.shape) if voxels else grid.spacing_mm
         spacings.update(spacing)
-        tally_by_structure = _tally(*masks, reference, grid, classes, spacing) if objects else {}
-        for score in score_case(*masks, classes, spacing, None if known.all() else known):
-            extra = _object_scores(tally_by_structure.get(score.structure))
-            scores.append(Score(patient=patient, case=without_ending(reference.name), **score._asdict(), **extra))
-        for structure, tally in tally_by_structure.items():
-            tallies[structure].append(tally)
+        for found, right, names in views(*masks, classes, regions):
+            tally_by_structure = _tally(found, right, reference, grid, names, spacing) if objects else {}
+            for score in score_case(found, right, names, spacing, None if known.all() else known):
+                extra = _object_scores(tally_by_structure.get(score.structure))
+                scores.append(Score(patient=patient, case=without_ending(reference.name), **score._asdict(), **extra))
+            for structure, tally in tally_by_structure.items():
+                tallies[structure].append(tally)
     unit: Literal["mm", "voxels"] = "voxels" if spacings == {1.0} else "mm"
     facts = {**provenance, **({IGNORED_VOXELS: ignored} if ignored else {})}
     return Evaluation(
         name=name,
-        structures=tuple(classes[1:]),
+        structures=tuple(regions or classes[1:]),
         unit=unit,
         scores=tuple(scores),
         provenance=facts,
@@ -258,11 +263,12 @@ def _unfinished(run: TrainedRun, rows: Sequence[Row]) -> str:
     return f"step {done} of {steps}" if done < steps else ""
 
 
-def _mask_files(folder: Path, classes: Sequence[str]) -> dict[str, Path]:
-    """Mask files by the name of their case, without the maps that prediction may have put beside them."""
+def _mask_files(folder: Path, classes: Sequence[str], regions: Regions) -> dict[str, Path]:
+    """Mask files by the name of their case, without the maps and regions that prediction may have put beside them."""
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder. Name a folder of masks.")
-    maps = ("_uncertainty", *(f"_probabilities_{file_safe(structure)}" for structure in classes))
+    maps = ("_uncertainty", *(f"_probabilities_{file_safe(structure)}" for structure in (*classes, *regions)))
+    maps += tuple(f"_region_{file_safe(region)}" for region in regions)
     files = {without_ending(path.name): path for path in sorted(folder.iterdir()) if ending_of(path.name)}
     return {name: path for name, path in files.items() if not name.endswith(maps) and not name.startswith(".")}
 

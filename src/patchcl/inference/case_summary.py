@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from patchcl.core.files import write_text
 from patchcl.data.geometry import Grid
+from patchcl.data.regions import Regions
 
 TABLE = "predictions.csv"
 """The file beside the masks."""
@@ -60,12 +61,13 @@ class Confidences(NamedTuple):
         return self.everything / max(self.voxels, 1)
 
 
-def sizes_of(mask: np.ndarray, grid: Grid, classes: Sequence[str]) -> dict[str, float]:
-    """The volume of each structure in ml, or its area in mm2 on a slice."""
+def sizes_of(mask: np.ndarray, grid: Grid, classes: Sequence[str], regions: Regions) -> dict[str, float]:
+    """The volume of each class, or of each region if there are any, in ml, or its area in mm2 on a slice."""
     unit, scale = ("ml", 1000.0) if len(grid.shape) == 3 else ("mm2", 1.0)
-    counts = np.bincount(mask.ravel(), minlength=len(classes))[1 : len(classes)]
+    counts = np.bincount(mask.ravel(), minlength=len(classes))
+    joined = regions or {name: (value,) for value, name in enumerate(classes) if value}
     voxel = math.prod(grid.spacing_mm) / scale
-    return {f"{name} {unit}": float(count * voxel) for name, count in zip(classes[1:], counts, strict=True)}
+    return {f"{name} {unit}": float(counts[list(values)].sum() * voxel) for name, values in joined.items()}
 
 
 def write_table(path: Path, cases: Sequence[CaseSummary]) -> None:

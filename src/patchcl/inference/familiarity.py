@@ -105,8 +105,10 @@ def unlike(known: Familiarity, found: Look, channels: Sequence[str]) -> dict[str
     if not scans:
         return {"axes": f"it has {len(found.spacing_mm)} axes, which no scan of training has"}
     flags: dict[str, str] = {}
-    for each in _quantities(scans, found, channels) if known.patients > 1 else ():
-        low, high = _range(each.known, each.least, known.patients)
+    compared = list(_quantities(scans, found, channels)) if known.patients > 1 else []
+    chance = CHANCE / max(sum(len(each.found) for each in compared), 1)
+    for each in compared:
+        low, high = _range(each.known, each.least, known.patients, chance)
         outside = (each.found < low) | (each.found > high)
         if outside.any():
             flags[each.name] = "; ".join([*([flags[each.name]] if each.name in flags else []), _told(each)])
@@ -150,10 +152,9 @@ def _quantities(scans: Sequence[Look], found: Look, channels: Sequence[str]) -> 
         yield logarithms("noise", channel, [[scan.noise[place]] for scan in looked], [found.noise[place]])
 
 
-def _range(known: np.ndarray, least: float, patients: int) -> tuple[np.ndarray, np.ndarray]:
-    """The bounds (Q,) of what is not flagged."""
-    compared = 6 + len(LEVELS) + 1  # quantities of a volume of one channel; of more, the chance is a little larger
-    factor = t.ppf(1 - CHANCE / 2 / compared, patients - 1) * math.sqrt(1 + 1 / patients)
+def _range(known: np.ndarray, least: float, patients: int, chance: float) -> tuple[np.ndarray, np.ndarray]:
+    """The bounds (Q,) of what is not flagged; `chance` is that of one quantity to lie outside."""
+    factor = t.ppf(1 - chance / 2, patients - 1) * math.sqrt(1 + 1 / patients)
     middle = known.mean(axis=0)
     half = np.maximum(factor * known.std(axis=0, ddof=1 if len(known) > 1 else 0), least)
     return np.minimum(middle - half, known.min(axis=0)), np.maximum(middle + half, known.max(axis=0))

@@ -31,6 +31,7 @@ from patchcl.data.geometry import Grid
 from patchcl.data.preprocessing.plan import Plan
 from patchcl.data.preprocessing.row_blocks import network_row_blocks
 from patchcl.data.preprocessing.transforms import to_network_grid, to_scan_grid
+from patchcl.data.regions import region_masks, region_probs
 from patchcl.data.scan import Scan, read_grid, read_image, write_map, write_mask
 from patchcl.inference.case_summary import TABLE, CaseSummary, Confidences, sizes_of, write_table
 from patchcl.inference.familiarity import Familiarity, Look, lines_of, look_at, spread_places, unlike
@@ -206,8 +207,11 @@ def _predict_case(
     write_mask(out / f"{name}{of_masks}", cleaned, paths[0], plan.classes)
     if files.probabilities or files.uncertainty:
         smooth = to_scan_grid(probs, grid, plan.model_copy(update={"output_interpolation": "linear"}))
-        _write_maps(smooth, plan.classes, out / name, of_maps, files, paths[0])
-    return look_at(grid, lines), CaseSummary(name, sizes_of(cleaned, grid, plan.classes), confidence.mean, {})
+        _write_maps(smooth, plan, out / name, of_maps, files, paths[0])
+    for region, inside in region_masks(cleaned, plan.regions).items():
+        write_mask(out / f"{name}_region_{file_safe(region)}{of_masks}", inside, paths[0], (plan.classes[0], region))
+    sizes = sizes_of(cleaned, grid, plan.classes, plan.regions)
+    return look_at(grid, lines), CaseSummary(name, sizes, confidence.mean, {})
 
 
 def _prepared(plan: Plan, paths: tuple[Path, ...]) -> tuple[np.ndarray, Grid]:
@@ -240,9 +244,10 @@ def _mask_by_row_blocks(
     return mask, read_grid(path), confidence
 
 
-def _write_maps(probs: np.ndarray, classes: Sequence[str], stem: Path, ending: str, files: Files, like: Path) -> None:
+def _write_maps(probs: np.ndarray, plan: Plan, stem: Path, ending: str, files: Files, like: Path) -> None:
     if files.probabilities:
-        for structure, prob in zip(classes[1:], probs[1:], strict=True):
+        by_class = dict(zip(plan.classes[1:], probs[1:], strict=True))
+        for structure, prob in (region_probs(probs, plan.regions) or by_class).items():
             write_map(stem.with_name(f"{stem.name}_probabilities_{file_safe(structure)}{ending}"), prob, like)
     if files.uncertainty:
         write_map(stem.with_name(f"{stem.name}_uncertainty{ending}"), uncertainty_of(probs), like)

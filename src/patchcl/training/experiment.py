@@ -80,14 +80,15 @@ def start(data: Path, root: Path, settings: Settings, console: Console) -> Outco
     visible = visible_to_training(dataset, split)
     require_one_colour_map([case.mask for case in visible.cases if case.mask is not None])
     fingerprint = fingerprint_for(visible, settings.plan, split.labeled)
-    _require_structures(fingerprint, dataset.unused, console)
+    _require_structures(fingerprint, settings, dataset.unused, console)
     plan = make_plan(visible, settings.plan, fingerprint)
     device = best_device(settings.training.device)
     cache = settings.cache or Path(os.path.realpath(root)).parent / "prepared"  # resolve() refuses rings
+    settings = planned(settings, plan)
     training = settled(settings.training, device)
     if training.precision != settings.training.precision != "32-true" != training.precision:
         console.print(f"Precision: {training.precision} (training.precision).", highlight=False)
-    settings = planned(settings, plan).model_copy(
+    settings = settings.model_copy(
         update={
             "data": data.resolve(),
             "cache": Path(os.path.realpath(cache)),
@@ -111,12 +112,13 @@ def start(data: Path, root: Path, settings: Settings, console: Console) -> Outco
         raise
 
 
-def _require_structures(fingerprint: Fingerprint, unused: Sequence[str], console: Console) -> None:
+def _require_structures(fingerprint: Fingerprint, settings: Settings, unused: Sequence[str], console: Console) -> None:
     """Refuse to train where no labeled mask holds a structure; warn of those that none holds, and of `unused` files."""
     if fingerprint.classes and not any(known.scans for known in fingerprint.classes[1:]):
         raise UserError(NOTHING_TO_LEARN)
     counts = {known.name: known.scans for known in fingerprint.classes}
-    for line in (*unused, *absent_classes(counts), *sides_matter(tuple(counts))):
+    sides = sides_matter(tuple(counts), "flip" in settings.augment.model_fields_set)
+    for line in (*unused, *absent_classes(counts), *sides):
         console.print(f"[yellow]Warning:[/yellow] {escape(line)}", highlight=False, soft_wrap=True)
 
 

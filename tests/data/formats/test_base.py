@@ -51,9 +51,15 @@ def test_formats_go_by_names_and_dicom_by_content(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (ValueError("bad magic"), r"a\.x cannot be read as a scan \(bad magic\)\. It may be incomplete: copy or"),
-        (RuntimeError("in reader.cxx:7:\nshort file\n"), r"a\.x cannot be read as a scan \(short file\)"),
-        (EOFError(), r"a\.x cannot be read as a scan \(EOFError\)"),
+        (
+            ValueError("bad magic"),
+            r"a\.x cannot be read as a scan \(bad magic\)\. It is damaged, or of a kind that is not",
+        ),
+        (
+            RuntimeError("in reader.cxx:7:\nshort file\n"),
+            r"scan \(short file\)\. It may be incomplete: copy or export it ag",
+        ),
+        (EOFError(), r"a\.x cannot be read as a scan \(EOFError\)\. It may be incomplete: copy or export it again\."),
         (FileNotFoundError(2, "no such file", "b.raw"), r"b\.raw does not exist"),
         (PermissionError(), r"a\.x may not be read by you. Change its permissions"),
         (UserError("known already"), "^known already$"),
@@ -61,9 +67,28 @@ def test_formats_go_by_names_and_dicom_by_content(tmp_path: Path) -> None:
 )
 def test_whatever_goes_wrong_names_the_file(error: Exception, message: str, tmp_path: Path) -> None:
     file = tmp_path / "a.x"
-    file.touch()
+    file.write_bytes(b"something")
     with pytest.raises(UserError, match=message), reading(file, "a scan"):
         raise error
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "message"),
+    [
+        (b"", "a NIfTI image", "It is empty: copy or export it again"),
+        (b"<!DOCTYPE html>", "a NIfTI image", "It begins as a page or document of the web does: give it the ending"),
+        (b"\x89PNG\r\n", "a NIfTI image", "It begins as a PNG picture does"),
+        (b"\x89PNG\r\n", "a picture", "It is damaged, or of a kind that is not supported"),
+        (bytes(128) + b"DICM", "a NIfTI image", "It begins as a DICOM file does"),
+        (b"\x1f\x8b", "a NIfTI image", "It is damaged, or of a kind"),
+    ],
+)
+def test_what_a_file_holds_instead_is_said(content: bytes, kind: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.x"
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=message) as told, reading(file, kind):
+        raise ValueError("no such type")
+    assert "incomplete" not in str(told.value)
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:

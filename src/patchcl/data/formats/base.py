@@ -1,6 +1,7 @@
 """The interface of a file format, and the messages about files that cannot be read."""
 
 import importlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,29 @@ from patchcl.data.geometry import Grid
 
 DEFLATE_RATIO = 1100
 """More than the 1032 bytes that one byte of gzip, zlib or PNG can stand for."""
+CUT_SHORT = re.compile(
+    r"truncated|ended before|\beof\b|cut off|got only|wrong size|hit end of|end of (file|data|input)|incomplete|"
+    r"too short|short file|not enough|less than expected|premature|could the file be damaged",
+    re.IGNORECASE,
+)
+"""What libraries say of files that end too early."""
+DAMAGED = re.compile(r"\bcrc\b|checksum|data check|broken|corrupt|while decompressing", re.IGNORECASE)
+"""What they say of files in which something else lies than was written."""
+BEGINNINGS = (
+    (0, b"\x89PNG", "a PNG picture", "picture"),
+    (0, b"\xff\xd8\xff", "a JPEG picture", "picture"),
+    (0, b"GIF8", "a GIF picture", "picture"),
+    (0, b"II*\0", "a TIFF picture", "picture"),
+    (0, b"MM\0*", "a TIFF picture", "picture"),
+    (0, b"NRRD", "an NRRD file", "NRRD"),
+    (128, b"DICM", "a DICOM file", "DICOM"),
+    (0, b"\x89HDF", "an HDF5 file", "HDF5"),
+    (0, b"\x1f\x8b", "a file packed by gzip", "NIfTI"),
+    (0, b"PK", "a ZIP archive", "ZIP"),
+    (0, b"%PDF", "a PDF document", "PDF"),
+    (0, b"<", "a page or document of the web", "XML"),
+)
+"""Where known contents begin with which bytes, what they are, and a word in the kinds that they are right for."""
 SAME: Mapping[str, str] = MappingProxyType({})
 
 
@@ -78,7 +102,7 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         ) from error
     except Exception as error:  # libraries raise whatever they like on damaged files
         raise UserError(
-            f"{path} cannot be read as {kind} ({_last_line(error)}). It may be incomplete: copy or export it again."
+            f"{path} cannot be read as {kind} ({_last_line(error)}). {_way_out(path, kind, error)}"
         ) from error
 
 
@@ -175,6 +199,25 @@ def library(name: str, path: Path, kind: str, extra: str) -> Any:  # noqa: ANN40
         return importlib.import_module(name)
     except ImportError as error:
         raise UserError(f"{path} is {kind}, which needs {name}: pip install 'patchcl[{extra}]'") from error
+
+
+def _way_out(path: Path, kind: str, error: Exception) -> str:
+    """What is wrong with a file that could not be read as `kind`, and what to do about it."""
+    with path.open("rb") as file:
+        start = file.read(132)
+    if not start:
+        return "It is empty: copy or export it again."
+    for offset, beginning, content, right in BEGINNINGS:
+        if start[offset:].startswith(beginning) and right not in kind:
+            return f"It begins as {content} does: give it the ending of what it is, or convert it."
+    if isinstance(error, EOFError) or CUT_SHORT.search(str(error)):
+        return "It may be incomplete: copy or export it again."
+    if DAMAGED.search(str(error)):
+        return "It is damaged: copy or export it again."
+    return (
+        "It is damaged, or of a kind that is not supported; docs/data.md says what patchcl reads of NIfTI, NRRD, "
+        "MetaImage, DICOM, PNG, JPEG, BMP and TIFF. Export it again, or convert it."
+    )
 
 
 def _last_line(error: Exception) -> str:

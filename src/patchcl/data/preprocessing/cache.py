@@ -176,7 +176,8 @@ def _key(plan: Plan) -> str:
     unused = {"ignore"} if plan.ignore is None else set()  # as in caches made before there was such a value
     unused |= {"background"} if plan.background == "counted" else set()
     deciding = plan.model_dump(
-        mode="json", exclude={"output_interpolation", "reasons", "channels", "patch_fraction", *BATCH} | unused
+        mode="json",
+        exclude={"output_interpolation", "reasons", "channels", "patch_fraction", "regions", *BATCH} | unused,
     )
     return hashlib.sha256(json.dumps([RECIPE, deciding], sort_keys=True).encode()).hexdigest()[:16]
 

@@ -75,6 +75,8 @@ class Plan(FrozenSettings):
     classes: tuple[str, ...]
     ignore: int | None = None
     """What masks hold where nobody annotated, if they do so anywhere."""
+    regions: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    """Structures that join several classes: these are learned, and the regions scored and written."""
     reasons: dict[str, str] = Field(default_factory=dict)
     """One sentence for every decision."""
 

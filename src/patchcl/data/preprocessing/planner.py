@@ -113,6 +113,7 @@ def fingerprint_for(
 def _decided(dataset: Dataset, settings: PlanSettings) -> _Draft:
     """What the data need not decide, because a saved plan or a setting does, and why it is so."""
     plan: dict[str, Any] = {key: getattr(dataset, key) for key in ("channels", "classes", "ignore")}
+    plan["regions"] = dict(dataset.regions)
     reasons: dict[str, str] = {}
     if settings.file is not None:
         saved = load_plan(settings.file)
