@@ -104,6 +104,8 @@ def train(
     seed: options.Seed = None,
     device: options.SettingsDevice = None,
     precision: options.Precision = None,
+    devices: options.Devices = None,
+    nodes: options.Nodes = None,
     resume_if_there: options.ResumeIfThere = False,
 ) -> None:
     """Train on a data folder. Scans without a mask are learned from as well, unless --method supervised."""
@@ -112,9 +114,14 @@ def train(
 
 
 @app.command()
-def resume(run: options.Run, accept_changes: options.AcceptChanges = False) -> None:
+def resume(
+    run: options.Run,
+    accept_changes: options.AcceptChanges = False,
+    devices: options.Devices = None,
+    nodes: options.Nodes = None,
+) -> None:
     """Continue a run that was stopped, exactly as if it had not been."""
-    _finish(_api().resume(run, accept_changes=accept_changes))
+    _finish(_api().resume(**locals()))
 
 
 @app.command()
@@ -216,10 +223,8 @@ def import_data(
     from patchcl.data.importers.registry import describe
 
     console.print(describe(imported), markup=False, highlight=False, soft_wrap=True)
-    split = f" --split {imported.split}" if imported.split else ""
-    console.print(
-        f"Imported into [bold]{escape(str(out))}[/bold]. Next: {escape(f'patchcl check {out}{split}')}", highlight=False
-    )
+    check = f"patchcl check {out}" + (f" --split {imported.split}" if imported.split else "")
+    console.print(f"Imported into [bold]{escape(str(out))}[/bold]. Next: {escape(check)}", highlight=False)
 
 
 @app.command()

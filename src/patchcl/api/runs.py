@@ -7,7 +7,7 @@ from typing import Literal, Unpack
 from patchcl.comparison.comparison import compare_methods
 from patchcl.comparison.runner import Ending
 from patchcl.comparison.spec import build_spec
-from patchcl.config import PathLike, SettingsArguments, SharedArguments, make_settings, overrides_of
+from patchcl.config import PathLike, SettingsArguments, SharedArguments, make_settings, overrides_of, read_settings
 from patchcl.core.console import console, progress_bar
 from patchcl.core.errors import UserError
 from patchcl.data.importers.registry import require_ours
@@ -20,7 +20,9 @@ from patchcl.reports.run_report import write_report
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.writer import one_writer
 from patchcl.training import experiment
+from patchcl.training.crew import crew_of
 from patchcl.training.experiment import Outcome
+from patchcl.training.place import place_of
 
 
 def train(
@@ -44,18 +46,27 @@ def train(
     """
     require_ours(Path(data))
     chosen = make_settings(**settings)
-    if resume_if_there and RunFolder(Path(out)).begun():
-        return resume(out)
-    with one_writer(Path(out)):
-        return experiment.start(Path(data), Path(out), chosen, console)
+    first = place_of(chosen.training).rank == 0  # the others leave the folder alone
+    if resume_if_there and first and RunFolder(Path(out)).begun():
+        asked = chosen.training.model_dump(include=chosen.training.model_fields_set & {"devices", "nodes"})
+        return resume(out, **asked)
+    with crew_of(chosen) as ranks:
+        if not ranks.first:
+            return experiment.join(ranks)
+        with one_writer(Path(out)):
+            return experiment.start(Path(data), Path(out), chosen, console, ranks)
 
 
-def resume(run: PathLike, *, accept_changes: bool = False) -> Outcome:
+def resume(
+    run: PathLike, *, accept_changes: bool = False, devices: int | None = None, nodes: int | None = None
+) -> Outcome:
     """Continue a run that was stopped, exactly as if it had not been.
 
     Args:
         run: A folder made by `train`.
         accept_changes: Go on although data, settings, plan or split are not those of its beginning; that is kept.
+        devices: Of each node, to go on with; by default as many as it was begun with.
+        nodes: Machines to go on with; the same.
 
     Raises:
         UserError: There is no run, another process writes it, its data are gone, or something changed since.
@@ -64,9 +75,14 @@ def resume(run: PathLike, *, accept_changes: bool = False) -> Outcome:
         >>> patchcl.resume(run).steps_done
         6
     """
-    RunFolder.open(Path(run))
-    with one_writer(Path(run)):
-        return experiment.resume(Path(run), console, accept_changes)
+    settings = read_settings(RunFolder.open(Path(run)).settings)
+    asked = {name: count for name, count in (("devices", devices), ("nodes", nodes)) if count is not None}
+    training = settings.training.model_copy(update=asked)
+    with crew_of(settings.model_copy(update={"training": training})) as ranks:
+        if not ranks.first:
+            return experiment.join(ranks)
+        with one_writer(Path(run)):
+            return experiment.resume(Path(run), console, accept_changes, ranks)
 
 
 def predict(

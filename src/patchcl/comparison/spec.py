@@ -120,6 +120,8 @@ def build_spec(
     _require_known(methods)
     settings = {method: _load(method, config, overrides) for method in dict.fromkeys(methods)}
     first = next(iter(settings.values()))
+    if first.training.devices * first.training.nodes > 1:
+        raise UserError("compare trains every run on one device. Leave training.devices and training.nodes out.")
     dataset = read_dataset(data, first.split.patient_pattern)
     labeled = list(labeled) or [_labeled_count(first)]
     splits = {

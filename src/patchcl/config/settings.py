@@ -42,6 +42,9 @@ class TrainingSettings(FrozenSettings):
         5.0, gt=0, description="Between checkpoints, beside those at validations; made at the next log row."
     )
     device: Device = "auto"
+    devices: int = Field(1, gt=0, description="On each node, one process for each; they share every batch.")
+    nodes: int = Field(1, gt=0, description="Machines; srun or torchrun starts the processes of several.")
+    sync_batch_norm: bool = Field(False, description="Batch norm over the shares of all devices; on CUDA.")
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     compile: bool = Field(False, description="Compile the networks with torch.compile.")
     memory_gib: float = Field(

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from typing import Any, Protocol
 
 import torch
@@ -17,7 +16,8 @@ from patchcl.methods.base import Method
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import Row, RunLog
 from patchcl.training.diagnostics import new_warnings, warnings
-from patchcl.training.rescue import FiniteWatch, TrainingState, checkpoints_of, rescue
+from patchcl.training.ranks import ALONE, Ranks, Unwritten, records_of, rescue_all
+from patchcl.training.rescue import FiniteWatch, TrainingState
 from patchcl.training.signals import StopRequest
 
 
@@ -43,6 +43,7 @@ def train(
     fabric: Fabric,
     progress: Progress,
     stop: StopRequest,
+    ranks: Ranks = ALONE,
 ) -> int:
     """Trains `method`, keeps checkpoints in `run`, and returns how many steps are done.
 
@@ -58,6 +59,7 @@ def train(
         fabric: Device and precision.
         progress: Told after every step and every validation.
         stop: Looked at after every step.
+        ranks: The processes that train together; `batch_at` gives the share of this one.
 
     Raises:
         DivergedError: It did so again with every remedy.
@@ -67,18 +69,17 @@ def train(
     scheduler = PolynomialLR(optimizer, settings.steps, power=settings.power)
     state = TrainingState(method, optimizer, scheduler)
     wrapped, stepper = fabric.setup(method, optimizer)
-    with (
-        checkpoints_of(run, state, settings, progress.notice) as checkpoints,
-        closing(RunLog(run, state.step, settings.loggers)) as log,
-    ):
+    with records_of(run, state, settings, ranks, progress.notice) as (checkpoints, log):
         watch, first, started = FiniteWatch(method, fabric.device), state.step, time.perf_counter()
         wrapped.train()
         while state.step < settings.steps:
             step = state.step
             batch = batch_at(step)
-            torch.manual_seed(seed_for(settings.seed, step, fabric.global_rank, "method"))
+            torch.manual_seed(seed_for(settings.seed, step, ranks.rank, "method"))
             result = wrapped(batch, step)
             fabric.backward(result.loss)
+            ranks.average(method)
+            result = ranks.mean(result)
             watch.before_step(clip=bool(state.rescues))
             stepper.step()
             stepper.zero_grad()
@@ -88,13 +89,14 @@ def train(
             log.add(result)
             done = state.step = step + 1
             watch.after_step(result.loss, done)
-            ending = done == settings.steps or bool(stop)
+            stopping = ranks.agreed(stop)
+            ending = stopping or done == settings.steps
             validating = done % settings.validate_every == 0 or done == settings.steps
             logging = done % settings.log_every == 0 or validating or ending
             if logging and (diverged_at := watch.diverged_at(done)) is not None:
-                progress.notice(rescue(state, checkpoints, diverged_at, settings))
+                progress.notice(rescue_all(ranks, state, checkpoints, diverged_at, settings))
                 log.rewind(state.step)
-                first, started, ending = state.step, time.perf_counter(), bool(stop)
+                first, started, ending = state.step, time.perf_counter(), stopping
             elif logging:
                 pace = (time.perf_counter() - started) / (done - first)
                 log.flush(done, {"learning_rate": float(scheduler.get_last_lr()[0]), "seconds_per_step": pace})
@@ -108,7 +110,11 @@ def train(
 
 
 def _validate(
-    validate: Callable[[Method[Any], int], Row], state: TrainingState, log: RunLog, pace: float, progress: Progress
+    validate: Callable[[Method[Any], int], Row],
+    state: TrainingState,
+    log: RunLog | Unwritten,
+    pace: float,
+    progress: Progress,
 ) -> bool:
     """Logs and reports the figures of a validation; true if its Dice is the best so far."""
     settings = state.method.settings
