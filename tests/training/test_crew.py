@@ -121,7 +121,7 @@ def test_a_dead_process_ends_the_others_and_one_alone_goes_on(cardiac, tmp_path,
 
 def test_torchrun_starts_what_the_program_starts_itself(cardiac, straight, tmp_path):
     options = [part for setting in SETTINGS for part in ("--set", setting)]
-    program = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "-m", "patchcl"]
+    program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "patchcl"]
     call = [*program, "train", cardiac, "-o", tmp_path / "run", "--devices", "2", *options]
     environment = os.environ | {"OMP_NUM_THREADS": "2"}
     told = subprocess.run(call, capture_output=True, text=True, env=environment, check=False, timeout=300)

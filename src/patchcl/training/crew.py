@@ -61,17 +61,20 @@ def crew_of(settings: Settings, place: Place | None = None) -> Iterator[Ranks]:
 
 
 @contextmanager
-def _meeting(place: Place, settings: Settings) -> Iterator[tuple[TCPStore, "Watch"]]:
+def _meeting(place: Place, settings: Settings) -> Iterator[tuple[PrefixStore, Watch]]:
     """The store where all processes of a run meet, with those started that are ours to start."""
     host, wait, port = place.rank == 0 and not place.hosted, timedelta(seconds=JOIN_SECONDS), place.port
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if place.hosted else "0"
     local: list[subprocess.Popen[bytes]] = []
     watch = None
     try:
-        store = TCPStore(place.address, place.port, place.size, host, wait, wait_for_workers=False)
-        port = store.port
+        meeting = TCPStore(place.address, port, place.size, host, wait, wait_for_workers=False)
+        port = meeting.port
         local += _started(place, settings, port) if place.starts else []
-        watch = Watch(TCPStore(place.address, port, place.size, False, wait, False), place, local)
+        beside = TCPStore(place.address, port, place.size, False, wait, False)  # as the first may wait for long
+        watch = Watch(PrefixStore(attempt, beside), place, local)
         watch.start()
+        store = PrefixStore(attempt, meeting)
         store.set(f"here/{place.rank}", "yes")
         store.wait([f"here/{rank}" for rank in range(place.size)], wait)
     except RuntimeError as error:
@@ -104,7 +107,7 @@ def _started(place: Place, settings: Settings, port: int) -> list[subprocess.Pop
 
 
 @contextmanager
-def _group(place: Place, store: TCPStore, device: torch.device) -> Iterator[None]:
+def _group(place: Place, store: PrefixStore, device: torch.device) -> Iterator[None]:
     """The connections between all processes, tried out once."""
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
     group = PrefixStore("group", store)

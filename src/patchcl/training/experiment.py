@@ -17,7 +17,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from patchcl.config import Settings, planned, read_settings, settings_yaml
-from patchcl.core.console import progress_bar
+from patchcl.core.console import console, progress_bar
 from patchcl.core.devices import best_device
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json, write_text
@@ -131,8 +131,8 @@ def join(ranks: Ranks) -> Outcome:
         raise UserError(
             f"{platform.node()} cannot see {root}, where the first process keeps the run: share that folder."
         )
-    run, silent = RunFolder(root), Console(quiet=True)
-    return _train(run, *_kept(run), silent, ranks)
+    console.quiet, run = True, RunFolder(root)
+    return _train(run, *_kept(run), console, ranks)
 
 
 def _kept(run: RunFolder) -> tuple[Settings, Dataset, Split, Plan]:

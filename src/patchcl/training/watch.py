@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from threading import Event, Thread
 
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed.distributed_c10d import Store
 
 from patchcl.core.console import errors
 from patchcl.core.errors import UserError
@@ -37,7 +37,7 @@ class Watch(Thread):
 
     def __init__(
         self,
-        store: TCPStore,
+        store: Store,
         place: Place,
         local: Sequence["subprocess.Popen[bytes]"],
         leave: Callable[[int], object] = os._exit,
