@@ -1,7 +1,7 @@
 """The crew of a run: its processes are started, find one another, and end together."""
 
 import os
-import subprocess  # nosec B404
+import subprocess  # nosec B404  # for our own processes, without a shell
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,11 +94,14 @@ def _meeting(place: Place, settings: Settings) -> Iterator[tuple[PrefixStore, Wa
 
 def _started(place: Place, settings: Settings, port: int) -> list[subprocess.Popen[bytes]]:
     """The other processes on this machine; what each has to know comes by its standard input."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    environment = {
+        "TORCH_CPP_LOG_LEVEL": "ERROR"
+    } | os.environ  # else torch logs a stack trace when the first one is gone
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     command, started = [sys.executable, "-m", "patchcl.training.member"], []
     for rank in range(1, place.size):
         task = Task(place=place._replace(rank=rank, local=rank, port=port, starts=False), settings=settings)
-        process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)  # nosec B603
+        process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)  # nosec B603  # this very Python
         started.append(process)
         assert process.stdin is not None  # it was asked for
         with process.stdin as task_line:

@@ -1,7 +1,7 @@
 """Signs of life: how the processes of a run notice that one of them is gone, and what then becomes of the others."""
 
 import os
-import subprocess  # nosec B404
+import subprocess  # nosec B404  # for a type: what it watches
 import time
 from collections.abc import Callable, Sequence
 from threading import Event, Thread
