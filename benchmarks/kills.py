@@ -29,7 +29,13 @@ from patchcl.runs.log import read_rows
 STEPS = ("training.steps=6", "training.validate_every=2", "training.log_every=1", "training.checkpoint_minutes=1e-9")
 """A checkpoint after every step, a validation after every other."""
 PRELOADED = (
-    *("patchcl.api.runs", "patchcl.training.experiment", "patchcl.runs.loggers", "torch.utils.tensorboard"),
+    *(
+        "patchcl.api.runs",
+        "patchcl.api.training",
+        "patchcl.training.experiment",
+        "patchcl.runs.loggers",
+        "torch.utils.tensorboard",
+    ),
     *("matplotlib.figure", "scipy.ndimage", "nibabel", "monai.inferers", "monai.networks.blocks"),
 )
 PARTS_OF_TIME = (0.1, 0.3, 0.45, 0.6, 0.75, 0.9)

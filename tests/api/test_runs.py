@@ -107,13 +107,6 @@ def test_the_module_is_the_program():
     assert told.stdout == f"patchcl {__version__}\n"
 
 
-def test_an_unknown_setting_of_a_variant_is_named_before_anything_starts(cardiac, tmp_path):
-    (tmp_path / "variants.yaml").write_text("short: {method: supervised, training.stepps: 2}")
-    with pytest.raises(patchcl.UserError, match=r"short: .*\n.*stepps is not a setting"):
-        patchcl.compare(cardiac, tmp_path / "out", variants=tmp_path / "variants.yaml", seeds=[0])
-    assert not (tmp_path / "out").exists()
-
-
 def test_the_folder_of_a_comparison_stands_for_its_chosen_run(trained, tmp_path, capsys):
     run = tmp_path / "grid" / "runs" / "labeled_2" / "patchcl" / "seed_0"
     run.parent.mkdir(parents=True)

@@ -88,6 +88,7 @@ def test_the_test_side_is_scored_where_it_has_masks(make_spec, cardiac, tmp_path
         (("supervised",), (2,), ("training.stepz=3",), "supervised: .*\n.*Did you mean steps"),
         (("patchcl", "supervised"), (2,), ("method.ramp_fraction=0.5",), "supervised: .*\n.*method.ramp_fraction"),
         (("supervised",), (), ("split.labeled=[a, b]",), "takes counts"),
+        (("supervised",), (2,), ("training.devices=2",), "every run on one device"),
     ],
 )
 def test_mistakes_are_found_before_anything_runs(methods, labeled, more, message, make_spec):

@@ -26,7 +26,8 @@ from patchcl.methods import method_names
 from patchcl.reports.run_report import write_report
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import read_rows
-from patchcl.training.experiment import resume, start
+from patchcl.training.experiment import _build, resume, start
+from patchcl.training.ranks import Ranks
 from patchcl.training.rescue import DivergedError, FiniteWatch
 
 QUIET = Console(quiet=True)
@@ -300,3 +301,12 @@ def test_a_lack_of_memory_is_told_with_what_to_do(cardiac, tmp_path, tiny, monke
     with pytest.raises(UserError, match=r"memory of cpu is full.*labeled_per_batch"):
         run(cardiac, tmp_path / "run", tiny)
     assert not (tmp_path / "run").exists()
+
+
+def test_synchronised_batch_norm_has_the_same_weights_and_only_several_processes_have_it(trained, tiny):
+    plan = load_plan(RunFolder(trained).plan)
+    settings = load_settings(None, [*tiny, "training.sync_batch_norm=true"])
+    alone, together = (_build(settings, plan, Ranks(0, count)) for count in (1, 2))
+    found = [any(isinstance(m, torch.nn.SyncBatchNorm) for m in method.modules()) for method in (alone, together)]
+    assert found == [False, True]
+    assert same(alone.state_dict(), together.state_dict())

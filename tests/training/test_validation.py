@@ -10,6 +10,7 @@ from patchcl.data.scan import IGNORED
 from patchcl.methods import build_method, settings_classes
 from patchcl.methods.settings import FixMatchSettings, SupervisedSettings
 from patchcl.runs.folder import RunFolder
+from patchcl.training.ranks import Ranks
 from patchcl.training.validation import Validation, picture_steps
 
 CPU = torch.device("cpu")
@@ -43,6 +44,31 @@ def test_dice_is_that_of_whole_scans_and_absent_structures_count_as_found(tmp_pa
     assert row["validation_dice_a"] == pytest.approx((0.5 + 1) / 2)
     assert row["validation_dice_b"] == pytest.approx((64 / 96 + 1) / 2)
     assert row["validation_dice"] == pytest.approx((row["validation_dice_a"] + row["validation_dice_b"]) / 2)
+
+
+class Exchange(Ranks):
+    """One of two processes, of which the second has what the first one `left`."""
+
+    def __init__(self, rank, left):
+        super().__init__(rank, 2)
+        self.left = left
+
+    def gathered(self, items):
+        self.left.append(list(items))
+        return [item for part in self.left for item in part]
+
+
+def test_patients_are_shared_out_and_all_processes_know_the_figures_of_one_alone(tmp_path, make_task):
+    random, cases, left = np.random.default_rng(0), [], []
+    for name, patient in (("a1", "a"), ("b1", "b"), ("a2", "a"), ("c1", "c")):
+        image, mask = random.random((2, 1, 16, 16)), random.integers(0, 3, (2, 16, 16))
+        cases.append(prepared(tmp_path, name, image, mask)._replace(patient=patient))
+    method = build_method(SupervisedSettings(), make_task())
+    method.teacher = Thresholds()
+    shares = [Validation(cases, None, PLAN, RunFolder(tmp_path), CPU, ranks=Exchange(rank, left)) for rank in range(2)]
+    _, together = (share(method, 1) for share in shares)
+    assert [[cases[place].name for place, _ in part] for part in left] == [["a1", "a2", "c1"], ["b1"]]
+    assert together == Validation(cases, None, PLAN, RunFolder(tmp_path), CPU)(method, 1)
 
 
 def test_a_validation_while_training_is_one_pass(tmp_path, make_task):

@@ -8,7 +8,8 @@ from patchcl.core.threads import choose_wait_policy
 choose_wait_policy()  # before what follows loads torch
 
 from patchcl.api.datasets import check, import_data  # noqa: E402
-from patchcl.api.runs import compare, evaluate, load_run, predict, report, resume, train, train_folds  # noqa: E402
+from patchcl.api.runs import evaluate, load_run, predict, report  # noqa: E402
+from patchcl.api.training import compare, resume, train, train_folds  # noqa: E402
 
 __all__ = [
     "check",

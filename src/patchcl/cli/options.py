@@ -90,6 +90,8 @@ Fold = Annotated[int | None, typer.Option(min=0, help="Of --folds: train this on
 ResumeIfThere = Annotated[
     bool, typer.Option("--resume-if-there", help="Continue the run in --out if there is one, as it was begun.")
 ]
+Devices = Annotated[int | None, typer.Option(min=1, help="Devices to train on, of each node; they share every batch.")]
+Nodes = Annotated[int | None, typer.Option(min=1, help="Machines to train on, where srun or torchrun starts this.")]
 Seed = Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")]
 Precision = Annotated[PrecisionName | None, typer.Option(help="Of the arithmetic.")]
 Probabilities = Annotated[bool, typer.Option("--probabilities", help="Also write a map for every structure.")]

@@ -100,6 +100,8 @@ def train(
     seed: options.Seed = None,
     device: options.SettingsDevice = None,
     precision: options.Precision = None,
+    devices: options.Devices = None,
+    nodes: options.Nodes = None,
     resume_if_there: options.ResumeIfThere = False,
     folds: options.Folds = None,
     fold: options.Fold = None,
@@ -121,6 +123,8 @@ def resume(
     data: options.MovedData = None,
     device: options.SettingsDevice = None,
     accept_changes: options.AcceptChanges = False,
+    devices: options.Devices = None,
+    nodes: options.Nodes = None,
 ) -> None:
     """Continue a run that was stopped, exactly as if it had not been."""
     finish(_api().resume(**locals()))
@@ -231,10 +235,8 @@ def import_data(
     from patchcl.data.importers.registry import describe
 
     console.print(describe(imported), markup=False, highlight=False, soft_wrap=True)
-    split = f" --split {imported.split}" if imported.split else ""
-    console.print(
-        f"Imported into [bold]{escape(str(out))}[/bold]. Next: {escape(f'patchcl check {out}{split}')}", highlight=False
-    )
+    check = f"patchcl check {out}" + (f" --split {imported.split}" if imported.split else "")
+    console.print(f"Imported into [bold]{escape(str(out))}[/bold]. Next: {escape(check)}", highlight=False)
 
 
 @app.command()

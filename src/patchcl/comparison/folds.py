@@ -54,6 +54,8 @@ def cross_validate(
     """
     if only is not None and only >= folds:
         raise UserError(f"--fold is {only}, but folds are counted from 0 to {folds - 1}.")
+    if settings.training.devices * settings.training.nodes > 1:
+        raise UserError("Folds are trained on one device each. Leave training.devices and training.nodes out.")
     folder = RunFolder(root)
     if folder.folds.is_file():
         _require_same(folder, _complete(data, root, settings), folds)

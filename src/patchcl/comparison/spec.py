@@ -126,6 +126,8 @@ def build_spec(
     """
     settings, common = named_settings(methods, variants, config, overrides)
     first = next(iter(settings.values()))
+    if first.training.devices * first.training.nodes > 1:
+        raise UserError("compare trains every run on one device. Leave training.devices and training.nodes out.")
     dataset = read_dataset(data, first.split.patient_pattern)
     division, line = with_split_of(data, first.split)
     first = first.model_copy(update={"split": division})

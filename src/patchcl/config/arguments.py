@@ -40,10 +40,14 @@ class SettingsArguments(SharedArguments, total=False):
 
     labeled: int | Sequence[str] | None
     """Pretend that only so many training patients, or these, have masks."""
+    devices: int | None
+    """Devices of each node to train on, which share every batch."""
+    nodes: int | None
+    """Machines to train on; srun or torchrun starts the processes of several."""
 
 
 SHORT = {"method": "method.name", "labeled": "split.labeled", "split": "split.file", "plan": "plan.file"}
-SHORT |= {name: f"training.{name}" for name in ("steps", "seed", "device", "precision")}
+SHORT |= {name: f"training.{name}" for name in ("steps", "seed", "device", "precision", "devices", "nodes")}
 """Arguments that are short for one setting."""
 
 

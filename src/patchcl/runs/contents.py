@@ -12,8 +12,9 @@ from patchcl.core.settings import FrozenSettings, differing_keys, flatten
 from patchcl.data.preprocessing.plan import Plan
 from patchcl.data.splits import Split
 
-ASIDE = ("data", "cache", "split.file", "plan.file", "training.device", "training.memory_gib")
-"""Settings that say where things lie, and change no result."""
+PLACES = ("data", "cache", "split.file", "plan.file", "training.device", "training.memory_gib")
+ASIDE = (*PLACES, "training.devices", "training.nodes")  # how many processes a run had is in its provenance
+"""Settings that say where things lie or are done, and may change within a run."""
 SHOWN = 10
 """Files that a message names of every kind of change."""
 

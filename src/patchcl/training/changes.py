@@ -20,6 +20,8 @@ FIXED = tuple(
     f"training.{name}" for name in ("steps", "optimizer", "learning_rate", "power", "momentum", "weight_decay")
 )
 """Settings that optimizer and schedule took up at the first step, and that the checkpoint brings back."""
+PROCESSES = "processes"
+"""The key under which the provenance says how many processes train a run, if not one."""
 
 
 def settle_changes(
@@ -55,6 +57,21 @@ def settle_changes(
     if changed:
         _keep(run, changed)
     write_contents(run.contents, now)
+
+
+def settle_processes(run: RunFolder, count: int, console: Console) -> None:
+    """Keep how many processes train the run; if they were others before, say what that changes, and keep it too."""
+    before = int(read_provenance(run.provenance).get(PROCESSES, 1))
+    if before != count and run.last.is_file():
+        changed = f"processes were {before}, now {count}"
+        line = (
+            f"{run.root} goes on, but {changed}: each step sees the same images as before; augmentation, and all that "
+            "looks at a share of the batch together, such as batch norm and contrast, is another."
+        )
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        _keep(run, [changed])
+    if before != count:
+        write_json(run.provenance, read_provenance(run.provenance) | {PROCESSES: count})
 
 
 def _changes(run: RunFolder, now: Contents, accept: bool, console: Console) -> list[str]:

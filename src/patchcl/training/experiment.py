@@ -1,6 +1,7 @@
 """Training runs: started from a data folder and settings, or resumed where they stopped."""
 
 import os
+import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,14 +13,16 @@ from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments import LightningEnvironment
 from rich.console import Console
 from rich.markup import escape
+from torch import nn
 
 from patchcl.config import Settings, planned, read_settings, settings_yaml
-from patchcl.core.console import progress_bar
+from patchcl.core.console import console, progress_bar
 from patchcl.core.devices import best_device, best_precision
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json, write_text
 from patchcl.core.seeds import seed_for
 from patchcl.core.settings import Device
+from patchcl.core.version import __version__
 from patchcl.data.check import NOTHING_TO_LEARN, absent_classes, sides_matter
 from patchcl.data.colour_maps import require_one_colour_map
 from patchcl.data.dataset import Dataset, read_dataset
@@ -43,7 +46,7 @@ from patchcl.runs.contents import contents_of
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import read_rows, rescues_of
 from patchcl.runs.provenance import note, note_time, provenance
-from patchcl.training.changes import settle_changes
+from patchcl.training.changes import settle_changes, settle_processes
 from patchcl.training.familiarity import keep_familiarity
 from patchcl.training.final_validation import choose_on_validation
 from patchcl.training.inputs import Prepared, make_batches, prepare_inputs
@@ -51,11 +54,15 @@ from patchcl.training.loop import train
 from patchcl.training.lost_files import lost_files_as_message
 from patchcl.training.machine import compile_for_training, deterministic, settled
 from patchcl.training.progress import TrainingProgress
+from patchcl.training.ranks import ALONE, Ranks
 from patchcl.training.relocation import keep_place, relocated
 from patchcl.training.rescue import DivergedError
 from patchcl.training.room import require_room
 from patchcl.training.signals import StopRequest, stop_on_signals
 from patchcl.training.validation import Validation, picture_steps
+
+NOTHING_YET: tuple[Path, str] | None = None
+"""What a process has of the run and of the version of the first one before it is told."""
 
 
 class Outcome(NamedTuple):
@@ -66,8 +73,8 @@ class Outcome(NamedTuple):
     stop: StopRequest  # true if somebody asked it to stop before its end
 
 
-def start(data: Path, root: Path, settings: Settings, console: Console) -> Outcome:
-    """Train on the scans in `data` as `settings` say, into the new folder `root`.
+def start(data: Path, root: Path, settings: Settings, console: Console, ranks: Ranks = ALONE) -> Outcome:
+    """Train on the scans in `data` as `settings` say, into the new folder `root`; for the first of `ranks`.
 
     Raises:
         UserError: Something about the data, the settings or the folder must be corrected first.
@@ -82,7 +89,7 @@ def start(data: Path, root: Path, settings: Settings, console: Console) -> Outco
     fingerprint = fingerprint_for(visible, settings.plan, split.labeled)
     _require_structures(fingerprint, settings, dataset.unused, console)
     plan = make_plan(visible, settings.plan, fingerprint)
-    device = best_device(settings.training.device)
+    device = _fabric(settings, ranks).device
     cache = settings.cache or Path(os.path.realpath(root)).parent / "prepared"  # resolve() refuses rings
     settings = planned(settings, plan)
     training = settled(settings.training, device)
@@ -106,7 +113,7 @@ def start(data: Path, root: Path, settings: Settings, console: Console) -> Outco
     save_split(run.split, split)
     write_json(run.provenance, provenance(device))
     try:
-        return _train(run, settings, visible, split, plan, console)
+        return _train(run, settings, visible, split, plan, console, ranks)
     except UserError:
         run.remove_if_never_begun()
         raise
@@ -122,6 +129,16 @@ def _require_structures(fingerprint: Fingerprint, settings: Settings, unused: Se
         console.print(f"[yellow]Warning:[/yellow] {escape(line)}", highlight=False, soft_wrap=True)
 
 
+def _note_what_is_seen(
+    run: RunFolder, settings: Settings, dataset: Dataset, prepared: Prepared, device: torch.device, console: Console
+) -> None:
+    """Keep where a run goes on and what its scans look like; warn of doubtful patients when it begins."""
+    keep_place(run, settings, device, console)
+    keep_familiarity(run, dataset, (*prepared.labeled, *prepared.unlabeled))
+    if not run.last.is_file():
+        _warn_of_patients(dataset, prepared, settings, console)
+
+
 def _warn_of_patients(dataset: Dataset, prepared: Prepared, settings: Settings, console: Console) -> None:
     signatures = SignatureFiles({case.name: case.signature for group in prepared for case in group})
     cases = [case for case in dataset.cases if case.name in signatures]
@@ -135,18 +152,45 @@ def resume(
     accept_changes: bool = False,
     data: Path | None = None,
     device: Device | None = None,
+    ranks: Ranks = ALONE,
 ) -> Outcome:
     """Continue the run in `root` where it stopped, exactly as if it had not; with its `data` there, on that `device`.
+
+    It is for the first of `ranks`.
 
     Raises:
         UserError: There is no run, its data are gone, or something changed and `accept_changes` is not set.
     """
     run = RunFolder.open(root)
+    run.remove_unfinished()
+    return _train(run, *_kept(run, data, device), console, ranks, accept_changes)
+
+
+def join(ranks: Ranks) -> Outcome:
+    """Train along in the run that the first of `ranks` starts or resumes; nothing is written, and nothing said.
+
+    Raises:
+        UserError: That run or its data cannot be seen from here.
+    """
+    root, version = ranks.from_first(NOTHING_YET)
+    if version != __version__:
+        raise UserError(f"Process {ranks.rank} runs patchcl {__version__}, the first one {version}: install the same.")
+    if not RunFolder(root).settings.is_file():
+        raise UserError(
+            f"{platform.node()} cannot see {root}, where the first process keeps the run: share that folder."
+        )
+    console.quiet, run = True, RunFolder(root)
+    return _train(run, *_kept(run), console, ranks)
+
+
+def _kept(
+    run: RunFolder, data: Path | None = None, device: Device | None = None
+) -> tuple[Settings, Dataset, Split, Plan]:
+    """What a run that was begun goes on with."""
     settings, split, plan = read_settings(run.settings), load_split(run.split), load_plan(run.plan)
     settings = relocated(run, settings, data, device)
     dataset = read_dataset(Path(str(settings.data)), settings.split.patient_pattern)
-    run.remove_unfinished()
-    return _train(run, settings, visible_to_training(dataset, split), split, plan, console, accept_changes)
+    return settings, visible_to_training(dataset, split), split, plan
 
 
 def _train(
@@ -156,21 +200,22 @@ def _train(
     split: Split,
     plan: Plan,
     console: Console,
+    ranks: Ranks,
     accept_changes: bool = False,
 ) -> Outcome:
-    fabric = _fabric(settings)
-    method = _build(settings, plan)
+    fabric = _fabric(settings, ranks)
+    method = _build(settings, plan, ranks)
     prepared = prepare_inputs(settings, dataset, split, plan, method.needs_unlabeled, console)
-    if not run.last.is_file():
-        _warn_of_patients(dataset, prepared, settings, console)
-    sources = {source for group in prepared for case in group for source in case.sources}
-    contents = contents_of(sources, settings, plan, split, dataset.classes, dataset.channels)
-    settle_changes(run, contents, method, settings.training, accept_changes, console)
-    keep_place(run, settings, fabric.device, console)
-    keep_familiarity(run, dataset, (*prepared.labeled, *prepared.unlabeled))
-    batches, shown = make_batches(settings, prepared, plan, fabric.device, method.strong_views)
+    if ranks.first:
+        sources = {source for group in prepared for case in group for source in case.sources}
+        contents = contents_of(sources, settings, plan, split, dataset.classes, dataset.channels)
+        settle_changes(run, contents, method, settings.training, accept_changes, console)
+        settle_processes(run, ranks.count, console)
+        _note_what_is_seen(run, settings, dataset, prepared, fabric.device, console)
+        ranks.from_first((Path(os.path.realpath(run.root)), __version__))  # now the others can follow
+    batches, shown = make_batches(settings, prepared, plan, fabric.device, method.strong_views, ranks)
     pictures = picture_steps(settings.training.steps, settings.training.validate_every)
-    validation = Validation(prepared.validation, shown, plan, run, fabric.device, pictures)
+    validation = Validation(prepared.validation, shown, plan, run, fabric.device, pictures, ranks)
     started = time.perf_counter()
     with (
         _memory_errors_on(fabric.device),
@@ -191,11 +236,14 @@ def _train(
                 stop,
                 batches.augmented,
                 batches.generators,
+                ranks,
             )
         except DivergedError as error:
             note(run.provenance, {"diverged": str(error)}, fabric.device)
             raise
     batches.close()
+    if not ranks.first:
+        return Outcome(run, done, stop)
     note_time(run.provenance, time.perf_counter() - started, done, rescues_of(read_rows(run)), fabric.device)
     if done == settings.training.steps and not stop and not run.postprocessing.is_file():
         with _memory_errors_on(fabric.device), progress_bar("Choosing post-processing") as on_progress:
@@ -216,17 +264,21 @@ def _memory_errors_on(device: torch.device) -> Iterator[None]:
         ) from error
 
 
-def _fabric(settings: Settings) -> Fabric:
+def _fabric(settings: Settings, ranks: Ranks) -> Fabric:
+    """One device: what several processes have to agree upon is said in `Ranks`."""
     device = best_device(settings.training.device)
     precision = best_precision(settings.training.precision, device)
+    devices = [ranks.local] if device.type == "cuda" and ranks.count > 1 else 1
     alone = LightningEnvironment()  # said, since else Lightning guesses a cluster from what it finds
     alone.set_global_rank(0)  # else a rank that a cluster left in the environment would keep this process from logging
-    return Fabric(accelerator=device.type, devices=1, precision=precision, plugins=[alone])
+    return Fabric(accelerator=device.type, devices=devices, precision=precision, plugins=[alone])
 
 
-def _build(settings: Settings, plan: Plan) -> Method[Any]:
+def _build(settings: Settings, plan: Plan, ranks: Ranks) -> Method[Any]:
     torch.manual_seed(seed_for(settings.training.seed, "weights"))
     method = settings.build_method(plan)
+    if settings.training.sync_batch_norm and ranks.count > 1:
+        method = nn.SyncBatchNorm.convert_sync_batchnorm(method)  # type: ignore[no-untyped-call]
     if settings.training.compile is True:
         for network in (child for child in method.children() if isinstance(child, UNet)):
             compile_for_training(network)

@@ -18,6 +18,7 @@ from patchcl.data.preprocessing.cache import PreparedCase, prepare
 from patchcl.data.preprocessing.plan import Plan
 from patchcl.data.splits import Split, cases_of
 from patchcl.training.lost_files import tell_damaged
+from patchcl.training.ranks import ALONE, Ranks
 
 
 class Prepared(NamedTuple):
@@ -67,17 +68,17 @@ def prepare_inputs(
 
 
 def make_batches(
-    settings: Settings, prepared: Prepared, plan: Plan, device: torch.device, strong_views: int
+    settings: Settings, prepared: Prepared, plan: Plan, device: torch.device, strong_views: int, ranks: Ranks = ALONE
 ) -> tuple[BatchLoader, Tensor | None]:
-    """The batches of every step, and a few unlabeled images to draw pseudo-masks of."""
-    training = settings.training
+    """This process's share of every batch, and a few unlabeled images to draw pseudo-masks of."""
+    training, places = settings.training, (settings.training.seed, ranks.rank, ranks.count)
     budget = int(training.memory_gib * 2**30)
     store = ImageStore(prepared.labeled, plan, device, budget)
-    labeled = BatchStream(store, training.labeled_per_batch, "labeled", training.seed)
+    labeled = BatchStream(store, ranks.share(training.labeled_per_batch), "labeled", *places)
     if not prepared.unlabeled:
         return BatchLoader(labeled, None, settings.augment, spacing_mm=plan.spacing_mm), None
     store = ImageStore(prepared.unlabeled, plan, device, budget, unlabeled=True)
-    unlabeled = BatchStream(store, training.unlabeled_per_batch, "unlabeled", training.seed)
+    unlabeled = BatchStream(store, ranks.share(training.unlabeled_per_batch), "unlabeled", *places)
     return BatchLoader(labeled, unlabeled, settings.augment, strong_views, plan.spacing_mm), _shown(store)
 
 

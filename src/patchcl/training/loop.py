@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from typing import Any, Protocol
 
 import torch
@@ -19,7 +18,8 @@ from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import Row, RunLog
 from patchcl.training.captured import CapturedStep
 from patchcl.training.diagnostics import new_warnings, warnings
-from patchcl.training.rescue import TrainingState, checkpoints_of, rescue
+from patchcl.training.ranks import ALONE, Ranks, Unwritten, records_of, rescue_all
+from patchcl.training.rescue import TrainingState
 from patchcl.training.signals import StopRequest
 from patchcl.training.step import Augment, TrainingStep, can_capture
 
@@ -48,6 +48,7 @@ def train(
     stop: StopRequest,
     augment: Augment = lambda batch: batch,
     generators: Sequence[Generator] = (),
+    ranks: Ranks = ALONE,
 ) -> int:
     """Trains `method`, keeps checkpoints in `run`, and returns how many steps are done.
 
@@ -66,6 +67,7 @@ def train(
         stop: Looked at after every step.
         augment: Makes the batch on the device; drawn from `generators`, which `load` has given the seeds of the step.
         generators: Those of `augment`.
+        ranks: The processes that train together; `load` gives the share of this one.
 
     Raises:
         DivergedError: It did so again with every remedy.
@@ -75,32 +77,30 @@ def train(
     scheduler = PolynomialLR(optimizer, settings.steps, power=settings.power)
     state = TrainingState(method, optimizer, scheduler, fabric.strategy.precision)
     wrapped, stepper = fabric.setup(method, optimizer)
-    with (
-        checkpoints_of(run, state, settings, progress.notice) as checkpoints,
-        closing(RunLog(run, state.step, settings.loggers)) as log,
-    ):
-        training_step = TrainingStep(augment, wrapped, stepper, fabric, state)
+    with records_of(run, state, settings, ranks, progress.notice) as (checkpoints, log):
+        training_step = TrainingStep(augment, wrapped, stepper, fabric, state, ranks)
         take = CapturedStep(
-            training_step, training_step.kind, optimizer, fabric.device, generators, can_capture(fabric)
+            training_step, training_step.kind, optimizer, fabric.device, generators, can_capture(fabric, ranks)
         )
         watch, first, started = training_step.watch, state.step, time.perf_counter()
         wrapped.train()
         while state.step < settings.steps:
             step = state.step
             loaded = load(step)
-            torch.manual_seed(seed_for(settings.seed, step, fabric.global_rank, "method"))
+            torch.manual_seed(seed_for(settings.seed, step, ranks.rank, "method"))
             log.add(take(loaded, step))
             scheduler.step()
 
             done = state.step = step + 1
-            ending = done == settings.steps or bool(stop)
+            stopping = ranks.agreed(stop)
+            ending = stopping or done == settings.steps
             validating = done % settings.validate_every == 0 or done == settings.steps
             logging = done % settings.log_every == 0 or validating or ending
             if logging and (diverged_at := watch.diverged_at(done)) is not None:
-                progress.notice(rescue(state, checkpoints, diverged_at, settings))
+                progress.notice(rescue_all(ranks, state, checkpoints, diverged_at, settings))
                 log.rewind(state.step)
                 take.forget()
-                first, started, ending = state.step, time.perf_counter(), bool(stop)
+                first, started, ending = state.step, time.perf_counter(), stopping
             elif logging:
                 pace = (time.perf_counter() - started) / (done - first)
                 log.flush(done, {"learning_rate": float(scheduler.get_last_lr()[0]), "seconds_per_step": pace})
@@ -114,7 +114,11 @@ def train(
 
 
 def _validate(
-    validate: Callable[[Method[Any], int], Row], state: TrainingState, log: RunLog, pace: float, progress: Progress
+    validate: Callable[[Method[Any], int], Row],
+    state: TrainingState,
+    log: RunLog | Unwritten,
+    pace: float,
+    progress: Progress,
 ) -> bool:
     """Logs and reports the figures of a validation; true if its Dice is the best so far, or if nobody is held out."""
     settings = state.method.settings

@@ -8,15 +8,16 @@ from lightning.fabric.wrappers import _FabricModule, _FabricOptimizer
 
 from patchcl.core.batch import StepResult, TrainingBatch
 from patchcl.core.schedule import scheduled
+from patchcl.training.ranks import ALONE, Ranks
 from patchcl.training.rescue import FiniteWatch, TrainingState
 
 Augment = Callable[[Any], TrainingBatch]
 """Makes the batch of a step of what was loaded for it."""
 
 
-def can_capture(fabric: Fabric) -> bool:
+def can_capture(fabric: Fabric, ranks: Ranks = ALONE) -> bool:
     """Whether steps are captured here: on CUDA, by a process that trains alone and does not scale the loss."""
-    return fabric.device.type == "cuda" and fabric.world_size == 1 and not scales_loss(fabric)
+    return fabric.device.type == "cuda" and ranks.count == 1 and not scales_loss(fabric)
 
 
 def scales_loss(fabric: Fabric) -> bool:
@@ -37,15 +38,19 @@ class TrainingStep:
         stepper: _FabricOptimizer,
         fabric: Fabric,
         state: TrainingState,
+        ranks: Ranks = ALONE,
     ) -> None:
         """`wrapped` and `stepper` are the method and the optimizer of `state` as Fabric set them up."""
         self.augment, self.wrapped, self.stepper, self.fabric, self.state = augment, wrapped, stepper, fabric, state
+        self.ranks = ranks
         self.watch = FiniteWatch(state.method, fabric.device, scaled=scales_loss(fabric))
 
     def __call__(self, loaded: Any, step: int) -> StepResult:  # noqa: ANN401 - what `augment` takes
         """Takes step number `step` with the images that were loaded for it."""
         result: StepResult = self.wrapped(self.augment(loaded), step)
         self.fabric.backward(result.loss)
+        self.ranks.average(self.state.method)  # before they are unscaled, so that all see what overflows in one
+        result = self.ranks.mean(result)
         self.fabric.strategy.precision.unscale_gradients(self.state.optimizer)
         self.watch.before_step(clip=bool(self.state.rescues))
         self.stepper.step()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from patchcl.methods.base import Method
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import Row
 from patchcl.training.calibration import PseudoLabelStats, pseudo_label_quality, pseudo_label_stats
+from patchcl.training.ranks import ALONE, Ranks
 
 PICTURES = 8
 """Pictures of pseudo-masks that a run draws at most: one takes as long as the figures of several scans."""
@@ -40,10 +42,18 @@ class Validation:
         run: RunFolder,
         device: torch.device,
         pictures: Collection[int] | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
-        """`pictures` are the steps after which one is drawn of what is `shown`; None: after every validation."""
+        """`pictures` are the steps after which one is drawn of what is `shown`; None: after every validation.
+
+        Patients are shared out among `ranks`; every process learns the figures of all, in the order of `cases`.
+        """
         self.cases, self.shown, self.plan, self.run, self.device = cases, shown, plan, run, device
-        self.pictures = pictures
+        self.pictures, self.ranks = pictures, ranks
+        patients = list(dict.fromkeys(case.patient for case in cases))
+        self.places = {
+            place: case for place, case in enumerate(cases) if patients.index(case.patient) % ranks.count == ranks.rank
+        }
         self.home = device if device.type == "cuda" else CPU  # where figures are counted; MPS has no float64
 
     def __call__(self, method: Method[Any], step: int) -> Row:
@@ -51,15 +61,26 @@ class Validation:
 
         Without cases there are diagnostics of the method alone.
         """
-        if self.shown is not None and (self.pictures is None or step in self.pictures):
+        if self.ranks.first and self.shown is not None and (self.pictures is None or step in self.pictures):
             self._draw(method, self.shown, step)
-        judged = [self._judge(method, case) for case in releasing_memory(self.cases)]
+        judged = self._judge_all(method)
         if not judged:
             return _finite(method.diagnostics())
         dice = torch.stack([_dice(stats) for stats in judged]).nanmean(dim=0).tolist()
         structures = {f"validation_dice_{name}": value for name, value in zip(self.plan.classes[1:], dice, strict=True)}
         quality = pseudo_label_quality(judged, self.plan.classes)
         return {"validation_dice": sum(dice) / len(dice), **structures, **_finite(quality | method.diagnostics())}
+
+    def _judge_all(self, method: Method[Any]) -> list[PseudoLabelStats]:
+        """The counts of every scan, this process's own and those of the others."""
+        own = [self._judge(method, case) for case in releasing_memory(self.places.values())]
+        if self.ranks.count == 1:
+            return own
+        carried = [PseudoLabelStats(*(count.cpu() for count in stats)) for stats in own]
+        return [
+            stats
+            for _, stats in sorted(self.ranks.gathered(list(zip(self.places, carried, strict=True))), key=itemgetter(0))
+        ]
 
     def _judge(self, method: Method[Any], case: PreparedCase) -> PseudoLabelStats:
         """The counts of one scan's pseudo-labels, of which Dice is one."""

@@ -1,0 +1,179 @@
+"""Verbs that make runs: train, train_folds, resume, compare."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Unpack
+
+from patchcl.comparison.comparison import compare_methods
+from patchcl.comparison.folds import cross_validate
+from patchcl.comparison.runner import Ending
+from patchcl.comparison.spec import build_spec
+from patchcl.config import PathLike, SettingsArguments, SharedArguments, make_settings, overrides_of, read_settings
+from patchcl.core.console import console
+from patchcl.core.errors import UserError
+from patchcl.core.settings import Device
+from patchcl.data.importers.registry import require_ours
+from patchcl.methods import method_names
+from patchcl.runs.folder import RunFolder
+from patchcl.runs.writer import one_writer
+from patchcl.training import experiment
+from patchcl.training.crew import crew_of
+from patchcl.training.experiment import Outcome
+from patchcl.training.place import place_of
+
+
+def train(
+    data: PathLike, out: PathLike, *, resume_if_there: bool = False, **settings: Unpack[SettingsArguments]
+) -> Outcome:
+    """Train on a data folder, scans without a mask included, and keep everything in the new folder `out`.
+
+    Args:
+        data: A folder in nnU-Net raw layout; cases without a file in labelsTr are unlabeled.
+        out: A folder that does not exist yet.
+        resume_if_there: Continue the run in `out` if there is one, with the settings that it was begun with.
+        settings: See `SettingsArguments`; the method is `patchcl` by default.
+
+    Raises:
+        UserError: Something about the data, the settings or the folder must be put right first; or training diverged
+            (`exit_code` 1), whatever was tried.
+
+    Example:
+        >>> patchcl.train(data, out, steps=4, device="cpu", settings={"network.features": [8, 16]}).steps_done
+        4
+    """
+    require_ours(Path(data))
+    chosen = make_settings(**settings)
+    first = place_of(chosen.training).rank == 0  # the others leave the folder alone
+    if resume_if_there and first and RunFolder(Path(out)).begun():
+        asked = chosen.training.model_dump(include=chosen.training.model_fields_set & {"devices", "nodes"})
+        return resume(out, **asked)
+    with crew_of(chosen) as ranks:
+        if not ranks.first:
+            return experiment.join(ranks)
+        with one_writer(Path(out)):
+            return experiment.start(Path(data), Path(out), chosen, console, ranks)
+
+
+def train_folds(
+    data: PathLike,
+    out: PathLike,
+    folds: int = 5,
+    *,
+    fold: int | None = None,
+    jobs: int = 1,
+    **settings: Unpack[SettingsArguments],
+) -> Ending:
+    """Train one run for every fold of the patients with masks; what `out` holds already is not done again.
+
+    Every patient is scored by the run that has not seen it, and all of them choose the post-processing. `predict`,
+    `evaluate`, `report` and `load_run` take `out` like a run, whose network is the mean of all.
+
+    Args:
+        data: A folder as `train` takes it.
+        out: A folder for all runs; the same to go on.
+        folds: How many; a splits_final.json of nnU-Net's says itself who is in which.
+        fold: Train this one alone, from 0; whoever comes last makes the ensemble.
+        jobs: Runs at a time on this machine.
+        settings: Of every run, see `SettingsArguments`.
+
+    Raises:
+        UserError: `out` holds something else, there are fewer patients than folds, or a setting is wrong.
+
+    Example:
+        >>> small = {"network.features": [8, 16], "plan.size": [32, 32]}
+        >>> patchcl.train_folds(data, out, folds=2, steps=2, method="supervised", settings=small).failed
+        {}
+    """
+    require_ours(Path(data))
+    return cross_validate(Path(data), Path(out), make_settings(**settings), folds, fold, jobs, console)
+
+
+def resume(
+    run: PathLike,
+    *,
+    data: PathLike | None = None,
+    device: Device | None = None,
+    accept_changes: bool = False,
+    devices: int | None = None,
+    nodes: int | None = None,
+) -> Outcome:
+    """Continue a run that was stopped, exactly as if it had not been.
+
+    Args:
+        run: A folder made by `train`.
+        data: Where its data set is now, if it was moved; hashes tell whether it is the same.
+        device: Where to compute from now on. On another device the result is the same only up to rounding.
+        accept_changes: Go on although data, settings, plan or split are not those of its beginning; that is kept.
+        devices: Of each node, to go on with; by default as many as it was begun with.
+        nodes: Machines to go on with; the same.
+
+    Raises:
+        UserError: There is no run, another process writes it, its data are gone, or something changed since.
+
+    Example:
+        >>> patchcl.resume(run).steps_done
+        6
+    """
+    folder = RunFolder.open(Path(run))
+    if folder.folds.is_file():
+        raise UserError(f"{run} holds folds. Go on with the command that began them: patchcl train DATA --folds ...")
+    if data is not None:
+        require_ours(Path(data))
+    settings, moved = read_settings(folder.settings), None if data is None else Path(data)
+    asked = {name: count for name, count in (("devices", devices), ("nodes", nodes), ("device", device)) if count}
+    training = settings.training.model_copy(update=asked)
+    with crew_of(settings.model_copy(update={"training": training})) as ranks:
+        if not ranks.first:
+            return experiment.join(ranks)
+        with one_writer(Path(run)):
+            return experiment.resume(Path(run), console, accept_changes, moved, device, ranks)
+
+
+def compare(
+    data: PathLike,
+    out: PathLike,
+    *,
+    methods: Sequence[str] | None = None,
+    variants: PathLike | None = None,
+    baseline: str | None = None,
+    labeled: Sequence[int | None] | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    jobs: int = 1,
+    on: Literal["test", "validation"] | None = None,
+    voxels: bool = False,
+    fast: bool = False,
+    postprocessing: bool = True,
+    min_effect: float = 0.1,
+    **settings: Unpack[SharedArguments],
+) -> Ending:
+    """Train many methods with several seeds and amounts of masks; what `out` holds already is not done again.
+
+    Args:
+        data: A folder as `train` takes it.
+        out: A folder for all runs; the same to go on.
+        methods: By default all, beside `variants` none; NAME+contrast adds PatchCL's contrast to a method.
+        variants: A YAML file of named variants, each with a method and any settings.
+        baseline: What the others are compared with; by default `supervised`, or the first variant if there is none.
+        labeled: Numbers of patients with masks; None stands for all.
+        seeds: Of training, and of the split unless `split` is given.
+        jobs: Runs at a time on this machine.
+        on: By default test if it has masks.
+        voxels: Distances in voxels, where the spacing was lost.
+        fast: Score one pass, see `RunArguments`.
+        postprocessing: Score masks after what validation chose for each run.
+        min_effect: The least difference that counts, in Dice points.
+        settings: Of every run, see `SharedArguments`; `split` is the same for all seeds.
+
+    Raises:
+        UserError: `out` holds another comparison, or something about data or settings is wrong.
+
+    Example:
+        >>> patchcl.compare(data, out, methods=["supervised"], seeds=[0], steps=2).failed
+        {}
+    """
+    require_ours(Path(data))
+    file, own = (None if path is None else Path(path) for path in (settings.pop("config", None), variants))
+    names = (method_names() if own is None else ()) if methods is None else methods
+    overrides, scored = overrides_of(**settings), (on, voxels, fast, postprocessing, min_effect / 100)
+    spec = build_spec(Path(data), names, list(labeled or ()), seeds, file, overrides, own, baseline, *scored)
+    return compare_methods(spec, Path(out), jobs, console)
