@@ -20,6 +20,7 @@ from patchcl.data.duplicates import Duplicates, SignatureFiles, find_duplicates,
 from patchcl.data.folders import unused_in_series
 from patchcl.data.formats import tells_by_name
 from patchcl.data.geometry import Grid, require_same_grid
+from patchcl.data.preprocessing.orientation import different_orientations
 from patchcl.data.preprocessing.plan import Plan, PlanSettings
 from patchcl.data.preprocessing.planner import fingerprint_for, make_plan
 from patchcl.data.scan import IGNORED, Scan, read_grid, read_image, read_mask, require_annotated, require_varied
@@ -80,10 +81,12 @@ def check_data(
         looked = in_parallel(cases, lambda case: _look_at(case, dataset, Path(folder)), on_progress)
         findings = {case.name: found for case, found in zip(cases, looked, strict=True)}
         duplicates = _duplicates(sides, findings)
+    grids = tuple(found.grid for found in findings.values() if found.grid is not None)
     fractions, ignored_fraction = _fractions(dataset, [findings[case.name].voxels for case in sides.get("labeled", ())])
     warnings = [] if made_split is None else _general_warnings(dataset, made_split, fractions)
     with _noting(problems):
         require_one_colour_map([case.mask for case in dataset.cases if case.mask is not None])
+    warnings += _as_stored(grids, made_plan)
     if made_split is not None and any(fractions.values()) and not any(list(fractions.values())[1:]):
         problems.append(NOTHING_TO_LEARN)
     problems += [line for found in findings.values() for line in found.problems]
@@ -95,7 +98,7 @@ def check_data(
         split=made_split,
         plan=made_plan,
         sides={side: (len({case.patient for case in cases}), len(cases)) for side, cases in sides.items()},
-        grids=tuple(found.grid for found in findings.values() if found.grid is not None),
+        grids=grids,
         class_fractions=fractions,
         ignored_fraction=ignored_fraction,
     )
@@ -207,6 +210,17 @@ def _general_warnings(dataset: Dataset, split: Split, fractions: dict[str, float
     if not cases_of(dataset, split.unlabeled, None):
         warnings.append("There are no unlabeled scans to learn from. Put some in imagesUn, or hide masks by --labeled.")
     return warnings
+
+
+def _as_stored(grids: Sequence[Grid], plan: Plan | None) -> list[str]:
+    """A warning if scans have different orientations, and the plan brings them to none."""
+    found = different_orientations(grids)
+    if plan is None or plan.orientation is not None or not found:
+        return []
+    return [
+        f"Axes of scans run in different orders ({', '.join(found)}), and are taken as they are stored: some scans are "
+        "oblique or do not say how they lie, or slices do not lie along one axis. Bring them to one orientation."
+    ]
 
 
 def sides_matter(classes: Sequence[str]) -> list[str]:
