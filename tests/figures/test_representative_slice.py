@@ -33,6 +33,12 @@ def case(tmp_path):
     return Case("case", "patient", images, write(tmp_path / "mask.nii.gz", mask), "imagesTs")
 
 
+def test_slices_are_those_of_the_orientation_that_the_network_sees(case):
+    """The second axis of the file, towards the front, is the last of RSA."""
+    plan = PLAN.model_copy(update={"slice_axis": 2, "orientation": "RSA"})
+    assert representative_slice(case, [], plan).slice_index == 3
+
+
 def test_the_slice_with_most_of_the_structures_is_cut_to_them(case, tmp_path):
     predicted = np.zeros((100, 6, 90), np.uint8)
     predicted[0, 0] = 1  # in another slice

@@ -115,6 +115,17 @@ def test_holes_are_those_of_slices_where_the_network_sees_slices(axis):
     assert (cleaned(ends, VOLUMES, filled=("a",)) != ends).sum() == 3
 
 
+def test_slices_are_those_of_the_orientation_that_the_network_sees():
+    ring = drawn("00000 01110 01010 01110 00000")
+    tube = np.stack([ring] * 3, axis=0)  # stored as SPR: the third axis of RAS first
+    affine = np.array([[0, 0, 1, 0], [0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])
+    grid = Grid(tube.shape, affine, (1, 1, 1))
+    for orientation, filled in (("RAS", True), (None, False)):
+        sliced = PLAN.model_copy(update={"orientation": orientation})
+        result = postprocess(tube, grid, sliced, Postprocessing(filled=("a",)))
+        assert (result != tube).any() == filled
+
+
 def test_what_was_chosen_is_read_from_the_run(tmp_path):
     run = RunFolder(tmp_path)
     assert read_postprocessing(run, PLAN) == NO_POSTPROCESSING  # as of version 0.1

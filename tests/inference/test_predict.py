@@ -68,6 +68,34 @@ class Threshold(nn.Module):
         return torch.cat([torch.zeros_like(image), 40 * (image - 0.5)], dim=1)
 
 
+class LeftHalf(nn.Module):
+    """Whatever lies in the first half along the first axis is class 1, the rest class 2."""
+
+    def forward(self, image):
+        half = torch.arange(image.shape[2]).view(1, 1, -1, 1) < image.shape[2] // 2
+        return 40 * torch.cat([torch.zeros_like(image), half * image, ~half * image], dim=1)
+
+
+@pytest.mark.parametrize("order", ["RAS", "LPS", "SPR", "ASR"])
+def test_a_scan_in_another_order_is_segmented_as_it_lies_in_the_patient(tmp_path: Path, order: str) -> None:
+    """Left and right, which only their place tells, and the very grid of the scan."""
+    plan = plan_of(orientation="RAS")
+    scan = tmp_path / "scans" / "a_0000.nii.gz"
+    write_scan(scan)
+    image, to = nib.load(scan), nib.orientations.axcodes2ornt(order)
+    stored = image.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(image.affine), to))
+    nib.save(stored, scan)
+    assert predict_files(LeftHalf(), plan, scan, tmp_path / "out").done == ("a",)
+    mask = nib.load(tmp_path / "out" / "a.nii.gz")
+    np.testing.assert_array_equal(mask.affine, nib.load(scan).affine)
+    assert mask.header["qform_code"] == nib.load(scan).header["qform_code"]
+    canonical = np.asarray(nib.as_closest_canonical(mask).dataobj)
+    assert canonical.shape == (20, 18, 3)
+    assert set(np.unique(canonical[:9])) <= {0, 1}
+    assert set(np.unique(canonical[11:])) <= {0, 2}
+    assert (canonical > 0).mean() > 0.9
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -17,7 +17,8 @@ from rich.console import Console
 from patchcl.comparison.spec import build_spec
 from patchcl.config import load_settings, read_settings
 from patchcl.core.errors import UserError
-from patchcl.data.check import NOTHING_TO_LEARN, check_data, render
+from patchcl.data.check import check_data, render
+from patchcl.data.doubts import NOTHING_TO_LEARN
 from patchcl.data.preprocessing.plan import load_plan
 from patchcl.data.splits import load_split
 from patchcl.evaluation.evaluate import evaluate_run

@@ -1,6 +1,6 @@
 """Check of a data set: looks into every file before training does, and tells everything that is wrong at once."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,10 +12,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from patchcl.core.errors import UserError
-from patchcl.core.names import one_sided, sided
 from patchcl.core.parallel import ProgressCallback, in_parallel
 from patchcl.data.colour_maps import require_one_colour_map
-from patchcl.data.dataset import Case, Dataset, preview, survey_dataset
+from patchcl.data.dataset import Case, Dataset, survey_dataset
+from patchcl.data.doubts import NOTHING_TO_LEARN, general_warnings, taken_as_stored
 from patchcl.data.duplicates import SignatureFiles, find_duplicates, signature
 from patchcl.data.folders import unused_in_series
 from patchcl.data.formats import tells_by_name
@@ -25,11 +25,6 @@ from patchcl.data.preprocessing.plan import Plan, PlanSettings
 from patchcl.data.preprocessing.planner import fingerprint_for, make_plan
 from patchcl.data.scan import IGNORED, Scan, read_grid, read_image, read_mask, require_annotated, require_varied
 from patchcl.data.splits import Split, SplitSettings, cases_of, make_split, visible_to_training, with_split_of
-
-NOTHING_TO_LEARN = (
-    "No labeled mask holds any structure: all are background, and there is nothing to learn. Annotate scans, or choose "
-    "others with --labeled or --split."
-)
 
 
 class CheckReport(NamedTuple):
@@ -90,10 +85,12 @@ def check_data(
         signatures = {name: found.signature for name, found in findings.items() if found.signature is not None}
         duplicates = find_duplicates(sides, SignatureFiles(signatures))
         doubtful = patient_warnings(cases, split.patient_pattern, SignatureFiles(signatures))
+    grids = tuple(found.grid for found in findings.values() if found.grid is not None)
     fractions, ignored_fraction = _fractions(dataset, [findings[case.name].voxels for case in sides.get("labeled", ())])
-    warnings = [] if made_split is None else _general_warnings(dataset, made_split, fractions, mirrors_decided)
+    warnings = [] if made_split is None else general_warnings(dataset, made_split, fractions, mirrors_decided)
     with _noting(problems):
         require_one_colour_map([case.mask for case in dataset.cases if case.mask is not None])
+    warnings += taken_as_stored(grids, made_plan)
     if made_split is not None and any(fractions.values()) and not any(list(fractions.values())[1:]):
         problems.append(NOTHING_TO_LEARN)
     problems += [line for found in findings.values() for line in found.problems]
@@ -106,7 +103,7 @@ def check_data(
         split_found=split_found,
         plan=made_plan,
         sides={side: (len({case.patient for case in cases}), len(cases)) for side, cases in sides.items()},
-        grids=tuple(found.grid for found in findings.values() if found.grid is not None),
+        grids=grids,
         class_fractions=fractions,
         ignored_fraction=ignored_fraction,
     )
@@ -194,53 +191,6 @@ def _fractions(dataset: Dataset, voxels: Sequence[np.ndarray]) -> tuple[dict[str
     known = sum(counts)
     fractions = {name: count / max(known, 1) for name, count in zip(dataset.classes, counts, strict=True)}
     return fractions, ignored / max(known + ignored, 1)
-
-
-def _general_warnings(dataset: Dataset, split: Split, fractions: dict[str, float], mirrors_decided: bool) -> list[str]:
-    used = {patient for side in split.model_dump().values() for patient in side}
-    left_out = [patient for patient in dataset.patients if patient not in used]
-    apart, together = ({c.patient for c in dataset.cases if (c.folder == "imagesTs") == held} for held in (True, False))
-    warnings = []
-    if left_out:
-        warnings.append(
-            f"The split names {len(left_out)} patients on no side, so they are not used: {preview(left_out)}."
-        )
-    if apart & together:
-        warnings.append(
-            f"Patients in imagesTs have scans in other folders as well; all of them are held out: "
-            f"{preview(sorted(apart & together))}."
-        )
-    warnings += [*absent_classes(fractions), *sides_matter(dataset.classes, mirrors_decided)]
-    if not cases_of(dataset, split.unlabeled, None):
-        warnings.append("There are no unlabeled scans to learn from. Put some in imagesUn, or hide masks by --labeled.")
-    return warnings
-
-
-def sides_matter(classes: Sequence[str], decided: bool = False) -> list[str]:
-    """Warnings of classes that a mirror would turn into one another, or into what is background.
-
-    None where the user has `decided` about mirrors. A side alone changes no plan, since names such as left atrium are
-    those of organs that have no twin.
-    """
-    both, alone = sided(classes), one_sided(classes)
-    warnings = []
-    if both and not decided:
-        warnings.append(
-            f"{preview(both)} differ by their side, so images are neither mirrored nor turned by quarters. Set "
-            "augment.flip=true and augment.rotate_90=true if they may be all the same."
-        )
-    if alone and not decided:
-        warnings.append(
-            f"{preview(alone)} is on one side, and the other side is no class. If it looks the same there, mirrors "
-            "teach what is wrong: set augment.flip=false and augment.rotate_90=false."
-        )
-    return warnings
-
-
-def absent_classes(fractions: Mapping[str, float]) -> list[str]:
-    """A warning if no labeled mask holds some class; `fractions` of the annotated voxels by class."""
-    absent = [name for name, fraction in fractions.items() if fraction == 0]
-    return [f"No labeled mask holds {', '.join(absent)}, so that cannot be learned."] if absent else []
 
 
 def _data_table(report: CheckReport) -> Table:

@@ -18,6 +18,7 @@ class Grid(NamedTuple):
     affine: np.ndarray  # (4, 4) float64, voxel index -> world position in mm; to the right, the front and the top (RAS)
     spacing_mm: tuple[float, ...]  # one per axis of the file
     forms_apart_mm: float = 0.0  # how far the file's own two forms of the affine, qform and sform, lie apart
+    placed: bool = True  # whether the file says how it lies in the patient
 
 
 def grid_of(path: Path, shape: tuple[int, ...], affine: np.ndarray) -> Grid:

@@ -9,6 +9,7 @@ import numpy as np
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import Case
 from patchcl.data.formats import format_of, images
+from patchcl.data.preprocessing.orientation import file_axis
 from patchcl.data.preprocessing.plan import Plan
 from patchcl.data.scan import IGNORED, read_image, read_mask
 
@@ -41,7 +42,8 @@ def representative_slice(case: Case, predictions: Sequence[Path], plan: Plan) ->
     volumes = [read_mask(path, plan.classes, scan.grid, plan.ignore) for path in (case.mask, *predictions)]
     volumes[0][volumes[0] == IGNORED] = 0  # what nobody annotated is shown as background
     spacing = scan.grid.spacing_mm
-    axis = plan.slice_axis if plan.dimensions == 2 else max(range(len(spacing)), key=lambda at: (spacing[at], at))
+    sliced = file_axis(plan.slice_axis, scan.grid, plan.orientation)
+    axis = sliced if plan.dimensions == 2 else max(range(len(spacing)), key=lambda at: (spacing[at], at))
     flat = len(scan.grid.shape) == 2
     others = tuple(other for other in range(len(scan.grid.shape)) if flat or other != axis)
     slice_index = 0 if flat else int((volumes[0] > 0).sum(axis=others).argmax())

@@ -15,6 +15,7 @@ from scipy import ndimage
 from patchcl.core.errors import UserError
 from patchcl.core.settings import FrozenSettings
 from patchcl.data.geometry import Grid
+from patchcl.data.preprocessing.orientation import file_axis
 from patchcl.data.preprocessing.plan import Plan
 from patchcl.runs.folder import RunFolder
 
@@ -91,7 +92,7 @@ def postprocess(mask: np.ndarray, grid: Grid, plan: Plan, steps: Postprocessing)
     if steps.smallest_object_mm:
         _remove_small(result, steps.smallest_object_mm / float(np.prod(grid.spacing_mm)), len(plan.classes))
     if steps.filled:
-        _fill_holes(result, _values(steps.filled, plan.classes), _hole_axes(mask.ndim, plan))
+        _fill_holes(result, _values(steps.filled, plan.classes), _hole_axes(grid, plan))
     return result
 
 
@@ -150,10 +151,11 @@ def _structure_around(labels: np.ndarray, count: int, mask: np.ndarray, axes: Se
     return np.where((least == most) & (most < NO_CLASS), most, 0)
 
 
-def _hole_axes(dimensions: int, plan: Plan) -> tuple[int, ...]:
+def _hole_axes(grid: Grid, plan: Plan) -> tuple[int, ...]:
     """The axes of the scan within which holes are looked for: those of what the network sees."""
-    sliced = plan.dimensions == 2 and dimensions == 3
-    return tuple(axis for axis in range(dimensions) if not (sliced and axis == plan.slice_axis))
+    sliced = plan.dimensions == 2 and len(grid.shape) == 3
+    along = file_axis(plan.slice_axis, grid, plan.orientation)
+    return tuple(axis for axis in range(len(grid.shape)) if not (sliced and axis == along))
 
 
 def _values(structures: Sequence[str], classes: Sequence[str]) -> list[int]:

@@ -106,6 +106,7 @@ class TrainedRun:
         if isinstance(source, np.ndarray):
             voxels = source if len(self.plan.channels) > 1 else source[None]
             grid = grid_of(Path("the array"), voxels.shape[1:], np.eye(4) if affine is None else np.asarray(affine))
+            grid = grid._replace(placed=affine is not None)
             require_finite(voxels, Path("the array"))
             return Scan(voxels.astype(np.float32), grid)
         files = [source] if isinstance(source, Path | str) else source

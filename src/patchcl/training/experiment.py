@@ -23,9 +23,9 @@ from patchcl.core.files import write_json, write_text
 from patchcl.core.seeds import seed_for
 from patchcl.core.settings import Device
 from patchcl.core.version import __version__
-from patchcl.data.check import NOTHING_TO_LEARN, absent_classes, sides_matter
 from patchcl.data.colour_maps import require_one_colour_map
 from patchcl.data.dataset import Dataset, read_dataset
+from patchcl.data.doubts import NOTHING_TO_LEARN, absent_classes, sides_matter
 from patchcl.data.duplicates import SignatureFiles
 from patchcl.data.patients import patient_warnings
 from patchcl.data.preprocessing.fingerprint import Fingerprint, save_fingerprint
@@ -246,10 +246,14 @@ def _train(
         return Outcome(run, done, stop)
     note_time(run.provenance, time.perf_counter() - started, done, rescues_of(read_rows(run)), fabric.device)
     if done == settings.training.steps and not stop and not run.postprocessing.is_file():
-        with _memory_errors_on(fabric.device), progress_bar("Choosing post-processing") as on_progress:
-            cases = cases_of(dataset, split.validation, masked=True)
-            choose_on_validation(run, cases, fabric.device, on_progress)
+        _choose(run, dataset, split, fabric.device)
     return Outcome(run, done, stop)
+
+
+def _choose(run: RunFolder, dataset: Dataset, split: Split, device: torch.device) -> None:
+    """Let the validation patients of a run that is trained to its end choose the post-processing."""
+    with _memory_errors_on(device), progress_bar("Choosing post-processing") as on_progress:
+        choose_on_validation(run, cases_of(dataset, split.validation, masked=True), device, on_progress)
 
 
 @contextmanager

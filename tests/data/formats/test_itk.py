@@ -178,3 +178,15 @@ def test_a_missing_library_is_told_with_the_way_to_get_it(tmp_path: Path, monkey
     monkeypatch.setitem(__import__("sys").modules, "SimpleITK", None)
     with pytest.raises(UserError, match=r"a\.nrrd is an NRRD .* needs SimpleITK: pip install 'patchcl\[itk\]'"):
         read_grid(path)
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".mha"])
+def test_a_header_without_a_place_does_not_say_how_it_lies(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a{ending}"
+    simple_itk = pytest.importorskip("SimpleITK")
+    simple_itk.WriteImage(simple_itk.GetImageFromArray(np.zeros((4, 3, 2), np.uint8)), str(path), False)
+    assert read_grid(path).placed
+    lines = [b"space:", b"space directions:", b"space origin:", b"TransformMatrix", b"AnatomicalOrientation"]
+    kept = [line for line in path.read_bytes().split(b"\n") if not line.startswith(tuple(lines))]
+    path.write_bytes(b"\n".join(kept))
+    assert not read_grid(path).placed

@@ -207,6 +207,15 @@ def test_what_is_written_on_a_grid_has_one_spacing_for_every_reader(tmp_path: Pa
     np.testing.assert_allclose(itk.GetOrigin(), (-5, 6, 7), atol=1e-6)
 
 
+@pytest.mark.parametrize(("qform", "sform"), [(0, 0), (1, 0), (0, 2)])
+def test_a_file_without_codes_does_not_say_how_it_lies(tmp_path: Path, qform: int, sform: int) -> None:
+    image = nib.Nifti1Image(np.zeros((2, 3, 4), np.uint8), np.diag([1.0, 2, 3, 1]))
+    image.set_qform(image.affine, qform)
+    image.set_sform(image.affine, sform)
+    nib.save(image, tmp_path / "a.nii")
+    assert read_grid(tmp_path / "a.nii").placed == bool(qform or sform)
+
+
 @pytest.mark.parametrize("slope", [1 / 255, 0.004])
 def test_a_slope_that_leaves_no_whole_numbers_is_named(tmp_path: Path, slope: float) -> None:
     """Stored are 0 and 1; and where 0 and 255 are, 1/255 makes a sound mask of them."""

@@ -57,6 +57,7 @@ def test_scans_of_one_view_are_resized_and_others_cropped(make_dataset: Make) ->
     plan = plan_of(root)
     assert (plan.fit, plan.size, plan.spacing_mm) == ("crop", (96, 64), (1.1, 1.1))
     decided = {"dimensions", "slice_axis", "fit", "spacing_mm", "size", "normalise", "background", "patch_fraction"}
+    decided |= {"orientation"}
     assert set(plan.reasons) == decided
 
 

@@ -46,9 +46,9 @@ def read_grid(path: Path) -> Grid:
         UserError: The file is missing, or is no picture that can be read as it is meant.
     """
     if stored := open_tiff(path):
-        return grid_of(path, stored.shape, np.eye(4))
+        return grid_of(path, stored.shape, np.eye(4))._replace(placed=False)
     with _open(path) as picture:
-        return grid_of(path, (picture.height, picture.width), np.eye(4))
+        return grid_of(path, (picture.height, picture.width), np.eye(4))._replace(placed=False)
 
 
 def count_channels(path: Path) -> int:

@@ -28,6 +28,9 @@ STORAGE = (
 )
 """Lines of a header that tell how voxels are stored, not where they lie; ours take their place."""
 
+PLACE = r"(?i)(space:|(TransformMatrix|Orientation|Rotation) *=)"
+"""Lines of a header that tell how the image lies."""
+
 
 class _Data(NamedTuple):
     """Where the voxels of an image are stored."""
@@ -105,7 +108,8 @@ def _grid_of(reader: Any, path: Path) -> Grid:  # noqa: ANN401 - SimpleITK has n
     if axes in (2, 3):
         affine[:axes, :axes] = np.reshape(reader.GetDirection(), (axes, axes)) * reader.GetSpacing()
         affine[:axes, 3] = reader.GetOrigin()
-    return grid_of(path, tuple(reader.GetSize()), LPS_TO_RAS @ affine)
+    placed = any(re.match(PLACE, line) for line in _header(path)[0])
+    return grid_of(path, tuple(reader.GetSize()), LPS_TO_RAS @ affine)._replace(placed=placed)
 
 
 def _header(path: Path) -> tuple[list[str], int]:

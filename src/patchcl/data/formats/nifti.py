@@ -136,7 +136,8 @@ def _grid_of(image: Any, path: Path) -> Grid:  # noqa: ANN401 - nibabel has no t
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     grid = grid_of(path, shape, affine_mm(image))
-    return grid._replace(forms_apart_mm=_forms_apart_mm(image, path, grid))
+    placed = bool(image.header["qform_code"] or image.header["sform_code"])
+    return grid._replace(forms_apart_mm=_forms_apart_mm(image, path, grid), placed=placed)
 
 
 def _forms_apart_mm(image: Any, path: Path, grid: Grid) -> float:  # noqa: ANN401 - nibabel has no types

@@ -1,7 +1,8 @@
 """Cache of prepared scans: normalised, brought to one size or spacing, and kept on disk.
 
-Network axes of a slice are the two axes of the file that slices are not taken along, in file order; of a volume all
-three. Padding and resizing follow from grid and plan alone, so `to_scan_grid` undoes exactly what was done.
+Network axes of a slice are the two axes that slices are not taken along; of a volume all three. They have the order of
+the file, or of `plan.orientation`. Padding and resizing follow from grid and plan alone, so `to_scan_grid` undoes
+exactly what was done.
 """
 
 import hashlib
@@ -174,6 +175,7 @@ def _joined(hashes: Sequence[str]) -> str:
 def _key(plan: Plan) -> str:
     """The name of everything in `plan` that decides what prepared files hold."""
     unused = {"ignore"} if plan.ignore is None else set()  # as in caches made before there was such a value
+    unused |= {"orientation"} if plan.orientation is None else set()
     unused |= {"background"} if plan.background == "counted" else set()
     deciding = plan.model_dump(
         mode="json",

@@ -16,24 +16,24 @@ from patchcl.core.settings import FrozenSettings
 from patchcl.data.dataset import Case, Dataset
 from patchcl.data.formats import tells_by_name
 from patchcl.data.geometry import Grid, require_same_grid
-from patchcl.data.scan import IGNORED, image_row_blocks, read_grid, read_image, read_mask
+from patchcl.data.preprocessing.colours import are_colours, full_scale
+from patchcl.data.preprocessing.orientation import common_orientation, orientation_of, oriented, oriented_grid
+from patchcl.data.scan import IGNORED, read_grid, read_image, read_mask
 
 SAMPLE = 10_000
 """Voxels that are kept of every scan and channel, nnU-Net's number: enough for percentiles."""
 SAMPLES = 5_000_000
 """And of all scans together; of more than 500 fewer are kept of each, so that memory stays flat."""
-PICTURES = 16
-"""Colour pictures in which the largest value is looked for."""
-COLOURS = ({"r", "g", "b"}, {"red", "green", "blue"}, {"rgb_to_0_1"})
-"""Names of channels that are colours; the last is how data sets for nnU-Net say so."""
 
 
 class ScanFacts(FrozenSettings):
-    """The header of one scan."""
+    """The header of one scan, its axes in the order of the data set's orientation."""
 
     name: str
     shape: tuple[int, ...]
     spacing_mm: tuple[float, ...]
+    orientation: str | None = None
+    """Of the file; None where it is not known or oblique."""
 
 
 class Range(FrozenSettings):
@@ -85,7 +85,9 @@ class Fingerprint(FrozenSettings):
 
     scans: tuple[ScanFacts, ...]
     shape: Range | None
-    """None where some scans are slices and others volumes."""
+    """Along the axes of `orientation`; None where some scans are slices and others volumes."""
+    orientation: str | None = None
+    """What the axes of all volumes are brought to; None where they are taken as the files have them."""
     spacing_mm: Range | None
     anisotropy: float
     """How many times the coarsest spacing of a scan is its finest; the median over all scans."""
@@ -121,8 +123,10 @@ def read_headers(
         UserError: A file cannot be read.
     """
     cases = _training_cases(dataset)
-    scans = in_parallel(cases, _facts_of, on_progress)
-    colours = _are_colours(dataset, cases)
+    grids = in_parallel(cases, lambda case: read_grid(case.images[0]), on_progress)
+    orientation = common_orientation(grids)
+    scans = [_facts_of(case, grid, orientation) for case, grid in zip(cases, grids, strict=True)]
+    colours = are_colours(dataset, cases)
     spacings = [scan.spacing_mm for scan in scans]
     return Fingerprint(
         scans=tuple(scans),
@@ -130,7 +134,8 @@ def read_headers(
         spacing_mm=_spread(spacings),
         anisotropy=float(np.median([max(spacing) / min(spacing) for spacing in spacings])),
         colours=colours,
-        full_scale=_full_scale(_taught(cases, labeled) or cases) if colours else None,
+        orientation=orientation,
+        full_scale=full_scale(_taught(cases, labeled) or cases) if colours else None,
     )
 
 
@@ -158,7 +163,11 @@ def with_structures(
     """
     taught = _taught(_training_cases(dataset), labeled)
     kept = min(SAMPLE, SAMPLES // max(len(taught), 1))
-    samples = in_parallel(taught, lambda case: _look_into(case, dataset, foreground, slice_axis, kept), on_progress)
+
+    def look_into(case: Case) -> _Sample:
+        return _look_into(case, dataset, foreground, slice_axis, kept, headers.orientation)
+
+    samples = in_parallel(taught, look_into, on_progress)
     intensities = _intensities(dataset, samples, foreground) if foreground else ()
     return headers.model_copy(update={"intensities": intensities, "classes": _classes(dataset, samples)})
 
@@ -176,9 +185,10 @@ def _taught(cases: Sequence[Case], labeled: Collection[str] | None) -> list[Case
     return [case for case in cases if case.mask is not None and (labeled is None or case.patient in labeled)]
 
 
-def _facts_of(case: Case) -> ScanFacts:
-    grid = read_grid(case.images[0])
-    return ScanFacts(name=case.name, shape=grid.shape, spacing_mm=grid.spacing_mm)
+def _facts_of(case: Case, grid: Grid, orientation: str | None) -> ScanFacts:
+    seen = oriented_grid(grid, orientation)
+    own = orientation_of(grid)
+    return ScanFacts(name=case.name, shape=seen.shape, spacing_mm=seen.spacing_mm, orientation=own)
 
 
 def _spread(rows: Sequence[Sequence[float]]) -> Range | None:
@@ -189,25 +199,14 @@ def _spread(rows: Sequence[Sequence[float]]) -> Range | None:
     return Range(min=minimum, median=middle, max=most)
 
 
-def _are_colours(dataset: Dataset, cases: Sequence[Case]) -> bool:
-    """By the names of the channels, or because one file fills several."""
-    names = {channel.casefold() for channel in dataset.channels}
-    return names in COLOURS or any(len(case.images) < len(dataset.channels) for case in cases)
-
-
-def _full_scale(cases: Sequence[Case]) -> float:
-    largest = max(_largest(case.images) for case in cases[:PICTURES])
-    return next((full for full in (1.0, 255.0) if largest <= full), 65535.0)
-
-
-def _largest(paths: Sequence[Path]) -> float:
-    blocks = image_row_blocks(paths)
-    if blocks is None:
-        return float(read_image(paths).voxels.max())
-    return max(float(block.max()) for _, block in blocks.all())
-
-
-def _look_into(case: Case, dataset: Dataset, foreground: Collection[int], slice_axis: int | None, kept: int) -> _Sample:
+def _look_into(
+    case: Case,
+    dataset: Dataset,
+    foreground: Collection[int],
+    slice_axis: int | None,
+    kept: int,
+    orientation: str | None,
+) -> _Sample:
     """The mask of one scan; the image only where some of its intensities matter."""
     image = read_image(case.images) if foreground else None
     grid = image.grid if image else read_grid(case.images[0])
@@ -218,7 +217,8 @@ def _look_into(case: Case, dataset: Dataset, foreground: Collection[int], slice_
         _sampled(channel[inside] if index in foreground else channel.ravel(), kept)
         for index, channel in enumerate(image.voxels if image else ())
     ]
-    sides = _sides(mask, grid, slice_axis, len(dataset.classes))
+    seen = oriented(mask[None], grid, orientation)[0]
+    sides = _sides(seen, oriented_grid(grid, orientation), slice_axis, len(dataset.classes))
     return _Sample(values, np.bincount(mask[known], minlength=len(dataset.classes)), sides)
 
 

@@ -49,7 +49,9 @@ class Plan(FrozenSettings):
 
     dimensions: Literal[2, 3]
     slice_axis: int = Field(default=2, ge=0, le=2)
-    """The axis of the file along which slices are taken; means nothing for volumes."""
+    """The axis, of the file or of `orientation`, along which slices are taken; means nothing for volumes."""
+    orientation: str | None = Field(default=None, pattern="^[RLAPSI]{3}$")
+    """What the axes of volumes run towards, as in RAS; others are brought to it. None takes files as they are."""
     fit: Literal["resize", "crop"]
     """`resize`: the whole slice or volume to `size`. `crop`: resample to `spacing_mm`, train on pieces of `size`."""
     size: tuple[int, ...]

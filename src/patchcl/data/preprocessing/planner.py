@@ -61,7 +61,10 @@ def make_plan(dataset: Dataset, settings: PlanSettings, fingerprint: Fingerprint
         UserError: A scan cannot be read, or the settings contradict each other or the data.
     """
     seen = fingerprint or fingerprint_for(dataset, settings)
-    draft = _with_slicing(_decided(dataset, settings), seen, dataset.root)
+    draft = _decided(dataset, settings)
+    if seen.orientation is not None:
+        draft = draft.with_default("orientation", *_orientation(seen))
+    draft = _with_slicing(draft, seen, dataset.root)
     shapes, spacings = _network_axes(seen.scans, draft.values)
     draft = draft.with_default("fit", *_fit(shapes, spacings, seen.colours, settings.memory_gib))
     if draft.values["fit"] == "crop":
@@ -119,6 +122,7 @@ def _decided(dataset: Dataset, settings: PlanSettings) -> _Draft:
         saved = load_plan(settings.file)
         _require_made_for(saved, plan, settings.file, dataset.root)
         plan |= saved.model_dump(exclude_none=True, exclude={*plan, *BATCH, "reasons"})
+        plan["orientation"] = saved.orientation  # also where it takes files as they are
         reasons |= {key: reason for key, reason in saved.reasons.items() if key not in BATCH}
     chosen = settings.model_dump(exclude_none=True, exclude={"file", "memory_gib"})
     return _Draft(plan | chosen, reasons | dict.fromkeys(chosen, "set by the user."))
@@ -143,6 +147,13 @@ def _with_slicing(draft: _Draft, seen: Fingerprint, root: Path) -> _Draft:
     if draft.values["dimensions"] == 3 and any(len(scan.shape) == 2 for scan in seen.scans):
         raise UserError(f"plan.dimensions is 3, but {root} has two-dimensional files. Set it to 2.")
     return draft.with_default("slice_axis", *_slice_axis(seen.scans)) if draft.values["dimensions"] == 2 else draft
+
+
+def _orientation(seen: Fingerprint) -> tuple[str | None, str]:
+    own = sorted({str(scan.orientation) for scan in seen.scans})
+    if len(own) > 1:
+        return seen.orientation, f"axes run in several orders ({', '.join(own)}); all scans are brought to this one."
+    return seen.orientation, "axes of all scans run so; others are brought to it, and their masks back."
 
 
 def _dimensions(seen: Fingerprint) -> tuple[int, str]:

@@ -9,10 +9,9 @@ import torch.nn.functional as F
 
 from patchcl.core.errors import UserError
 from patchcl.data.geometry import Grid
+from patchcl.data.preprocessing.orientation import oriented, oriented_grid, restored
 from patchcl.data.preprocessing.plan import Normalise, Plan
-from patchcl.data.scan import (
-    Scan,
-)
+from patchcl.data.scan import Scan
 
 
 class _Geometry(NamedTuple):
@@ -30,16 +29,19 @@ def to_network_grid(scan: Scan, plan: Plan) -> np.ndarray:
     Raises:
         UserError: The scan has other channels or fewer axes than the plan, or colours beyond its full colour.
     """
-    geometry = _geometry(scan.grid, plan)
-    slices = np.moveaxis(_to_slices(_normalised_channels(scan.voxels, plan), scan.grid, plan), 0, 1)
+    grid = oriented_grid(scan.grid, plan.orientation)
+    geometry = _geometry(grid, plan)
+    voxels = oriented(_normalised_channels(scan.voxels, plan), scan.grid, plan.orientation)
+    slices = np.moveaxis(_to_slices(voxels, grid, plan), 0, 1)
     scaled = {"linear": _scaled_linear, "nearest": _scaled_nearest}[plan.input_interpolation]
     return _padded(scaled(slices, geometry.scaled), geometry)
 
 
 def mask_to_network_grid(mask: np.ndarray, grid: Grid, plan: Plan) -> np.ndarray:
     """The classes `mask` (*shape) where the network sees them: (N, *S) uint8, by nearest neighbour."""
-    geometry = _geometry(grid, plan)
-    slices = _to_slices(mask[None], grid, plan)[0]
+    seen = oriented_grid(grid, plan.orientation)
+    geometry = _geometry(seen, plan)
+    slices = _to_slices(oriented(mask[None], grid, plan.orientation), seen, plan)[0]
     return _padded(_scaled_nearest(slices[:, None], geometry.scaled)[:, 0], geometry)
 
 
@@ -48,21 +50,24 @@ def to_scan_grid(probs: np.ndarray, grid: Grid, plan: Plan) -> np.ndarray:
 
     With `plan.output_interpolation` nearest they become those of the winning class alone, 0 or 1.
     """
-    geometry = _geometry(grid, plan)
+    oriented_as = oriented_grid(grid, plan.orientation)
+    geometry = _geometry(oriented_as, plan)
     inner = tuple(slice(start, start + length) for start, length in zip(geometry.before, geometry.scaled, strict=True))
     seen = probs[(slice(None), slice(None), *inner)]
     if plan.output_interpolation == "nearest":
         winner = _scaled_nearest(seen.argmax(axis=1)[:, None].astype(np.uint8), geometry.full)
-        restored = (winner == np.arange(probs.shape[1]).reshape(1, -1, *[1] * plan.dimensions)).astype(np.float32)
+        scaled = (winner == np.arange(probs.shape[1]).reshape(1, -1, *[1] * plan.dimensions)).astype(np.float32)
     else:
-        restored = _scaled_linear(seen, geometry.full)
-    return _from_slices(np.moveaxis(restored, 1, 0), grid, plan)
+        scaled = _scaled_linear(seen, geometry.full)
+    whole = _from_slices(np.moveaxis(scaled, 1, 0), oriented_as, plan)
+    return np.ascontiguousarray(restored(whole, grid, plan.orientation))
 
 
 def prepared_bytes(grid: Grid, plan: Plan) -> int:
     """How large the image and the mask of a scan are once they are prepared."""
-    slices = grid.shape[plan.slice_axis] if len(grid.shape) > plan.dimensions else 1
-    return slices * math.prod(_geometry(grid, plan).padded) * (4 * len(plan.channels) + 1)
+    seen = oriented_grid(grid, plan.orientation)
+    slices = seen.shape[plan.slice_axis] if len(seen.shape) > plan.dimensions else 1
+    return slices * math.prod(_geometry(seen, plan).padded) * (4 * len(plan.channels) + 1)
 
 
 def _geometry(grid: Grid, plan: Plan) -> _Geometry:
