@@ -15,7 +15,7 @@ from patchcl.augment.geometry import Symmetry
 from patchcl.core.devices import CPU
 from patchcl.core.errors import UserError
 from patchcl.core.names import file_safe
-from patchcl.core.parallel import ProgressCallback, releasing_memory
+from patchcl.core.parallel import ProgressCallback, Task, pipelined, releasing_memory
 from patchcl.data.discovery import channel_of, find_scans, link_series, passed_over, without_links
 from patchcl.data.formats import DICOM, count_channels, ending_of, map_ending, mask_ending
 from patchcl.data.formats.base import RowBlocks
@@ -147,9 +147,10 @@ def predict_cases(
 ) -> PredictionSummary:
     """Segment scans given by the name of their case, one file per channel, into `out`."""
     done, failed = [], []
-    for count, (name, paths) in enumerate(releasing_memory(scans.items()), start=1):
+    tasks = (_predict_case(network, plan, *scan, out, files, device, inference) for scan in scans.items())
+    for count, (name, ended) in enumerate(zip(scans, releasing_memory(pipelined(tasks)), strict=True), start=1):
         try:
-            _predict_case(network, plan, name, paths, out, files, device, inference)
+            ended.result()
             done.append(name)
         except UserError as error:
             failed.append((name, str(error)))
@@ -169,14 +170,20 @@ def _predict_case(
     files: Files,
     device: torch.device,
     inference: Inference,
-) -> None:
+) -> Task[None]:
+    """Reads, has the network segment, and writes one scan, with a `yield` between these: see `pipelined`."""
     require_channels(paths, plan)
     of_masks, of_maps = _endings(paths[0], files.output)
     blocks = None if files.probabilities or files.uncertainty else network_row_blocks(paths, plan)
+    image, grid = _prepared(plan, paths) if blocks is None else (None, read_grid(paths[0]))
+    yield
     if blocks is not None:
-        mask, grid = _mask_by_row_blocks(network, plan, blocks, device, inference.symmetries), read_grid(paths[0])
+        mask = _mask_by_row_blocks(network, plan, blocks, device, inference.symmetries)
     else:
-        probs, grid = _probs_of(network, plan, paths, device, inference.symmetries)
+        probs = network_probs(network, torch.from_numpy(image), plan, device, symmetries=inference.symmetries).numpy()
+    del image
+    yield
+    if blocks is None:
         mask = to_scan_grid(probs, grid, plan).argmax(axis=0).astype(np.uint8)
     cleaned = postprocess(mask, grid, plan, inference.postprocessing)
     write_mask(out / f"{name}{of_masks}", cleaned, paths[0], plan.classes)
@@ -185,14 +192,10 @@ def _predict_case(
         _write_maps(smooth, plan.classes, out / name, of_maps, files, paths[0])
 
 
-def _probs_of(
-    network: nn.Module, plan: Plan, paths: tuple[Path, ...], device: torch.device, symmetries: Sequence[Symmetry]
-) -> tuple[np.ndarray, Grid]:
-    """Probabilities (N, K, *S) where the network sees the scan, and the scan's grid; its voxels, often large, go."""
+def _prepared(plan: Plan, paths: tuple[Path, ...]) -> tuple[np.ndarray, Grid]:
+    """What the network sees of a scan, and the scan's grid; its voxels, often large, go."""
     scan = read_image(paths)
-    image, grid = torch.from_numpy(to_network_grid(scan, plan)), scan.grid
-    del scan
-    return network_probs(network, image, plan, device, symmetries=symmetries).numpy(), grid
+    return to_network_grid(scan, plan), scan.grid
 
 
 def _mask_by_row_blocks(
