@@ -1,13 +1,14 @@
 """Many scans side by side: in order, the first failure ends it, and what was freed does not stay."""
 
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from patchcl.core.errors import UserError
-from patchcl.core.parallel import in_parallel, release_memory
+from patchcl.core.parallel import in_parallel, pipelined, release_memory
 
 
 def test_what_is_found_keeps_its_order_and_progress_is_told() -> None:
@@ -50,3 +51,51 @@ def test_freed_memory_goes_back_to_the_system() -> None:
     assert held - before > 250
     assert own_mib() - before < 0.5 * max(kept - before, 60)
     assert stays.sum() == 2000
+
+
+def task_of(item, visit):
+    """Reads, computes and writes, each a visit; ends with the item."""
+    visit("read", item)
+    yield
+    visit("compute", item)
+    yield
+    visit("write", item)
+    return item
+
+
+def test_the_next_is_read_and_the_last_is_written_while_one_computes():
+    """Each of the three waits for the others; were they not to overlap, that would end in an error."""
+    meet, done = threading.Barrier(3, timeout=20), []
+
+    def visit(part, item):
+        if (part, item) in (("read", 3), ("compute", 2), ("write", 1)):
+            meet.wait()
+        done.append((part, item))
+
+    assert [end.result() for end in pipelined(task_of(item, visit) for item in range(5))] == [0, 1, 2, 3, 4]
+    for part in ("read", "compute", "write"):
+        assert [item for said, item in done if said == part] == [0, 1, 2, 3, 4]
+
+
+def test_what_fails_on_its_way_fails_alone_and_in_its_place():
+    def visit(part, item):
+        if (part, item) in (("read", "b"), ("compute", "c"), ("write", "e")):
+            raise KeyError(part)
+
+    ended = list(pipelined(task_of(item, visit) for item in "abcde"))
+    assert [end.exception() and end.exception().args[0] for end in ended] == [None, "read", "compute", None, "write"]
+    assert list(pipelined([])) == []
+
+
+def test_at_most_three_tasks_are_under_way():
+    under_way, most = set(), []
+
+    def visit(part, item):
+        if part == "read":
+            under_way.add(item)
+            most.append(len(under_way))
+
+    for item, end in enumerate(pipelined(task_of(item, visit) for item in range(8))):
+        end.result()
+        under_way.discard(item)
+    assert max(most) == 3

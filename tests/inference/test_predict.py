@@ -1,3 +1,4 @@
+import gzip
 from pathlib import Path
 
 import nibabel as nib
@@ -10,6 +11,7 @@ from torch import nn
 
 from patchcl.augment import AugmentSettings
 from patchcl.core.errors import UserError
+from patchcl.data.discovery import find_scans
 from patchcl.data.formats import tiff
 from patchcl.data.geometry import Grid
 from patchcl.data.preprocessing.plan import Plan
@@ -363,3 +365,22 @@ def test_bands_are_averaged_and_cleaned_as_the_whole_is(tmp_path, monkeypatch):
     monkeypatch.setattr(predict, "WINDOWS", 4)
     assert (segment("bands", averaged) != whole).mean() < 1e-3  # but for the last bit of a float
     assert (segment("neat bands", cleaned) != neat).mean() < 1e-2
+
+
+def test_many_scans_at_once_are_segmented_as_each_alone_bit_for_bit(trained, cardiac, tmp_path):
+    run = open_run(RunFolder.open(trained))
+    scans = find_scans(cardiac / "imagesTs")
+    told = []
+    files = Files(probabilities=True, uncertainty=True)
+    arguments = (run.device, lambda done, count: told.append((done, count)), run.inference)
+    assert predict_cases(run.network, run.plan, scans, tmp_path / "all", files, *arguments).done == tuple(scans)
+    assert told == [(done, len(scans)) for done in range(1, len(scans) + 1)]
+    for name, paths in scans.items():
+        predict_cases(run.network, run.plan, {name: paths}, tmp_path / "alone", files, *arguments)
+    written = sorted(path.name for path in (tmp_path / "all").iterdir())
+    assert len(written) == len(scans) * (2 + len(run.plan.classes) - 1)
+    assert all(same_bytes(tmp_path / "all" / name, tmp_path / "alone" / name) for name in written)
+
+
+def same_bytes(one, other):
+    return gzip.decompress(one.read_bytes()) == gzip.decompress(other.read_bytes())

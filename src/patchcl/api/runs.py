@@ -10,7 +10,8 @@ from patchcl.core.console import progress_bar
 from patchcl.core.errors import UserError
 from patchcl.evaluation.evaluate import evaluate_folders, evaluate_trained
 from patchcl.evaluation.scores import Evaluation, write_evaluation
-from patchcl.inference.predict import Output, PredictionSummary, predict_files
+from patchcl.inference.output_files import Output
+from patchcl.inference.predict import PredictionSummary, predict_files
 from patchcl.inference.trained_run import RunArguments, TrainedRun, familiarity_of, open_folder
 from patchcl.reports.run_report import write_report
 from patchcl.runs.folder import RunFolder

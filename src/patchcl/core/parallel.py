@@ -2,8 +2,8 @@
 
 import ctypes
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 READERS = min(os.cpu_count() or 1, 8)
@@ -14,6 +14,7 @@ TRIM_EVERY = 32
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 ProgressCallback = Callable[[int, int], None]
+Task = Generator[None, None, Found]
 
 
 def in_parallel(
@@ -36,6 +37,52 @@ def in_parallel(
         finally:
             pool.shutdown(cancel_futures=True)
     return found
+
+
+def pipelined(tasks: Iterable[Task[Found]]) -> Iterator[Future[Found]]:
+    """While one task computes, a thread reads for the next and another writes what the last has found.
+
+    A task is a generator with two `yield`, after it has read and after it has computed; so three are under way at most.
+    Gives for each, in their order, how it ended: `result` waits until it has, and raises what the task raised.
+    """
+    reader, writer = ThreadPoolExecutor(1, "reader"), ThreadPoolExecutor(1, "writer")
+    begun = ((task, reader.submit(next, task)) for task in tasks)
+    last: Future[Found] | None = None
+    try:
+        ahead = next(begun, None)
+        while ahead is not None:
+            (task, read), ahead = ahead, next(begun, None)
+            computed = _outcome(task, read)
+            if last is not None:
+                yield last
+            last = writer.submit(_ended, task, computed)
+        if last is not None:
+            yield last
+    finally:
+        reader.shutdown(cancel_futures=True)
+        writer.shutdown()
+
+
+def _outcome(task: Task[Found], read: Future[None]) -> Exception | None:
+    """Lets a task compute that has read; what went wrong with either."""
+    try:
+        read.result()
+        next(task)
+    except Exception as error:  # which is raised again by whoever asks how the task ended
+        return error
+    return None
+
+
+def _ended(task: Task[Found], problem: Exception | None) -> Found:
+    """Lets a task write, and gives what it returns."""
+    if problem is not None:
+        raise problem
+    try:
+        next(task)
+    except StopIteration as end:
+        found: Found = end.value
+        return found
+    raise RuntimeError("a task has to end after its second yield")
 
 
 def releasing_memory(items: Iterable[Item]) -> Iterator[Item]:

@@ -1,11 +1,10 @@
 """Prediction of new scans: files in, masks on the very same voxel grid out."""
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from patchcl.augment.geometry import Symmetry
 from patchcl.core.devices import CPU
 from patchcl.core.errors import UserError
 from patchcl.core.names import file_safe
-from patchcl.core.parallel import ProgressCallback, releasing_memory
+from patchcl.core.parallel import ProgressCallback, Task, pipelined, releasing_memory
 from patchcl.data.discovery import (
     channel_of,
     find_scans,
@@ -25,7 +24,7 @@ from patchcl.data.discovery import (
     passed_over_by_series,
     without_links,
 )
-from patchcl.data.formats import DICOM, count_channels, ending_of, map_ending, mask_ending
+from patchcl.data.formats import count_channels, ending_of
 from patchcl.data.formats.base import RowBlocks
 from patchcl.data.geometry import Grid
 from patchcl.data.preprocessing.plan import Plan
@@ -35,15 +34,13 @@ from patchcl.data.regions import region_masks, region_probs
 from patchcl.data.scan import Scan, read_grid, read_image, write_map, write_mask
 from patchcl.inference.case_summary import TABLE, CaseSummary, Confidences, sizes_of, write_table
 from patchcl.inference.familiarity import Familiarity, Look, lines_of, look_at, spread_places, unlike
+from patchcl.inference.output_files import Output, check_out, endings
 from patchcl.inference.postprocessing import NO_POSTPROCESSING, Postprocessing, postprocess
 from patchcl.inference.sliding_window import BATCH_SIZE, OVERLAP, network_probs
 from patchcl.inference.test_time_augmentation import ONE_PASS
 
-Output = Literal["same", "nifti", "dicom-seg"]
-"""The format of masks: that of the scan, which is DICOM-SEG for a DICOM series, or one for all."""
 WINDOWS = 4
 """So many steps of the window make a row block of a picture that is too large to be held."""
-DATA_SET_FOLDERS = ("imagesTr", "imagesUn", "imagesTs", "labelsTr", "labelsTs")
 
 
 class PredictionSummary(NamedTuple):
@@ -145,7 +142,7 @@ def predict_files(
     files = Files(probabilities, uncertainty, output)
     with TemporaryDirectory(prefix="patchcl-") as links:
         scans, failed = (find_scans(source), []) if series is None else link_series(source, series, Path(links))
-        _check_out(out, source)
+        check_out(out, source)
         summary = predict_cases(network, plan, scans, out, files, device, on_progress, inference, familiarity)
         told = [(name, without_links(message, Path(links))) for name, message in summary.failed]
     over = passed_over(source, scans, out) if series is None else passed_over_by_series(source, out)
@@ -168,9 +165,10 @@ def predict_cases(
     """Segment scans given by the name of their case, one file per channel, into `out`."""
     done: list[CaseSummary] = []
     failed: list[tuple[str, str]] = []
-    for count, (name, paths) in enumerate(releasing_memory(scans.items()), start=1):
+    tasks = (_predict_case(network, plan, *scan, out, files, device, inference) for scan in scans.items())
+    for count, (name, ended) in enumerate(zip(scans, releasing_memory(pipelined(tasks)), strict=True), start=1):
         try:
-            look, done_case = _predict_case(network, plan, name, paths, out, files, device, inference)
+            look, done_case = ended.result()
             flags = {} if familiarity is None else unlike(familiarity, look, plan.channels)
             done.append(done_case._replace(unlike=flags))
         except UserError as error:
@@ -191,18 +189,25 @@ def _predict_case(
     files: Files,
     device: torch.device,
     inference: Inference,
-) -> tuple[Look, CaseSummary]:
+) -> Task[tuple[Look, CaseSummary]]:
+    """Reads, has the network segment, and writes one scan, with a `yield` between these: see `pipelined`."""
     require_channels(paths, plan)
-    of_masks, of_maps = _endings(paths[0], files.output)
+    of_masks, of_maps = endings(paths[0], files.output)
     blocks = None if files.probabilities or files.uncertainty else network_row_blocks(paths, plan)
-    if blocks is not None:
-        mask, grid, confidence = _mask_by_row_blocks(network, plan, blocks, paths[0], device, inference.symmetries)
+    image, grid = _prepared(plan, paths) if blocks is None else (None, read_grid(paths[0]))
+    yield
+    if image is None:
+        assert blocks is not None  # it is read in one way or the other
+        mask, confidence = _mask_by_row_blocks(network, plan, blocks, device, inference.symmetries)
         lines = np.concatenate([blocks.read(row, row + 1) for row in spread_places(blocks.shape[0])], axis=1)
     else:
-        image, grid = _prepared(plan, paths)
         probs = network_probs(network, torch.from_numpy(image), plan, device, symmetries=inference.symmetries).numpy()
+        lines = lines_of(image)
+    del image
+    yield
+    if blocks is None:
         mask = to_scan_grid(probs, grid, plan).argmax(axis=0).astype(np.uint8)
-        lines, confidence = lines_of(image), reduce(Confidences.with_part, probs, Confidences())
+        confidence = reduce(Confidences.with_part, probs, Confidences())
     cleaned = postprocess(mask, grid, plan, inference.postprocessing)
     write_mask(out / f"{name}{of_masks}", cleaned, paths[0], plan.classes)
     if files.probabilities or files.uncertainty:
@@ -221,9 +226,9 @@ def _prepared(plan: Plan, paths: tuple[Path, ...]) -> tuple[np.ndarray, Grid]:
 
 
 def _mask_by_row_blocks(
-    network: nn.Module, plan: Plan, blocks: RowBlocks, path: Path, device: torch.device, symmetries: Sequence[Symmetry]
-) -> tuple[np.ndarray, Grid, Confidences]:
-    """The likeliest classes (rows, columns) uint8 of a large picture, its grid, and how sure the network is.
+    network: nn.Module, plan: Plan, blocks: RowBlocks, device: torch.device, symmetries: Sequence[Symmetry]
+) -> tuple[np.ndarray, Confidences]:
+    """The likeliest classes (rows, columns) uint8 of a large picture, and how sure the network is.
 
     They come from the very windows that would be laid over the whole picture. Neighbouring row blocks share windows,
     and a row is taken from the block that holds all windows over it.
@@ -241,7 +246,7 @@ def _mask_by_row_blocks(
         mask[start + complete : stop] = probs.argmax(dim=0)[complete:].numpy()
         confidence = confidence.with_part(probs[:, complete:].numpy())
         start += (WINDOWS - shared) * interval
-    return mask, read_grid(path), confidence
+    return mask, confidence
 
 
 def _write_maps(probs: np.ndarray, plan: Plan, stem: Path, ending: str, files: Files, like: Path) -> None:
@@ -251,16 +256,6 @@ def _write_maps(probs: np.ndarray, plan: Plan, stem: Path, ending: str, files: F
             write_map(stem.with_name(f"{stem.name}_probabilities_{file_safe(structure)}{ending}"), prob, like)
     if files.uncertainty:
         write_map(stem.with_name(f"{stem.name}_uncertainty{ending}"), uncertainty_of(probs), like)
-
-
-def _endings(scan: Path, output: Output) -> tuple[str, str]:
-    """What the names of masks and of maps for a scan end in."""
-    same = mask_ending(ending_of(scan.name))
-    if output == "dicom-seg" and same != DICOM:
-        raise UserError(f"{scan} is no DICOM series, and DICOM-SEG has to refer to one. Take --format same or nifti.")
-    if output == "same":
-        return same, map_ending(ending_of(scan.name))
-    return DICOM if output == "dicom-seg" else ".nii.gz", ".nii.gz"
 
 
 def require_channels(paths: tuple[Path, ...], plan: Plan) -> None:
@@ -280,18 +275,3 @@ def require_channels(paths: tuple[Path, ...], plan: Plan) -> None:
         f"are here; expected files that end in {names}, or pictures in colour, which hold three each. "
         "Rename or add files so that each case has exactly these."
     )
-
-
-def _check_out(out: Path, source: Path) -> None:
-    """Predictions go to a folder of their own, where they can be neither taken for scans nor replace masks."""
-    scans = source if source.is_dir() else source.parent
-    place = Path(os.path.realpath(out))  # where resolve() would stumble over a link to itself
-    of_data_set = out.name in DATA_SET_FOLDERS and (place.parent / "dataset.json").exists()
-    if place == Path(os.path.realpath(scans)) or of_data_set:
-        raise UserError(f"{out} holds scans or masks of yours, which are never written over. Choose another folder.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"Cannot make the folder {out}: {error.strerror}. Choose another one.") from error
-    if not os.access(out, os.W_OK):
-        raise UserError(f"{out} cannot be written to. Choose another folder, or ask for the right to write there.")
