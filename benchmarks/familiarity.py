@@ -39,7 +39,6 @@ from patchcl.inference.trained_run import TrainedRun, open_run
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.provenance import origin
 
-
 SETS, SET_SIZES = 20, (3, 7, 14, 40, 60)
 """How often patients are drawn, and how many."""
 
@@ -121,7 +120,9 @@ def table(found: dict[str, Any], sets: dict[int, float]) -> str:
     source = next(iter(found.values()))["origin"]
     rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     shares = ", ".join(f"{100 * share:.1f} % where it saw {count}" for count, share in sets.items())
-    drawn = f"Had training seen random patients alone, these shares of the other scans would be flagged: {shares} ({SETS} draws each)."
+    drawn = (
+        f"Had training seen random patients alone, of the others' scans would be flagged ({SETS} draws each): {shares}."
+    )
     return f"{rows}\n\n{drawn}\n\nCommit {source['commit']}, torch {source['torch']}, {source['hardware']}.\n"
 
 
