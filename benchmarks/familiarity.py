@@ -23,11 +23,12 @@ import torch
 from scipy.stats import spearmanr
 
 from inference import RESULTS, opened
+from patchcl.config import read_settings
 from patchcl.core.devices import CPU
 from patchcl.core.files import write_json, write_text
 from patchcl.data.dataset import Case, read_dataset
 from patchcl.data.geometry import Grid
-from patchcl.data.preprocessing.plan import Plan
+from patchcl.data.preprocessing.plan import Plan, load_plan
 from patchcl.data.preprocessing.transforms import to_network_grid, to_scan_grid
 from patchcl.data.scan import Scan, read_image, read_mask
 from patchcl.data.splits import cases_of, load_split
@@ -37,6 +38,9 @@ from patchcl.inference.sliding_window import network_probs
 from patchcl.inference.trained_run import TrainedRun, open_run
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.provenance import origin
+
+SETS, SET_SIZES = 20, (3, 7, 14, 40, 60)
+"""How often patients are drawn, and how many."""
 
 
 def main() -> None:
@@ -54,8 +58,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             found[run.stem] = measure(opened(run, Path(scratch)), chosen.data) | {"origin": origin(CPU)}
         write_json(chosen.results, {"data": chosen.data.name, "runs": found})
-    write_text(chosen.results.with_suffix(".md"), table(found))
-    sys.stdout.write(table(found))
+    with tempfile.TemporaryDirectory() as scratch:
+        sets = random_sets(opened(chosen.runs[0], Path(scratch)), chosen.data)
+    write_json(chosen.results, {"data": chosen.data.name, "runs": found, "sets": sets, "sets_origin": origin(CPU)})
+    write_text(chosen.results.with_suffix(".md"), table(found, sets))
+    sys.stdout.write(table(found, sets))
 
 
 def measure(folder: RunFolder, data: Path) -> dict[str, Any]:
@@ -81,7 +88,29 @@ def measure(folder: RunFolder, data: Path) -> dict[str, Any]:
     }
 
 
-def table(found: dict[str, Any]) -> str:
+def random_sets(folder: RunFolder, data: Path) -> dict[int, float]:
+    """The share flagged of all scans but those of some patients drawn at random, if training had seen these alone."""
+    plan, split = load_plan(folder.plan), load_split(folder.split)
+    sides = [*split.labeled, *split.unlabeled, *split.validation]
+    cases = cases_of(read_dataset(data, read_settings(folder.settings).split.patient_pattern), sides, masked=None)
+    looks: dict[str, list[Look]] = {}
+    for case in cases:
+        looks.setdefault(case.patient, []).append(look(read_image(case.images), plan))
+    shares = {}
+    for count in SET_SIZES:
+        flagged = []
+        for seed in range(SETS):
+            drawn = np.random.default_rng(seed).permutation(len(looks))
+            patients = [list(looks)[place] for place in drawn]
+            seen = tuple(each for patient in patients[:count] for each in looks[patient])
+            known = Familiarity(patients=count, scans=seen)
+            others = [each for patient in patients[count:] for each in looks[patient]]
+            flagged += [bool(unlike(known, each, plan.channels)) for each in others]
+        shares[count] = float(np.mean(flagged))
+    return shares
+
+
+def table(found: dict[str, Any], sets: dict[int, float]) -> str:
     """Of each network the shares of scans flagged, as they are and changed, and the rank correlation."""
     heads = ["", "patients learned from", *CHANGES, "confidence and Dice"]
     lines = [heads, ["---"] * len(heads)]
@@ -90,7 +119,11 @@ def table(found: dict[str, Any]) -> str:
         lines.append([f"`{name}`", str(run["patients"]), *shares, f"{run['spearman']:.2f}"])
     source = next(iter(found.values()))["origin"]
     rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{rows}\n\nCommit {source['commit']}, torch {source['torch']}, {source['hardware']}.\n"
+    shares = ", ".join(f"{100 * share:.1f} % where it saw {count}" for count, share in sets.items())
+    drawn = (
+        f"Had training seen random patients alone, of the others' scans would be flagged ({SETS} draws each): {shares}."
+    )
+    return f"{rows}\n\n{drawn}\n\nCommit {source['commit']}, torch {source['torch']}, {source['hardware']}.\n"
 
 
 def look(scan: Scan, plan: Plan) -> Look:
