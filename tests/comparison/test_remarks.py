@@ -53,3 +53,13 @@ def test_rescued_runs_are_named(make_spec, folder, change):
     change(spec, spec.runs[1], out, provenance={"trained_rescues": 2})
     (remark,) = remarks(read_budgets(spec, out))
     assert remark == "* Training diverged and was rescued, so many times: labeled_2/patchcl/seed_0 (2)."
+
+
+def test_runs_that_were_scored_otherwise_are_remarked(make_spec, folder, change):
+    """As `patchcl evaluate RUN --fast` leaves one."""
+    spec = make_spec(seeds=(0, 1, 2))
+    out = folder(spec, lambda compare_run: DICE[compare_run.method, 0])
+    for compare_run in spec.runs[1:]:
+        change(spec, compare_run, out, provenance={"symmetries": 8})
+    (remark,) = remarks(read_budgets(spec, out))
+    assert remark == "Not all runs were scored on averages over as many symmetries: 1, 8."

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from patchcl.comparison.results import LabelBudget, describe_budget
+from patchcl.evaluation.scores import Evaluation
 
 FEWEST_SEEDS = 3
 """Below this the deviation over seeds says little."""
@@ -16,6 +17,9 @@ def remarks(budgets: Sequence[LabelBudget]) -> Iterator[str]:
     rescued = [f"{result.run.run_id} ({result.rescues})" for result in results if result.rescues]
     if rescued:
         yield f"* Training diverged and was rescued, so many times: {', '.join(rescued)}."
+    symmetries = sorted({int(scores.provenance.get("symmetries") or 1) for scores in _scores(budgets)})
+    if len(symmetries) > 1:
+        yield f"Not all runs were scored on averages over as many symmetries: {', '.join(map(str, symmetries))}."
     commits = sorted({str(result.provenance.get("commit")) for result in results})
     if len(commits) > 1:
         yield f"The runs were made by several commits: {', '.join(commits)}."
@@ -25,7 +29,7 @@ def remarks(budgets: Sequence[LabelBudget]) -> Iterator[str]:
     if len(machines) > 1:
         listed = [f"{name} ({threads} threads, {count} at once)" for name, threads, count in sorted(machines)]
         yield f"Times and memory were not all measured under the same conditions: {'; '.join(listed)}."
-    if any(scores.provenance.get("on") == "validation" for budget in budgets for scores in budget.evaluations):
+    if any(scores.provenance.get("on") == "validation" for scores in _scores(budgets)):
         yield "Scored on validation patients, who chose the best checkpoints: their figures flatter."
     if results and max(budget.seeds for budget in budgets) < FEWEST_SEEDS:
         yield f"Fewer than {FEWEST_SEEDS} seeds are a first look: another seed may turn the order round."
@@ -47,6 +51,10 @@ def caution(budgets: Sequence[LabelBudget]) -> Iterator[str]:
 def missing(budgets: Sequence[LabelBudget]) -> list[tuple[str, str]]:
     """Every run without scores, and why it has none."""
     return [(result.run.run_id, result.missing_because) for budget in budgets for result in budget.missing]
+
+
+def _scores(budgets: Sequence[LabelBudget]) -> Iterator[Evaluation]:
+    return (scores for budget in budgets for scores in budget.evaluations)
 
 
 def _unevenness(budget: LabelBudget) -> Iterator[str]:
