@@ -1,5 +1,6 @@
 """What all methods share: the register, the loss, the contrast that is added, and the teacher."""
 
+import copy
 import re
 import subprocess
 import sys
@@ -9,16 +10,20 @@ from typing import get_args
 
 import pytest
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 import patchcl.methods
-from patchcl.core.batch import StepResult
+from patchcl.core.batch import StepResult, StudentView
 from patchcl.core.errors import UserError
-from patchcl.methods import METHODS, build_method, method_class, method_names, settings_classes
+from patchcl.methods import METHODS, any_method_settings, build_method, method_class, method_names, settings_classes
 from patchcl.methods.base import Method, MethodSettings, weighted_sum
 from patchcl.methods.bcp import BCPSettings
+from patchcl.methods.cross_pseudo import CrossPseudoSettings
+from patchcl.methods.fixmatch import FixMatchSettings
 from patchcl.methods.mean_teacher import MeanTeacherSettings
 from patchcl.methods.patchcl import PatchCLSettings
 from patchcl.methods.supervised import SupervisedSettings
+from patchcl.methods.unimatch import UniMatchSettings
 
 CONTRAST = {"patches_per_class": 4, "embedding_size": 8, "memory_length": 64, "memory_min_size": 2}
 CONTRIBUTING = Path(__file__).parents[2] / "CONTRIBUTING.md"
@@ -134,3 +139,41 @@ def test_every_fraction_of_the_run_has_a_limit_in_steps():
             limit = name.replace("_fraction", "_max_steps")
             assert getattr(kind(**{name: 1.0}), limit) is None
             assert getattr(kind(**{name: 1.0, limit: 7}), limit) == 7
+
+
+@pytest.mark.parametrize(
+    ("settings", "network", "keeps_features"),
+    [
+        (MeanTeacherSettings(ramp_fraction=0.0), "teacher", True),
+        (BCPSettings(pretrain_fraction=0.0), "teacher", True),
+        (CrossPseudoSettings(ramp_fraction=0.0), "student", False),
+        (FixMatchSettings(), "student", False),
+        (UniMatchSettings(), "student", False),
+    ],
+    ids=lambda given: getattr(given, "name", None),
+)
+def test_a_method_says_what_it_has_seen(settings, network, keeps_features, make_task, make_batch):
+    torch.manual_seed(0)
+    method, batch = build_method(settings, make_task()).train(), make_batch()
+    logits, features = getattr(copy.deepcopy(method), network).segment(batch.unlabeled.weak)
+    seen = method.training_step(batch, 5).seen
+    assert seen.labeled is batch.labeled
+    assert seen.unlabeled is batch.unlabeled
+    torch.testing.assert_close(seen.pseudo_probs, logits.softmax(dim=1))
+    assert seen.strong_probs is None
+    assert seen.features is None
+    assert (seen.weak_features is not None) == keeps_features
+    if keeps_features:
+        torch.testing.assert_close(seen.weak_features, features)
+
+
+def test_pretraining_has_seen_labeled_images_alone(make_task, make_batch):
+    batch = make_batch()
+    assert build_method(BCPSettings(), make_task()).training_step(batch, 0).seen == StudentView(batch.labeled)
+
+
+def test_settings_are_those_of_the_method_that_they_name():
+    adapter = TypeAdapter(any_method_settings())
+    assert adapter.validate_python({"name": "bcp"}) == BCPSettings()
+    with pytest.raises(ValidationError, match="does not match any of the expected tags"):
+        adapter.validate_python({"name": "other"})
