@@ -66,18 +66,13 @@ def test(room: str, again: bool) -> None:
     write_json(WORK / f"{room}.json", codes)
     paths = os.pathsep.join([str(WORK / room), str(ROOT / "benchmarks")])
     tests = [f"tests/{room}", *([LAWS] if room == "methods" else [])]
-    options = [
-        "-o",
-        "addopts=--import-mode=importlib --strict-markers",
-        "-p",
-        "mutation_forks",
-        "-p",
-        "no:cacheprovider",
-    ]
-    quiet = ["-qq", "--tb=native", "--no-summary", "-o", "tmp_path_retention_policy=none"]
+    settings = ["addopts=--import-mode=importlib --strict-markers", "tmp_path_retention_policy=none"]
+    options = ["-qq", "--tb=native", "--no-summary", *(part for each in settings for part in ("-o", each))]
+    without = ("cacheprovider", "unraisableexception", "threadexception")  # a fork ends what belongs to another process
+    plugins = ["-p", "mutation_forks", *(part for each in without for part in ("-p", f"no:{each}"))]
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "MUTANTS": str(WORK / room)}
     with (WORK / f"{room}.log").open("w", encoding="utf-8") as log:
-        command = [sys.executable, "-m", "pytest", *options, *quiet, *tests]
+        command = [sys.executable, "-m", "pytest", *options, *plugins, *tests]
         subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=log, check=True)
 
 
