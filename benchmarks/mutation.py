@@ -6,7 +6,7 @@
     python benchmarks/mutation.py --count                        # nothing; reasons are read anew
 
 mutmut plants one fault at a time in a function, such as + for -, < for <=, None for an argument, or a number one
-higher, and the tests of the same room must fail (for methods and contrast the laws of tests/system/test_laws.py, too).
+higher, and the tests of the same room must fail (for methods the laws of tests/system/test_laws.py, too).
 Counts and survivors go to results/mutation.json, and from there to docs/reliability.md with benchmarks/document.py.
 What no test can or should see stands in mutation.yaml with the reason. mutmut leaves out docstrings, annotations,
 constants of modules and functions with decorators; pyproject.toml leaves out what is raised.
@@ -63,22 +63,16 @@ def test(room: str, again: bool) -> None:
     planted, codes = (read(room, "changes"), read(room)) if again else (plant(room), {})
     pending = [name for name in planted if codes.get(name, 0) == 0]
     (WORK / f"{room}.pending").write_text("\n".join(pending), encoding="utf-8")
-    kept = {name: code for name, code in codes.items() if name in planted and name not in pending}
-    write_json(WORK / f"{room}.json", kept)
+    write_json(WORK / f"{room}.json", codes)
     paths = os.pathsep.join([str(WORK / room), str(ROOT / "benchmarks")])
-    tests = [f"tests/{room}", *([LAWS] if room in ("methods", "contrast") else [])]
-    options = [
-        "-o",
-        "addopts=--import-mode=importlib --strict-markers",
-        "-p",
-        "mutation_forks",
-        "-p",
-        "no:cacheprovider",
-    ]
-    quiet = ["-qq", "--tb=native", "--no-summary", "-o", "tmp_path_retention_policy=none"]
+    tests = [f"tests/{room}", *([LAWS] if room == "methods" else [])]
+    settings = ["addopts=--import-mode=importlib --strict-markers", "tmp_path_retention_policy=none"]
+    options = ["-qq", "--tb=native", "--no-summary", *(part for each in settings for part in ("-o", each))]
+    without = ("cacheprovider", "unraisableexception", "threadexception")  # a fork ends what belongs to another process
+    plugins = ["-p", "mutation_forks", *(part for each in without for part in ("-p", f"no:{each}"))]
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "MUTANTS": str(WORK / room)}
     with (WORK / f"{room}.log").open("w", encoding="utf-8") as log:
-        command = [sys.executable, "-m", "pytest", *options, *quiet, *tests]
+        command = [sys.executable, "-m", "pytest", *options, *plugins, *tests]
         subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=log, check=True)
 
 

@@ -1,5 +1,6 @@
 """What all methods share: the register, the loss, the contrast that is added, and the teacher."""
 
+import copy
 import re
 import subprocess
 import sys
@@ -8,18 +9,30 @@ from types import ModuleType
 
 import pytest
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 import patchcl.methods
-from patchcl.core.batch import StepResult
+from patchcl.core.batch import StepResult, StudentView
 from patchcl.core.errors import UserError
-from patchcl.methods import METHODS, build_method, method_class, method_names, settings, settings_classes
+from patchcl.methods import (
+    METHODS,
+    any_method_settings,
+    build_method,
+    method_class,
+    method_names,
+    settings,
+    settings_classes,
+)
 from patchcl.methods.base import Method, weighted_sum
 from patchcl.methods.settings import (
     BCPSettings,
+    CrossPseudoSettings,
+    FixMatchSettings,
     MeanTeacherSettings,
     MethodSettings,
     PatchCLSettings,
     SupervisedSettings,
+    UniMatchSettings,
 )
 
 CONTRAST = {"patches_per_class": 4, "embedding_size": 8, "memory_length": 64, "memory_min_size": 2}
@@ -125,3 +138,41 @@ def test_stages_are_fractions_of_the_run_up_to_a_limit_that_a_fraction_set_alone
 ):
     method = build_method(settings, make_task(steps=steps))
     assert {name: getattr(method, name) for name in lengths} == pytest.approx(lengths)
+
+
+@pytest.mark.parametrize(
+    ("settings", "network", "keeps_features"),
+    [
+        (MeanTeacherSettings(ramp_fraction=0.0), "teacher", True),
+        (BCPSettings(pretrain_fraction=0.0), "teacher", True),
+        (CrossPseudoSettings(ramp_fraction=0.0), "student", False),
+        (FixMatchSettings(), "student", False),
+        (UniMatchSettings(), "student", False),
+    ],
+    ids=lambda given: getattr(given, "name", None),
+)
+def test_a_method_says_what_it_has_seen(settings, network, keeps_features, make_task, make_batch):
+    torch.manual_seed(0)
+    method, batch = build_method(settings, make_task()).train(), make_batch()
+    logits, features = getattr(copy.deepcopy(method), network).segment(batch.unlabeled.weak)
+    seen = method.training_step(batch, 5).seen
+    assert seen.labeled is batch.labeled
+    assert seen.unlabeled is batch.unlabeled
+    torch.testing.assert_close(seen.pseudo_probs, logits.softmax(dim=1))
+    assert seen.strong_probs is None
+    assert seen.features is None
+    assert (seen.weak_features is not None) == keeps_features
+    if keeps_features:
+        torch.testing.assert_close(seen.weak_features, features)
+
+
+def test_pretraining_has_seen_labeled_images_alone(make_task, make_batch):
+    batch = make_batch()
+    assert build_method(BCPSettings(), make_task()).training_step(batch, 0).seen == StudentView(batch.labeled)
+
+
+def test_settings_are_those_of_the_method_that_they_name():
+    adapter = TypeAdapter(any_method_settings())
+    assert adapter.validate_python({"name": "bcp"}) == BCPSettings()
+    with pytest.raises(ValidationError, match="does not match any of the expected tags"):
+        adapter.validate_python({"name": "other"})
