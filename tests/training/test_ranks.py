@@ -37,7 +37,7 @@ TRAINING = TrainingSettings(steps=STEPS, labeled_per_batch=4, unlabeled_per_batc
 class Store:
     """Eight images, each of one bright disc on its own ground, as an image store has them."""
 
-    resident = True
+    resident, device = True, torch.device("cpu")
 
     def __init__(self, masked: bool) -> None:
         across = torch.arange(SIDE)
@@ -81,7 +81,7 @@ def work(rank: int, port: int, out: Path) -> None:
         method, run = make(name), RunFolder.create(out / f"{name}-{rank}")
         fabric = Fabric(accelerator="cpu", devices=1, plugins=[LightningEnvironment()])
         share, ranks = batches(method, rank, COUNT), Ranks(rank, COUNT)
-        train(method, share, validate, TRAINING, run, fabric, Silence(), StopRequest(), ranks)
+        train(method, share, validate, TRAINING, run, fabric, Silence(), StopRequest(), ranks=ranks)
         torch.save(method.state_dict(), out / f"{name}-{rank}.pt")
     dist.destroy_process_group()
 
