@@ -37,8 +37,7 @@ TRAINING = TrainingSettings(steps=STEPS, labeled_per_batch=4, unlabeled_per_batc
 class Store:
     """Eight images, each of one bright disc on its own ground, as an image store has them."""
 
-    resident = True
-    device = torch.device("cpu")
+    resident, device = True, torch.device("cpu")
 
     def __init__(self, masked: bool) -> None:
         across = torch.arange(SIDE)
