@@ -44,6 +44,7 @@ def import_data(
     images: str | None = None,
     masks: str | None = None,
     series: str | None = None,
+    spacing: Sequence[float] | None = None,
 ) -> ImportResult:
     """Turn images and masks that are laid out otherwise into a data set that patchcl reads, with its split.
 
@@ -56,6 +57,7 @@ def import_data(
         images: For `plain`: the folder in `source` with images.
         masks: For `plain`: the folder in `source` with masks.
         series: For `dicom`: part of the description of the series to take, or its UID.
+        spacing: For `arrays`: mm along x, y and z, since their files hold none.
 
     Raises:
         UserError: `source` has another layout, a file cannot be read, or `out` cannot be written.
@@ -65,6 +67,6 @@ def import_data(
         2
     """
     names, kinds = (None if listed is None else tuple(listed) for listed in (structures, channels))
-    options = ImportOptions(names, kinds, images, masks, series)
+    options = ImportOptions(names, kinds, images, masks, series, None if spacing is None else tuple(spacing))
     with progress_bar("Importing scans") as on_progress:
         return import_dataset(Path(source), Path(out), layout, options, on_progress)

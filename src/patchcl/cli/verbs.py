@@ -224,6 +224,7 @@ def import_data(
     images: options.Images = None,
     masks: options.ImageMasks = None,
     series: options.ImportSeries = None,
+    spacing: options.Spacing = None,
 ) -> None:
     """Turn images and masks that are laid out otherwise into a data set that patchcl reads, with its split."""
     imported = _api().import_data(**locals())

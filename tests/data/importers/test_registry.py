@@ -91,12 +91,13 @@ def test_mistakes_are_named(sources, tmp_path):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_options_that_a_layout_does_not_take_are_refused(layout, tmp_path):
-    taken = {"plain": ("images", "masks"), "dicom": ("series",)}.get(layout, ())
-    others = [name for name in ("images", "masks", "series") if name not in taken]
+    taken = {"plain": ("images", "masks"), "dicom": ("series",), "arrays": ("spacing",)}.get(layout, ())
+    options = ImportOptions(images="i", masks="m", series="thorax", spacing=(1,))
+    others = [name for name, value in options._asdict().items() if value is not None and name not in taken]
     names = ", ".join(f"--{name}" for name in ("structures", "channels", *taken))
     message = f"--layout {layout} takes {names}. Leave out {' and '.join(f'--{name}' for name in others)}."
     with pytest.raises(UserError) as error:
-        import_dataset(tmp_path, tmp_path / "out", layout, ImportOptions(images="i", masks="m", series="thorax"))
+        import_dataset(tmp_path, tmp_path / "out", layout, options)
     assert str(error.value) == message
 
 
@@ -115,7 +116,7 @@ def test_names_are_known_without_the_libraries_of_the_importers():
     heavy = ("torch", "monai", "numpy", "nibabel", "pydicom", "highdicom", "SimpleITK", "PIL", "h5py", "scipy")
     code = f"import sys, patchcl.data.importers.registry as r; print(*r.LAYOUTS, *(set({heavy}) & set(sys.modules)))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert said.split() == ["plain", "table", "dicom", "crag", "kits19", "decathlon", "ssl4mis", "pymic"]
+    assert said.split() == ["plain", "table", "dicom", "crag", "kits19", "decathlon", "ssl4mis", "pymic", "arrays"]
 
 
 @pytest.fixture
@@ -181,10 +182,13 @@ def test_a_layout_without_sides_is_recognised_imported_and_checked(layout, forei
 
 def test_each_layout_is_detected_and_no_other(sources, foreign, write_series, tmp_path):
     write_series(np.zeros((4, 4, 3), np.int16), folder="dicom/patient")
-    samples = sources | foreign | {"dicom": tmp_path / "dicom"}
+    samples = sources | foreign | {"dicom": tmp_path / "dicom", "arrays": tmp_path / "arrays"}
+    samples["arrays"].mkdir()
+    np.savez(samples["arrays"] / "a.npz", image=np.zeros((4, 4)))
     assert set(samples) == set(LAYOUTS)
     for layout, folder in samples.items():
-        assert [name for name in LAYOUTS if load_importer(name).detect(folder)] == [layout]
+        detected = [name for name in LAYOUTS if load_importer(name).detect(folder)]
+        assert detected == [layout, *(["arrays"] if layout == "ssl4mis" else [])]
         assert detect_layouts(folder) == [layout]
     assert detect_layouts(foreign["table"] / "scans.csv") == ["table"]
 

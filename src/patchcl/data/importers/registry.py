@@ -24,6 +24,7 @@ LAYOUTS = {
     "decathlon": "decathlon",
     "ssl4mis": "ssl4mis",
     "pymic": "pymic",
+    "arrays": "arrays",
 }
 """What `--layout` takes -> the module with its importer."""
 UNUSED = 10
@@ -38,6 +39,7 @@ class ImportOptions(NamedTuple):
     images: str | None = None  # the folder of images, where it has no usual name
     masks: str | None = None  # the folder of masks, where it has no usual name
     series: str | None = None  # finds something in the description of the DICOM series to take, or is its UID
+    spacing: tuple[float, ...] | None = None  # mm along x, y and z, where files hold none
 
 
 NO_OPTIONS = ImportOptions()
@@ -117,14 +119,15 @@ def import_dataset(
 
 
 def describe(result: "ImportResult") -> str:
-    """Summary of an import: how much there is, what became of the values in the masks, and what was not used."""
+    """Summary of an import: how much there is, what became of the values in masks, what to know, what was not used."""
     counts = f"{result.scans} scans, {result.masks} with masks; classes: {', '.join(result.labels)}."
     changes = [
         f"{value} became {result.labels[name]} ({name})"
         for name, value in result.source_values.items()
         if value != result.labels[name]
     ]
-    return counts + (f" Values in the masks: {', '.join(changes)}." if changes else "") + _unused(result)
+    lines = [counts + (f" Values in the masks: {', '.join(changes)}." if changes else ""), *result.notes]
+    return "\n".join(lines) + _unused(result)
 
 
 def _unused(result: "ImportResult") -> str:

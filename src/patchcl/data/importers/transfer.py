@@ -9,10 +9,14 @@ import numpy as np
 from PIL import Image
 
 from patchcl.core.errors import UserError
+from patchcl.data.dataset import preview
 from patchcl.data.formats import ending_of, format_of, nifti
 from patchcl.data.formats import images as pictures
-from patchcl.data.geometry import require_same_grid
+from patchcl.data.geometry import grid_of, require_same_grid
 from patchcl.data.scan import read_grid, read_image, read_mask, write_mask
+
+Spacing = tuple[float, ...] | None
+"""Millimetres along each axis, where a file holds none; None where nobody said them."""
 
 
 def transfer_image(source: Path, channels: int, target: Path) -> None:
@@ -45,6 +49,43 @@ def transfer_mask(source: Path, image: Path, target: Path) -> set[int]:
     if grey is not None or not _kept(source, target):
         write_mask(target, mask, image)
     return set(np.unique(mask).tolist())
+
+
+def write_array(target: Path, values: np.ndarray, spacing: Spacing, source: Path) -> None:
+    """Write `values` (x, y) or (x, y, z) from `source`, which names no spacing, as NIfTI.
+
+    Raises:
+        UserError: `spacing` has not one positive number for each axis.
+    """
+    lengths = (1.0,) * values.ndim if spacing is None else spacing
+    if len(lengths) != values.ndim or not all(0 < length < np.inf for length in lengths):
+        given = ",".join(f"{length:g}" for length in lengths)
+        raise UserError(
+            f"--spacing {given} does not fit {source}, which has {values.ndim} axes; expected a positive number of mm "
+            "for each, such as 0.625,0.625,2.5."
+        )
+    affine = np.diag([*lengths, *[1.0] * (4 - values.ndim)])
+    nifti.write_on(target, values, grid_of(source, values.shape, affine))
+
+
+def write_classes(target: Path, mask: np.ndarray, spacing: Spacing, source: Path) -> set[int]:
+    """Write a `mask` from `source` as `write_array` does; returns its values.
+
+    Raises:
+        UserError: As for `write_array`; or it holds anything but whole numbers from 0 to 255.
+    """
+    values = np.unique(mask)
+    if not np.isin(values, np.arange(256)).all():
+        held = preview([f"{value:g}" for value in values.astype(float)])
+        raise UserError(f"{source}: label holds {held}; expected whole numbers from 0 to 255. Correct the mask.")
+    write_array(target, mask.astype(np.uint8), spacing, source)
+    return set(values.astype(int).tolist())
+
+
+def note_on_spacing(spacing: Spacing, axes: int) -> tuple[str, ...]:
+    """What is to be said of volumes with so many `axes` whose spacing nobody said."""
+    option = ",".join("XYZ"[:axes])
+    return () if spacing else (f"The files name no spacing, so voxels are 1 mm wide. Say it by --spacing {option}.",)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
