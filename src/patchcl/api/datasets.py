@@ -54,10 +54,10 @@ def import_data(
         layout: How `source` is laid out; by default it is looked at.
         structures: Names of the values 1, 2, ... in the masks, or NAME=VALUE.
         channels: Names of the channels.
-        images: For `plain`: the folder in `source` with images.
-        masks: For `plain`: the folder in `source` with masks.
+        images: For `plain` and `stacks`: the folder in `source` with images.
+        masks: For `plain` and `stacks`: the folder in `source` with masks.
         series: For `dicom`: part of the description of the series to take, or its UID.
-        spacing: For `arrays`: mm along x, y and z, since their files hold none.
+        spacing: For `arrays` and `stacks`: mm along x, y and z, since their files hold none.
 
     Raises:
         UserError: `source` has another layout, a file cannot be read, or `out` cannot be written.

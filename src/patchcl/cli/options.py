@@ -158,13 +158,13 @@ Structures = Annotated[
 ]
 
 Channels = Annotated[Any, typer.Option(parser=names, metavar="NAMES", help="Names of the channels.")]
-Images = Annotated[str | None, typer.Option(help="For plain: the folder in SOURCE with images.")]
-ImageMasks = Annotated[str | None, typer.Option(help="For plain: the folder in SOURCE with masks.")]
+Images = Annotated[str | None, typer.Option(help="For plain and stacks: the folder in SOURCE with images.")]
+ImageMasks = Annotated[str | None, typer.Option(help="For plain and stacks: the folder in SOURCE with masks.")]
 ImportSeries = Annotated[
     str | None, typer.Option(help="For dicom: the series to take, by part of its description (a pattern) or UID.")
 ]
 Spacing = Annotated[
-    Any, typer.Option(parser=millimetres, metavar="X,Y,Z", help="For arrays: the size of a voxel in mm.")
+    Any, typer.Option(parser=millimetres, metavar="X,Y,Z", help="For arrays and stacks: the size of a voxel in mm.")
 ]
 Source = Annotated[Path, typer.Argument(help="The folder of a data set; for a table, its CSV file.")]
 Runs = Annotated[list[Path], typer.Argument(help="Runs to show side by side; the first is what the others must beat.")]

@@ -91,7 +91,8 @@ def test_mistakes_are_named(sources, tmp_path):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_options_that_a_layout_does_not_take_are_refused(layout, tmp_path):
-    taken = {"plain": ("images", "masks"), "dicom": ("series",), "arrays": ("spacing",)}.get(layout, ())
+    pictures = {"plain": ("images", "masks"), "stacks": ("images", "masks", "spacing")}
+    taken = {**pictures, "dicom": ("series",), "arrays": ("spacing",)}.get(layout, ())
     options = ImportOptions(images="i", masks="m", series="thorax", spacing=(1,))
     others = [name for name, value in options._asdict().items() if value is not None and name not in taken]
     names = ", ".join(f"--{name}" for name in ("structures", "channels", *taken))
@@ -116,7 +117,18 @@ def test_names_are_known_without_the_libraries_of_the_importers():
     heavy = ("torch", "monai", "numpy", "nibabel", "pydicom", "highdicom", "SimpleITK", "PIL", "h5py", "scipy")
     code = f"import sys, patchcl.data.importers.registry as r; print(*r.LAYOUTS, *(set({heavy}) & set(sys.modules)))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert said.split() == ["plain", "table", "dicom", "crag", "kits19", "decathlon", "ssl4mis", "pymic", "arrays"]
+    assert said.split() == [
+        "plain",
+        "table",
+        "dicom",
+        "crag",
+        "kits19",
+        "decathlon",
+        "ssl4mis",
+        "pymic",
+        "arrays",
+        "stacks",
+    ]
 
 
 @pytest.fixture
@@ -183,12 +195,16 @@ def test_a_layout_without_sides_is_recognised_imported_and_checked(layout, forei
 def test_each_layout_is_detected_and_no_other(sources, foreign, write_series, tmp_path):
     write_series(np.zeros((4, 4, 3), np.int16), folder="dicom/patient")
     samples = sources | foreign | {"dicom": tmp_path / "dicom", "arrays": tmp_path / "arrays"}
+    samples["stacks"] = tmp_path / "stacks"
+    for kind in ("images", "masks"):
+        (samples["stacks"] / kind / "anna").mkdir(parents=True)
+        Image.fromarray(np.eye(4, dtype=np.uint8)).save(samples["stacks"] / kind / "anna" / "1.png")
     samples["arrays"].mkdir()
     np.savez(samples["arrays"] / "a.npz", image=np.zeros((4, 4)))
     assert set(samples) == set(LAYOUTS)
     for layout, folder in samples.items():
         detected = [name for name in LAYOUTS if load_importer(name).detect(folder)]
-        assert detected == [layout, *(["arrays"] if layout == "ssl4mis" else [])]
+        assert set(detected) == {layout, *{"ssl4mis": ["arrays"], "stacks": ["plain"]}.get(layout, [])}
         assert detect_layouts(folder) == [layout]
     assert detect_layouts(foreign["table"] / "scans.csv") == ["table"]
 

@@ -18,7 +18,7 @@ MASKS = ("masks", "mask", "labels", "label")
 
 def detect(folder: Path) -> bool:
     """Whether there is a folder of images and one of masks, by their names."""
-    return all(len(_folders_called(folder, names)) == 1 for names in (IMAGES, MASKS))
+    return all(len(folders_called(folder, names)) == 1 for names in (IMAGES, MASKS))
 
 
 def convert(source: Path, options: ImportOptions = NO_OPTIONS) -> SourceDataset:
@@ -41,7 +41,7 @@ def _folder(source: Path, name: str | None, usual: Sequence[str], kind: str) -> 
     """The folder `name`, or else the only one that has a `usual` name."""
     if name is not None and not (source / name).is_dir():
         raise UserError(f"{source / name} is no folder. Name the one with {kind} by --{kind} DIR.")
-    folders = _folders_called(source, usual) if name is None else [source / name]
+    folders = folders_called(source, usual) if name is None else [source / name]
     if len(folders) != 1:
         names = preview([path.name for path in folders]) or "none"
         raise UserError(
@@ -51,7 +51,8 @@ def _folder(source: Path, name: str | None, usual: Sequence[str], kind: str) -> 
     return folders[0]
 
 
-def _folders_called(source: Path, names: Sequence[str]) -> list[Path]:
+def folders_called(source: Path, names: Sequence[str]) -> list[Path]:
+    """The folders in `source` that have one of the `names`, in any case."""
     return sorted(path for path in source.iterdir() if path.is_dir() and path.name.lower() in names)
 
 

@@ -25,6 +25,7 @@ LAYOUTS = {
     "ssl4mis": "ssl4mis",
     "pymic": "pymic",
     "arrays": "arrays",
+    "stacks": "stacks",
 }
 """What `--layout` takes -> the module with its importer."""
 UNUSED = 10
@@ -112,7 +113,7 @@ def import_dataset(
                 f"--channels names {len(options.channels)}, but scans have {len(dataset.channels)}. Name each of them."
             )
         dataset = dataset._replace(channels=options.channels)
-    require_one_colour_map([file for scan in dataset.scans if scan.mask for file in scan.files[len(scan.images) :]])
+    require_one_colour_map([file for scan in dataset.scans for file in scan.mask_files])
     written = write_raw_folder(dataset, out, options.structures, on_progress)
     used = (*dataset.lists, *(file for scan in dataset.scans for file in scan.files))
     return written._replace(unused=left_over(source, used, out) if source.is_dir() else ())

@@ -33,8 +33,8 @@ class ScanFiles(NamedTuple):
         """The scan, whose images hold so many `channels` together."""
         images = tuple(partial(transfer_image, image, channels // len(self.images)) for image in self.images)
         mask = None if self.mask is None else partial(transfer_mask, self.mask, self.images[0])
-        files = (*self.images, *([] if self.mask is None else [self.mask]))
-        return SourceScan(self.name, self.side, images, mask, files=files)
+        drawn = () if self.mask is None else (self.mask,)
+        return SourceScan(self.name, self.side, images, mask, files=(*self.images, *drawn), mask_files=drawn)
 
 
 def dataset_of(name: str, files: Sequence[ScanFiles], columns: Sequence[str] = ("image",)) -> SourceDataset:

@@ -42,13 +42,22 @@ def transfer_mask(source: Path, image: Path, target: Path) -> set[int]:
     Raises:
         UserError: It cannot be read, lies on another grid, or holds anything but whole numbers from 0 to 255.
     """
-    grey = _grey_in_colours(source)
-    if grey is not None:
-        require_same_grid(read_grid(source), read_grid(image), source, image.name)
-    mask = read_mask(source, 256, read_grid(image)) if grey is None else grey
-    if grey is not None or not _kept(source, target):
+    mask = read_grey_mask(source, image)
+    if _in_colours(source) or not _kept(source, target):
         write_mask(target, mask, image)
     return set(np.unique(mask).tolist())
+
+
+def read_grey_mask(source: Path, image: Path) -> np.ndarray:
+    """What the mask `source` holds on the grid of `image`, also where it was saved in colours though it is grey.
+
+    Raises:
+        UserError: It cannot be read, lies on another grid, or holds anything but whole numbers from 0 to 255.
+    """
+    if not _in_colours(source):
+        return read_mask(source, 256, read_grid(image))
+    require_same_grid(read_grid(source), read_grid(image), source, image.name)
+    return np.asarray(pictures.read_values(source)[0])
 
 
 def write_array(target: Path, values: np.ndarray, spacing: Spacing, source: Path) -> None:
@@ -123,9 +132,9 @@ def _convert(source: Path, target: Path) -> None:
         Image.fromarray(values[0] if len(values) == 1 else np.ascontiguousarray(values.transpose(1, 2, 0))).save(target)
 
 
-def _grey_in_colours(path: Path) -> np.ndarray | None:
-    """The values (*shape) of a mask that was saved in colours though it is grey; None if that is not the case."""
+def _in_colours(path: Path) -> bool:
+    """Whether a mask is grey, but was saved in colours."""
     if format_of(path) is not pictures.FORMAT or not pictures.is_lossless_rgb(path):
-        return None
+        return False
     values = pictures.read_values(path)
-    return values[0] if len(values) == 3 and (values == values[:1]).all() else None
+    return len(values) == 3 and bool((values == values[:1]).all())

@@ -31,6 +31,7 @@ class SourceScan(NamedTuple):
     mask: Callable[[Path], set[int]] | None  # writes the mask and tells the values in it
     instances: Callable[[Path], None] | None = None  # writes which object every voxel belongs to, where that is known
     files: tuple[Path, ...] = ()  # what it is made from; the folder of a DICOM series stands for its files
+    mask_files: tuple[Path, ...] = ()  # those of them that hold its mask, where they may have colour maps
 
 
 class SourceDataset(NamedTuple):
