@@ -45,6 +45,7 @@ def import_data(
     masks: str | None = None,
     series: str | None = None,
     spacing: Sequence[float] | None = None,
+    threshold: float | None = None,
 ) -> ImportResult:
     """Turn images and masks that are laid out otherwise into a data set that patchcl reads, with its split.
 
@@ -58,6 +59,7 @@ def import_data(
         masks: For `plain` and `stacks`: the folder in `source` with masks.
         series: For `dicom`: part of the description of the series to take, or its UID.
         spacing: For `arrays` and `stacks`: mm along x, y and z, since their files hold none.
+        threshold: For masks with grey edges: the structure is what has this grey, or a brighter one.
 
     Raises:
         UserError: `source` has another layout, a file cannot be read, or `out` cannot be written.
@@ -67,6 +69,7 @@ def import_data(
         2
     """
     names, kinds = (None if listed is None else tuple(listed) for listed in (structures, channels))
-    options = ImportOptions(names, kinds, images, masks, series, None if spacing is None else tuple(spacing))
+    spacing = None if spacing is None else tuple(spacing)
+    options = ImportOptions(names, kinds, images, masks, series, spacing, threshold)
     with progress_bar("Importing scans") as on_progress:
         return import_dataset(Path(source), Path(out), layout, options, on_progress)

@@ -166,6 +166,10 @@ ImportSeries = Annotated[
 Spacing = Annotated[
     Any, typer.Option(parser=millimetres, metavar="X,Y,Z", help="For arrays and stacks: the size of a voxel in mm.")
 ]
+Threshold = Annotated[
+    float | None,
+    typer.Option(help="For masks with grey edges: the structure is what has this grey, or a brighter one."),
+]
 Source = Annotated[Path, typer.Argument(help="The folder of a data set; for a table, its CSV file.")]
 Runs = Annotated[list[Path], typer.Argument(help="Runs to show side by side; the first is what the others must beat.")]
 MovedData = Annotated[

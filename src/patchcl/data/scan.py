@@ -225,9 +225,12 @@ def _class_values(path: Path, classes: Sequence[str], grid: Grid | None) -> np.n
 
 def _unknown_values(path: Path, values: np.ndarray, classes: int) -> str:
     shown = ", ".join(_shown(value) for value in values[:5]) + (", ..." if len(values) > 5 else "")
+    advice = "Correct the mask, or add the class to dataset.json."
+    if classes > IGNORED:  # of an import, where nobody has said yet what classes there are
+        advice = "Correct the mask; one structure with grey edges is imported with --threshold VALUE."
     return (
         f"{path} holds the value{'s' if len(values) > 1 else ''} {shown}, but a mask may only hold whole numbers from "
-        f"0 to {classes - 1}, one per class in dataset.json. Correct the mask, or add the class to dataset.json."
+        f"0 to {classes - 1}, one per class in dataset.json. {advice}"
     )
 
 

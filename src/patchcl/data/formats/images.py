@@ -127,7 +127,10 @@ def read_classes(path: Path) -> np.ndarray:
         _require_intact(picture)
         lossy = "a JPEG" if picture.format in ("JPEG", "MPO") else "a lossy WebP" if _is_lossy(picture) else ""
         if lossy:
-            raise UserError(f"{path} is {lossy}, which changes values when it is saved. Save the mask as PNG or TIFF.")
+            raise UserError(
+                f"{path} is {lossy}, which changes values when it is saved. Save the mask as PNG or TIFF, or import "
+                "it with --threshold VALUE if it shows one structure."
+            )
         if picture.format == "WEBP" or _is_grey_gif(picture):
             return _grey_of(picture, path)
         require_grey(path, "" if picture.mode in (*GREY, "P") else picture.mode)

@@ -33,7 +33,7 @@ def convert(source: Path, options: ImportOptions = NO_OPTIONS) -> SourceDataset:
     if not images:
         raise UserError(f"{image_folder} holds no image. Expected files that end in {', '.join(ENDINGS)}.")
     masks = pair_masks(images, mask_files, mask_folder)
-    scans = [ScanFiles(name, [path], masks.get(name)) for name, path in images.items()]
+    scans = [ScanFiles(name, [path], masks.get(name), threshold=options.threshold) for name, path in images.items()]
     return dataset_of(source.resolve().name, scans)
 
 
@@ -70,4 +70,4 @@ def _scans_in(folder: Path) -> list[Path]:
 
 
 DESCRIPTION = "a folder images beside a folder masks; others are named by --images DIR --masks DIR"
-IMPORTER = Importer("plain", DESCRIPTION, detect, convert, options=("images", "masks"), certainty=1)
+IMPORTER = Importer("plain", DESCRIPTION, detect, convert, options=("images", "masks", "threshold"), certainty=1)

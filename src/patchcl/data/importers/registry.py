@@ -41,6 +41,7 @@ class ImportOptions(NamedTuple):
     masks: str | None = None  # the folder of masks, where it has no usual name
     series: str | None = None  # finds something in the description of the DICOM series to take, or is its UID
     spacing: tuple[float, ...] | None = None  # mm along x, y and z, where files hold none
+    threshold: float | None = None  # the grey from which on masks show their one structure
 
 
 NO_OPTIONS = ImportOptions()
@@ -182,3 +183,9 @@ def _require_taken(options: ImportOptions, importer: Importer) -> None:
     if others:
         names = ", ".join(f"--{name}" for name in taken)
         raise UserError(f"--layout {importer.name} takes {names}. Leave out {' and '.join(others)}.")
+    structures = options.structures or ()
+    if options.threshold is not None and (len(structures) > 1 or any("=" in name for name in structures)):
+        raise UserError(
+            f"--threshold {options.threshold:g} makes one structure of masks, but --structures names "
+            f"{','.join(structures)}. Give it one name, without a value."
+        )

@@ -28,13 +28,17 @@ class ScanFiles(NamedTuple):
     images: Sequence[Path]  # one per channel, or one with all colours
     mask: Path | None = None
     side: Subset = "train"
+    threshold: float | None = None  # the grey from which on the mask shows the structure
 
     def as_scan(self, channels: int) -> SourceScan:
         """The scan, whose images hold so many `channels` together."""
         images = tuple(partial(transfer_image, image, channels // len(self.images)) for image in self.images)
-        mask = None if self.mask is None else partial(transfer_mask, self.mask, self.images[0])
+        mask = (
+            None if self.mask is None else partial(transfer_mask, self.mask, self.images[0], threshold=self.threshold)
+        )
         drawn = () if self.mask is None else (self.mask,)
-        return SourceScan(self.name, self.side, images, mask, files=(*self.images, *drawn), mask_files=drawn)
+        mapped = drawn if self.threshold is None else ()
+        return SourceScan(self.name, self.side, images, mask, files=(*self.images, *drawn), mask_files=mapped)
 
 
 def dataset_of(name: str, files: Sequence[ScanFiles], columns: Sequence[str] = ("image",)) -> SourceDataset:

@@ -55,7 +55,7 @@ def convert(source: Path, options: ImportOptions = NO_OPTIONS) -> SourceDataset:
             "CASE/000.png beside CASE/000_mask.png."
         )
     channels = channel_names([next(iter(cases[0].images.values()))])
-    scans = [_scan(case, len(channels), options.spacing) for case in cases]
+    scans = [_scan(case, len(channels), options) for case in cases]
     note = f"Pictures became slices of {len(cases)} volumes, such as {cases[0].name} with {len(cases[0].images)}."
     notes = (note, *note_on_spacing(options.spacing, 3))
     return SourceDataset(source.resolve().name, channels, tuple(scans), notes=notes)
@@ -156,11 +156,14 @@ def _split(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return [path for path in files if path not in masks], masks
 
 
-def _scan(case: _Case, channels: int, spacing: Spacing) -> SourceScan:
-    images = tuple(partial(_write_image, case.images, channel, channels, spacing) for channel in range(channels))
-    mask = partial(_write_mask, case, spacing) if case.masks else None
+def _scan(case: _Case, channels: int, options: ImportOptions) -> SourceScan:
+    images = tuple(
+        partial(_write_image, case.images, channel, channels, options.spacing) for channel in range(channels)
+    )
+    mask = partial(_write_mask, case, options) if case.masks else None
     drawn = tuple(case.masks.values())
-    return SourceScan(case.name, "train", images, mask, files=(*case.images.values(), *drawn), mask_files=drawn)
+    mapped = drawn if options.threshold is None else ()
+    return SourceScan(case.name, "train", images, mask, files=(*case.images.values(), *drawn), mask_files=mapped)
 
 
 def _write_image(slices: Slices, channel: int, channels: int, spacing: Spacing, target: Path) -> None:
@@ -176,9 +179,9 @@ def _write_image(slices: Slices, channel: int, channels: int, spacing: Spacing, 
     write_array(target, volume if whole else volume.astype(np.float32), spacing, next(iter(planes)))
 
 
-def _write_mask(case: _Case, spacing: Spacing, target: Path) -> set[int]:
-    planes = {path: read_grey_mask(path, case.images[number]) for number, path in case.masks.items()}
-    return write_classes(target, _stacked(planes), spacing, next(iter(planes)))
+def _write_mask(case: _Case, options: ImportOptions, target: Path) -> set[int]:
+    planes = {path: read_grey_mask(path, case.images[number], options.threshold) for number, path in case.masks.items()}
+    return write_classes(target, _stacked(planes), options.spacing, next(iter(planes)))
 
 
 def _stacked(planes: Mapping[Path, np.ndarray]) -> np.ndarray:
@@ -194,5 +197,5 @@ def _stacked(planes: Mapping[Path, np.ndarray]) -> np.ndarray:
 
 
 DESCRIPTION = "folders of slices: images/CASE/000.png beside masks/CASE/000.png, or CASE/000.png and 000_mask.png"
-OPTIONS = ("images", "masks", "spacing")
+OPTIONS = ("images", "masks", "spacing", "threshold")
 IMPORTER = Importer("stacks", DESCRIPTION, detect, convert, options=OPTIONS)

@@ -12,8 +12,9 @@ from patchcl.core.errors import UserError
 from patchcl.data.dataset import preview
 from patchcl.data.formats import ending_of, format_of, nifti
 from patchcl.data.formats import images as pictures
+from patchcl.data.formats.base import require_grey
 from patchcl.data.geometry import grid_of, require_same_grid
-from patchcl.data.scan import read_grid, read_image, read_mask, write_mask
+from patchcl.data.scan import read_grid, read_image, read_mask, require_finite, write_mask
 
 Spacing = tuple[float, ...] | None
 """Millimetres along each axis, where a file holds none; None where nobody said them."""
@@ -36,28 +37,37 @@ def transfer_image(source: Path, channels: int, target: Path) -> None:
         _convert(source, target)
 
 
-def transfer_mask(source: Path, image: Path, target: Path) -> set[int]:
+def transfer_mask(source: Path, image: Path, target: Path, threshold: float | None = None) -> set[int]:
     """Put the mask `source` of `image` at `target`, in the format that this name asks for; returns its values.
+
+    With a `threshold` they are 1 from that grey on and 0 below.
 
     Raises:
         UserError: It cannot be read, lies on another grid, or holds anything but whole numbers from 0 to 255.
     """
-    mask = read_grey_mask(source, image)
-    if _in_colours(source) or not _kept(source, target):
+    mask = read_grey_mask(source, image, threshold)
+    if threshold is not None or _in_colours(source) or not _kept(source, target):
         write_mask(target, mask, image)
     return set(np.unique(mask).tolist())
 
 
-def read_grey_mask(source: Path, image: Path) -> np.ndarray:
+def read_grey_mask(source: Path, image: Path, threshold: float | None = None) -> np.ndarray:
     """What the mask `source` holds on the grid of `image`, also where it was saved in colours though it is grey.
+
+    With a `threshold`: 1 from that grey on and 0 below, whatever numbers the file holds, also with loss.
 
     Raises:
         UserError: It cannot be read, lies on another grid, or holds anything but whole numbers from 0 to 255.
     """
-    if not _in_colours(source):
+    if threshold is None and not _in_colours(source):
         return read_mask(source, 256, read_grid(image))
     require_same_grid(read_grid(source), read_grid(image), source, image.name)
-    return np.asarray(pictures.read_values(source)[0])
+    values = format_of(source).read_values(source)
+    if threshold is None:
+        return np.asarray(values[0])
+    require_finite(values, source)
+    require_grey(source, "" if (values == values[:1]).all() else "RGB")
+    return np.asarray(values[0] >= threshold, np.uint8)
 
 
 def write_array(target: Path, values: np.ndarray, spacing: Spacing, source: Path) -> None:

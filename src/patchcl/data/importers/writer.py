@@ -19,6 +19,8 @@ from patchcl.data.formats import DICOM, mask_ending
 from patchcl.data.scan import read_mask, write_mask
 
 Subset = Literal["train", "validation", "test"]
+MANY = 8
+"""More values in masks than this are rather greys than classes."""
 SUBSETS: tuple[Subset, ...] = ("train", "validation", "test")
 
 
@@ -206,6 +208,11 @@ def _source_values(values: set[int], named: Mapping[str, int] | None) -> dict[st
         named = {f"structure_{value}": value for value in range(1, len(values))}
     held = f"the values {preview([str(value) for value in sorted(values)])}"
     advice = "Name the structure of every value: --structures A=85,B=170."
+    if len(values) > MANY:
+        advice += (
+            f" If these are the grey edges of one structure: --threshold {(max(values) + 1) // 2}, for the layouts "
+            "plain, table, stacks and pymic."
+        )
     if named is None or len(values) < 2:
         raise UserError(f"The masks hold {held}; expected whole numbers from 0, the background, without gaps. {advice}")
     if values - {0, *named.values()}:
