@@ -2,7 +2,7 @@
 
 import pytest
 
-from patchcl.cli.options import budgets, names, patients, seeds
+from patchcl.cli.options import budgets, millimetres, names, patients, seeds
 from patchcl.core.errors import UserError
 
 
@@ -18,6 +18,12 @@ def test_labeled_is_a_number_or_names():
 
 def test_budgets_are_numbers_or_all():
     assert budgets("3,7,all") == [3, 7, None]
+
+
+def test_spacings_are_numbers():
+    assert millimetres("0.625, 0.5,2") == [0.625, 0.5, 2]
+    with pytest.raises(UserError, match=r"--spacing holds '1;2'; expected mm along x, y and z, such as"):
+        millimetres("1;2")
 
 
 @pytest.mark.parametrize("listed", ["", "1,x", "-1", "1.5"])

@@ -170,7 +170,7 @@ REGIONS = {"background": 0, "whole": [1, 2], "core": [2]}
         ({"labels": {"background": 0, "=1+1": 1}}, "labels holds names .*begins as a formula"),
         ({"channel_names": {"1": "MRI"}}, "channel_names is"),
         ({"channel_names": {}}, "channel_names is"),
-        ({"file_ending": ".gif"}, r"file_ending is '\.gif'; expected one of .*\.mha, .*\.png"),
+        ({"file_ending": ".svg"}, r"file_ending is '\.svg'; expected one of .*\.mha, .*\.png"),
     ],
 )
 def test_a_wrong_description_names_the_key(make_dataset: Make, entries: dict[str, Any], message: str) -> None:

@@ -45,6 +45,8 @@ def import_data(
     images: str | None = None,
     masks: str | None = None,
     series: str | None = None,
+    spacing: Sequence[float] | None = None,
+    threshold: float | None = None,
 ) -> ImportResult:
     """Turn images and masks that are laid out otherwise into a data set that patchcl reads, with its split.
 
@@ -54,9 +56,11 @@ def import_data(
         layout: How `source` is laid out; by default it is looked at.
         structures: Names of the values 1, 2, ... in the masks, or NAME=VALUE.
         channels: Names of the channels.
-        images: For `plain`: the folder in `source` with images.
-        masks: For `plain`: the folder in `source` with masks.
+        images: For `plain` and `stacks`: the folder in `source` with images.
+        masks: For `plain` and `stacks`: the folder in `source` with masks.
         series: For `dicom`: part of the description of the series to take, or its UID.
+        spacing: For `arrays` and `stacks`: mm along x, y and z, since their files hold none.
+        threshold: For masks with grey edges: the structure is what has this grey, or a brighter one.
 
     Raises:
         UserError: `source` has another layout, a file cannot be read, or `out` cannot be written.
@@ -66,6 +70,7 @@ def import_data(
         2
     """
     names, kinds = (None if listed is None else tuple(listed) for listed in (structures, channels))
-    options = ImportOptions(names, kinds, images, masks, series)
+    spacing = None if spacing is None else tuple(spacing)
+    options = ImportOptions(names, kinds, images, masks, series, spacing, threshold)
     with progress_bar("Importing scans") as on_progress:
         return import_dataset(Path(source), Path(out), layout, options, on_progress)

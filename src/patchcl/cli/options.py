@@ -32,6 +32,14 @@ def budgets(listed: str) -> list[int | None]:
     return [None if part == "all" else _number(part, "--labeled") for part in names(listed)]
 
 
+def millimetres(listed: str) -> list[float]:
+    """The numbers in 0.5,0.5,2."""
+    try:
+        return [float(part) for part in names(listed)]
+    except ValueError as error:
+        raise UserError(f"--spacing holds {listed!r}; expected mm along x, y and z, such as 0.5,0.5,2.") from error
+
+
 def existing(path: Path | None) -> Path | None:
     """`path`, refused at once if nothing is there: what would say so otherwise loads torch first."""
     if path is not None and not os.path.lexists(path):
@@ -152,10 +160,17 @@ Structures = Annotated[
 ]
 
 Channels = Annotated[Any, typer.Option(parser=names, metavar="NAMES", help="Names of the channels.")]
-Images = Annotated[str | None, typer.Option(help="For plain: the folder in SOURCE with images.")]
-ImageMasks = Annotated[str | None, typer.Option(help="For plain: the folder in SOURCE with masks.")]
+Images = Annotated[str | None, typer.Option(help="For plain and stacks: the folder in SOURCE with images.")]
+ImageMasks = Annotated[str | None, typer.Option(help="For plain and stacks: the folder in SOURCE with masks.")]
 ImportSeries = Annotated[
     str | None, typer.Option(help="For dicom: the series to take, by part of its description (a pattern) or UID.")
+]
+Spacing = Annotated[
+    Any, typer.Option(parser=millimetres, metavar="X,Y,Z", help="For arrays and stacks: the size of a voxel in mm.")
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(help="For masks with grey edges: the structure is what has this grey, or a brighter one."),
 ]
 Source = Annotated[Path, typer.Argument(help="The folder of a data set; for a table, its CSV file.")]
 Runs = Annotated[list[Path], typer.Argument(help="Runs to show side by side; the first is what the others must beat.")]

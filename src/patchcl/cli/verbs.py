@@ -228,6 +228,8 @@ def import_data(
     images: options.Images = None,
     masks: options.ImageMasks = None,
     series: options.ImportSeries = None,
+    spacing: options.Spacing = None,
+    threshold: options.Threshold = None,
 ) -> None:
     """Turn images and masks that are laid out otherwise into a data set that patchcl reads, with its split."""
     imported = _api().import_data(**locals())

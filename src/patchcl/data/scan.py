@@ -232,7 +232,9 @@ def _unknown_values(path: Path, values: np.ndarray, classes: int) -> str:
 
 
 def _way_out(values: np.ndarray, classes: int) -> str:
-    """What to do about unknown values: running numbers are those of objects, such as cells."""
+    """What to do about unknown values: running numbers are those of objects, such as cells, and greys have edges."""
+    if classes > IGNORED:  # of an import, where nobody has said yet what classes there are
+        return "Correct the mask; one structure with grey edges is imported with --threshold VALUE."
     if len(values) > 1 and (values == np.floor(values)).all() and values.min() > 0:
         return (
             "If these number objects, such as cells, put the file into instancesTr (for a test scan instancesTs), and "

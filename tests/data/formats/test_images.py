@@ -9,7 +9,16 @@ import pytest
 from PIL import Image
 
 from patchcl.core.errors import UserError
-from patchcl.data.formats.images import FORMAT, count_channels, read_classes, read_grid, read_values, write_like
+from patchcl.data.formats.images import (
+    FORMAT,
+    colour_map,
+    count_channels,
+    is_lossless_rgb,
+    read_classes,
+    read_grid,
+    read_values,
+    write_like,
+)
 
 RANDOM = np.random.default_rng(0)
 GREY = RANDOM.integers(0, 256, (5, 7)).astype(np.uint8)
@@ -34,7 +43,7 @@ def png(path: Path, width: int, height: int, bits: int, colour: int, rows: bytes
     return path
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif", "a.TIFF", "A.PNG"])
+@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.gif", "a.tif", "a.TIFF", "A.PNG"])
 def test_grey_pictures_come_as_rows_and_columns(tmp_path: Path, name: str) -> None:
     path = save(tmp_path / name, GREY)
     np.testing.assert_array_equal(read_values(path), GREY[None])
@@ -127,11 +136,55 @@ def test_an_imagej_stack_is_not_read_as_its_first_page(tmp_path: Path) -> None:
 def test_a_colour_map_is_colours_of_an_image_and_classes_of_a_mask(tmp_path: Path) -> None:
     picture = Image.fromarray(MASK)
     picture.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
-    for name in ("a.png", "a.tif", "a.bmp"):
+    for name in ("a.png", "a.tif", "a.bmp", "a.gif"):
         picture.save(tmp_path / name)
         np.testing.assert_array_equal(read_classes(tmp_path / name), MASK)
         np.testing.assert_array_equal(read_values(tmp_path / name)[1], 20 + 30 * MASK)
         assert count_channels(tmp_path / name) == 3
+
+
+def test_a_gif_with_a_map_of_greys_is_grey(tmp_path: Path) -> None:
+    picture = Image.fromarray(MASK)
+    picture.putpalette(np.repeat(np.array([255, 0, 128], np.uint8), 3).tolist())  # white comes first
+    picture.save(tmp_path / "a.gif")
+    grey = np.array([255, 0, 128], np.uint8)[MASK]
+    np.testing.assert_array_equal(read_classes(tmp_path / "a.gif"), grey)
+    np.testing.assert_array_equal(read_values(tmp_path / "a.gif"), grey[None])
+    assert count_channels(tmp_path / "a.gif") == 1
+    assert colour_map(tmp_path / "a.gif") is None
+
+
+def test_a_webp_is_in_colour_and_a_mask_where_it_is_grey_and_lost_nothing(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.webp", COLOUR, lossless=True)
+    np.testing.assert_array_equal(read_values(path), np.moveaxis(COLOUR, 2, 0))
+    assert (count_channels(path), is_lossless_rgb(path)) == (3, True)
+    with pytest.raises(UserError, match=r"a\.webp holds colours \(RGB\)"):
+        read_classes(path)
+    np.testing.assert_array_equal(read_classes(save(tmp_path / "mask.webp", MASK, lossless=True)), MASK)
+    exact = save(tmp_path / "exif.webp", MASK, lossless=True, exif=Image.Exif().tobytes(), icc_profile=b"ab")
+    np.testing.assert_array_equal(read_classes(exact), MASK)
+    lossy = save(tmp_path / "lossy.webp", MASK, quality=100)
+    assert not is_lossless_rgb(lossy)
+    with pytest.raises(UserError, match=r"lossy\.webp is a lossy WebP, which changes values"):
+        read_classes(lossy)
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp"])
+def test_animated_pictures_are_refused(tmp_path: Path, name: str) -> None:
+    first, *others = (Image.fromarray(np.roll(COLOUR, number, axis=0)) for number in range(3))
+    first.save(tmp_path / name, save_all=True, append_images=others)
+    with pytest.raises(UserError, match=rf"{name} is animated: it holds 3 pictures; expected one\. Save"):
+        read_grid(tmp_path / name)
+
+
+def test_a_gif_with_transparent_pixels_is_no_image(tmp_path: Path) -> None:
+    picture = Image.fromarray(MASK)
+    picture.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    for name in ("a.gif", "a.png"):
+        picture.save(tmp_path / name, transparency=1)
+        with pytest.raises(UserError, match=rf"{name} has transparent pixels"):
+            read_values(tmp_path / name)
+        np.testing.assert_array_equal(read_classes(tmp_path / name), MASK)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
@@ -157,6 +210,8 @@ def test_what_cannot_be_read_as_it_is_meant_is_refused(tmp_path: Path) -> None:
         save(tmp_path / "clear.png", alpha): "transparent pixels",
         save(tmp_path / "print.tif", COLOUR, "CMYK"): "colours of kind CMYK",
         save(tmp_path / "turned.jpg", COLOUR, exif=turned): r"turned or mirrored \(orientation 6\)",
+        save(tmp_path / "turned.webp", COLOUR, exif=turned): r"turned or mirrored \(orientation 6\)",
+        save(tmp_path / "clear.webp", alpha): "transparent pixels",
         save(tmp_path / "turned.tif", COLOUR, tiffinfo={274: 3}): r"turned or mirrored \(orientation 3\)",
         png(tmp_path / "deep.png", 1, 1, 16, 2, b"\0" + bytes(6)): "colours of 16 bits; expected 8",
     }
@@ -165,7 +220,7 @@ def test_what_cannot_be_read_as_it_is_meant_is_refused(tmp_path: Path) -> None:
             read_values(path)
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.jpg", "a.bmp"])
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.jpg", "a.bmp", "a.gif", "a.webp"])
 def test_damaged_files_are_named(tmp_path: Path, name: str) -> None:
     whole = save(tmp_path / name, RANDOM.integers(0, 256, (64, 64), np.uint8)).read_bytes()
     for content in (b"", b"no picture" * 99, whole[:20], whole[: len(whole) // 2]):

@@ -12,7 +12,7 @@ from PIL import Image
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import read_dataset
 from patchcl.data.importers.image_mask_folders import convert, detect
-from patchcl.data.importers.registry import ImportOptions
+from patchcl.data.importers.registry import ImportOptions, detect_layouts, import_dataset
 from patchcl.data.importers.writer import SourceDataset, write_raw_folder
 from patchcl.data.scan import read_grid, read_image, read_mask
 
@@ -156,3 +156,47 @@ def test_several_grey_values_need_names(make: Callable[..., Path], tmp_path: Pat
     write_raw_folder(convert(root), tmp_path / "out", ("A=170", "B=85"))
     expected = np.where(grey == 170, 1, np.where(grey == 85, 2, 0))
     np.testing.assert_array_equal(read_mask(tmp_path / "out" / "labelsTr" / "a.png", 3), expected)
+
+
+@pytest.fixture
+def vessels(make: Callable[..., Path]) -> Path:
+    """Retina vessels as DRIVE has them: fields of view in `mask`, the vessels themselves in `1st_manual`."""
+    numbers = (21, 22, 31)
+    return make(
+        *(f"images/{number}_training.tif" for number in numbers),
+        masks=(
+            *(f"mask/{number}_training_mask.gif" for number in numbers),
+            *(f"1st_manual/{number}_manual1.gif" for number in numbers),
+        ),
+    )
+
+
+def test_vessels_with_a_sibling_folder_of_masks(vessels: Path, tmp_path: Path) -> None:
+    assert detect_layouts(vessels) == ["plain"]
+    message = r"one folder of masks, called masks or .*; found 1st_manual, mask\. Name it by --masks DIR"
+    with pytest.raises(UserError, match=message):
+        import_dataset(vessels, tmp_path / "out")
+    result = import_dataset(vessels, tmp_path / "out", None, ImportOptions(("vessel",), masks="1st_manual"))
+    assert result.unused == ("mask/ (3 files)",)
+    assert result.notes == (
+        "Masks were taken from 1st_manual.",
+        "Masks belong to images by their numbers, such as 21_manual1 to 21_training.",
+    )
+    for case in read_dataset(result.folder).cases:
+        assert case.mask is not None
+        drawn = mask(f"1st_manual/{case.name[:2]}_manual1.gif") // 255
+        np.testing.assert_array_equal(read_mask(case.mask, 2), drawn, err_msg=case.name)
+
+
+def test_one_folder_that_tells_of_masks_is_enough(vessels: Path) -> None:
+    shutil.rmtree(vessels / "mask")
+    assert set(sides(convert(vessels)).values()) == {True}
+    (vessels / "1st_manual").rename(vessels / "vessels")
+    assert not detect(vessels)
+    with pytest.raises(UserError, match="found none"):
+        convert(vessels)
+
+
+def test_a_folder_whose_names_belong_to_no_image_is_none_of_masks(make: Callable[..., Path]) -> None:
+    root = make("images/a.png", "images/b.png", masks=("masks/a.png", "labels_of_others/c.png"))
+    assert sides(convert(root)) == {"a": True, "b": False}

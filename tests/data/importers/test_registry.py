@@ -91,12 +91,15 @@ def test_mistakes_are_named(sources, tmp_path):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_options_that_a_layout_does_not_take_are_refused(layout, tmp_path):
-    taken = {"plain": ("images", "masks"), "dicom": ("series",)}.get(layout, ())
-    others = [name for name in ("images", "masks", "series") if name not in taken]
+    plain, listed = ("images", "masks", "threshold"), {"table": ("threshold",), "pymic": ("threshold",)}
+    pictures = {"plain": plain, "stacks": ("images", "masks", "spacing", "threshold")}
+    taken = {**pictures, **listed, "dicom": ("series",), "arrays": ("spacing",)}.get(layout, ())
+    options = ImportOptions(images="i", masks="m", series="thorax", spacing=(1,), threshold=9)
+    others = [name for name, value in options._asdict().items() if value is not None and name not in taken]
     names = ", ".join(f"--{name}" for name in ("structures", "channels", *taken))
     message = f"--layout {layout} takes {names}. Leave out {' and '.join(f'--{name}' for name in others)}."
     with pytest.raises(UserError) as error:
-        import_dataset(tmp_path, tmp_path / "out", layout, ImportOptions(images="i", masks="m", series="thorax"))
+        import_dataset(tmp_path, tmp_path / "out", layout, options)
     assert str(error.value) == message
 
 
@@ -115,7 +118,18 @@ def test_names_are_known_without_the_libraries_of_the_importers():
     heavy = ("torch", "monai", "numpy", "nibabel", "pydicom", "highdicom", "SimpleITK", "PIL", "h5py", "scipy")
     code = f"import sys, patchcl.data.importers.registry as r; print(*r.LAYOUTS, *(set({heavy}) & set(sys.modules)))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert said.split() == ["plain", "table", "dicom", "crag", "kits19", "decathlon", "ssl4mis", "pymic"]
+    assert said.split() == [
+        "plain",
+        "table",
+        "dicom",
+        "crag",
+        "kits19",
+        "decathlon",
+        "ssl4mis",
+        "pymic",
+        "arrays",
+        "stacks",
+    ]
 
 
 @pytest.fixture
@@ -181,10 +195,17 @@ def test_a_layout_without_sides_is_recognised_imported_and_checked(layout, forei
 
 def test_each_layout_is_detected_and_no_other(sources, foreign, write_series, tmp_path):
     write_series(np.zeros((4, 4, 3), np.int16), folder="dicom/patient")
-    samples = sources | foreign | {"dicom": tmp_path / "dicom"}
+    samples = sources | foreign | {"dicom": tmp_path / "dicom", "arrays": tmp_path / "arrays"}
+    samples["stacks"] = tmp_path / "stacks"
+    for kind in ("images", "masks"):
+        (samples["stacks"] / kind / "anna").mkdir(parents=True)
+        Image.fromarray(np.eye(4, dtype=np.uint8)).save(samples["stacks"] / kind / "anna" / "1.png")
+    samples["arrays"].mkdir()
+    np.savez(samples["arrays"] / "a.npz", image=np.zeros((4, 4)))
     assert set(samples) == set(LAYOUTS)
     for layout, folder in samples.items():
-        assert [name for name in LAYOUTS if load_importer(name).detect(folder)] == [layout]
+        detected = [name for name in LAYOUTS if load_importer(name).detect(folder)]
+        assert set(detected) == {layout, *{"ssl4mis": ["arrays"], "stacks": ["plain"]}.get(layout, [])}
         assert detect_layouts(folder) == [layout]
     assert detect_layouts(foreign["table"] / "scans.csv") == ["table"]
 
@@ -286,3 +307,20 @@ def test_the_summary_says_what_became_of_the_values(tmp_path):
     Image.fromarray(np.eye(4, dtype=np.uint8)).save(tmp_path / "study" / "masks" / "a.png")
     said = describe(import_dataset(tmp_path / "study", tmp_path / "two", "plain"))
     assert said == "1 scans, 1 with masks; classes: background, structure_1."
+
+
+def test_pictures_in_tiff_with_grey_masks_go_in_with_a_threshold(tmp_path):
+    study, greys = tmp_path / "study", np.arange(0, 256, 16, dtype=np.uint8).reshape(4, 4)
+    for kind, pixels in (("images", greys.T), ("masks", greys)):
+        (study / kind).mkdir(parents=True)
+        for name in "ab":
+            Image.fromarray(pixels).save(study / kind / f"{name}.tif")
+    with pytest.raises(UserError, match=r"grey edges of one structure: --threshold 120, for the layouts plain, table"):
+        import_dataset(study, tmp_path / "out")
+    result = import_dataset(study, tmp_path / "out", None, ImportOptions(("gland",), threshold=128))
+    assert describe(result) == "2 scans, 2 with masks; classes: background, gland."
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out/labelsTr/a.tif")), greys >= 128)
+    assert (tmp_path / "out/imagesTr/a_0000.tif").read_bytes() == (study / "images/a.tif").read_bytes()
+    for structures in (("a", "b"), ("gland=255",)):
+        with pytest.raises(UserError, match="--threshold 128 makes one structure of masks, but --structures names"):
+            import_dataset(study, tmp_path / "none", None, ImportOptions(structures, threshold=128))

@@ -14,6 +14,7 @@ from patchcl.data.importers.scan_files import (
     dataset_of,
     files_by_name,
     first_lines,
+    image_numbers,
     pair_masks,
     scan_names,
 )
@@ -100,3 +101,30 @@ def test_masks_belong_to_images_by_their_names() -> None:
 def test_long_messages_are_cut() -> None:
     assert first_lines(["a", "b"], 2) == "a\nb"
     assert first_lines(["a", "b", "c", "d"], 2, "folders ") == "a\nb\n  and 2 folders more"
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "paired"),
+    [
+        (("21_training", "22_training"), ("21_manual1", "22_manual1"), ("21_manual1", "22_manual1")),
+        (("img_1", "img_2", "img_10"), ("gland_010", "gland_001"), ("gland_001", None, "gland_010")),
+        (("anna_t1", "bob_t1"), ("anna_drawn", "bob_drawn"), ("anna_drawn", "bob_drawn")),
+        (("p1_s1", "p1_s2"), ("p1_s1_x", "p1_s2_x"), ("p1_s1_x", "p1_s2_x")),
+        (("img_1", "img_2"), ("x_1", "x_3"), None),
+        (("img_1", "img_01"), ("x_1", "x_2"), None),
+        (("img_1", "img_2"), ("x_1",), None),
+        (("img_1", "img_2"), ("img_1", "x_2"), None),
+        (("img_1", "img_2"), ("1_x", "1_y"), None),
+    ],
+)
+def test_masks_belong_to_images_by_their_numbers(
+    images: tuple[str, ...], masks: tuple[str, ...], paired: tuple[str | None, ...] | None
+) -> None:
+    expected = {mask: image for image, mask in zip(images, paired or (), strict=False) if mask is not None}
+    assert image_numbers(images, masks) == expected
+    files = [{name: Path(f"{name}.png") for name in names} for names in (images, masks)]
+    if paired is None:
+        with pytest.raises(UserError, match="holds masks without an image"):
+            pair_masks(files[0], files[1], Path("m"))
+    else:
+        assert pair_masks(files[0], files[1], Path("m")) == {image: files[1][m] for m, image in expected.items()}

@@ -139,3 +139,37 @@ def test_images_that_cannot_be_read_are_named(tmp_path: Path, save: Callable[...
     }.items():
         with pytest.raises(UserError, match=message):
             transfer_image(source, 1, tmp_path / f"out{source.suffix}")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "threshold"),
+    [
+        ("a.jpg", np.array([0, 255]), 128),
+        ("a.png", np.array([0, 40000]), 40000),
+        ("a.tif", np.array([0.49, 0.5]), 0.5),
+        ("a.webp", np.array([0, 255]), 128),
+        ("a.gif", np.array([0, 7]), 7),
+    ],
+)
+def test_a_threshold_takes_what_is_that_grey_or_brighter(
+    tmp_path: Path, name: str, values: np.ndarray, threshold: float
+) -> None:
+    kinds = {"a.png": np.uint16, "a.tif": np.float32}
+    half = (np.arange(16) > 7).astype(int)[:, None].repeat(16, axis=1)
+    source = picture(tmp_path / name, values[half].astype(kinds.get(name, np.uint8)))
+    image, target = picture(tmp_path / "image.png", np.zeros((16, 16), np.uint8)), tmp_path / "out.png"
+    assert transfer_mask(source, image, target, threshold) == {0, 1}
+    np.testing.assert_array_equal(read_mask(target, 2), half)
+
+
+def test_a_threshold_needs_greys(tmp_path: Path) -> None:
+    image, target = picture(tmp_path / "image.png", COLOUR), tmp_path / "out.png"
+    with pytest.raises(UserError, match=r"c\.png holds colours \(RGB\)"):
+        transfer_mask(picture(tmp_path / "c.png", COLOUR), image, target, 128)
+    with pytest.raises(UserError, match=r"s\.png has size 5 × 5, but .* 6 × 5"):
+        transfer_mask(picture(tmp_path / "s.png", CLASSES[:5]), image, target, 128)
+    with pytest.raises(UserError, match=r"n\.tif holds 30 voxels that are NaN"):
+        transfer_mask(picture(tmp_path / "n.tif", np.full((6, 5), np.nan, np.float32)), image, target, 128)
+    with pytest.raises(UserError, match=r"d\.png holds .*one structure with grey edges is imported with --threshold"):
+        transfer_mask(picture(tmp_path / "d.png", np.full((6, 5), 300, np.uint16)), image, target)
+    assert not target.exists()

@@ -122,7 +122,7 @@ def require_file(path: Path, kind: str) -> None:
         raise UserError(f"{path} is no ordinary file, and {kind} is one. Remove it, or put the file itself there.")
 
 
-def require_content(path: Path, claimed: int, ratio: int = 1) -> None:
+def require_content(path: Path, claimed: int, ratio: float = 1) -> None:
     """Refuse a file whose header claims more than it can hold, before memory is asked for.
 
     Args:

@@ -1,8 +1,9 @@
-"""PNG, JPEG and BMP, read with Pillow, and TIFF, which `tiff` reads; which it is, content tells and not the name.
+"""PNG, JPEG, BMP, GIF and WebP, read with Pillow, and TIFF, which `tiff` reads; content tells which, not the name.
 
 Axes are (rows, columns), and (rows, columns, pages) where a TIFF has several pages. Pictures do not say where they lie
 in a patient, and what they call resolution is that of a printer more often than not: it is ignored, the affine is the
-identity and a pixel counts as 1 mm.
+identity and a pixel counts as 1 mm. A GIF has a colour map in any case, so one of greys alone is a grey picture; a WebP
+is in colour in any case, and as a mask its grey counts.
 """
 
 import math
@@ -37,6 +38,9 @@ COLOUR = {"RGB": "RGB", "P": "RGB", "RGBA": "RGB", "PA": "RGB", "LA": "L"}
 SPREAD = {"L;2": 85, "L;4": 17}
 """Grey values of so few bits are multiplied by Pillow, so that the largest is 255."""
 ORIENTATION = 274  # a tag of EXIF
+KNOWN = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
+RATIOS = {"GIF": 2800, "WEBP": math.inf}
+"""How many bytes one byte of a file can stand for, where that is not as for PNG; WebP has no bound."""
 
 
 def read_grid(path: Path) -> Grid:
@@ -60,7 +64,7 @@ def count_channels(path: Path) -> int:
     if stored := open_tiff(path):
         return stored.channels
     with _open(path) as picture:
-        return len(COLOUR.get(picture.mode, "L"))
+        return len(_made_into(picture))
 
 
 def is_lossless_rgb(path: Path) -> bool:
@@ -72,7 +76,8 @@ def is_lossless_rgb(path: Path) -> bool:
     if stored := open_tiff(path):
         return stored.rgb
     with _open(path) as picture:
-        return picture.format in ("PNG", "BMP") and picture.mode in ("RGB", "RGBA")
+        kept = picture.format in ("PNG", "BMP") or (picture.format == "WEBP" and not _is_lossy(picture))
+        return kept and picture.mode in ("RGB", "RGBA")
 
 
 def read_values(path: Path) -> np.ndarray:
@@ -85,9 +90,8 @@ def read_values(path: Path) -> np.ndarray:
         return stored.values()
     with _open(path) as picture:
         _require_intact(picture)
-        if picture.mode in ("RGBA", "LA", "PA"):
-            require_opaque(path, picture.convert("RGBA").getchannel("A").getextrema()[0] == 255)
-        values = np.asarray(picture.convert(COLOUR[picture.mode]) if picture.mode in COLOUR else picture)
+        _require_opaque(picture, path)
+        values = np.asarray(picture.convert(_made_into(picture)) if picture.mode in COLOUR else picture)
         return values[None] if values.ndim == 2 else np.moveaxis(values, 2, 0)
 
 
@@ -115,14 +119,20 @@ def read_classes(path: Path) -> np.ndarray:
     """The classes (*shape) of a mask: grey values as they are stored, or the indices of a colour map.
 
     Raises:
-        UserError: The file cannot be read, is a JPEG, or holds colours without a map.
+        UserError: The file cannot be read, is a JPEG or a lossy WebP, or holds colours without a map.
     """
     if stored := open_tiff(path):
         return stored.classes()
     with _open(path) as picture:
         _require_intact(picture)
-        if picture.format in ("JPEG", "MPO"):
-            raise UserError(f"{path} is a JPEG, which changes values when it is saved. Save the mask as PNG or TIFF.")
+        lossy = "a JPEG" if picture.format in ("JPEG", "MPO") else "a lossy WebP" if _is_lossy(picture) else ""
+        if lossy:
+            raise UserError(
+                f"{path} is {lossy}, which changes values when it is saved. Save the mask as PNG or TIFF, or import "
+                "it with --threshold VALUE if it shows one structure."
+            )
+        if picture.format == "WEBP" or _is_grey_gif(picture):
+            return _grey_of(picture, path)
         require_grey(path, "" if picture.mode in (*GREY, "P") else picture.mode)
         factor = SPREAD.get(_stored_as(picture), 1)
         return np.asarray(picture) // factor if factor > 1 else np.asarray(picture)
@@ -138,7 +148,7 @@ def colour_map(path: Path) -> np.ndarray | None:
         colours = stored.pages[0].colours
         return None if colours is None else np.ascontiguousarray(colours.T)
     with _open(path) as picture:
-        if picture.mode != "P":
+        if picture.mode != "P" or _is_grey_gif(picture):
             return None
         colours = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
         return np.pad(colours, ((0, 256 - len(colours)), (0, 0)))  # as others are that say of all indices
@@ -164,7 +174,7 @@ def _open(path: Path) -> Iterator[Any]:
     """The picture at `path`, its pixels still on disk, after a look at whether they can be read as they are meant."""
     with reading(path, KIND):
         try:
-            picture = Image.open(path, formats=("PNG", "JPEG", "BMP"))
+            picture = Image.open(path, formats=KNOWN)
         except Image.DecompressionBombError as error:
             raise UserError(f"{path} is too large to be read at once ({error}). {tiff.SMALLER}") from error
         with picture:
@@ -178,9 +188,56 @@ def _require_meant(picture: Any, path: Path) -> None:  # noqa: ANN401 - plug-ins
         raise UserError(f"{path} has colours of kind {picture.mode}; expected grey or RGB. Convert it.")
     if picture.mode in COLOUR:
         require_eight_bits(path, 16 if ";16" in _stored_as(picture) else 8)
-    if picture.format in ("JPEG", "MPO"):
+    if picture.format in ("GIF", "WEBP") and picture.is_animated:
+        raise UserError(
+            f"{path} is animated: it holds {picture.n_frames} pictures; expected one. Save each in a file of its own, "
+            "or slices as the pages of a TIFF."
+        )
+    if picture.format in ("JPEG", "MPO", "WEBP"):
         require_upright(path, picture.getexif().get(ORIENTATION, 1))
-    require_content(path, math.prod(picture.size) * len(picture.getbands()), DEFLATE_RATIO)
+    require_content(path, math.prod(picture.size) * len(picture.getbands()), RATIOS.get(picture.format, DEFLATE_RATIO))
+
+
+def _require_opaque(picture: Any, path: Path) -> None:  # noqa: ANN401
+    """Refuse a picture of which pixels are transparent, by a channel or by an index of its colour map."""
+    if picture.mode in ("RGBA", "LA", "PA") or (picture.mode == "P" and "transparency" in picture.info):
+        require_opaque(path, picture.convert("RGBA").getchannel("A").getextrema()[0] == 255)
+
+
+def _made_into(picture: Any) -> str:  # noqa: ANN401
+    """What becomes of a picture: grey ("L") or colours ("RGB")."""
+    return "L" if _is_grey_gif(picture) else COLOUR.get(picture.mode, "L")
+
+
+def _is_grey_gif(picture: Any) -> bool:  # noqa: ANN401
+    """Whether this is a GIF whose colour map holds greys alone; only until it is converted."""
+    if picture.format != "GIF" or picture.mode != "P":
+        return False
+    colours = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    return bool((colours == colours[:, :1]).all())
+
+
+def _is_lossy(picture: Any) -> bool:  # noqa: ANN401
+    """Whether this is a WebP whose pixels are packed with loss, which its parts tell."""
+    if picture.format != "WEBP":
+        return False
+    with Path(picture.filename).open("rb") as file:
+        file.seek(12)
+        while len(head := file.read(8)) == 8:
+            if head[:4] in (b"VP8 ", b"VP8L"):
+                return head[:4] == b"VP8 "
+            size = int.from_bytes(head[4:], "little")
+            file.seek(size + size % 2, 1)
+    return True
+
+
+def _grey_of(picture: Any, path: Path) -> np.ndarray:  # noqa: ANN401
+    """The grey values of a mask in a format that has colours in any case."""
+    if picture.format == "WEBP":
+        _require_opaque(picture, path)
+    values = np.asarray(picture.convert("RGB"))
+    require_grey(path, "" if (values == values[..., :1]).all() else "RGB")
+    return np.ascontiguousarray(values[..., 0])
 
 
 def _require_intact(picture: Any) -> None:  # noqa: ANN401
@@ -191,14 +248,14 @@ def _require_intact(picture: Any) -> None:  # noqa: ANN401
 
 
 def _stored_as(picture: Any) -> str:  # noqa: ANN401
-    """How pixels lie in the file, as Pillow calls it: "RGB;16B". Known until they are read."""
-    stored = picture.tile[0][3]
+    """How pixels lie in the file, as Pillow calls it: "RGB;16B". Known until they are read, and not of a WebP."""
+    stored = picture.tile[0][3] if picture.tile else ""
     return stored if isinstance(stored, str) else str(stored[0])
 
 
 FORMAT = Format(
     "picture",
-    (".tiff", ".jpeg", ".tif", ".jpg", ".png", ".bmp"),
+    (".tiff", ".jpeg", ".webp", ".tif", ".jpg", ".png", ".bmp", ".gif"),
     read_grid,
     read_values,
     write_like,
@@ -206,6 +263,6 @@ FORMAT = Format(
     count_channels=count_channels,
     value_row_blocks=value_row_blocks,
     class_row_blocks=class_row_blocks,
-    masks_as={".jpeg": ".png", ".jpg": ".png", ".bmp": ".png"},
-    maps_as=dict.fromkeys((".jpeg", ".jpg", ".png", ".bmp"), ".tif"),
+    masks_as=dict.fromkeys((".jpeg", ".webp", ".jpg", ".bmp", ".gif"), ".png"),
+    maps_as=dict.fromkeys((".jpeg", ".webp", ".jpg", ".png", ".bmp", ".gif"), ".tif"),
 )

@@ -34,7 +34,9 @@ def convert(source: Path, options: ImportOptions = NO_OPTIONS) -> SourceDataset:
     if len(channels) > 1:
         columns = " and ".join(sorted(channels))
         raise UserError(f"The lists in {source} differ in their columns: {columns}. Each must name the same channels.")
-    return dataset_of_rows(source.resolve().name, rows, source, source)._replace(lists=tuple(lists.values()))
+    return dataset_of_rows(source.resolve().name, rows, source, source, options.threshold)._replace(
+        lists=tuple(lists.values())
+    )
 
 
 def _lists(source: Path) -> dict[str, Path]:
@@ -78,4 +80,5 @@ def _rows(path: Path, kind: str) -> list[Row]:
     return rows
 
 
-IMPORTER = Importer("pymic", "lists of PyMIC: *train.csv, *valid.csv and often *unlab.csv, *test.csv", detect, convert)
+DESCRIPTION = "lists of PyMIC: *train.csv, *valid.csv and often *unlab.csv, *test.csv"
+IMPORTER = Importer("pymic", DESCRIPTION, detect, convert, options=("threshold",))

@@ -24,6 +24,8 @@ LAYOUTS = {
     "decathlon": "decathlon",
     "ssl4mis": "ssl4mis",
     "pymic": "pymic",
+    "arrays": "arrays",
+    "stacks": "stacks",
 }
 """What `--layout` takes -> the module with its importer."""
 UNUSED = 10
@@ -38,6 +40,8 @@ class ImportOptions(NamedTuple):
     images: str | None = None  # the folder of images, where it has no usual name
     masks: str | None = None  # the folder of masks, where it has no usual name
     series: str | None = None  # finds something in the description of the DICOM series to take, or is its UID
+    spacing: tuple[float, ...] | None = None  # mm along x, y and z, where files hold none
+    threshold: float | None = None  # the grey from which on masks show their one structure
 
 
 NO_OPTIONS = ImportOptions()
@@ -110,21 +114,22 @@ def import_dataset(
                 f"--channels names {len(options.channels)}, but scans have {len(dataset.channels)}. Name each of them."
             )
         dataset = dataset._replace(channels=options.channels)
-    require_one_colour_map([file for scan in dataset.scans if scan.mask for file in scan.files[len(scan.images) :]])
+    require_one_colour_map([file for scan in dataset.scans for file in scan.mask_files])
     written = write_raw_folder(dataset, out, options.structures, on_progress)
     used = (*dataset.lists, *(file for scan in dataset.scans for file in scan.files))
     return written._replace(unused=left_over(source, used, out) if source.is_dir() else ())
 
 
 def describe(result: "ImportResult") -> str:
-    """Summary of an import: how much there is, what became of the values in the masks, and what was not used."""
+    """Summary of an import: how much there is, what became of the values in masks, what to know, what was not used."""
     counts = f"{result.scans} scans, {result.masks} with masks; classes: {', '.join(result.labels)}."
     changes = [
         f"{value} became {result.labels[name]} ({name})"
         for name, value in result.source_values.items()
         if value != result.labels[name]
     ]
-    return counts + (f" Values in the masks: {', '.join(changes)}." if changes else "") + _unused(result)
+    lines = [counts + (f" Values in the masks: {', '.join(changes)}." if changes else ""), *result.notes]
+    return "\n".join(lines) + _unused(result)
 
 
 def _unused(result: "ImportResult") -> str:
@@ -178,3 +183,9 @@ def _require_taken(options: ImportOptions, importer: Importer) -> None:
     if others:
         names = ", ".join(f"--{name}" for name in taken)
         raise UserError(f"--layout {importer.name} takes {names}. Leave out {' and '.join(others)}.")
+    structures = options.structures or ()
+    if options.threshold is not None and (len(structures) > 1 or any("=" in name for name in structures)):
+        raise UserError(
+            f"--threshold {options.threshold:g} makes one structure of masks, but --structures names "
+            f"{','.join(structures)}. Give it one name, without a value."
+        )

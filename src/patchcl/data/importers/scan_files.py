@@ -2,8 +2,9 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,13 +29,17 @@ class ScanFiles(NamedTuple):
     images: Sequence[Path]  # one per channel, or one with all colours
     mask: Path | None = None
     side: Subset = "train"
+    threshold: float | None = None  # the grey from which on the mask shows the structure
 
     def as_scan(self, channels: int) -> SourceScan:
         """The scan, whose images hold so many `channels` together."""
         images = tuple(partial(transfer_image, image, channels // len(self.images)) for image in self.images)
-        mask = None if self.mask is None else partial(transfer_mask, self.mask, self.images[0])
-        files = (*self.images, *([] if self.mask is None else [self.mask]))
-        return SourceScan(self.name, self.side, images, mask, files=files)
+        mask = (
+            None if self.mask is None else partial(transfer_mask, self.mask, self.images[0], threshold=self.threshold)
+        )
+        drawn = () if self.mask is None else (self.mask,)
+        mapped = drawn if self.threshold is None else ()
+        return SourceScan(self.name, self.side, images, mask, files=(*self.images, *drawn), mask_files=mapped)
 
 
 def dataset_of(name: str, files: Sequence[ScanFiles], columns: Sequence[str] = ("image",)) -> SourceDataset:
@@ -67,13 +72,16 @@ def files_by_name(
 def pair_masks(images: Mapping[str, Path], masks: Mapping[str, Path], folder: Path) -> dict[str, Path]:
     """Name of an image -> its mask in `folder`, which has this name, or this name and a word such as `_mask`.
 
+    Where no mask has such a name, all are paired by what is left without the words that their names share.
+
     Raises:
         UserError: A mask has no image, or an image two masks.
     """
     paired: dict[str, Path] = {}
     alone = []
+    numbers = image_numbers(list(images), list(masks))
     for name, path in masks.items():
-        image = name if name in images else re.sub(SUFFIX + "$", "", name, flags=re.IGNORECASE)
+        image = numbers.get(name) or bare_name(name, images)
         if image not in images:
             alone.append(path.name)
         elif paired.setdefault(image, path) is not path:
@@ -87,6 +95,36 @@ def pair_masks(images: Mapping[str, Path], masks: Mapping[str, Path], folder: Pa
             "expected the same names for masks, or with _mask, _seg or _label after them. Rename or remove them."
         )
     return paired
+
+
+def bare_name(mask: str, images: Collection[str]) -> str:
+    """The name of a mask, without a word such as `_mask` unless one of the `images` is called like this."""
+    return mask if mask in images else re.sub(SUFFIX + "$", "", mask, flags=re.IGNORECASE)
+
+
+def image_numbers(images: Sequence[str], masks: Sequence[str]) -> dict[str, str]:
+    """Mask -> image of the same number, such as 21_manual1 -> 21_training; empty unless no mask has an image's name.
+
+    Empty also unless every mask has such an image of its own.
+    """
+    if any(bare_name(mask, images) in images for mask in masks):
+        return {}
+    own = {key: name for name, key in _keys(images).items()}
+    keys = _keys(masks)
+    unique = len(own) == len(images) and len(set(keys.values())) == len(masks) and () not in own
+    return {mask: own[key] for mask, key in keys.items()} if unique and set(keys.values()) <= set(own) else {}
+
+
+def _keys(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """What tells `names` apart: their words and numbers, without what all share at the end, and words at the start."""
+    parts = {name: re.findall(r"[0-9]+|[^\W\d_]+", name.lower()) for name in names}
+    heads = list(takewhile(lambda part: len(set(part)) == 1 and part[0].isalpha(), zip(*parts.values(), strict=False)))
+    turned = zip(*(reversed(part) for part in parts.values()), strict=False)
+    tails = list(takewhile(lambda part: len(set(part)) == 1, turned))
+    return {
+        name: tuple(word.lstrip("0") or word for word in part[len(heads) : len(part) - len(tails)])
+        for name, part in parts.items()
+    }
 
 
 def scan_names(files: Sequence[str]) -> dict[str, str]:

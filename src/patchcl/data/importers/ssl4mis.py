@@ -7,13 +7,13 @@ import re
 from functools import partial
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import preview
 from patchcl.data.formats.base import library, reading
 from patchcl.data.importers.registry import NO_OPTIONS, Importer, ImportOptions
+from patchcl.data.importers.transfer import write_array, write_classes
 from patchcl.data.importers.writer import SourceDataset, SourceScan, Subset
 
 KIND = "HDF5 with the arrays image and label"
@@ -111,18 +111,11 @@ def _array(files: Files, key: str) -> np.ndarray:
 
 
 def _write_image(files: Files, target: Path) -> None:
-    nib.save(nib.Nifti1Image(_array(files, "image").astype(np.float32), np.eye(4)), target)
+    write_array(target, _array(files, "image").astype(np.float32), None, files[0])
 
 
 def _write_mask(files: Files, target: Path) -> set[int]:
-    mask = _array(files, "label")
-    values = np.unique(mask)
-    if not np.isin(values, np.arange(256)).all():
-        raise UserError(
-            f"{files[0]}: label holds {preview([f'{v:g}' for v in values])}; expected whole numbers from 0 to 255."
-        )
-    nib.save(nib.Nifti1Image(mask.astype(np.uint8), np.eye(4)), target)
-    return set(values.astype(int).tolist())
+    return write_classes(target, _array(files, "label"), None, files[0])
 
 
 IMPORTER = Importer("ssl4mis", "a folder of SSL4MIS: data, train_slices.list, val.list, test.list", detect, convert)

@@ -9,10 +9,15 @@ import numpy as np
 from PIL import Image
 
 from patchcl.core.errors import UserError
+from patchcl.data.dataset import preview
 from patchcl.data.formats import ending_of, format_of, nifti
 from patchcl.data.formats import images as pictures
-from patchcl.data.geometry import require_same_grid
-from patchcl.data.scan import read_grid, read_image, read_mask, write_mask
+from patchcl.data.formats.base import require_grey
+from patchcl.data.geometry import grid_of, require_same_grid
+from patchcl.data.scan import read_grid, read_image, read_mask, require_finite, write_mask
+
+Spacing = tuple[float, ...] | None
+"""Millimetres along each axis, where a file holds none; None where nobody said them."""
 
 
 def transfer_image(source: Path, channels: int, target: Path) -> None:
@@ -32,19 +37,74 @@ def transfer_image(source: Path, channels: int, target: Path) -> None:
         _convert(source, target)
 
 
-def transfer_mask(source: Path, image: Path, target: Path) -> set[int]:
+def transfer_mask(source: Path, image: Path, target: Path, threshold: float | None = None) -> set[int]:
     """Put the mask `source` of `image` at `target`, in the format that this name asks for; returns its values.
+
+    With a `threshold` they are 1 from that grey on and 0 below.
 
     Raises:
         UserError: It cannot be read, lies on another grid, or holds anything but whole numbers from 0 to 255.
     """
-    grey = _grey_in_colours(source)
-    if grey is not None:
-        require_same_grid(read_grid(source), read_grid(image), source, image.name)
-    mask = read_mask(source, 256, read_grid(image)) if grey is None else grey
-    if grey is not None or not _kept(source, target):
+    mask = read_grey_mask(source, image, threshold)
+    if threshold is not None or _in_colours(source) or not _kept(source, target):
         write_mask(target, mask, image)
     return set(np.unique(mask).tolist())
+
+
+def read_grey_mask(source: Path, image: Path, threshold: float | None = None) -> np.ndarray:
+    """What the mask `source` holds on the grid of `image`, also where it was saved in colours though it is grey.
+
+    With a `threshold`: 1 from that grey on and 0 below, whatever numbers the file holds, also with loss.
+
+    Raises:
+        UserError: It cannot be read, lies on another grid, or holds anything but whole numbers from 0 to 255.
+    """
+    if threshold is None and not _in_colours(source):
+        return read_mask(source, 256, read_grid(image))
+    require_same_grid(read_grid(source), read_grid(image), source, image.name)
+    values = format_of(source).read_values(source)
+    if threshold is None:
+        return np.asarray(values[0])
+    require_finite(values, source)
+    require_grey(source, "" if (values == values[:1]).all() else "RGB")
+    return np.asarray(values[0] >= threshold, np.uint8)
+
+
+def write_array(target: Path, values: np.ndarray, spacing: Spacing, source: Path) -> None:
+    """Write `values` (x, y) or (x, y, z) from `source`, which names no spacing, as NIfTI.
+
+    Raises:
+        UserError: `spacing` has not one positive number for each axis.
+    """
+    lengths = (1.0,) * values.ndim if spacing is None else spacing
+    if len(lengths) != values.ndim or not all(0 < length < np.inf for length in lengths):
+        given = ",".join(f"{length:g}" for length in lengths)
+        raise UserError(
+            f"--spacing {given} does not fit {source}, which has {values.ndim} axes; expected a positive number of mm "
+            "for each, such as 0.625,0.625,2.5."
+        )
+    affine = np.diag([*lengths, *[1.0] * (4 - values.ndim)])
+    nifti.write_on(target, values, grid_of(source, values.shape, affine))
+
+
+def write_classes(target: Path, mask: np.ndarray, spacing: Spacing, source: Path) -> set[int]:
+    """Write a `mask` from `source` as `write_array` does; returns its values.
+
+    Raises:
+        UserError: As for `write_array`; or it holds anything but whole numbers from 0 to 255.
+    """
+    values = np.unique(mask)
+    if not np.isin(values, np.arange(256)).all():
+        held = preview([f"{value:g}" for value in values.astype(float)])
+        raise UserError(f"{source}: label holds {held}; expected whole numbers from 0 to 255. Correct the mask.")
+    write_array(target, mask.astype(np.uint8), spacing, source)
+    return set(values.astype(int).tolist())
+
+
+def note_on_spacing(spacing: Spacing, axes: int) -> tuple[str, ...]:
+    """What is to be said of volumes with so many `axes` whose spacing nobody said."""
+    option = ",".join("XYZ"[:axes])
+    return () if spacing else (f"The files name no spacing, so voxels are 1 mm wide. Say it by --spacing {option}.",)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -82,9 +142,9 @@ def _convert(source: Path, target: Path) -> None:
         Image.fromarray(values[0] if len(values) == 1 else np.ascontiguousarray(values.transpose(1, 2, 0))).save(target)
 
 
-def _grey_in_colours(path: Path) -> np.ndarray | None:
-    """The values (*shape) of a mask that was saved in colours though it is grey; None if that is not the case."""
+def _in_colours(path: Path) -> bool:
+    """Whether a mask is grey, but was saved in colours."""
     if format_of(path) is not pictures.FORMAT or not pictures.is_lossless_rgb(path):
-        return None
+        return False
     values = pictures.read_values(path)
-    return values[0] if len(values) == 3 and (values == values[:1]).all() else None
+    return len(values) == 3 and bool((values == values[:1]).all())

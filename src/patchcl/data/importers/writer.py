@@ -19,6 +19,8 @@ from patchcl.data.formats import DICOM, mask_ending
 from patchcl.data.scan import read_mask, write_mask
 
 Subset = Literal["train", "validation", "test"]
+MANY = 8
+"""More values in masks than this are rather greys than classes."""
 SUBSETS: tuple[Subset, ...] = ("train", "validation", "test")
 
 
@@ -31,6 +33,7 @@ class SourceScan(NamedTuple):
     mask: Callable[[Path], set[int]] | None  # writes the mask and tells the values in it
     instances: Callable[[Path], None] | None = None  # writes which object every voxel belongs to, where that is known
     files: tuple[Path, ...] = ()  # what it is made from; the folder of a DICOM series stands for its files
+    mask_files: tuple[Path, ...] = ()  # those of them that hold its mask, where they may have colour maps
 
 
 class SourceDataset(NamedTuple):
@@ -42,6 +45,7 @@ class SourceDataset(NamedTuple):
     ending: str = ".nii.gz"  # of the images
     structures: Mapping[str, int] | None = None  # name -> value in its masks, where the data set tells
     lists: tuple[Path, ...] = ()  # other files of it that were read
+    notes: tuple[str, ...] = ()  # what its user should know of how it was read
 
 
 class ImportResult(NamedTuple):
@@ -53,6 +57,7 @@ class ImportResult(NamedTuple):
     masks: int
     labels: dict[str, int]  # class -> value in the masks
     source_values: dict[str, int]  # class -> value that it had, if any class has another value now; else empty
+    notes: tuple[str, ...] = ()  # what its user should know of how it was read
     unused: tuple[str, ...] = ()  # folders and files in the source that the data set was not made from
 
 
@@ -104,7 +109,8 @@ def write_raw_folder(
             write_json(folder / "split.json", sides)
     masks = sum(scan.mask is not None for scan in dataset.scans)
     split = out / "split.json" if sides["validation"] else None
-    return ImportResult(out, split, len(dataset.scans), masks, labels, source_values if source_values != labels else {})
+    changed = source_values if source_values != labels else {}
+    return ImportResult(out, split, len(dataset.scans), masks, labels, changed, dataset.notes)
 
 
 def _write_scan(scan: SourceScan, folder: Path, ending: str) -> set[int]:
@@ -202,6 +208,11 @@ def _source_values(values: set[int], named: Mapping[str, int] | None) -> dict[st
         named = {f"structure_{value}": value for value in range(1, len(values))}
     held = f"the values {preview([str(value) for value in sorted(values)])}"
     advice = "Name the structure of every value: --structures A=85,B=170."
+    if len(values) > MANY:
+        advice += (
+            f" If these are the grey edges of one structure: --threshold {(max(values) + 1) // 2}, for the layouts "
+            "plain, table, stacks and pymic."
+        )
     if named is None or len(values) < 2:
         raise UserError(f"The masks hold {held}; expected whole numbers from 0, the background, without gaps. {advice}")
     if values - {0, *named.values()}:
