@@ -187,7 +187,9 @@ def test_a_uid_chooses_the_series_and_masks_of_the_others_stay_behind(export: Ma
     for series, mask in {"1.2.2.6": "portal", "1.2.2.5": "scout"}.items():
         found = convert(source, ImportOptions(series=series))
         assert found.structures == {{"portal": "liver", "scout": "bone"}[mask]: 1}
-    with pytest.raises(UserError, match="has no scan with a mask to learn from: no DICOM-SEG belongs to the series"):
+    with pytest.raises(
+        UserError, match="has no scan with a mask to learn from: neither DICOM-SEG nor RTSTRUCT belongs"
+    ):
         convert(source, ImportOptions(series="late"))
 
 

@@ -113,7 +113,7 @@ def import_dataset(
     require_one_colour_map([file for scan in dataset.scans if scan.mask for file in scan.files[len(scan.images) :]])
     written = write_raw_folder(dataset, out, options.structures, on_progress)
     used = (*dataset.lists, *(file for scan in dataset.scans for file in scan.files))
-    return written._replace(unused=left_over(source, used, out) if source.is_dir() else ())
+    return written._replace(unused=left_over(source, used, out) if source.is_dir() else (), notes=dataset.notes)
 
 
 def describe(result: "ImportResult") -> str:
@@ -124,7 +124,8 @@ def describe(result: "ImportResult") -> str:
         for name, value in result.source_values.items()
         if value != result.labels[name]
     ]
-    return counts + (f" Values in the masks: {', '.join(changes)}." if changes else "") + _unused(result)
+    renumbered = f" Values in the masks: {', '.join(changes)}." if changes else ""
+    return "\n".join([counts + renumbered, *result.notes]) + _unused(result)
 
 
 def _unused(result: "ImportResult") -> str:

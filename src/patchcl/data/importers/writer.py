@@ -42,6 +42,7 @@ class SourceDataset(NamedTuple):
     ending: str = ".nii.gz"  # of the images
     structures: Mapping[str, int] | None = None  # name -> value in its masks, where the data set tells
     lists: tuple[Path, ...] = ()  # other files of it that were read
+    notes: tuple[str, ...] = ()  # what a user should know of how it was read, a line each
 
 
 class ImportResult(NamedTuple):
@@ -54,6 +55,7 @@ class ImportResult(NamedTuple):
     labels: dict[str, int]  # class -> value in the masks
     source_values: dict[str, int]  # class -> value that it had, if any class has another value now; else empty
     unused: tuple[str, ...] = ()  # folders and files in the source that the data set was not made from
+    notes: tuple[str, ...] = ()  # what a user should know of how the source was read, a line each
 
 
 def patient_of(name: str) -> str:

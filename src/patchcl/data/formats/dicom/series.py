@@ -229,8 +229,8 @@ def _no_image(path: Path, modality: str) -> str:
     """What to do with a file that is DICOM but no image."""
     if modality == "RTSTRUCT":
         return (
-            f"{path} is a structure set (RTSTRUCT): contours, and no voxels, which patchcl does not read. Export it as "
-            "DICOM-SEG or NIfTI on the grid of its scan, for example with 3D Slicer (extension SlicerRT)."
+            f"{path} is a structure set (RTSTRUCT): contours, and no voxels. Put it and its series into one folder for "
+            "each scan, and import these: patchcl import FOLDERS -o NEW_FOLDER --layout dicom makes masks of contours."
         )
     return f"{path} is DICOM without an image ({modality}). Put a DICOM image or, for a mask, a DICOM-SEG there."
 
