@@ -28,6 +28,14 @@ from patchcl.data.scan import require_finite
 
 SHOWN = 5
 """So many folders are described in a message."""
+UNNAMED = ("structure_1",)
+"""The classes where no scan has a mask and nobody names any."""
+WITHOUT_MASKS = (
+    "No scan has a mask (DICOM-SEG or RTSTRUCT of its series), so all are unlabeled, in imagesUn. Training needs masks "
+    "of some. Put them into the folders of their scans and import again; or draw them here: move the folder NAME_0000 "
+    "to imagesTr, save its mask as labelsTr/NAME.nii.gz or, as DICOM-SEG, NAME.dcm, and name the classes in labels of "
+    "dataset.json."
+)
 DEEPEST = 3
 """How far below a data set its layout is looked for: patient, study and series."""
 
@@ -59,26 +67,23 @@ def convert(source: Path, options: ImportOptions = NO_OPTIONS) -> SourceDataset:
 
     A folder must hold exactly one series that fits `options.series`, and one mask of it at the most. The classes are
     `options.structures`, or else the labels in the masks, by their numbers, on which masks must agree; contours
-    (RTSTRUCT) have names alone.
+    (RTSTRUCT) have names alone. All scans may be without a mask.
     """
     library("pydicom", source, "DICOM", "dicom")
     dicom.finds(options.series or "", "")  # what is no regular expression is refused before any file is opened
     all_series = _all_series(source, options.series or "")
     masks = [series.mask for series in all_series if series.mask is not None]
-    if not masks:
-        raise UserError(
-            f"{source} has no scan with a mask to learn from: neither DICOM-SEG nor RTSTRUCT belongs to the series. "
-            "Put masks into the folders of their scans."
-        )
-    named = options.structures
+    named = UNNAMED if options.structures is None and not masks else options.structures
     structures = dicom_masks.class_names(source, masks) if named is None else dicom_masks.require_names(named)
     names = _scan_names([series.folder for series in all_series])
     scans = tuple(
         series.scan(name, structures, named is not None) for name, series in zip(names, all_series, strict=True)
     )
     values = {name: value for value, name in enumerate(structures, start=1)}
-    notes = tuple(dicom_masks.left_aside(masks, structures))
-    return SourceDataset(source.resolve().name, _channels(source, all_series), scans, DICOM, values, notes=notes)
+    notes = dicom_masks.left_aside(masks, structures) if masks else [WITHOUT_MASKS]
+    return SourceDataset(
+        *(source.resolve().name, _channels(source, all_series), scans, DICOM, values), notes=tuple(notes), maskless=True
+    )
 
 
 def _all_series(source: Path, pattern: str) -> list[_Series]:
