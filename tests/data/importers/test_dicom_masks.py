@@ -71,7 +71,13 @@ def test_contours_become_masks_and_names_become_classes(patient: Make, tmp_path:
     segment = pydicom.dcmread(imported.folder / "labelsTr/p1.dcm").SegmentSequence[0]
     assert (segment.SegmentLabel, segment.SegmentAlgorithmType) == ("Liver", "MANUAL")
     report = check_data(imported.folder, SplitSettings(validation_fraction=0.5), PlanSettings())
-    assert report.problems == ()
+    assert (report.problems, report.plan and report.plan.normalise) == ((), "ct")
+    description = imported.folder / "dataset.json"
+    description.write_text(description.read_text().replace('"CT"', '"scan"'))
+    warnings = check_data(imported.folder, SplitSettings(validation_fraction=0.5), PlanSettings()).warnings
+    assert any(
+        line.startswith("channel_names in dataset.json calls channel 0 'scan', but it is CT") for line in warnings
+    )
 
 
 def test_structures_are_chosen_and_what_is_left_aside_is_told(patient: Make, tmp_path: Path) -> None:
