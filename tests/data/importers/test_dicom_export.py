@@ -196,7 +196,7 @@ def test_scans_without_any_mask_are_unlabeled_and_what_training_needs_is_said(ex
     imported = import_dataset(source, tmp_path / "out", "dicom")
     first, note = describe(imported).splitlines()
     assert first == "2 scans, 0 with masks; classes: background, structure_1."
-    assert note.startswith("No scan has a mask (DICOM-SEG or RTSTRUCT of its series), so all are unlabeled")
+    assert note.startswith("No scan has a mask (DICOM-SEG, RTSTRUCT or pictures), so all are unlabeled")
     assert sorted(path.name for path in (imported.folder / "imagesUn").iterdir()) == ["p1_0000", "p2_0000"]
     with pytest.raises(UserError, match="imagesTr holds no scans"):
         read_dataset(imported.folder)

@@ -1,6 +1,7 @@
 """DICOM export of a PACS: a folder for each scan, with the files of one series or of many, and perhaps a mask.
 
-The folder is the patient. Masks are DICOM-SEG or RTSTRUCT, and belong to the series that they were drawn on.
+The folder is the patient. Masks are DICOM-SEG or RTSTRUCT, and belong to the series that they were drawn on; or they
+are pictures, one for each slice.
 """
 
 import re
@@ -19,7 +20,7 @@ from patchcl.data.formats.dicom import series as dicom
 from patchcl.data.formats.dicom.frames import read_header
 from patchcl.data.formats.dicom.pixels import values_of
 from patchcl.data.formats.dicom.stack import Stack
-from patchcl.data.importers import dicom_masks
+from patchcl.data.importers import dicom_masks, dicom_pictures
 from patchcl.data.importers.registry import NO_OPTIONS, Importer, ImportOptions
 from patchcl.data.importers.scan_files import COLOURS, first_lines
 from patchcl.data.importers.transfer import link_or_copy
@@ -31,7 +32,7 @@ SHOWN = 5
 UNNAMED = ("structure_1",)
 """The classes where no scan has a mask and nobody names any."""
 WITHOUT_MASKS = (
-    "No scan has a mask (DICOM-SEG or RTSTRUCT of its series), so all are unlabeled, in imagesUn. Training needs masks "
+    "No scan has a mask (DICOM-SEG, RTSTRUCT or pictures), so all are unlabeled, in imagesUn. Training needs masks "
     "of some. Put them into the folders of their scans and import again; or draw them here: move the folder NAME_0000 "
     "to imagesTr, save its mask as labelsTr/NAME.nii.gz or, as DICOM-SEG, NAME.dcm, and name the classes in labels of "
     "dataset.json."
@@ -47,12 +48,15 @@ class _Series(NamedTuple):
     files: tuple[Path, ...]
     channels: tuple[str, ...]
     mask: dicom_masks.SeriesMask | None
+    drawn: dicom_pictures.PictureMask | None  # the mask where it is pictures
 
     def scan(self, name: str, structures: Sequence[str], in_order: bool) -> SourceScan:
         """The scan, with the classes background and `structures`."""
         classes = ("background", *structures)
-        mask = None if self.mask is None else partial(_transfer_mask, self, classes, in_order)
+        masked = self.mask is not None or self.drawn is not None
+        mask = partial(_transfer_mask, self, classes, in_order) if masked else None
         files = (*self.files, *([] if self.mask is None else [self.mask.path]))
+        files += () if self.drawn is None else tuple(self.drawn.slices.values())
         return SourceScan(name, "train", (partial(_transfer_series, self),), mask, files=files)
 
 
@@ -73,6 +77,9 @@ def convert(source: Path, options: ImportOptions = NO_OPTIONS) -> SourceDataset:
     dicom.finds(options.series or "", "")  # what is no regular expression is refused before any file is opened
     all_series = _all_series(source, options.series or "")
     masks = [series.mask for series in all_series if series.mask is not None]
+    drawn = [series.drawn for series in all_series if series.drawn is not None]
+    if drawn:
+        return _with_pictures(source, all_series, drawn)
     named = UNNAMED if options.structures is None and not masks else options.structures
     structures = dicom_masks.class_names(source, masks) if named is None else dicom_masks.require_names(named)
     names = _scan_names([series.folder for series in all_series])
@@ -84,6 +91,21 @@ def convert(source: Path, options: ImportOptions = NO_OPTIONS) -> SourceDataset:
     return SourceDataset(
         *(source.resolve().name, _channels(source, all_series), scans, DICOM, values), notes=tuple(notes), maskless=True
     )
+
+
+def _with_pictures(
+    source: Path, all_series: Sequence[_Series], drawn: Sequence[dicom_pictures.PictureMask]
+) -> SourceDataset:
+    """The scans where masks are pictures, whose values are named as those of other pictures."""
+    others = [series.mask.path for series in all_series if series.mask is not None]
+    if others:
+        raise UserError(
+            f"{source} holds masks as pictures, as in {drawn[0].folder}, and as DICOM, as in {others[0]}. "
+            "Those tell classes by values, these by names. Import them one by one, or move one kind elsewhere."
+        )
+    names = _scan_names([series.folder for series in all_series])
+    scans = tuple(series.scan(name, (), in_order=False) for name, series in zip(names, all_series, strict=True))
+    return SourceDataset(source.resolve().name, _channels(source, all_series), scans, DICOM, notes=(drawn[0].note,))
 
 
 def _all_series(source: Path, pattern: str) -> list[_Series]:
@@ -120,7 +142,8 @@ def _series(folder: Path, pattern: str) -> _Series:
         lines = "\n".join(mask.line for mask in masks)
         raise UserError(f"{folder} holds {len(masks)} masks of the series {image.description!r}:\n{lines}")
     channels = COLOURS if image.channels == len(COLOURS) else (image.modality or "image",)
-    return _Series(folder, tuple(image.files), channels, masks[0] if masks else None)
+    drawn = None if masks else dicom_pictures.pictures_of(folder, image)
+    return _Series(folder, tuple(image.files), channels, masks[0] if masks else None, drawn)
 
 
 def _scan_names(folders: Sequence[Path]) -> list[str]:
@@ -158,6 +181,8 @@ def _transfer_series(series: _Series, target: Path) -> None:
 
 def _transfer_mask(series: _Series, classes: Sequence[str], in_order: bool, target: Path) -> set[int]:
     """Put the mask of `series` at `target`, once it was read; returns the classes in it."""
+    if series.drawn is not None:
+        return dicom_pictures.transfer_pictures(series.drawn, _stack(series), target)
     assert series.mask is not None  # there is no such call without
     return dicom_masks.transfer_mask(series.mask, _stack(series), classes, in_order, target)
 

@@ -113,19 +113,19 @@ def import_dataset(
     require_one_colour_map([file for scan in dataset.scans if scan.mask for file in scan.files[len(scan.images) :]])
     written = write_raw_folder(dataset, out, options.structures, on_progress)
     used = (*dataset.lists, *(file for scan in dataset.scans for file in scan.files))
-    return written._replace(unused=left_over(source, used, out) if source.is_dir() else (), notes=dataset.notes)
+    return written._replace(unused=left_over(source, used, out) if source.is_dir() else ())
 
 
 def describe(result: "ImportResult") -> str:
-    """Summary of an import: how much there is, what became of the values in the masks, and what was not used."""
+    """Summary of an import: how much there is, what became of the values in masks, what to know, what was not used."""
     counts = f"{result.scans} scans, {result.masks} with masks; classes: {', '.join(result.labels)}."
     changes = [
         f"{value} became {result.labels[name]} ({name})"
         for name, value in result.source_values.items()
         if value != result.labels[name]
     ]
-    renumbered = f" Values in the masks: {', '.join(changes)}." if changes else ""
-    return "\n".join([counts + renumbered, *result.notes]) + _unused(result)
+    lines = [counts + (f" Values in the masks: {', '.join(changes)}." if changes else ""), *result.notes]
+    return "\n".join(lines) + _unused(result)
 
 
 def _unused(result: "ImportResult") -> str:

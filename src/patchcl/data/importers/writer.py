@@ -42,7 +42,7 @@ class SourceDataset(NamedTuple):
     ending: str = ".nii.gz"  # of the images
     structures: Mapping[str, int] | None = None  # name -> value in its masks, where the data set tells
     lists: tuple[Path, ...] = ()  # other files of it that were read
-    notes: tuple[str, ...] = ()  # what a user should know of how it was read, a line each
+    notes: tuple[str, ...] = ()  # what its user should know of how it was read
     maskless: bool = False  # whether it may be that no scan has a mask; then it names `structures`
 
 
@@ -55,8 +55,8 @@ class ImportResult(NamedTuple):
     masks: int
     labels: dict[str, int]  # class -> value in the masks
     source_values: dict[str, int]  # class -> value that it had, if any class has another value now; else empty
+    notes: tuple[str, ...] = ()  # what its user should know of how it was read
     unused: tuple[str, ...] = ()  # folders and files in the source that the data set was not made from
-    notes: tuple[str, ...] = ()  # what a user should know of how the source was read, a line each
 
 
 def patient_of(name: str) -> str:
@@ -109,7 +109,8 @@ def write_raw_folder(
             write_json(folder / "split.json", sides)
     masks = sum(scan.mask is not None for scan in dataset.scans)
     split = out / "split.json" if sides["validation"] else None
-    return ImportResult(out, split, len(dataset.scans), masks, labels, source_values if source_values != labels else {})
+    changed = source_values if source_values != labels else {}
+    return ImportResult(out, split, len(dataset.scans), masks, labels, changed, dataset.notes)
 
 
 def _write_scan(scan: SourceScan, folder: Path, ending: str) -> set[int]:
