@@ -132,3 +132,46 @@ def _item(**fields: Any) -> Dataset:
     for keyword, value in fields.items():
         setattr(item, keyword, value)
     return item
+
+
+@pytest.fixture
+def write_structures() -> Callable[..., Path]:
+    """An RTSTRUCT at `path` with the closed contours (N, 3), in mm LPS, of every structure, drawn on `series`."""
+
+    def make(
+        path: Path,
+        rois: dict[str, list[np.ndarray]],
+        series: str = "1.2.3.4",
+        kind: str = "CLOSED_PLANAR",
+        **fields: Any,
+    ) -> Path:
+        frame = fields.pop("FrameOfReferenceUID", "1.2.3.5")
+        study = _item(RTReferencedSeriesSequence=[_item(SeriesInstanceUID=series)])
+        own = {
+            "SOPClassUID": "1.2.840.10008.5.1.4.1.1.481.3",
+            "Modality": "RTSTRUCT",
+            "SeriesInstanceUID": "1.2.3.9",
+            "ReferencedFrameOfReferenceSequence": [
+                _item(FrameOfReferenceUID=frame, RTReferencedStudySequence=[study] if series else None)
+            ],
+            "StructureSetROISequence": [
+                _item(ROINumber=number, ReferencedFrameOfReferenceUID=frame, ROIName=name)
+                for number, name in enumerate(rois, start=3)
+            ],
+            "ROIContourSequence": [
+                _item(ReferencedROINumber=number, ContourSequence=[_contour(corners, kind) for corners in contours])
+                for number, contours in enumerate(rois.values(), start=3)
+            ],
+        }
+        write(path, np.zeros((2, 2), np.int16), **(own | fields))
+        content = pydicom.dcmread(path)
+        del content.PixelData, content.Rows, content.Columns
+        content.save_as(path)
+        return path
+
+    return make
+
+
+def _contour(corners: np.ndarray, kind: str) -> Dataset:
+    numbers = [f"{value:.6f}"[:16] for value in corners.ravel()]
+    return _item(ContourGeometricType=kind, NumberOfContourPoints=len(corners), ContourData=numbers)

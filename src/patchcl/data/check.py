@@ -20,6 +20,7 @@ from patchcl.data.duplicates import SignatureFiles, find_duplicates, signature
 from patchcl.data.folders import unused_in_series
 from patchcl.data.formats import tells_by_name
 from patchcl.data.geometry import Grid, require_same_grid
+from patchcl.data.modality import modality_warnings
 from patchcl.data.patients import patient_warnings
 from patchcl.data.preprocessing.plan import Plan, PlanSettings
 from patchcl.data.preprocessing.planner import fingerprint_for, make_plan
@@ -94,7 +95,11 @@ def check_data(
     if made_split is not None and any(fractions.values()) and not any(list(fractions.values())[1:]):
         problems.append(NOTHING_TO_LEARN)
     problems += [line for found in findings.values() for line in found.problems]
-    warnings += [*dataset.unused, *(line for found in findings.values() for line in found.warnings)]
+    warnings += [
+        *modality_warnings(dataset.cases, dataset.channels),
+        *dataset.unused,
+        *(line for found in findings.values() for line in found.warnings),
+    ]
     return CheckReport(
         problems=tuple(dict.fromkeys([*problems, *duplicates.problems])),
         warnings=(*warnings, *duplicates.warnings, *doubtful),

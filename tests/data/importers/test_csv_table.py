@@ -12,7 +12,9 @@ from patchcl.core.errors import UserError
 from patchcl.data.dataset import read_dataset
 from patchcl.data.importers.csv_table import convert, detect
 from patchcl.data.importers.writer import write_raw_folder
-from patchcl.data.scan import read_image, read_mask
+from patchcl.data.preprocessing.plan import PlanSettings
+from patchcl.data.preprocessing.planner import fingerprint_for, make_plan
+from patchcl.data.scan import read_grid, read_image, read_mask
 from patchcl.data.splits import SplitSettings, make_split
 
 SHAPE = (5, 4, 3)
@@ -163,3 +165,28 @@ def test_a_folder_needs_one_table(write: Callable[..., Path]) -> None:
         convert(table.parent)
     with pytest.raises(UserError, match=r"b\.csv cannot be read as CSV"):
         convert(table.parent / "b.csv")
+
+
+def test_channels_of_dicom_are_called_by_their_modality(write_series: Callable[..., Path], tmp_path: Path) -> None:
+    pytest.importorskip("pydicom")
+    pixels = np.random.default_rng(0).integers(-1000, 1000, (5, 4, 3)).astype(np.int16)
+    for name, kind in (("a", "CT"), ("b", "CT"), ("c", "MR"), ("d", "MR")):
+        folder = write_series(pixels, folder=name, Modality=kind)
+        nib.save(nib.Nifti1Image((pixels > 0).astype(np.uint8), read_grid(folder).affine), tmp_path / f"{name}.nii.gz")
+    table = tmp_path / "table.csv"
+
+    def channels(*lines: str) -> tuple[str, ...]:
+        table.write_text("\n".join(lines))
+        return convert(table).channels
+
+    assert channels("image,mask", "a,a.nii.gz", "b,") == ("CT",)
+    assert channels("image_0,image_1,mask", "a,c,a.nii.gz") == ("CT", "MR")
+    assert channels("image_0,image_1,mask", "c,d,c.nii.gz") == ("MR image_0", "MR image_1")
+    assert channels("image,mask", "a,a.nii.gz", "b.nii.gz,") == ("image",)
+    with pytest.raises(UserError, match=r"table holds images of several kinds: CT in .*a, MR in .*c\. Import them"):
+        channels("image,mask", "a,a.nii.gz", "c,")
+    channels("image,mask", "a,a.nii.gz", "b,")
+    dataset = read_dataset(write_raw_folder(convert(table), tmp_path / "out").folder)
+    settings = PlanSettings()
+    plan = make_plan(dataset, settings, fingerprint_for(dataset, settings, ("a",)))
+    assert plan.normalise == "ct"

@@ -187,8 +187,44 @@ def test_a_uid_chooses_the_series_and_masks_of_the_others_stay_behind(export: Ma
     for series, mask in {"1.2.2.6": "portal", "1.2.2.5": "scout"}.items():
         found = convert(source, ImportOptions(series=series))
         assert found.structures == {{"portal": "liver", "scout": "bone"}[mask]: 1}
-    with pytest.raises(UserError, match="has no scan with a mask to learn from: no DICOM-SEG belongs to the series"):
-        convert(source, ImportOptions(series="late"))
+    assert [scan.mask for scan in convert(source, ImportOptions(series="late")).scans] == [None]
+
+
+def test_scans_without_any_mask_are_unlabeled_and_what_training_needs_is_said(export: Make, tmp_path: Path) -> None:
+    export("p1")
+    source = export("p2")
+    imported = import_dataset(source, tmp_path / "out", "dicom")
+    first, note = describe(imported).splitlines()
+    assert first == "2 scans, 0 with masks; classes: background, structure_1."
+    assert note.startswith("No scan has a mask (DICOM-SEG, RTSTRUCT or pictures), so all are unlabeled")
+    assert sorted(path.name for path in (imported.folder / "imagesUn").iterdir()) == ["p1_0000", "p2_0000"]
+    with pytest.raises(UserError, match="imagesTr holds no scans"):
+        read_dataset(imported.folder)
+    named = import_dataset(source, tmp_path / "named", "dicom", ImportOptions(("liver", "spleen"))).folder
+    (named / "imagesTr").mkdir()
+    (named / "labelsTr").mkdir()
+    image = (named / "imagesUn/p1_0000").rename(named / "imagesTr/p1_0000")
+    write_segmentation(named / "labelsTr/p1.dcm", classes("p1"), image, ("background", "liver", "spleen"))
+    dataset = read_dataset(named)
+    assert dataset.classes == ("background", "liver", "spleen")
+    (case,) = (case for case in dataset.cases if case.mask is not None)
+    np.testing.assert_array_equal(read_mask(case.mask, dataset.classes, read_grid(case.images[0])), classes("p1"))
+
+
+def test_links_to_folders_are_followed_and_lead_nowhere_twice(export: Make, tmp_path: Path) -> None:
+    source = export("p1", labels=("liver",))
+    export("p2")
+    (source / "p1/notes.txt").write_text("hello")
+    (source / "p1").rename(tmp_path / "elsewhere")
+    (source / "p1").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (source / "p2/study").rename(tmp_path / "study")
+    (source / "p2/study").symlink_to(tmp_path / "study", target_is_directory=True)
+    (tmp_path / "study/again").symlink_to(tmp_path / "study", target_is_directory=True)
+    imported = import_dataset(source, tmp_path / "out", "dicom")
+    assert describe(imported).startswith("2 scans, 1 with masks; classes: background, liver.")
+    for case in read_dataset(imported.folder).cases:
+        np.testing.assert_array_equal(read_image(case.images).voxels[0], volume(f"{case.name}thorax"))
+    assert imported.unused == ("p1/notes.txt",)
 
 
 def test_a_mask_that_names_no_series_there_belongs_where_its_slices_lie(export: Make, change: Make) -> None:

@@ -1,6 +1,7 @@
 """DICOM export of a PACS: a folder for each scan, with the files of one series or of many, and perhaps a mask.
 
-The folder is the patient. Masks are DICOM-SEG, and belong to the series that they say they were drawn on.
+The folder is the patient. Masks are DICOM-SEG or RTSTRUCT, and belong to the series that they were drawn on; or they
+are pictures, one for each slice.
 """
 
 import re
@@ -11,25 +12,31 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from patchcl.core.errors import UserError
-from patchcl.data.dataset import IGNORE_LABEL, preview
+from patchcl.data.dataset import preview
 from patchcl.data.formats import DICOM
 from patchcl.data.formats.base import library
-from patchcl.data.formats.dicom import segmentation as dicom_seg
 from patchcl.data.formats.dicom import series as dicom
-from patchcl.data.formats.dicom.frames import read_header, says_segmentation
+from patchcl.data.formats.dicom.frames import read_header
 from patchcl.data.formats.dicom.pixels import values_of
-from patchcl.data.geometry import Grid
+from patchcl.data.formats.dicom.stack import Stack
+from patchcl.data.importers import dicom_masks, dicom_pictures
 from patchcl.data.importers.registry import NO_OPTIONS, Importer, ImportOptions
 from patchcl.data.importers.scan_files import COLOURS, first_lines
 from patchcl.data.importers.transfer import link_or_copy
 from patchcl.data.importers.writer import SourceDataset, SourceScan
-from patchcl.data.scan import read_mask, require_finite
+from patchcl.data.scan import require_finite
 
 SHOWN = 5
-"""So many folders or segments are described in a message."""
+"""So many folders are described in a message."""
+UNNAMED = ("structure_1",)
+"""The classes where no scan has a mask and nobody names any."""
+WITHOUT_MASKS = (
+    "No scan has a mask (DICOM-SEG, RTSTRUCT or pictures), so all are unlabeled, in imagesUn. Training needs masks "
+    "of some. Put them into the folders of their scans and import again; or draw them here: move the folder NAME_0000 "
+    "to imagesTr, save its mask as labelsTr/NAME.nii.gz or, as DICOM-SEG, NAME.dcm, and name the classes in labels of "
+    "dataset.json."
+)
 DEEPEST = 3
 """How far below a data set its layout is looked for: patient, study and series."""
 
@@ -39,16 +46,17 @@ class _Series(NamedTuple):
 
     folder: Path
     files: tuple[Path, ...]
-    grid: Grid
     channels: tuple[str, ...]
-    mask: Path | None
-    labels: dict[int, str]  # of the segments in the mask, by their numbers
+    mask: dicom_masks.SeriesMask | None
+    drawn: dicom_pictures.PictureMask | None  # the mask where it is pictures
 
-    def scan(self, name: str, structures: Sequence[str]) -> SourceScan:
+    def scan(self, name: str, structures: Sequence[str], in_order: bool) -> SourceScan:
         """The scan, with the classes background and `structures`."""
         classes = ("background", *structures)
-        mask = None if self.mask is None else partial(_transfer_mask, self.mask, classes, self.grid)
-        files = (*self.files, *([] if self.mask is None else [self.mask]))
+        masked = self.mask is not None or self.drawn is not None
+        mask = partial(_transfer_mask, self, classes, in_order) if masked else None
+        files = (*self.files, *([] if self.mask is None else [self.mask.path]))
+        files += () if self.drawn is None else tuple(self.drawn.slices.values())
         return SourceScan(name, "train", (partial(_transfer_series, self),), mask, files=files)
 
 
@@ -62,21 +70,42 @@ def convert(source: Path, options: ImportOptions = NO_OPTIONS) -> SourceDataset:
     """The scans in the folders of `source`, each with its files in it or in folders of any depth below.
 
     A folder must hold exactly one series that fits `options.series`, and one mask of it at the most. The classes are
-    `options.structures`, or else the labels in the masks, by their numbers, on which masks must agree.
+    `options.structures`, or else the labels in the masks, by their numbers, on which masks must agree; contours
+    (RTSTRUCT) have names alone. All scans may be without a mask.
     """
     library("pydicom", source, "DICOM", "dicom")
     dicom.finds(options.series or "", "")  # what is no regular expression is refused before any file is opened
     all_series = _all_series(source, options.series or "")
-    if all(series.mask is None for series in all_series):
-        raise UserError(
-            f"{source} has no scan with a mask to learn from: no DICOM-SEG belongs to the series. Convert masks of "
-            "other kinds, such as RTSTRUCT, and put them into the folders of their scans."
-        )
-    structures = _labels(source, all_series) if options.structures is None else _require_names(options.structures)
+    masks = [series.mask for series in all_series if series.mask is not None]
+    drawn = [series.drawn for series in all_series if series.drawn is not None]
+    if drawn:
+        return _with_pictures(source, all_series, drawn)
+    named = UNNAMED if options.structures is None and not masks else options.structures
+    structures = dicom_masks.class_names(source, masks) if named is None else dicom_masks.require_names(named)
     names = _scan_names([series.folder for series in all_series])
-    scans = [series.scan(name, structures) for name, series in zip(names, all_series, strict=True)]
+    scans = tuple(
+        series.scan(name, structures, named is not None) for name, series in zip(names, all_series, strict=True)
+    )
     values = {name: value for value, name in enumerate(structures, start=1)}
-    return SourceDataset(source.resolve().name, _channels(source, all_series), tuple(scans), DICOM, values)
+    notes = dicom_masks.left_aside(masks, structures) if masks else [WITHOUT_MASKS]
+    return SourceDataset(
+        *(source.resolve().name, _channels(source, all_series), scans, DICOM, values), notes=tuple(notes), maskless=True
+    )
+
+
+def _with_pictures(
+    source: Path, all_series: Sequence[_Series], drawn: Sequence[dicom_pictures.PictureMask]
+) -> SourceDataset:
+    """The scans where masks are pictures, whose values are named as those of other pictures."""
+    others = [series.mask.path for series in all_series if series.mask is not None]
+    if others:
+        raise UserError(
+            f"{source} holds masks as pictures, as in {drawn[0].folder}, and as DICOM, as in {others[0]}. "
+            "Those tell classes by values, these by names. Import them one by one, or move one kind elsewhere."
+        )
+    names = _scan_names([series.folder for series in all_series])
+    scans = tuple(series.scan(name, (), in_order=False) for name, series in zip(names, all_series, strict=True))
+    return SourceDataset(source.resolve().name, _channels(source, all_series), scans, DICOM, notes=(drawn[0].note,))
 
 
 def _all_series(source: Path, pattern: str) -> list[_Series]:
@@ -108,62 +137,13 @@ def _series(folder: Path, pattern: str) -> _Series:
         raise UserError(dicom.listing(folder, contents.series, pattern))
     (image,) = fitting
     grid = dicom.stack_of(image.files, folder).grid
-    masks = _masks(image, grid, contents)
+    masks = dicom_masks.masks_of(image, grid, contents)
     if len(masks) > 1:
-        segments = {path: preview([f"{number} {label!r}" for number, label in masks[path].items()]) for path in masks}
-        lines = "\n".join(f"  {path}: {named}" for path, named in segments.items())
+        lines = "\n".join(mask.line for mask in masks)
         raise UserError(f"{folder} holds {len(masks)} masks of the series {image.description!r}:\n{lines}")
-    mask, labels = next(iter(masks.items()), (None, {}))
-    colour = image.channels == len(COLOURS)
-    return _Series(folder, tuple(image.files), grid, COLOURS if colour else (image.modality or "image",), mask, labels)
-
-
-def _masks(image: dicom.Series, grid: Grid, contents: dicom.Contents) -> dict[Path, dict[int, str]]:
-    """The masks of the series `image`, with the labels of their segments; a mask of no series is refused."""
-    there = {series.uid for series in contents.series}
-    return {
-        path: dicom_seg.labels_of(path, header)
-        for path, header in contents.others.items()
-        if says_segmentation(path, header) and dicom_seg.is_mask_of(path, header, image, grid, there)
-    }
-
-
-def _labels(source: Path, all_series: Sequence[_Series]) -> list[str]:
-    """The labels of the segments in all masks, in the order of their numbers, one for each number."""
-    segments: dict[tuple[int, str], str] = {}  # number and label -> how a message shows them
-    names: dict[int, str] = {}
-    for series in all_series:
-        for number, label in series.labels.items():
-            if dicom_seg.plain(label) != "background":
-                segments.setdefault((number, dicom_seg.plain(label)), f"  {number} {label!r} in {series.mask}")
-                names.setdefault(number, label)
-    unclear = [
-        line
-        for (number, label), line in sorted(segments.items())
-        if not label or any((number == other) != (label == another) for other, another in segments)
-    ]
-    if unclear:
-        raise UserError(
-            f"{source}: masks disagree on what their segments are:\n{first_lines(unclear, SHOWN)}\nName the classes in "
-            "their order: --structures A,B. Segments with these labels become these classes; in masks that have none "
-            "of the labels, segment 1 is the first class, 2 the second."
-        )
-    return _require_names([names[number] for number in sorted(names)])
-
-
-def _require_names(names: Sequence[str]) -> list[str]:
-    """Refuse what is no name of a class in DICOM-SEG: values, and the one for what nobody annotated."""
-    if any(re.fullmatch(r".+=[0-9]+", name) for name in names):
-        raise UserError(
-            f"--structures {','.join(names)}: DICOM-SEG tells classes by name, and its files stay as they are. Give "
-            "the names alone, in their order: A,B."
-        )
-    if IGNORE_LABEL in names:
-        raise UserError(
-            f"A segment is called {IGNORE_LABEL}, which marks voxels that nobody annotated, and DICOM-SEG is not read "
-            "so. Import the scans and masks as NIfTI, or name the segment otherwise."
-        )
-    return list(names)
+    channels = COLOURS if image.channels == len(COLOURS) else (image.modality or "image",)
+    drawn = None if masks else dicom_pictures.pictures_of(folder, image)
+    return _Series(folder, tuple(image.files), channels, masks[0] if masks else None, drawn)
 
 
 def _scan_names(folders: Sequence[Path]) -> list[str]:
@@ -190,8 +170,7 @@ def _channels(source: Path, all_series: Sequence[_Series]) -> tuple[str, ...]:
 
 def _transfer_series(series: _Series, target: Path) -> None:
     """Put the files of the image into the folder `target`, once they were read and hold finite voxels."""
-    headers: dict[Path, Any] = {file: read_header(file) for file in series.files}
-    require_finite(values_of(dicom.stack_of(headers, series.folder)), series.folder)
+    require_finite(values_of(_stack(series)), series.folder)
     target.mkdir()
     names = [file.name if file.suffix.lower() == DICOM else f"{file.name}{DICOM}" for file in series.files]
     if len({name.lower() for name in names}) < len(names):  # files of one name come from several folders
@@ -200,11 +179,17 @@ def _transfer_series(series: _Series, target: Path) -> None:
         link_or_copy(file, target / name)
 
 
-def _transfer_mask(mask: Path, classes: Sequence[str], grid: Grid, target: Path) -> set[int]:
-    """Put the DICOM-SEG `mask` at `target`, once it was read; returns the classes in it."""
-    values = read_mask(mask, classes, grid)
-    link_or_copy(mask, target)
-    return set(np.unique(values).tolist())
+def _transfer_mask(series: _Series, classes: Sequence[str], in_order: bool, target: Path) -> set[int]:
+    """Put the mask of `series` at `target`, once it was read; returns the classes in it."""
+    if series.drawn is not None:
+        return dicom_pictures.transfer_pictures(series.drawn, _stack(series), target)
+    assert series.mask is not None  # there is no such call without
+    return dicom_masks.transfer_mask(series.mask, _stack(series), classes, in_order, target)
+
+
+def _stack(series: _Series) -> Stack:
+    headers: dict[Path, Any] = {file: read_header(file) for file in series.files}
+    return dicom.stack_of(headers, series.folder)
 
 
 DESCRIPTION = "what a PACS exports: a folder of DICOM files for each scan"

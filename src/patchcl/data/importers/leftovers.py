@@ -17,10 +17,14 @@ def left_over(source: Path, used: Iterable[Path], out: Path) -> tuple[str, ...]:
     paths = list(used)
     paths += [file for path in paths if path.suffix.lower() in DETACHED for file in files_beside(path)]
     taken = {os.path.realpath(path) for path in paths}
-    return tuple(_below(source, source, taken, _parents(taken), os.path.realpath(out)))
+    return tuple(_below(source, source, taken, _parents(taken), os.path.realpath(out), ()))
 
 
-def _below(folder: Path, source: Path, taken: Collection[str], parents: Collection[str], out: str) -> Iterator[str]:
+def _below(
+    folder: Path, source: Path, taken: Collection[str], parents: Collection[str], out: str, above: tuple[str, ...]
+) -> Iterator[str]:
+    """As `left_over`, of one folder, which lies in those `above`: no link leads there again."""
+    above = (*above, os.path.realpath(folder))
     kinds: dict[str, list[str]] = {}
     for path in sorted(folder.iterdir()):
         real = os.path.realpath(path)
@@ -28,8 +32,8 @@ def _below(folder: Path, source: Path, taken: Collection[str], parents: Collecti
             continue
         if not path.is_dir():
             kinds.setdefault(path.suffix.lower(), []).append(str(path.relative_to(source)))
-        elif real in parents and not path.is_symlink():
-            yield from _below(path, source, taken, parents, out)
+        elif real in parents and real not in above:
+            yield from _below(path, source, taken, parents, out, above)
         elif count := _count(path):
             yield f"{path.relative_to(source)}/ ({count} file{'s' if count > 1 else ''})"
     yield from map(shortened, kinds.values())

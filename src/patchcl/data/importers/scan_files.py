@@ -12,6 +12,7 @@ from patchcl.core.errors import UserError
 from patchcl.data.dataset import preview
 from patchcl.data.formats import ending_of, format_of, without_ending
 from patchcl.data.formats import images as pictures
+from patchcl.data.formats.dicom import series as dicom
 from patchcl.data.importers.transfer import transfer_image, transfer_mask
 from patchcl.data.importers.writer import SourceDataset, SourceScan, Subset
 
@@ -48,9 +49,29 @@ def dataset_of(name: str, files: Sequence[ScanFiles], columns: Sequence[str] = (
     Raises:
         UserError: The first image cannot be read, or the images have not one kind.
     """
-    channels = channel_names(files[0].images, columns)
+    channels = channel_names(files[0].images, modalities(name, files, columns))
     ending = common_ending([image for scan in files for image in scan.images])
     return SourceDataset(name, channels, tuple(scan.as_scan(len(channels)) for scan in files), ending)
+
+
+def modalities(name: str, files: Sequence[ScanFiles], columns: Sequence[str]) -> tuple[str, ...]:
+    """The `columns` of the data set `name`, those of DICOM images under the modality that these say, such as CT.
+
+    Raises:
+        UserError: Some images of a column are CT, others are not: Hounsfield units do not go with others.
+    """
+    named = []
+    for place, column in enumerate(columns):
+        images = [scan.images[place] for scan in files]
+        kinds = {dicom.modality_of(image): image for image in images if format_of(image) is dicom.FORMAT}
+        if len(kinds) > 1 and "CT" in kinds:
+            listed = ", ".join(f"{kind or 'no modality'} in {image}" for kind, image in sorted(kinds.items()))
+            raise UserError(f"{name} holds images of several kinds: {listed}. Import them one by one.")
+        whole = all(format_of(image) is dicom.FORMAT for image in images)
+        named.append("/".join(sorted(filter(None, kinds))) or column if whole else column)
+    return tuple(
+        f"{kind} {column}" if named.count(kind) > 1 else kind for kind, column in zip(named, columns, strict=True)
+    )
 
 
 def files_by_name(

@@ -46,6 +46,7 @@ class SourceDataset(NamedTuple):
     structures: Mapping[str, int] | None = None  # name -> value in its masks, where the data set tells
     lists: tuple[Path, ...] = ()  # other files of it that were read
     notes: tuple[str, ...] = ()  # what its user should know of how it was read
+    maskless: bool = False  # whether it may be that no scan has a mask; then it names `structures`
 
 
 class ImportResult(NamedTuple):
@@ -97,7 +98,9 @@ def write_raw_folder(
             held.append(_write_scan(scan, folder, dataset.ending))
             if on_progress is not None:
                 on_progress(done, len(dataset.scans))
-        source_values = _source_values(_joined(held), named)
+        source_values = (
+            {"background": 0, **(named or {})} if _is_maskless(dataset) else _source_values(_joined(held), named)
+        )
         labels = {name: index for index, name in enumerate(source_values)}
         if source_values != labels:
             _renumber(folder, list(source_values.values()))
@@ -175,10 +178,14 @@ def _require_sound(dataset: SourceDataset) -> None:
         advice = "All scans of a patient must be in one list."
         raise UserError(f"{dataset.name} has patients on two sides: {preview(torn)}. {advice}")
     masked = {scan.side for scan in dataset.scans if scan.mask is not None}
-    if "train" not in masked:
+    if "train" not in masked and not _is_maskless(dataset):
         raise UserError(f"{dataset.name} has no scan with a mask to learn from. Check its masks and their names.")
     if "validation" in {scan.side for scan in dataset.scans} - masked:
         raise UserError(f"{dataset.name} has no scan with a mask to validate on. Check its validation list.")
+
+
+def _is_maskless(dataset: SourceDataset) -> bool:
+    return dataset.maskless and all(scan.mask is None for scan in dataset.scans)
 
 
 def _named(structures: Sequence[str]) -> dict[str, int]:

@@ -5,7 +5,6 @@ holds one only if somebody had `patchcl check` write it.
 """
 
 import math
-import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 from patchcl.core.errors import UserError
 from patchcl.core.parallel import ProgressCallback
 from patchcl.data.dataset import Dataset
+from patchcl.data.modality import names_ct
 from patchcl.data.preprocessing.fingerprint import (
     ClassFacts,
     Fingerprint,
@@ -246,8 +246,7 @@ def _normalise(channels: Sequence[str], colours: bool) -> tuple[Normalise | tupl
 
 
 def _normalise_one(channel: str) -> Normalise:
-    hounsfield = re.search(r"(?i)(?<![a-z])cta?(?![a-z])", channel)
-    return "ct" if hounsfield else NORMALISE_BY_NAME.get(channel.casefold(), "percentile")
+    return "ct" if names_ct(channel) else NORMALISE_BY_NAME.get(channel.casefold(), "percentile")
 
 
 def _words(normalise: str | Sequence[str], channels: int = 1) -> tuple[str, ...]:

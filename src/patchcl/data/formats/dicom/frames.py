@@ -28,7 +28,7 @@ FIELDS = (
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription", "Modality", "FrameOfReferenceUID"),
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "ImagerPixelSpacing"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", *GROUPS),
-    *("SegmentSequence", "ReferencedSeriesSequence"),
+    *("SegmentSequence", "ReferencedSeriesSequence", "InstanceNumber"),
 )
 """All that is ever read of a header; the rest is passed over, which is faster."""
 IDENTITY = ("SOPClassUID", "SOPInstanceUID")

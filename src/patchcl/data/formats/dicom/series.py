@@ -3,6 +3,7 @@
 Axes are (columns, rows, slices), the order of NIfTI's x, y, z.
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -164,10 +165,26 @@ def count_channels(path: Path) -> int:
     Raises:
         UserError: There is no such image.
     """
+    file, header = _first_image(path)
+    return _number(file, header, "SamplesPerPixel")
+
+
+def modality_of(path: Path) -> str:
+    """The kind of image, such as CT or MR, as the first one says; nothing where it says nothing.
+
+    Raises:
+        UserError: There is no such image.
+    """
+    file, header = _first_image(path)
+    with reading(file, KIND):
+        return str(header.get("Modality") or "")
+
+
+def _first_image(path: Path) -> tuple[Path, Dataset]:
     for file in _dicom_files(path):
         if _is_image(file, header := read_header(file)):
-            return _number(file, header, "SamplesPerPixel")
-    return chosen_series(path).channels
+            return file, header
+    return next(iter(chosen_series(path).files.items()))
 
 
 def write_like(path: Path, values: np.ndarray, like: Path) -> None:
@@ -190,11 +207,23 @@ def _is_image(path: Path, header: Dataset) -> bool:
 
 
 def _files(path: Path, below: bool = False) -> Iterator[Path]:
-    """The files of a folder that may be DICOM, by name; with `below`, those in its folders as well."""
-    for file in sorted(path.rglob("*") if below else path.iterdir()):
+    """The files of a folder that may be DICOM, by name; with `below`, also those in its folders and in linked ones."""
+    for file in sorted(_files_below(path) if below else path.iterdir()):
         litter = any(is_litter(part) for part in file.relative_to(path).parts)
         if not litter and file.is_file() and file.name.upper() != "DICOMDIR":
             yield file
+
+
+def _files_below(path: Path) -> Iterator[Path]:
+    """All files in a folder and its folders, each of which is entered once wherever links lead."""
+    entered = set()
+    for folder, folders, files in os.walk(path, followlinks=True):
+        folders.sort()
+        if os.path.realpath(folder) in entered:
+            folders.clear()
+        else:
+            entered.add(os.path.realpath(folder))
+            yield from (Path(folder, name) for name in files)
 
 
 def _dicom_files(path: Path, below: bool = False) -> Iterator[Path]:
@@ -229,8 +258,8 @@ def _no_image(path: Path, modality: str) -> str:
     """What to do with a file that is DICOM but no image."""
     if modality == "RTSTRUCT":
         return (
-            f"{path} is a structure set (RTSTRUCT): contours, and no voxels, which patchcl does not read. Export it as "
-            "DICOM-SEG or NIfTI on the grid of its scan, for example with 3D Slicer (extension SlicerRT)."
+            f"{path} is a structure set (RTSTRUCT): contours, and no voxels. Put it and its series into one folder for "
+            "each scan, and import these: patchcl import FOLDERS -o NEW_FOLDER --layout dicom makes masks of contours."
         )
     return f"{path} is DICOM without an image ({modality}). Put a DICOM image or, for a mask, a DICOM-SEG there."
 

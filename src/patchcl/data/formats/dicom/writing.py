@@ -31,7 +31,17 @@ def write_segmentation(path: Path, mask: np.ndarray, like: Path, classes: Sequen
     Raises:
         UserError: `like` cannot be read, or says too little of itself to be referenced.
     """
-    stack = read_stack(like)
+    write_on(path, mask, read_stack(like), like, classes)
+
+
+def write_on(
+    path: Path, mask: np.ndarray, stack: Stack, like: Path, classes: Sequence[str], by_hand: bool = False
+) -> None:
+    """As `write_segmentation`, on the series `stack` at `like`; `by_hand` for a mask that no algorithm made.
+
+    Raises:
+        UserError: The series says too little of itself to be referenced.
+    """
     if mask.shape != stack.grid.shape:
         raise ValueError(f"a mask of shape {mask.shape} does not fit {like} of shape {stack.grid.shape}")
     if mask.max(initial=0) >= len(classes):
@@ -41,7 +51,7 @@ def write_segmentation(path: Path, mask: np.ndarray, like: Path, classes: Sequen
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The string .* person name")  # how a hospital names people is its own
-            content = _segmentation(path, _sources(stack, path), planes[order], stack, classes)
+            content = _segmentation(path, _sources(stack, path), planes[order], stack, classes, by_hand)
     except (AttributeError, ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"{path} cannot be written as DICOM-SEG, because {like} does not suit it ({error}). "
@@ -79,7 +89,7 @@ def _sources(stack: Stack, path: Path) -> list[Dataset]:
 
 
 def _segmentation(
-    path: Path, sources: list[Dataset], planes: np.ndarray, stack: Stack, classes: Sequence[str]
+    path: Path, sources: list[Dataset], planes: np.ndarray, stack: Stack, classes: Sequence[str], by_hand: bool
 ) -> Dataset:
     """The DICOM-SEG of `planes` (frames of the sources, rows, columns), which `path` will be."""
     highdicom = library("highdicom", path, "DICOM-SEG", "dicom")
@@ -87,7 +97,7 @@ def _segmentation(
         source_images=sources,
         pixel_array=planes,
         segmentation_type="BINARY",
-        segment_descriptions=[_description(number, classes[number]) for number in range(1, len(classes))],
+        segment_descriptions=[_description(number, classes[number], by_hand) for number in range(1, len(classes))],
         series_instance_uid=highdicom.UID(),
         series_number=int(sources[0].get("SeriesNumber") or 0) + 1000,
         omit_empty_frames=bool(planes.any()),  # a mask that is empty throughout keeps its frames
@@ -106,12 +116,14 @@ def _segmentation(
     return content
 
 
-def _description(number: int, name: str) -> Any:  # noqa: ANN401 - highdicom's
+def _description(number: int, name: str, by_hand: bool) -> Any:  # noqa: ANN401 - highdicom's
     """A segment; its kind is the widest there is, since the name of a class tells no code."""
     from highdicom import AlgorithmIdentificationSequence
     from highdicom.seg import SegmentDescription
     from pydicom.sr.codedict import codes
 
     tissue = codes.SCT.Tissue
+    if by_hand:
+        return SegmentDescription(number, name, tissue, tissue, "MANUAL")
     algorithm = AlgorithmIdentificationSequence("patchcl", codes.cid7162.ArtificialIntelligence, __version__)
     return SegmentDescription(number, name, tissue, tissue, "AUTOMATIC", algorithm)
