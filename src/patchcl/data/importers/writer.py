@@ -44,9 +44,9 @@ class SourceDataset(NamedTuple):
     scans: tuple[SourceScan, ...]
     ending: str = ".nii.gz"  # of the images
     structures: Mapping[str, int] | None = None  # name -> value in its masks, where the data set tells
+    maskless: bool = False  # whether it may be that no scan has a mask; then it names `structures`
     lists: tuple[Path, ...] = ()  # other files of it that were read
     notes: tuple[str, ...] = ()  # what its user should know of how it was read
-    maskless: bool = False  # whether it may be that no scan has a mask; then it names `structures`
 
 
 class ImportResult(NamedTuple):

@@ -26,6 +26,9 @@ STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 """Contours with an inside; points and open lines have none."""
 
+FARTHEST_MM = 1e6
+"""No patient reaches so far; larger coordinates are damage."""
+
 
 class Roi(NamedTuple):
     """One structure."""
@@ -97,10 +100,10 @@ def _contours(path: Path, name: str, item: Dataset) -> Iterator[np.ndarray]:
         stored = contour.get_item("ContourData").value  # as bytes: pydicom would make an object of every number
         numbers = np.array(stored.split(b"\\"), dtype=np.float64)
         count = int(contour.get("NumberOfContourPoints") or len(numbers) // 3)
-        if len(numbers) != 3 * count or not np.isfinite(numbers).all():
+        if len(numbers) != 3 * count or not (np.abs(numbers) < FARTHEST_MM).all():
             raise UserError(
-                f"{path}: a contour of {name!r} holds {len(numbers)} numbers; expected 3 for each of {count} points. "
-                "Export it again."
+                f"{path}: a contour of {name!r} holds {len(numbers)} numbers; expected 3 for each of {count} points, "
+                f"below {FARTHEST_MM:g} mm. Export it again."
             )
         if count > 2:
             yield numbers.reshape(-1, 3)
