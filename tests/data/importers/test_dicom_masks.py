@@ -125,6 +125,13 @@ def test_contours_of_another_series_there_stay_behind(patient: Make, write_serie
     assert [scan.mask is None for scan in scans] == [True, False]
 
 
+def test_more_structures_than_fit_have_to_be_chosen_from(patient: Make) -> None:
+    source = patient("p1", {f"R{number}": SPLEEN for number in range(255)})
+    with pytest.raises(UserError, match=r"The masks name 255 structures \(R0, .*--structures A,B"):
+        convert(source)
+    assert convert(source, ImportOptions(("R7",))).structures == {"R7": 1}
+
+
 def test_a_structure_set_among_masks_is_sent_to_import(patient: Make, tmp_path: Path) -> None:
     source = patient("p1", {"liver": LIVER})
     folder = import_dataset(source, tmp_path / "out", "dicom").folder

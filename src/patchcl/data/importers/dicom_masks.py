@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from patchcl.core.errors import UserError
-from patchcl.data.dataset import IGNORE_LABEL, preview
+from patchcl.data.dataset import IGNORE_LABEL, MOST_CLASSES, preview
 from patchcl.data.formats.dicom import contours
 from patchcl.data.formats.dicom import segmentation as dicom_seg
 from patchcl.data.formats.dicom.frames import Dataset, says_segmentation
@@ -94,7 +94,7 @@ def class_names(source: Path, masks: Sequence[SeriesMask]) -> list[str]:
 
 
 def require_names(names: Sequence[str]) -> list[str]:
-    """Refuse what is no name of a class in DICOM-SEG: values, and the one for what nobody annotated.
+    """Refuse what is no name of a class in DICOM-SEG: values, and the one for what nobody annotated; and too many.
 
     Raises:
         UserError: It is.
@@ -108,6 +108,11 @@ def require_names(names: Sequence[str]) -> list[str]:
         raise UserError(
             f"A segment is called {IGNORE_LABEL}, which marks voxels that nobody annotated, and DICOM-SEG is not read "
             "so. Import the scans and masks as NIfTI, or name the segment otherwise."
+        )
+    if len(names) >= MOST_CLASSES:
+        raise UserError(
+            f"The masks name {len(names)} structures ({preview(names)}), and at most {MOST_CLASSES - 1} fit. Name "
+            "those to learn: --structures A,B."
         )
     return list(names)
 

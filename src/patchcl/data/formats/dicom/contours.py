@@ -6,7 +6,6 @@ centres of its outermost voxels.
 """
 
 from collections.abc import Iterator, Sequence, Set
-from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -153,30 +152,28 @@ def painted(found: StructureSet, grid: Grid, classes: Sequence[str], in_order: b
             f"{found.path} has none of the structures {', '.join(classes[1:])}; it has {', '.join(found.drawn)}. "
             "Name those to learn as they are called there: --structures A,B. Or remove it: its scan is unlabeled then."
         )
-    inside = {name: _inside(found, name, grid) for name in classes[1:]}
-    if not in_order:
-        _require_apart(found.path, inside)
     mask = np.zeros((*grid.shape, 1)[:3], dtype=np.uint8)
-    for value, voxels in enumerate(inside.values(), start=1):
+    shared: dict[tuple[str, str], int] = {}
+    counts = np.zeros(len(classes), dtype=np.int64)
+    for value, name in enumerate(classes[1:], start=1):
+        voxels = _inside(found, name, grid)
+        under = np.bincount(mask[voxels], minlength=len(classes))
+        shared |= {(classes[other], name): int(under[other]) for other in (np.flatnonzero(under[1:]) + 1).tolist()}
         mask[voxels] = value
-    covered = [name for value, name in enumerate(classes) if value and inside[name].any() and not (mask == value).any()]
+        counts[value] = under.sum()
+    if shared and not in_order:
+        pairs = [f"{first!r} and {second!r} ({count} voxels)" for (first, second), count in shared.items()]
+        raise UserError(
+            f"{found.path}: structures overlap, and a voxel has one class: {'; '.join(pairs)}. Name those to learn, of "
+            f"which later ones are painted over earlier ones: --structures {','.join(classes[1:])}"
+        )
+    covered = [name for value, name in enumerate(classes) if counts[value] and not (mask == value).any()]
     if covered:
         raise UserError(
             f"{found.path}: nothing is left of {', '.join(covered)} beside the classes that come later. Name a "
             f"structure that holds others before these: --structures OUTER,INNER. The classes are {', '.join(classes)}."
         )
     return mask.reshape(grid.shape)
-
-
-def _require_apart(path: Path, inside: dict[str, np.ndarray]) -> None:
-    """Refuse structures that overlap."""
-    pairs = [(*names, int((inside[names[0]] & inside[names[1]]).sum())) for names in combinations(inside, 2)]
-    shared = [f"{first!r} and {second!r} ({count} voxels)" for first, second, count in pairs if count]
-    if shared:
-        raise UserError(
-            f"{path}: structures overlap, and a voxel has one class: {'; '.join(shared)}. Name those to learn, of "
-            f"which later ones are painted over earlier ones: --structures {','.join(inside)}"
-        )
 
 
 def _inside(found: StructureSet, name: str, grid: Grid) -> np.ndarray:

@@ -17,8 +17,21 @@ def filled(polygons: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray
         polygons: Corners (N, 2) of each, (column, row) in pixels; centres are whole numbers.
         shape: Columns and rows.
     """
-    starts = np.concatenate(polygons).astype(np.float64)
-    ends = np.concatenate([np.roll(corners, -1, axis=0) for corners in polygons]).astype(np.float64)
+    corners = np.concatenate(polygons)
+    (left, top), (right, bottom) = (
+        np.clip(np.rint(edge), 0, shape).astype(int).tolist() for edge in (corners.min(axis=0), corners.max(axis=0) + 1)
+    )
+    found = np.zeros(shape, dtype=bool)
+    if left < right and top < bottom:
+        part = [own - (left, top) for own in polygons]
+        found[left:right, top:bottom] = _filled(part, (right - left, bottom - top))
+    return found
+
+
+def _filled(polygons: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+    """As `filled`, of a part of the picture that holds all of its pixels that can be inside."""
+    starts = np.concatenate(polygons)
+    ends = np.concatenate([np.roll(corners, -1, axis=0) for corners in polygons])
     flat = np.abs(ends - starts)[:, 0] > np.abs(ends - starts)[:, 1]
     steep_lines = _on_lines(starts[~flat], ends[~flat], shape)
     flat_lines = _on_lines(starts[flat, ::-1], ends[flat, ::-1], shape[::-1]).T
