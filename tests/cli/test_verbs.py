@@ -124,7 +124,8 @@ def test_a_plan_is_written_shown_and_trained_by(patchcl, cardiac, tmp_path, tiny
     fixed, used = (yaml.safe_load(path.read_text(encoding="utf-8")) for path in (plan, run / "plan.yaml"))
     assert used["reasons"].pop("output_interpolation") == used["reasons"].pop("fit") == "set by the user."
     assert fixed["reasons"].pop("fit")
-    batch = dict.fromkeys(("labeled_per_batch", "unlabeled_per_batch"))
+    batch = dict.fromkeys(("labeled_per_batch", "unlabeled_per_batch"), 2)
+    assert {used["reasons"].pop(key) for key in batch} == {"set by the user."}
     assert {fixed["reasons"].pop(key) for key in batch} == {"the default, and it fits."}
     assert used == fixed | {"output_interpolation": "nearest"} | batch
 

@@ -33,7 +33,7 @@ def test_facts_stand_once_where_runs_agree_and_side_by_side_where_they_do_not(fa
     assert table["patients"] == ["1 labeled, 2 unlabeled, 1 validation, 0 test"]
     assert table["split hash"] == [SPLIT.hash]
     assert table["steps"] == ["20 of 40"]
-    assert table["network"] == ["2-D U-Net, input 32 × 48, 32-true"]
+    assert table["network"] == ["2-D U-Net, input 32 × 48, auto"]
     assert table["hardware"] == ["not known", "an abacus"]
     assert table["time"] == ["1.5 min, 5.0 steps/s", "not known"]
 
