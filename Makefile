@@ -15,7 +15,7 @@ compare: .venv/installed  ## generate scans, train every method on them, and sho
 	.venv/bin/patchcl demo --all
 
 test: lint  ## every check: style, types, tests
-	.venv/bin/pytest
+	OMP_NUM_THREADS=1 .venv/bin/pytest -n 2 --dist loadfile
 
 lint: .venv/installed-dev  ## style, types and what bandit finds, alone
 	.venv/bin/ruff check

@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 
 from patchcl import cli
+from patchcl.cli import verbs
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -43,7 +44,7 @@ def test_what_falls_is_told(campaign, monkeypatch):
     def explode(_):
         raise RuntimeError("boom")
 
-    monkeypatch.setattr(cli, "_finish", lambda outcome: None)
+    monkeypatch.setattr(verbs, "finish", lambda outcome: None)
     attempts = [
         campaign.Attempt("idle", lambda copy: None, campaign.refused("was replaced")),
         campaign.Attempt("seen", lambda copy: campaign.flip(copy.of("labelsTr")), campaign.mended("")),

@@ -20,6 +20,7 @@ from PIL import Image
 from rich.console import Console
 
 from patchcl import cli
+from patchcl.cli import verbs
 from patchcl.config import load_settings
 from patchcl.core.errors import UserError
 from patchcl.data.check import check_data
@@ -722,7 +723,7 @@ def test_a_full_disk_is_one_message(patchcl: Callable, monkeypatch: pytest.Monke
     def fail() -> None:
         raise OSError(28, "No space left on device", "report.html")
 
-    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(verbs, "app", fail)
     code, said = patchcl("report")
     assert code == 2
     assert "report.html cannot be written or read: No space left on device" in " ".join(said.split())

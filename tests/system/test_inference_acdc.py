@@ -39,7 +39,7 @@ def test_averages_and_the_choice_do_no_harm_to_a_patient(published, acdc, monkey
     assert not opened.inference.postprocessing
     split = load_split(published.split)
     one = cases_of(read_dataset(acdc), split.validation[:1], masked=True)
-    monkeypatch.setattr("patchcl.evaluation.evaluate._held_out", lambda *_: ("validation", one))
+    monkeypatch.setattr("patchcl.evaluation.evaluate._held_out", lambda _, run, *__: ("validation", [(run, one)]))
     choose_on_validation(published, one, opened.device)
     evaluation = evaluate_run(published, voxels=True)
     dice = [rows["mean"]["dice"]["mean"] for rows in evaluation.columns.values()]

@@ -81,7 +81,7 @@ def train_folds(
 
     Example:
         >>> small = {"network.features": [8, 16], "plan.size": [32, 32]}
-        >>> patchcl.train_folds(data, out, folds=2, steps=2, method="supervised", settings=small).failed
+        >>> patchcl.train_folds(data, out, folds=2, jobs=2, steps=2, method="supervised", settings=small).failed
         {}
     """
     require_ours(Path(data))
