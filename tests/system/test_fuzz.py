@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-FORMATS = ("nii", "nii.gz", "mha", "nrrd", "png", "tif", "dicom", "dicom_seg")
+FORMATS = ("nii", "nii.gz", "mha", "nrrd", "png", "tif", "dicom", "dicom_seg", "gif", "webp")
 NEEDS = {"mha": "SimpleITK", "nrrd": "SimpleITK", "dicom": "pydicom", "dicom_seg": "highdicom"}
 CASES = 25
 """Of each format."""
