@@ -52,7 +52,10 @@ def finish(outcome: "Outcome") -> None:
     """Say what to do with a run next: use it, or go on with it if it was stopped."""
     root = escape(str(outcome.run.root))
     if outcome.stop:
-        console.print(f"Stopped after step {outcome.steps_done}; all of it is saved. Go on with: patchcl resume {root}")
+        console.print(
+            f"Stopped after step {outcome.steps_done}; all of it is saved. Go on with: patchcl resume {root}",
+            soft_wrap=True,
+        )
         raise typer.Exit(outcome.stop.exit_code)
     _name_next(f"Trained {outcome.steps_done} steps into [bold]{root}[/bold].", outcome.run.root)
 
@@ -60,4 +63,4 @@ def finish(outcome: "Outcome") -> None:
 def _name_next(what: str, root: Path) -> None:
     named = escape(str(root))
     verbs = f"patchcl evaluate {named}, patchcl predict {named} SCANS -o OUT, patchcl report {named}"
-    console.print(f"{what} Next: {verbs}", highlight=False)
+    console.print(f"{what} Next: {verbs}", highlight=False, soft_wrap=True)

@@ -51,7 +51,7 @@ def demo(
         finish_comparison(compare_all(out, seed, console, steps))
         return
     result = run_demo(out, seed, console, steps)
-    console.print(f"\nReport: [bold]{escape(str(result.report))}[/bold]  (open it in a browser)")
+    console.print(f"\nReport: [bold]{escape(str(result.report))}[/bold]  (open it in a browser)", soft_wrap=True)
 
 
 @app.command()
@@ -150,7 +150,9 @@ def predict(
 
     from patchcl.inference.case_summary import render
 
-    console.print(f"Segmented {len(summary.done)} scan(s) into [bold]{escape(str(out))}[/bold]", highlight=False)
+    console.print(
+        f"Segmented {len(summary.done)} scan(s) into [bold]{escape(str(out))}[/bold]", highlight=False, soft_wrap=True
+    )
     render(summary.cases, out, console)
     list_failures("Left out", [message for _, message in summary.failed])
 
@@ -238,7 +240,9 @@ def import_data(
 
     console.print(describe(imported), markup=False, highlight=False, soft_wrap=True)
     check = f"patchcl check {out}" + (f" --split {imported.split}" if imported.split else "")
-    console.print(f"Imported into [bold]{escape(str(out))}[/bold]. Next: {escape(check)}", highlight=False)
+    console.print(
+        f"Imported into [bold]{escape(str(out))}[/bold]. Next: {escape(check)}", highlight=False, soft_wrap=True
+    )
 
 
 @app.command()
@@ -248,7 +252,7 @@ def report(
 ) -> None:
     """Write a page with the scores, the differences, learning curves and pictures of one run or several."""
     _api().report(runs, out)
-    console.print(f"Report: [bold]{escape(str(out))}[/bold]", highlight=False)
+    console.print(f"Report: [bold]{escape(str(out))}[/bold]", highlight=False, soft_wrap=True)
 
 
 def main() -> None:

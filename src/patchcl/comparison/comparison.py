@@ -63,4 +63,8 @@ def show_comparison(out: Path, console: Console, on: SplitSide | None = None, mi
     write_csv(budgets, out / "compare.csv")
     write_results(spec, budgets, out / "results.json", choice)
     write_compare_page(spec, budgets, out, choice)
-    console.print(f"Page: [bold]{escape(str(out / 'compare.html'))}[/bold]  (open it in a browser)", highlight=False)
+    console.print(
+        f"Page: [bold]{escape(str(out / 'compare.html'))}[/bold]  (open it in a browser)",
+        highlight=False,
+        soft_wrap=True,
+    )

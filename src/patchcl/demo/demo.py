@@ -114,5 +114,9 @@ def train_or_continue(data: Path, root: Path, settings: Settings, console: Conso
     with one_writer(root):
         outcome = resume(root, console) if begun else start(data, root, settings, console)
     if outcome.stop:
-        console.print(f"Stopped; all of it is saved. Call the same command again to go on with {root}.", markup=False)
+        console.print(
+            f"Stopped; all of it is saved. Call the same command again to go on with {root}.",
+            markup=False,
+            soft_wrap=True,
+        )
         raise SystemExit(outcome.stop.exit_code)
