@@ -36,7 +36,17 @@ def main() -> None:
 def document(name: str) -> str:
     """The words of a document with all tables in their places."""
     words = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
-    tables = (table, demo_table, runs_table, objects_table, fuzz_table, attack_table, compare_table, inference_table)
+    tables = (
+        table,
+        demo_table,
+        runs_table,
+        objects_table,
+        speed_table,
+        fuzz_table,
+        attack_table,
+        compare_table,
+        inference_table,
+    )
     faults = (faults_table, survivors_table)
     intervals = (intervals_table, ways_table, seeds_table)
     figures = (demo_gain, demo_seed_by_seed, compare_answer, gain, measured, inference_choices, attack_origin, kills)
@@ -111,6 +121,26 @@ def objects_table(runs: Mapping[str, str]) -> str:
         figures = [spread(mean[column], 100) for column in columns]
         rows.append((name, run["provenance"]["commit"], *figures, f"{mean['object_hausdorff_mm']['mean']:.0f}"))
     return markdown(("", "commit", *columns.values(), "object Hausdorff"), rows)
+
+
+def speed_table() -> str:
+    """A step of every method beside its floor, and what contrast takes of it."""
+    found = read("speed_cpu.json")
+    rows = [
+        (
+            step["method"],
+            f"{step['step_ms']:.0f}",
+            f"{step['floor_ms']:.0f}",
+            f"{step['step_over_floor']:.2f}",
+            f"{100 * step['contrast_share']:.1f} %" if "contrast_share" in step else "",
+        )
+        for step in found["steps"]
+    ]
+    many = [
+        (f"patchcl, {row['classes']} classes", f"{row['step_ms']:.0f}", "", "", f"{100 * row['contrast_share']:.1f} %")
+        for row in found["contrast"]
+    ]
+    return markdown(("", "step, ms", "floor, ms", "step / floor", "of it contrast"), [*rows, *many])
 
 
 def fuzz_table(real: bool = False) -> str:
