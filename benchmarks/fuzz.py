@@ -159,7 +159,7 @@ def one_case(sound: Sound, kind: str, case: int, folder: Path) -> Ending:
     try:
         read(damaged)
     except UserError as error:
-        wasteful = isinstance(error.__cause__, MemoryError) or re.search("(?i)allocat|bad_alloc", str(error))
+        wasteful = isinstance(error.__cause__, MemoryError) or re.search("(?i)allocat(e |ion)|bad_alloc", str(error))
         message = str(error).replace(str(folder), "")
         return Ending(case, "failed" if wasteful else "refused", f"{what}: {message}")
     except Exception as error:

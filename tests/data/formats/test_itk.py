@@ -155,6 +155,15 @@ def test_a_header_that_claims_too_much_is_refused_before_memory_is_asked_for(tmp
             read_values(tmp_path / name)
 
 
+@pytest.mark.parametrize("claimed", ["-1", "99999999999", "", "1e3"])
+def test_packed_bytes_that_are_not_there_are_refused_before_memory_is_asked_for(tmp_path: Path, claimed: str) -> None:
+    content = save(tmp_path / "sound.mha", compress=True).read_bytes()
+    before, _, after = content.partition(b"CompressedDataSize = ")
+    (tmp_path / "a.mha").write_bytes(before + b"CompressedDataSize = " + claimed.encode() + after[after.index(b"\n") :])
+    with pytest.raises(UserError, match=rf"a\.mha claims {claimed} packed bytes, and .* holds [0-9]+"):
+        read_values(tmp_path / "a.mha")
+
+
 def test_several_numbers_per_voxel_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "colours.mha"
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((4, 5, 3), np.uint8), isVector=True), str(path))

@@ -147,8 +147,13 @@ def _require_axes(path: Path) -> None:
 
 def _require_content(path: Path, claimed: int) -> None:
     data = _data(path)
-    if data is not None:
-        require_content(data.file, claimed, 1 if data.plain else DEFLATE_RATIO)
+    if data is None:
+        return
+    require_content(data.file, claimed, 1 if data.plain else DEFLATE_RATIO)
+    stated = re.search(r"(?im)^CompressedDataSize *= *(.*?) *$", "\n".join(_header(path)[0]))
+    held = data.file.stat().st_size - data.offset
+    if data.packed and stated is not None and not (stated[1].isdecimal() and int(stated[1]) <= held):
+        raise UserError(f"{path} claims {stated[1]} packed bytes, and {data.file} holds {held}. Export it again.")
 
 
 def _require_intact(path: Path) -> None:
