@@ -155,12 +155,14 @@ def test_a_header_that_claims_too_much_is_refused_before_memory_is_asked_for(tmp
             read_values(tmp_path / name)
 
 
-@pytest.mark.parametrize("claimed", ["-1", "99999999999", "", "1e3"])
+@pytest.mark.parametrize("claimed", ["-1", "99999999999", "1e3"])
 def test_packed_bytes_that_are_not_there_are_refused_before_memory_is_asked_for(tmp_path: Path, claimed: str) -> None:
     content = save(tmp_path / "sound.mha", compress=True).read_bytes()
     before, _, after = content.partition(b"CompressedDataSize = ")
     (tmp_path / "a.mha").write_bytes(before + b"CompressedDataSize = " + claimed.encode() + after[after.index(b"\n") :])
-    with pytest.raises(UserError, match=rf"a\.mha claims {claimed} packed bytes, and .* holds [0-9]+"):
+    with pytest.raises(
+        UserError, match=rf"a\.mha cannot be read: its header claims {claimed} packed bytes, but a\.mha has [0-9]+"
+    ):
         read_values(tmp_path / "a.mha")
 
 
