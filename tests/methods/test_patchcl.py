@@ -44,6 +44,39 @@ def test_without_mixing_consistency_is_the_loss_against_the_teachers_confident_m
     torch.testing.assert_close(method(batch, 0).terms["consistency"], expected)
 
 
+def test_pixels_of_pseudo_labels_count_by_their_confidence_and_pasted_masks_in_full(make_task, make_batch):
+    """With instance norm, as above."""
+    batch = make_batch()
+    for chance in (0.0, 1.0):
+        method = build(
+            make_task(norm="instance"), warm_up_fraction=0.0, mix_probability=chance, confidence_weighting=True
+        )
+        with torch.no_grad():
+            pseudo = pseudo_labels(method.teacher(batch.unlabeled.weak))
+            torch.manual_seed(5)
+            mixed = method.mixed(method.annotated(batch.labeled), method.believed(batch.unlabeled.strong, pseudo))
+            expected = dice_and_cross_entropy(method.student(mixed.image), mixed.mask, mixed.weight)
+        sure = (3 * pseudo.confidence - 1) / 2
+        inside = (mixed.image != batch.unlabeled.strong).squeeze(1)
+        assert inside.any() == bool(chance)
+        torch.testing.assert_close(mixed.weight, torch.where(inside, 1.0, sure))
+        torch.manual_seed(5)
+        torch.testing.assert_close(method(batch, 0).terms["consistency"], expected)
+
+
+def test_the_weight_of_consistency_falls_evenly_after_its_ramp(make_task):
+    method = build(
+        make_task(steps=20),
+        warm_up_fraction=0.2,
+        ramp_fraction=0.3,
+        consistency_weight=2,
+        consistency_final_fraction=0.25,
+    )
+    weights = [method.consistency_weight(step) for step in (10, 15, 20)]
+    assert weights == pytest.approx([2, 2 * 0.625, 0.5])
+    assert method.consistency_weight(4) == pytest.approx(2 * math.exp(-5))
+
+
 @pytest.mark.parametrize("from_labeled", [0.0, 1.0], ids=["of unlabeled images", "of labeled images"])
 def test_boxes_bring_along_what_they_show(from_labeled, make_task):
     """Unlabeled image k is all k; of three labeled images the grey values are 10 to 12, their class is 2."""
@@ -52,12 +85,12 @@ def test_boxes_bring_along_what_they_show(from_labeled, make_task):
     labeled = LabeledBatch(10 + image[:3], torch.full((3, 16, 16), 2))
     probs = one_hot(image[:, 0].long() % 2, 3)
     pseudo = PseudoLabels(probs, image[:, 0].long() % 2, torch.ones(4, 16, 16), torch.zeros(4, 16, 16))
-    mixed, target, shown = method.mixed(labeled, image, pseudo)
-    boxes = [set(mixed[k].unique().tolist()) - {k} for k in range(4)]
+    mixed = method.mixed(method.annotated(labeled), method.believed(image, pseudo))
+    boxes = [set(mixed.image[k].unique().tolist()) - {k} for k in range(4)]
     assert boxes == ([{10}, {11}, {12}, {10}] if from_labeled else [{3}, {0}, {1}, {2}])
-    grey = mixed[:, 0]
-    assert torch.equal(target, torch.where(grey >= 10, 2, grey.long() % 2))
-    assert torch.equal(shown, one_hot(target, 3))
+    grey = mixed.image[:, 0]
+    assert torch.equal(mixed.mask, torch.where(grey >= 10, 2, grey.long() % 2))
+    assert torch.equal(mixed.probs, one_hot(mixed.mask, 3))
 
 
 def test_the_contrast_fades_evenly(make_task, make_batch):

@@ -57,7 +57,7 @@ class Method(nn.Module, ABC, Generic[S]):
         self.teacher = frozen_copy(self.student)
         self.classes = task.classes
         self.confidence_threshold = 0.0  # least confidence of a pseudo-label that counts; 0: all do
-        self.segmentation_loss: Callable[[Tensor, Tensor], Tensor] = dice_and_cross_entropy
+        self.segmentation_loss: Callable[..., Tensor] = dice_and_cross_entropy
         self.contrast: PatchContrast | None = None
         if settings.contrast is not None and settings.contrast.weight > 0:
             self.contrast = PatchContrast(settings.contrast, self.student, task.classes, task.size, task.steps)

@@ -7,11 +7,11 @@ docs/method.md goes through it equation by equation and says what is the paper's
 import torch
 from torch import Tensor
 
-from patchcl.augment.mix import mix, random_boxes
+from patchcl.augment.mix import Shown, mix_shown, random_boxes
 from patchcl.core.batch import LabeledBatch, StepResult, StudentView, TrainingBatch
 from patchcl.core.schedule import scheduled
-from patchcl.losses.pseudo_labels import PseudoLabels, accepted_mask, pseudo_labels
-from patchcl.losses.schedules import ramp_up, stage_length
+from patchcl.losses.pseudo_labels import PseudoLabels, accepted_mask, confidence_above_chance, pseudo_labels
+from patchcl.losses.schedules import linear_fall, ramp_up, stage_length
 from patchcl.losses.supervised import cross_entropy, one_hot
 from patchcl.methods.base import Method, Task, weighted_sum
 from patchcl.methods.settings import PatchCLSettings
@@ -22,6 +22,7 @@ class PatchCL(Method[PatchCLSettings]):
 
     def __init__(self, settings: PatchCLSettings, task: Task) -> None:
         super().__init__(settings, task)
+        self.steps = task.steps
         self.warm_up_steps = stage_length(settings.warm_up_fraction, settings.warm_up_max_steps, task.steps)
         self.ramp_steps = stage_length(settings.ramp_fraction, settings.ramp_max_steps, task.steps)
         self.confidence_threshold = settings.confidence_threshold
@@ -42,35 +43,44 @@ class PatchCL(Method[PatchCLSettings]):
         with torch.no_grad():
             weak_logits, weak_features = self.teacher.segment(unlabeled.weak)
             pseudo = pseudo_labels(weak_logits)
-        strong, target, strong_probs = self.mixed(labeled, unlabeled.strong, pseudo)
-        logits, features = self.student.segment(torch.cat([labeled.image, strong]))
+        mixed = self.mixed(self.annotated(labeled), self.believed(unlabeled.strong, pseudo))
+        logits, features = self.student.segment(torch.cat([labeled.image, mixed.image]))
         labeled_logits, unlabeled_logits = logits[: len(labeled.image)], logits[len(labeled.image) :]
 
+        consistency = self.segmentation_loss(unlabeled_logits, mixed.mask, mixed.weight)
+        strong = unlabeled._replace(strong=mixed.image)
         result = weighted_sum(
-            StudentView(
-                labeled, unlabeled._replace(strong=strong), pseudo.probs, strong_probs, features, weak_features
-            ),
+            StudentView(labeled, strong, pseudo.probs, mixed.probs, features, weak_features),
             supervised=(1.0, self.segmentation_loss(labeled_logits, labeled.mask)),
-            consistency=(scheduled(step, self.consistency_weight), self.segmentation_loss(unlabeled_logits, target)),
+            consistency=(scheduled(step, self.consistency_weight), consistency),
         )
-        result.terms["accepted"] = (target >= 0).float().mean()
+        result.terms["accepted"] = (mixed.mask >= 0).float().mean()
         return result
 
     def consistency_weight(self, step: int) -> float:
-        """Of the loss at a step after the warm-up."""
-        return ramp_up(int(step - self.warm_up_steps), self.ramp_steps) * self.settings.consistency_weight
+        """Of the loss at a step after the warm-up: it rises, and may fall again until the end of the run."""
+        final = self.settings.consistency_final_fraction
+        risen = ramp_up(int(step - self.warm_up_steps), self.ramp_steps)
+        left = linear_fall(step, self.warm_up_steps + self.ramp_steps, self.steps, final)
+        return risen * left * self.settings.consistency_weight
 
-    def mixed(self, labeled: LabeledBatch, strong: Tensor, pseudo: PseudoLabels) -> tuple[Tensor, Tensor, Tensor]:
-        """Strong views (B, C, *S) with boxes of one another or of labeled images; pseudo-masks and maps alike."""
-        count = len(strong)
-        target = accepted_mask(pseudo, self.confidence_threshold)
-        box = random_boxes(strong, probability=self.settings.mix_probability)
-        pasted = torch.rand(count, device=strong.device) < self.settings.labeled_mix_probability
-        order = torch.arange(count, device=strong.device) % len(labeled.image)
-        masks = one_hot(labeled.mask, self.classes)
+    def annotated(self, labeled: LabeledBatch) -> Shown:
+        """Labeled images, of which every pixel whose class is known counts in full."""
+        weight = torch.ones_like(labeled.mask, dtype=torch.float32) if self.settings.confidence_weighting else None
+        return Shown(labeled.image, labeled.mask, one_hot(labeled.mask, self.classes), weight)
 
-        def with_boxes(unlabeled: Tensor, labeled: Tensor) -> Tensor:
-            chosen = pasted.view(-1, *[1] * (unlabeled.ndim - 1))
-            return mix(unlabeled, torch.where(chosen, labeled[order], unlabeled.roll(1, dims=0)), box)
+    def believed(self, strong: Tensor, pseudo: PseudoLabels) -> Shown:
+        """Strong views (B, C, *S) with the pseudo-labels of their weak ones, as far as these are to be trusted."""
+        weight = None
+        if self.settings.confidence_weighting:
+            weight = confidence_above_chance(pseudo.confidence, self.classes)
+        return Shown(strong, accepted_mask(pseudo, self.confidence_threshold), pseudo.probs, weight)
 
-        return with_boxes(strong, labeled.image), with_boxes(target, labeled.mask), with_boxes(pseudo.probs, masks)
+    def mixed(self, labeled: Shown, unlabeled: Shown) -> Shown:
+        """Unlabeled images with boxes of one another or of labeled ones, and all that is known of them alike."""
+        image = unlabeled.image
+        box = random_boxes(image, probability=self.settings.mix_probability)
+        pasted = torch.rand(len(image), device=image.device) < self.settings.labeled_mix_probability
+        order = torch.arange(len(image), device=image.device) % len(labeled.image)
+        donors = mix_shown(unlabeled.after(), labeled.taken(order), pasted.view(-1, *[1] * (image.ndim - 1)))
+        return mix_shown(unlabeled, donors, box)

@@ -103,7 +103,13 @@ class PatchCLSettings(MethodSettings):
     ramp_fraction: float = Field(0.2, ge=0, le=1, description="Fraction of all steps over which consistency sets in.")
     ramp_max_steps: int | None = Field(3300, ge=0, description="The same in steps, at most.")
     consistency_weight: float = Field(1.0, ge=0)
+    consistency_final_fraction: float = Field(
+        1.0, ge=0, le=1, description="Of that weight, what is left at the end; it falls evenly after its ramp."
+    )
     confidence_threshold: float = Field(0.0, ge=0, le=1, description="Least confidence of a pseudo-label that counts.")
+    confidence_weighting: bool = Field(
+        False, description="Pixels of pseudo-labels count by their confidence, from 0 at chance to 1."
+    )
     segmentation_loss: Literal["dice_and_cross_entropy", "cross_entropy"] = "dice_and_cross_entropy"
     mix_probability: float = Field(1.0, ge=0, le=1, description="Of a box of another image in a strong view.")
     labeled_mix_probability: float = Field(1.0, ge=0, le=1, description="Of this being a labeled one.")
