@@ -10,7 +10,7 @@ from patchcl.config import load_settings
 from patchcl.core.batch import IGNORE, LabeledBatch
 from patchcl.losses.pseudo_labels import PseudoLabels, pseudo_labels
 from patchcl.losses.supervised import dice_and_cross_entropy, one_hot
-from patchcl.methods import build_method
+from patchcl.methods import build_method, patchcl
 from patchcl.methods.settings import PatchCLSettings
 
 FAITHFUL = Path(__file__).parents[2] / "experiments" / "patchcl_faithful.yaml"
@@ -75,6 +75,32 @@ def test_the_weight_of_consistency_falls_evenly_after_its_ramp(make_task):
     weights = [method.consistency_weight(step) for step in (10, 15, 20)]
     assert weights == pytest.approx([2, 2 * 0.625, 0.5])
     assert method.consistency_weight(4) == pytest.approx(2 * math.exp(-5))
+
+
+def test_consistency_weighs_as_much_as_student_and_teacher_agree(make_task, make_batch, monkeypatch):
+    """Where pseudo-labels are, and over all processes: here two, the other one agrees on 100 pixels of each class."""
+    shared = torch.full((1, 2, 3), 100.0)
+    monkeypatch.setattr(
+        patchcl, "gathered", lambda counts: torch.cat([counts, shared * torch.tensor([[[1.0], [2.0]]])])
+    )
+    stages = {"warm_up_fraction": 0.0, "ramp_fraction": 0.0, "consistency_weight": 0.7}
+    method = build(make_task(norm="instance"), consistency_gate="agreement", weight=0.0, **stages)
+    batch = make_batch()
+    with torch.no_grad():
+        pseudo = pseudo_labels(method.teacher(batch.unlabeled.weak))
+        torch.manual_seed(5)
+        mixed = method.mixed(method.annotated(batch.labeled), method.believed(batch.unlabeled.strong, pseudo))
+        outside = (mixed.image == batch.unlabeled.strong).squeeze(1)
+        seen, told = method.student(mixed.image).argmax(dim=1)[outside], mixed.mask[outside]
+    pairs = [((seen == k) & (told == k)).sum() + 100 for k in (1, 2)]
+    sizes = [(seen == k).sum() + (told == k).sum() + 200 for k in (1, 2)]
+    expected = sum(2 * pair / size for pair, size in zip(pairs, sizes, strict=True)) / 2
+    torch.manual_seed(5)
+    result = method(batch, 0)
+    terms = result.terms
+    torch.testing.assert_close(terms["agreement"], expected)
+    assert 0.1 < expected < 0.99
+    torch.testing.assert_close(result.loss.detach(), terms["supervised"] + 0.7 * expected * terms["consistency"])
 
 
 @pytest.mark.parametrize("from_labeled", [0.0, 1.0], ids=["of unlabeled images", "of labeled images"])

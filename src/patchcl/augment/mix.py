@@ -12,6 +12,7 @@ class Shown(NamedTuple):
     image: Tensor  # (B, C, *S)
     mask: Tensor  # (B, *S) class of every pixel; IGNORE where nothing is told
     probs: Tensor  # (B, K, *S) how likely every class is
+    annotated: Tensor  # (B, *S) bool, whether a mask says so
     weight: Tensor | None = None  # (B, *S) in [0, 1], how much each pixel counts; None: all alike
 
     def taken(self, order: Tensor) -> "Shown":

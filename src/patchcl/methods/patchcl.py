@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from patchcl.augment.mix import Shown, mix_shown, random_boxes
-from patchcl.core.batch import LabeledBatch, StepResult, StudentView, TrainingBatch
+from patchcl.contrast.memory_bank import gathered
+from patchcl.core.batch import IGNORE, LabeledBatch, StepResult, StudentView, TrainingBatch
 from patchcl.core.schedule import scheduled
+from patchcl.losses.agreement import Agreement, overlap_and_size
 from patchcl.losses.pseudo_labels import PseudoLabels, accepted_mask, confidence_above_chance, pseudo_labels
 from patchcl.losses.schedules import linear_fall, ramp_up, stage_length
 from patchcl.losses.supervised import cross_entropy, one_hot
@@ -26,6 +28,7 @@ class PatchCL(Method[PatchCLSettings]):
         self.warm_up_steps = stage_length(settings.warm_up_fraction, settings.warm_up_max_steps, task.steps)
         self.ramp_steps = stage_length(settings.ramp_fraction, settings.ramp_max_steps, task.steps)
         self.confidence_threshold = settings.confidence_threshold
+        self.agreement = Agreement(task.classes) if settings.consistency_gate == "agreement" else None
         if settings.segmentation_loss == "cross_entropy":
             self.segmentation_loss = cross_entropy
 
@@ -47,14 +50,17 @@ class PatchCL(Method[PatchCLSettings]):
         logits, features = self.student.segment(torch.cat([labeled.image, mixed.image]))
         labeled_logits, unlabeled_logits = logits[: len(labeled.image)], logits[len(labeled.image) :]
 
+        gate = self.gate(unlabeled_logits, mixed)
         consistency = self.segmentation_loss(unlabeled_logits, mixed.mask, mixed.weight)
         strong = unlabeled._replace(strong=mixed.image)
         result = weighted_sum(
             StudentView(labeled, strong, pseudo.probs, mixed.probs, features, weak_features),
             supervised=(1.0, self.segmentation_loss(labeled_logits, labeled.mask)),
-            consistency=(scheduled(step, self.consistency_weight), consistency),
+            consistency=(gate * scheduled(step, self.consistency_weight), consistency),
         )
         result.terms["accepted"] = (mixed.mask >= 0).float().mean()
+        if isinstance(gate, Tensor):
+            result.terms["agreement"] = gate
         return result
 
     def consistency_weight(self, step: int) -> float:
@@ -64,17 +70,27 @@ class PatchCL(Method[PatchCLSettings]):
         left = linear_fall(step, self.warm_up_steps + self.ramp_steps, self.steps, final)
         return risen * left * self.settings.consistency_weight
 
+    def gate(self, logits: Tensor, shown: Shown) -> float | Tensor:
+        """What the weight of consistency is multiplied with: 1, or how well the student repeats the pseudo-labels."""
+        if self.agreement is None:
+            return 1.0
+        where = (shown.mask != IGNORE) & ~shown.annotated
+        counts = overlap_and_size(logits.argmax(dim=1), shown.mask, where, self.classes)
+        return self.agreement.add(gathered(counts.unsqueeze(0)).sum(dim=0))
+
     def annotated(self, labeled: LabeledBatch) -> Shown:
         """Labeled images, of which every pixel whose class is known counts in full."""
         weight = torch.ones_like(labeled.mask, dtype=torch.float32) if self.settings.confidence_weighting else None
-        return Shown(labeled.image, labeled.mask, one_hot(labeled.mask, self.classes), weight)
+        everywhere = torch.ones_like(labeled.mask, dtype=torch.bool)
+        return Shown(labeled.image, labeled.mask, one_hot(labeled.mask, self.classes), everywhere, weight)
 
     def believed(self, strong: Tensor, pseudo: PseudoLabels) -> Shown:
         """Strong views (B, C, *S) with the pseudo-labels of their weak ones, as far as these are to be trusted."""
         weight = None
         if self.settings.confidence_weighting:
             weight = confidence_above_chance(pseudo.confidence, self.classes)
-        return Shown(strong, accepted_mask(pseudo, self.confidence_threshold), pseudo.probs, weight)
+        nowhere = torch.zeros_like(pseudo.mask, dtype=torch.bool)
+        return Shown(strong, accepted_mask(pseudo, self.confidence_threshold), pseudo.probs, nowhere, weight)
 
     def mixed(self, labeled: Shown, unlabeled: Shown) -> Shown:
         """Unlabeled images with boxes of one another or of labeled ones, and all that is known of them alike."""

@@ -106,6 +106,9 @@ class PatchCLSettings(MethodSettings):
     consistency_final_fraction: float = Field(
         1.0, ge=0, le=1, description="Of that weight, what is left at the end; it falls evenly after its ramp."
     )
+    consistency_gate: Literal["none", "agreement"] = Field(
+        "none", description="What that weight is multiplied with: nothing, or how far student and teacher agree."
+    )
     confidence_threshold: float = Field(0.0, ge=0, le=1, description="Least confidence of a pseudo-label that counts.")
     confidence_weighting: bool = Field(
         False, description="Pixels of pseudo-labels count by their confidence, from 0 at chance to 1."
