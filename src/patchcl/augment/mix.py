@@ -15,13 +15,20 @@ class Shown(NamedTuple):
     annotated: Tensor  # (B, *S) bool, whether a mask says so
     weight: Tensor | None = None  # (B, *S) in [0, 1], how much each pixel counts; None: all alike
 
-    def taken(self, order: Tensor) -> "Shown":
-        """The images in another order, (B,) their places."""
+    def dealt(self, count: int) -> "Shown":
+        """One image for each of `count`: the first, the second, and so on, and again from the first."""
+        order = torch.arange(count, device=self.mask.device) % len(self.mask)
         return Shown._make(part if part is None else part[order] for part in self)
 
     def after(self) -> "Shown":
         """In the place of each image the one before it in the batch."""
         return Shown._make(part if part is None else part.roll(1, dims=0) for part in self)
+
+
+def joined(one: Shown, *others: Shown) -> Shown:
+    """Several batches as one."""
+    parts = zip(one, *others, strict=True)
+    return Shown._make(None if part[0] is None else torch.cat(part) for part in parts)
 
 
 def mix_shown(base: Shown, other: Shown, box: Tensor) -> Shown:

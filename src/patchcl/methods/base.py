@@ -7,6 +7,7 @@ from typing import ClassVar, Generic, NamedTuple, Self, TypeVar, get_args, get_o
 
 from torch import Tensor, nn
 
+from patchcl.augment import AugmentSettings
 from patchcl.contrast.patch_contrast import PatchContrast
 from patchcl.core.batch import LabeledBatch, StepResult, StudentView, TrainingBatch
 from patchcl.core.errors import UserError
@@ -26,6 +27,7 @@ class Task(NamedTuple):
     classes: int  # K, background included
     size: tuple[int, ...]  # of the images that a step sees
     steps: int  # of the whole run
+    augment: AugmentSettings = AugmentSettings()  # what its images have been through
 
 
 class Method(nn.Module, ABC, Generic[S]):
@@ -41,7 +43,7 @@ class Method(nn.Module, ABC, Generic[S]):
 
     settings_class: ClassVar[type[MethodSettings]]  # S, as the class that is its argument
     needs_unlabeled: ClassVar[bool] = True
-    strong_views: ClassVar[int] = 1  # of every unlabeled image; 2 fills `second_strong`
+    strong_views: int = 1  # of every unlabeled image; 2 fills `second_strong`, 0 leaves intensities to the method
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -7,7 +7,8 @@ docs/method.md goes through it equation by equation and says what is the paper's
 import torch
 from torch import Tensor
 
-from patchcl.augment.mix import Shown, mix_shown, random_boxes
+from patchcl.augment.intensity import change_intensity
+from patchcl.augment.mix import Shown, joined, mix_shown, random_boxes
 from patchcl.contrast.memory_bank import gathered
 from patchcl.core.batch import IGNORE, LabeledBatch, StepResult, StudentView, TrainingBatch
 from patchcl.core.schedule import scheduled
@@ -27,6 +28,9 @@ class PatchCL(Method[PatchCLSettings]):
         self.steps = task.steps
         self.warm_up_steps = stage_length(settings.warm_up_fraction, settings.warm_up_max_steps, task.steps)
         self.ramp_steps = stage_length(settings.ramp_fraction, settings.ramp_max_steps, task.steps)
+        self.augment = task.augment
+        if settings.mix_before_intensity:
+            self.strong_views = 0
         self.confidence_threshold = settings.confidence_threshold
         self.agreement = Agreement(task.classes) if settings.consistency_gate == "agreement" else None
         if settings.segmentation_loss == "cross_entropy":
@@ -41,24 +45,27 @@ class PatchCL(Method[PatchCLSettings]):
         labeled, unlabeled = batch
         weightless = self.settings.consistency_weight == self.settings.contrast.weight == 0
         if unlabeled is None or weightless or step < self.warm_up_steps:
-            return self.supervised_step(labeled)
+            return self.supervised_step(labeled._replace(image=self.changed(labeled.image, labeled=True)))
 
         with torch.no_grad():
             weak_logits, weak_features = self.teacher.segment(unlabeled.weak)
             pseudo = pseudo_labels(weak_logits)
-        mixed = self.mixed(self.annotated(labeled), self.believed(unlabeled.strong, pseudo))
-        logits, features = self.student.segment(torch.cat([labeled.image, mixed.image]))
-        labeled_logits, unlabeled_logits = logits[: len(labeled.image)], logits[len(labeled.image) :]
+        first, strong = self.views(self.annotated(labeled), self.believed(unlabeled.strong, pseudo))
+        logits, features = self.student.segment(torch.cat([first.image, strong.image]))
+        known = LabeledBatch(first.image, first.mask.masked_fill(~first.annotated, IGNORE))
+        taught_logits, taught = self.taught(logits, first, strong)
 
-        gate = self.gate(unlabeled_logits, mixed)
-        consistency = self.segmentation_loss(unlabeled_logits, mixed.mask, mixed.weight)
-        strong = unlabeled._replace(strong=mixed.image)
+        gate = self.gate(taught_logits, taught)
+        unlabeled = unlabeled._replace(strong=strong.image)
         result = weighted_sum(
-            StudentView(labeled, strong, pseudo.probs, mixed.probs, features, weak_features),
-            supervised=(1.0, self.segmentation_loss(labeled_logits, labeled.mask)),
-            consistency=(gate * scheduled(step, self.consistency_weight), consistency),
+            StudentView(known, unlabeled, pseudo.probs, strong.probs, features, weak_features),
+            supervised=(1.0, self.segmentation_loss(logits[: len(known.image)], known.mask)),
+            consistency=(
+                gate * scheduled(step, self.consistency_weight),
+                self.segmentation_loss(taught_logits, taught.mask, taught.weight),
+            ),
         )
-        result.terms["accepted"] = (mixed.mask >= 0).float().mean()
+        result.terms["accepted"] = (strong.mask >= 0).float().mean()
         if isinstance(gate, Tensor):
             result.terms["agreement"] = gate
         return result
@@ -92,11 +99,41 @@ class PatchCL(Method[PatchCLSettings]):
         nowhere = torch.zeros_like(pseudo.mask, dtype=torch.bool)
         return Shown(strong, accepted_mask(pseudo, self.confidence_threshold), pseudo.probs, nowhere, weight)
 
+    def views(self, labeled: Shown, unlabeled: Shown) -> tuple[Shown, Shown]:
+        """What the student is shown of labeled and of unlabeled images: these with boxes, those as well for `both`."""
+        mixed = self.mixed(labeled, unlabeled)
+        if self.settings.mix_direction == "both":
+            labeled = mix_shown(labeled, unlabeled.dealt(len(labeled.image)), self.boxes(labeled.image))
+        return (
+            labeled._replace(image=self.changed(labeled.image, labeled=True)),
+            mixed._replace(image=self.changed(mixed.image, labeled=False)),
+        )
+
     def mixed(self, labeled: Shown, unlabeled: Shown) -> Shown:
         """Unlabeled images with boxes of one another or of labeled ones, and all that is known of them alike."""
         image = unlabeled.image
-        box = random_boxes(image, probability=self.settings.mix_probability)
+        box = self.boxes(image)
         pasted = torch.rand(len(image), device=image.device) < self.settings.labeled_mix_probability
-        order = torch.arange(len(image), device=image.device) % len(labeled.image)
-        donors = mix_shown(unlabeled.after(), labeled.taken(order), pasted.view(-1, *[1] * (image.ndim - 1)))
-        return mix_shown(unlabeled, donors, box)
+        chosen = pasted.view(-1, *[1] * (image.ndim - 1))
+        return mix_shown(unlabeled, mix_shown(unlabeled.after(), labeled.dealt(len(image)), chosen), box)
+
+    def boxes(self, image: Tensor) -> Tensor:
+        """Where images (B, C, *S) are given pixels of others, (B, 1, *S)."""
+        settings = self.settings
+        return random_boxes(image, settings.smallest_box, settings.largest_box, settings.mix_probability)
+
+    def changed(self, image: Tensor, labeled: bool) -> Tensor:
+        """Images with their change of intensity, if it is for this method to make: after it has mixed them."""
+        if not self.settings.mix_before_intensity:
+            return image
+        return change_intensity(image, self.augment.labeled_intensity if labeled else self.augment.strong_intensity)
+
+    def taught(self, logits: Tensor, labeled: Shown, strong: Shown) -> tuple[Tensor, Shown]:
+        """What consistency is about: the logits of strong views, and of labeled ones if these have boxes, and targets.
+
+        `logits` are those of `labeled`, then of `strong`.
+        """
+        if self.settings.mix_direction == "into_unlabeled":
+            return logits[len(labeled.image) :], strong
+        boxes = labeled._replace(mask=labeled.mask.masked_fill(labeled.annotated, IGNORE))
+        return logits, joined(boxes, strong)
