@@ -90,6 +90,17 @@ def test_changes_follow_from_the_generator_and_are_others_for_every_image(size):
     assert len({tuple(each.flatten().tolist()) for each in torch.cat([first, other])}) == 12
 
 
+def test_without_a_generator_the_global_one_decides():
+    image = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    drawn = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        drawn.append(change_intensity(image, 1.0))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    assert torch.equal(drawn[0], change_intensity(image, 1.0, torch.Generator().manual_seed(1)))
+
+
 def test_a_greater_strength_changes_more():
     image = images((12, 10), batch=64)
     change = [(change_intensity(image, strength, seeded()) - image).abs().mean() for strength in (0.1, 0.5, 1.0)]

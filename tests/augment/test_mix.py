@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from patchcl.augment.mix import cut_mix, mix, random_boxes
+from patchcl.augment.mix import Shown, cut_mix, joined, mix, mix_shown, random_boxes
 
 SIZES = pytest.mark.parametrize("size", [(50, 40), (20, 25, 40)], ids=["slices", "volumes"])
 
@@ -101,3 +101,41 @@ def test_cut_mix_puts_a_box_of_each_image_into_the_next_and_moves_its_mask_along
     unmixed, same = cut_mix(image, mask, probability=0.0)
     assert torch.equal(unmixed, image)
     assert torch.equal(same, mask)
+
+
+def shown(first: int, count: int, annotated: bool, weight: float | None) -> Shown:
+    """Images of 2 x 3 pixels, of which number k is all `first` + k, and so is all that is told of it."""
+    number = torch.arange(first, first + count).view(-1, 1, 1).expand(count, 2, 3)
+    told = torch.full((count, 2, 3), annotated)
+    return Shown(
+        number[:, None], number, number[:, None], told, None if weight is None else torch.full((count, 2, 3), weight)
+    )
+
+
+def test_one_image_is_dealt_to_each_and_begun_again():
+    labeled = shown(10, 2, annotated=True, weight=None)
+    assert [image.unique().item() for image in labeled.dealt(5).mask] == [10, 11, 10, 11, 10]
+    assert [image.unique().item() for image in labeled.dealt(1).image] == [10]
+    assert [image.unique().item() for image in labeled.after().mask] == [11, 10]
+
+
+@pytest.mark.parametrize("weight", [None, 0.5])
+def test_all_that_is_told_of_images_moves_with_their_boxes(weight):
+    unlabeled, labeled = shown(0, 2, False, weight), shown(10, 2, True, None if weight is None else 1.0)
+    box = torch.zeros(2, 1, 2, 3, dtype=torch.bool)
+    box[0, :, 0] = True
+    mixed = mix_shown(unlabeled, labeled, box)
+    assert mixed.mask.tolist() == [[[10] * 3, [0] * 3], [[1] * 3] * 2]
+    assert torch.equal(mixed.image[:, 0], mixed.mask)
+    assert torch.equal(mixed.probs[:, 0], mixed.mask)
+    assert torch.equal(mixed.annotated, mixed.mask >= 10)
+    assert mixed.weight is None if weight is None else torch.equal(mixed.weight == 1, mixed.annotated)
+    whole = mix_shown(unlabeled, labeled, torch.tensor([True, False]).view(2, 1, 1, 1))
+    assert [image.unique().item() for image in whole.mask] == [10, 1]
+
+
+def test_batches_are_joined_in_their_order():
+    both = joined(shown(0, 2, False, None), shown(10, 1, True, None), shown(20, 1, True, None))
+    assert [image.unique().item() for image in both.mask] == [0, 1, 10, 20]
+    assert both.image.shape == (4, 1, 2, 3)
+    assert both.weight is None

@@ -13,8 +13,9 @@ import patchcl.losses.pseudo_labels as module
 from patchcl.core.batch import IGNORE
 from patchcl.losses.pseudo_labels import PseudoLabels
 
-pseudo_labels, accepted_mask = (
-    jaxtyped(typechecker=beartype)(function) for function in (module.pseudo_labels, module.accepted_mask)
+pseudo_labels, accepted_mask, confidence_above_chance = (
+    jaxtyped(typechecker=beartype)(function)
+    for function in (module.pseudo_labels, module.accepted_mask, module.confidence_above_chance)
 )
 
 
@@ -68,6 +69,12 @@ def test_a_pixel_is_accepted_from_the_threshold_on(threshold, accepted):
     pseudo = PseudoLabels(torch.zeros(1, 3, 1, 3), mask, confidence, torch.zeros(1, 1, 3))
     assert accepted_mask(pseudo, threshold).flatten().tolist() == accepted
     assert pseudo.mask.flatten().tolist() == [2, 1, 0], "the pseudo-mask itself stays whole"
+
+
+@pytest.mark.parametrize(("classes", "half"), [(2, 0.75), (4, 0.625)])
+def test_confidence_counts_from_chance_on(classes, half):
+    confidence = torch.tensor([1 / classes, half, 1.0]).view(1, 1, 3)
+    torch.testing.assert_close(confidence_above_chance(confidence, classes), torch.tensor([[[0.0, 0.5, 1.0]]]))
 
 
 def test_logits_without_classes_are_refused():

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from patchcl.losses.schedules import linear_ramp, ramp_up, stage_length
+from patchcl.losses.schedules import linear_fall, linear_ramp, ramp_up, stage_length
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,20 @@ def test_ramps(step, length, gaussian, linear):
 )
 def test_a_stage_is_a_fraction_of_the_run_up_to_its_limit(fraction, max_steps, steps, length):
     assert stage_length(fraction, max_steps, steps) == pytest.approx(length, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("step", "start", "end", "left"),
+    [
+        (0, 4, 10, 1),
+        (4, 4, 10, 1),
+        (7, 4, 10, 0.625),
+        (10, 4, 10, 0.25),
+        (5, 5.5, 10, 1),
+        (9, 12, 10, 1),
+        (3, 0, 4, 0.4375),
+    ],
+)
+def test_a_weight_falls_evenly_to_what_is_to_be_left(step, start, end, left):
+    assert linear_fall(step, start, end, final=0.25) == pytest.approx(left, rel=1e-12)
+    assert linear_fall(step, start, end, final=1.0) == 1

@@ -42,6 +42,29 @@ def test_two_pixels_by_hand():
     assert dice_and_cross_entropy(probs.log(), mask).item() == pytest.approx((dice + entropy) / 2, abs=1e-5)
 
 
+def test_two_pixels_that_count_as_a_whole_one_and_a_quarter():
+    probs = torch.tensor([[0.2, 0.6], [0.8, 0.4]]).view(1, 2, 1, 2)
+    mask, weight = torch.tensor([1, 0]).view(1, 1, 2), torch.tensor([1.0, 0.25]).view(1, 1, 2)
+    background = 2 * 0.25 * 0.6 / (0.04 + 0.25 * 0.36 + 0.25)
+    dice = 1 - (background + 2 * 0.8 / (0.64 + 0.25 * 0.16 + 1)) / 2
+    entropy = -(math.log(0.8) + 0.25 * math.log(0.6)) / 1.25
+    assert soft_dice_loss(probs, mask, weight).item() == pytest.approx(dice, abs=1e-4)
+    assert cross_entropy(probs.log(), mask, weight).item() == pytest.approx(entropy, rel=1e-6)
+    both = dice_and_cross_entropy(probs.log(), mask, weight)
+    assert both.item() == pytest.approx((dice + entropy) / 2, abs=1e-4)
+
+
+@SIZES
+@pytest.mark.parametrize("loss", LOSSES)
+def test_pixels_of_no_weight_are_ignored_ones_and_those_of_full_weight_are_as_without(loss, size):
+    logits, mask = draw(size)
+    scores = logits.softmax(dim=1) if loss is soft_dice_loss else logits
+    known = (torch.rand(mask.shape, generator=torch.Generator().manual_seed(1)) < 0.7).float()
+    ignored = mask.masked_fill(known == 0, IGNORE)
+    torch.testing.assert_close(loss(scores, mask, known), loss(scores, ignored))
+    torch.testing.assert_close(loss(scores, ignored, torch.ones_like(known)), loss(scores, ignored))
+
+
 @SIZES
 @pytest.mark.parametrize("classes", [2, 4])
 def test_they_agree_with_monai_and_pytorch(size, classes):

@@ -10,7 +10,7 @@ from patchcl.config import load_settings
 from patchcl.core.batch import IGNORE, LabeledBatch
 from patchcl.losses.pseudo_labels import PseudoLabels, pseudo_labels
 from patchcl.losses.supervised import dice_and_cross_entropy, one_hot
-from patchcl.methods import build_method
+from patchcl.methods import build_method, patchcl
 from patchcl.methods.settings import PatchCLSettings
 
 FAITHFUL = Path(__file__).parents[2] / "experiments" / "patchcl_faithful.yaml"
@@ -44,20 +44,137 @@ def test_without_mixing_consistency_is_the_loss_against_the_teachers_confident_m
     torch.testing.assert_close(method(batch, 0).terms["consistency"], expected)
 
 
+def test_pixels_of_pseudo_labels_count_by_their_confidence_and_pasted_masks_in_full(make_task, make_batch):
+    """With instance norm, as above."""
+    batch = make_batch()
+    for chance in (0.0, 1.0):
+        method = build(
+            make_task(norm="instance"), warm_up_fraction=0.0, mix_probability=chance, confidence_weighting=True
+        )
+        with torch.no_grad():
+            pseudo = pseudo_labels(method.teacher(batch.unlabeled.weak))
+            torch.manual_seed(5)
+            mixed = method.mixed(method.annotated(batch.labeled), method.believed(batch.unlabeled.strong, pseudo))
+            expected = dice_and_cross_entropy(method.student(mixed.image), mixed.mask, mixed.weight)
+        sure = (3 * pseudo.confidence - 1) / 2
+        inside = (mixed.image != batch.unlabeled.strong).squeeze(1)
+        assert inside.any() == bool(chance)
+        torch.testing.assert_close(mixed.weight, torch.where(inside, 1.0, sure))
+        torch.manual_seed(5)
+        torch.testing.assert_close(method(batch, 0).terms["consistency"], expected)
+
+
+def test_the_weight_of_consistency_falls_evenly_after_its_ramp(make_task):
+    method = build(
+        make_task(steps=20),
+        warm_up_fraction=0.2,
+        ramp_fraction=0.3,
+        consistency_weight=2,
+        consistency_final_fraction=0.25,
+    )
+    weights = [method.consistency_weight(step) for step in (10, 15, 20)]
+    assert weights == pytest.approx([2, 2 * 0.625, 0.5])
+    assert method.consistency_weight(4) == pytest.approx(2 * math.exp(-5))
+
+
+def test_consistency_weighs_as_much_as_student_and_teacher_agree(make_task, make_batch, monkeypatch):
+    """Where pseudo-labels are, and over all processes: here two, the other one agrees on 100 pixels of each class."""
+    shared = torch.full((1, 2, 3), 100.0)
+    monkeypatch.setattr(
+        patchcl, "gathered", lambda counts: torch.cat([counts, shared * torch.tensor([[[1.0], [2.0]]])])
+    )
+    stages = {"warm_up_fraction": 0.0, "ramp_fraction": 0.0, "consistency_weight": 0.7}
+    method = build(make_task(norm="instance"), consistency_gate="agreement", weight=0.0, **stages)
+    batch = make_batch()
+    with torch.no_grad():
+        pseudo = pseudo_labels(method.teacher(batch.unlabeled.weak))
+        torch.manual_seed(5)
+        mixed = method.mixed(method.annotated(batch.labeled), method.believed(batch.unlabeled.strong, pseudo))
+        outside = (mixed.image == batch.unlabeled.strong).squeeze(1)
+        seen, told = method.student(mixed.image).argmax(dim=1)[outside], mixed.mask[outside]
+    pairs = [((seen == k) & (told == k)).sum() + 100 for k in (1, 2)]
+    sizes = [(seen == k).sum() + (told == k).sum() + 200 for k in (1, 2)]
+    expected = sum(2 * pair / size for pair, size in zip(pairs, sizes, strict=True)) / 2
+    torch.manual_seed(5)
+    result = method(batch, 0)
+    terms = result.terms
+    torch.testing.assert_close(terms["agreement"], expected)
+    assert 0.1 < expected < 0.99
+    torch.testing.assert_close(result.loss.detach(), terms["supervised"] + 0.7 * expected * terms["consistency"])
+
+
+def plain_views():
+    """Unlabeled image k is all k, its class k % 2; three labeled images are all 10, 11 and 12, their class is 2."""
+    image = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 16, 16)
+    mask = image[:, 0].long() % 2
+    pseudo = PseudoLabels(one_hot(mask, 3), mask, torch.ones(4, 16, 16), torch.zeros(4, 16, 16))
+    return LabeledBatch(10 + image[:3], torch.full((3, 16, 16), 2)), image, pseudo
+
+
 @pytest.mark.parametrize("from_labeled", [0.0, 1.0], ids=["of unlabeled images", "of labeled images"])
 def test_boxes_bring_along_what_they_show(from_labeled, make_task):
-    """Unlabeled image k is all k; of three labeled images the grey values are 10 to 12, their class is 2."""
     method = build(make_task(), mix_probability=1.0, labeled_mix_probability=from_labeled, confidence_threshold=0.0)
-    image = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 16, 16)
-    labeled = LabeledBatch(10 + image[:3], torch.full((3, 16, 16), 2))
-    probs = one_hot(image[:, 0].long() % 2, 3)
-    pseudo = PseudoLabels(probs, image[:, 0].long() % 2, torch.ones(4, 16, 16), torch.zeros(4, 16, 16))
-    mixed, target, shown = method.mixed(labeled, image, pseudo)
-    boxes = [set(mixed[k].unique().tolist()) - {k} for k in range(4)]
+    labeled, image, pseudo = plain_views()
+    mixed = method.mixed(method.annotated(labeled), method.believed(image, pseudo))
+    boxes = [set(mixed.image[k].unique().tolist()) - {k} for k in range(4)]
     assert boxes == ([{10}, {11}, {12}, {10}] if from_labeled else [{3}, {0}, {1}, {2}])
-    grey = mixed[:, 0]
-    assert torch.equal(target, torch.where(grey >= 10, 2, grey.long() % 2))
-    assert torch.equal(shown, one_hot(target, 3))
+    grey = mixed.image[:, 0]
+    assert torch.equal(mixed.mask, torch.where(grey >= 10, 2, grey.long() % 2))
+    assert torch.equal(mixed.probs, one_hot(mixed.mask, 3))
+
+
+def test_boxes_go_into_labeled_images_as_well(make_task):
+    method = build(make_task(), mix_direction="both", smallest_box=0.5, largest_box=0.5)
+    labeled, image, pseudo = plain_views()
+    first, strong = method.views(method.annotated(labeled), method.believed(image, pseudo))
+    assert [set(first.image[k].unique().tolist()) for k in range(3)] == [{k, 10 + k} for k in range(3)]
+    for view in (first, strong):
+        grey = view.image[:, 0]
+        assert torch.equal(view.annotated, grey >= 10)
+        assert torch.equal(view.mask, torch.where(grey >= 10, 2, grey.long() % 2))
+        assert set((view.annotated != view.annotated[:, :1, :1]).sum(dim=(1, 2)).tolist()) == {64}, "half of each side"
+
+
+def test_masks_teach_what_they_are_of_and_consistency_the_boxes_between(make_task, make_batch):
+    """With instance norm, where an image's logits do not depend on the images beside it."""
+    method = build(make_task(norm="instance"), warm_up_fraction=0.0, mix_direction="both", confidence_weighting=True)
+    batch = make_batch()
+    with torch.no_grad():
+        pseudo = pseudo_labels(method.teacher(batch.unlabeled.weak))
+        torch.manual_seed(5)
+        first, strong = method.views(method.annotated(batch.labeled), method.believed(batch.unlabeled.strong, pseudo))
+        logits = method.student(torch.cat([first.image, strong.image]))
+        masks, boxes = (first.mask.masked_fill(hidden, IGNORE) for hidden in (~first.annotated, first.annotated))
+        target, weight = torch.cat([boxes, strong.mask]), torch.cat([first.weight, strong.weight])
+    torch.manual_seed(5)
+    terms = method(batch, 0).terms
+    torch.testing.assert_close(terms["supervised"], dice_and_cross_entropy(logits[:3], masks))
+    torch.testing.assert_close(terms["consistency"], dice_and_cross_entropy(logits, target, weight))
+
+
+def test_images_that_are_mixed_before_change_together(make_task, monkeypatch):
+    """Were a box pasted afterwards, it alone would have what labeled images have, or what another view has."""
+    monkeypatch.setattr(patchcl, "change_intensity", lambda image, strength: image + 100 * strength)
+    method = build(make_task(), mix_before_intensity=True, mix_direction="both")
+    labeled, image, pseudo = plain_views()
+    torch.manual_seed(0)
+    first, strong = method.views(method.annotated(labeled), method.believed(image, pseudo))
+    unchanged = build(make_task(), mix_direction="both")
+    torch.manual_seed(0)
+    plain = unchanged.views(unchanged.annotated(labeled), unchanged.believed(image, pseudo))
+    assert torch.equal(first.image, plain[0].image + 50)
+    assert torch.equal(strong.image, plain[1].image + 100)
+    assert method.strong_views == 0, "or the loader has changed them already"
+
+
+@pytest.mark.parametrize(("before", "seen"), [(False, 0.0), (True, 50.0)])
+def test_warming_up_changes_intensities_that_nobody_else_does(before, seen, make_task, make_batch, monkeypatch):
+    monkeypatch.setattr(patchcl, "change_intensity", lambda image, strength: image + 100 * strength)
+    method, images = build(make_task(), mix_before_intensity=before, weight=0.0), []
+    method.student.inlet.register_forward_pre_hook(lambda _, given: images.append(given[0]))
+    batch = make_batch()
+    method(batch, 0)
+    assert torch.equal(images[0], batch.labeled.image + seen)
 
 
 def test_the_contrast_fades_evenly(make_task, make_batch):

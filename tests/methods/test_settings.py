@@ -29,3 +29,9 @@ def test_an_unknown_setting_and_one_out_of_range_are_refused():
     for wrong in ({"teacher_decai": 0.9}, {"teacher_decay": 1.0}, {"ramp_max_steps": -1}):
         with pytest.raises(ValidationError, match=next(iter(wrong))):
             PatchCLSettings(**wrong)
+
+
+def test_the_least_side_of_a_box_is_not_above_the_greatest():
+    with pytest.raises(ValidationError, match=r"smallest_box 0\.7 must not be above largest_box 0\.6"):
+        PatchCLSettings(smallest_box=0.7)
+    assert PatchCLSettings(smallest_box=0.7, largest_box=0.7).smallest_box == 0.7

@@ -54,6 +54,11 @@ SWITCHES = [
     {"loss": "info_nce"},
 ]
 
+INGREDIENTS = [
+    {"confidence_weighting": True, "consistency_final_fraction": 0.5, "consistency_gate": "agreement"},
+    {"mix_direction": "both", "mix_before_intensity": True},
+]
+
 
 class _Watch(TorchDispatchMode):
     def __init__(self, note: Callable[[str], None]) -> None:
@@ -142,6 +147,12 @@ def test_no_step_of_any_method_knows_a_value(kind, dimensions, tmp_path, monkeyp
 @pytest.mark.parametrize("switch", SWITCHES, ids=lambda switch: "=".join(map(str, *switch.items())))
 def test_nor_does_any_kind_of_contrast(switch, classes, tmp_path, monkeypatch):
     step = step_of(quick(PatchCLSettings, **switch), batches_of(tmp_path, 2, classes=classes), classes=classes)
+    assert host_values_of(step, monkeypatch) == []
+
+
+@pytest.mark.parametrize("ingredient", INGREDIENTS, ids=lambda ingredient: "-".join(ingredient))
+def test_nor_does_any_ingredient_of_our_recipe(ingredient, tmp_path, monkeypatch):
+    step = step_of(quick(PatchCLSettings).model_copy(update=ingredient), batches_of(tmp_path, 2, strong_views=2))
     assert host_values_of(step, monkeypatch) == []
 
 

@@ -39,6 +39,7 @@ WRONG_CALLS: dict[str, tuple[object, ...]] = {
     "evaluation.metrics.surface_distances": (FLAT, LONG, (1.0, 1.0)),
     "evaluation.object_metrics.components": (FLAT.astype(np.uint8),),
     "evaluation.object_metrics.tally_objects": (FLAT.astype(int), LONG.astype(int), (1.0, 1.0)),
+    "losses.agreement.overlap_and_size": (MASK, SHORT, MASK == 0, 3),
     "losses.consistency.squared_difference": (LOGITS, LOGITS[:, :2]),
     "losses.pseudo_labels.pseudo_labels": (LOGITS[0, 0, 0],),
     "losses.supervised.cross_entropy": (LOGITS, SHORT),

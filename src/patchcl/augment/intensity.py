@@ -5,11 +5,11 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 
-def change_intensity(image: Tensor, strength: float, generator: Generator) -> Tensor:
+def change_intensity(image: Tensor, strength: float, generator: Generator | None = None) -> Tensor:
     """Random gamma, contrast, brightness, colour, blur and noise, drawn for every image of a batch (B, C, *S).
 
     Each image keeps to its own range of values, which its channels share. `strength` 0 changes nothing, 1 is the
-    strong view.
+    strong view. Drawn from `generator`, without one from the global generator.
     """
     if strength == 0:
         return image
@@ -24,39 +24,39 @@ def change_intensity(image: Tensor, strength: float, generator: Generator) -> Te
     return unit.clamp(0, 1) * (high - low) + low
 
 
-def _per_image(image: Tensor, generator: Generator, normal: bool = False) -> Tensor:
+def _per_image(image: Tensor, generator: Generator | None, normal: bool = False) -> Tensor:
     """A random number for every image, uniform in [0, 1) or standard normal, shaped to multiply a batch."""
     draw = torch.randn if normal else torch.rand
-    return draw((len(image), *[1] * (image.ndim - 1)), generator=generator, device=generator.device)
+    return draw((len(image), *[1] * (image.ndim - 1)), generator=generator, device=image.device)
 
 
-def _change_gamma(unit: Tensor, strength: float, generator: Generator) -> Tensor:
+def _change_gamma(unit: Tensor, strength: float, generator: Generator | None) -> Tensor:
     exponent = torch.exp(0.4 * strength * _per_image(unit, generator, normal=True)).clamp(0.4, 2.5)
     return unit.clamp(min=1e-6) ** exponent
 
 
-def _change_contrast(unit: Tensor, strength: float, generator: Generator) -> Tensor:
+def _change_contrast(unit: Tensor, strength: float, generator: Generator | None) -> Tensor:
     mean = unit.mean(dim=list(range(1, unit.ndim)), keepdim=True)
     factor = torch.exp(0.35 * strength * _per_image(unit, generator, normal=True)).clamp(0.4, 2.5)
     offset = 0.15 * strength * _per_image(unit, generator, normal=True)
     return (unit - mean) * factor + mean + offset
 
 
-def _change_colour(unit: Tensor, strength: float, generator: Generator) -> Tensor:
+def _change_colour(unit: Tensor, strength: float, generator: Generator | None) -> Tensor:
     """Contrast and brightness of each channel, as between stains; nothing, and no draw, where there is one channel."""
     if unit.shape[1] == 1:
         return unit
     mean = unit.mean(dim=list(range(2, unit.ndim)), keepdim=True)
-    draws = strength * torch.randn((2, *mean.shape), generator=generator, device=generator.device)
+    draws = strength * torch.randn((2, *mean.shape), generator=generator, device=unit.device)
     return (unit - mean) * torch.exp(0.15 * draws[0]).clamp(0.5, 2) + mean + 0.05 * draws[1]
 
 
-def _add_noise(unit: Tensor, strength: float, generator: Generator) -> Tensor:
+def _add_noise(unit: Tensor, strength: float, generator: Generator | None) -> Tensor:
     amount = 0.1 * strength * _per_image(unit, generator) * (_per_image(unit, generator) < 0.5)
-    return unit + amount * torch.randn(unit.shape, generator=generator, device=generator.device)
+    return unit + amount * torch.randn(unit.shape, generator=generator, device=unit.device)
 
 
-def _blur(unit: Tensor, strength: float, generator: Generator) -> Tensor:
+def _blur(unit: Tensor, strength: float, generator: Generator | None) -> Tensor:
     """Gaussian blur of half of the images, by up to 1.5 pixels, one axis after the other."""
     sigma = (1.5 * strength * _per_image(unit, generator) * (_per_image(unit, generator) < 0.5)).clamp(min=0.05)
     reach = torch.arange(-3, 4, device=unit.device)

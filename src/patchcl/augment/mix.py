@@ -1,7 +1,40 @@
-"""CutMix: boxes of one image in another."""
+"""CutMix: boxes of one image in another, with what is known of their pixels."""
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class Shown(NamedTuple):
+    """Images, and what a student is told of each of their pixels: by masks, or by pseudo-labels."""
+
+    image: Tensor  # (B, C, *S)
+    mask: Tensor  # (B, *S) class of every pixel; IGNORE where nothing is told
+    probs: Tensor  # (B, K, *S) how likely every class is
+    annotated: Tensor  # (B, *S) bool, whether a mask says so
+    weight: Tensor | None = None  # (B, *S) in [0, 1], how much each pixel counts; None: all alike
+
+    def dealt(self, count: int) -> "Shown":
+        """One image for each of `count`: the first, the second, and so on, and again from the first."""
+        order = torch.arange(count, device=self.mask.device) % len(self.mask)
+        return Shown._make(part if part is None else part[order] for part in self)
+
+    def after(self) -> "Shown":
+        """In the place of each image the one before it in the batch."""
+        return Shown._make(part if part is None else part.roll(1, dims=0) for part in self)
+
+
+def joined(one: Shown, *others: Shown) -> Shown:
+    """Several batches as one."""
+    parts = zip(one, *others, strict=True)
+    return Shown._make(None if part[0] is None else torch.cat(part) for part in parts)
+
+
+def mix_shown(base: Shown, other: Shown, box: Tensor) -> Shown:
+    """`mix` of images and of all that is told of them alike; `box` is (B, 1, *S), or (B, 1, 1, ...): all or nothing."""
+    pairs = zip(base, other, strict=True)
+    return Shown._make(None if one is None or two is None else mix(one, two, box) for one, two in pairs)
 
 
 def random_boxes(image: Tensor, smallest: float = 0.2, largest: float = 0.6, probability: float = 0.5) -> Tensor:

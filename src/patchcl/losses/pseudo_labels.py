@@ -30,3 +30,11 @@ def pseudo_labels(logits: Float[Tensor, "B K *S"]) -> PseudoLabels:
 def accepted_mask(pseudo: PseudoLabels, threshold: float) -> Int[Tensor, "B *S"]:
     """The pseudo-mask where the teacher's confidence reaches `threshold`, IGNORE elsewhere."""
     return pseudo.mask.masked_fill(pseudo.confidence < threshold, IGNORE)
+
+
+def confidence_above_chance(confidence: Float[Tensor, "B *S"], classes: int) -> Float[Tensor, "B *S"]:
+    """How much more than chance is known of each pixel: 0 where all `classes` are as likely, 1 where one is certain.
+
+    With confidence c of K classes it is (K c - 1) / (K - 1).
+    """
+    return (classes * confidence - 1) / (classes - 1)

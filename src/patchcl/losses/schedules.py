@@ -12,7 +12,7 @@ def ramp_up(step: int, length: int | float) -> float:
     return math.exp(-5 * remaining**2)
 
 
-def linear_ramp(step: int, length: int | float) -> float:
+def linear_ramp(step: int | float, length: int | float) -> float:
     """Linear ramp-up from 0 at step 0 to 1 at step `length`."""
     return min(step / length, 1.0) if length > 0 else 1.0
 
@@ -24,3 +24,9 @@ def stage_length(fraction: float, max_steps: int | None, steps: int) -> float:
     """
     length = fraction * steps
     return length if max_steps is None else min(length, max_steps)
+
+
+def linear_fall(step: int, start: float, end: float, final: float) -> float:
+    """1 up to step `start`, from there on evenly down to `final` at step `end`."""
+    fallen = linear_ramp(step - start, end - start) if step > start else 0.0
+    return 1 - (1 - final) * fallen

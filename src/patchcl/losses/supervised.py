@@ -10,37 +10,53 @@ from patchcl.core.batch import IGNORE
 SMOOTH = 1e-5
 
 
-def dice_and_cross_entropy(logits: Float[Tensor, "B K *S"], mask: Int[Tensor, "B *S"]) -> Float[Tensor, ""]:
+def dice_and_cross_entropy(
+    logits: Float[Tensor, "B K *S"], mask: Int[Tensor, "B *S"], weight: Float[Tensor, "B *S"] | None = None
+) -> Float[Tensor, ""]:
     """Dice and cross-entropy loss, at least 0: their mean over the pixels whose class is known.
+
+    With `weight` each pixel counts as so much of one, in both.
 
     Source: SSL4MIS, `train_fully_supervised_2D.py`, loss = 0.5 * (dice + cross-entropy). Added: IGNORE.
     """
     logits = logits.float()
-    return 0.5 * (soft_dice_loss(logits.softmax(dim=1), mask) + cross_entropy(logits, mask))
+    return 0.5 * (soft_dice_loss(logits.softmax(dim=1), mask, weight) + cross_entropy(logits, mask, weight))
 
 
-def soft_dice_loss(probs: Float[Tensor, "B K *S"], mask: Int[Tensor, "B *S"]) -> Float[Tensor, ""]:
+def soft_dice_loss(
+    probs: Float[Tensor, "B K *S"], mask: Int[Tensor, "B *S"], weight: Float[Tensor, "B *S"] | None = None
+) -> Float[Tensor, ""]:
     """Soft Dice loss: one minus the soft Dice of every class over the whole batch, averaged over classes; in [0, 1].
 
     The denominator holds squares. A class that is absent from the batch, in prediction and mask, costs nothing.
-    Pixels of class IGNORE take no part.
+    Pixels of class IGNORE take no part; with `weight` w the sums are Σ w p y, Σ w p² and Σ w y.
 
-    Source: SSL4MIS, `utils/losses.py`, `DiceLoss`. Added: IGNORE.
+    Source: SSL4MIS, `utils/losses.py`, `DiceLoss`. Added: IGNORE, weights.
     """
     known = (mask != IGNORE).unsqueeze(1)
     target = one_hot(mask, probs.shape[1])
     probs = probs * known
+    counted, true = (probs, target) if weight is None else (part * weight.unsqueeze(1) for part in (probs, target))
     pixels = [0, *range(2, probs.ndim)]
-    overlap = (probs * target).sum(dim=pixels)
-    size = (probs * probs).sum(dim=pixels) + target.sum(dim=pixels)
+    overlap = (counted * target).sum(dim=pixels)
+    size = (counted * probs).sum(dim=pixels) + true.sum(dim=pixels)
     return (1 - (2 * overlap + SMOOTH) / (size + SMOOTH)).mean()
 
 
-def cross_entropy(logits: Float[Tensor, "B K *S"], mask: Int[Tensor, "B *S"]) -> Float[Tensor, ""]:
-    """Cross-entropy: mean negative log-probability of the true class over the known pixels; 0 if there are none."""
+def cross_entropy(
+    logits: Float[Tensor, "B K *S"], mask: Int[Tensor, "B *S"], weight: Float[Tensor, "B *S"] | None = None
+) -> Float[Tensor, ""]:
+    """Cross-entropy: mean negative log-probability of the true class over the known pixels; 0 if there are none.
+
+    With `weight` w it is Σ w · that / Σ w over these, at least one pixel's worth of them.
+    """
     log_probs = logits.log_softmax(dim=1).movedim(1, -1).flatten(0, -2)  # for maps CUDA has no deterministic kernel
-    total = F.nll_loss(log_probs, mask.flatten(), ignore_index=IGNORE, reduction="sum")
-    return total / (mask != IGNORE).sum().clamp(min=1)
+    known = mask != IGNORE
+    if weight is None:
+        total = F.nll_loss(log_probs, mask.flatten(), ignore_index=IGNORE, reduction="sum")
+        return total / known.sum().clamp(min=1)
+    surprise = F.nll_loss(log_probs, mask.flatten(), ignore_index=IGNORE, reduction="none")
+    return (surprise * weight.flatten()).sum() / (weight * known).sum().clamp(min=1)
 
 
 def one_hot(mask: Int[Tensor, "B *S"], classes: int) -> Float[Tensor, "B K *S"]:

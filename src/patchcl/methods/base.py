@@ -7,6 +7,7 @@ from typing import ClassVar, Generic, NamedTuple, Self, TypeVar, get_args, get_o
 
 from torch import Tensor, nn
 
+from patchcl.augment import AugmentSettings
 from patchcl.contrast.patch_contrast import PatchContrast
 from patchcl.core.batch import LabeledBatch, StepResult, StudentView, TrainingBatch
 from patchcl.core.errors import UserError
@@ -26,6 +27,7 @@ class Task(NamedTuple):
     classes: int  # K, background included
     size: tuple[int, ...]  # of the images that a step sees
     steps: int  # of the whole run
+    augment: AugmentSettings = AugmentSettings()  # what its images have been through
 
 
 class Method(nn.Module, ABC, Generic[S]):
@@ -41,7 +43,7 @@ class Method(nn.Module, ABC, Generic[S]):
 
     settings_class: ClassVar[type[MethodSettings]]  # S, as the class that is its argument
     needs_unlabeled: ClassVar[bool] = True
-    strong_views: ClassVar[int] = 1  # of every unlabeled image; 2 fills `second_strong`
+    strong_views: int = 1  # of every unlabeled image; 2 fills `second_strong`, 0 leaves intensities to the method
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -57,7 +59,7 @@ class Method(nn.Module, ABC, Generic[S]):
         self.teacher = frozen_copy(self.student)
         self.classes = task.classes
         self.confidence_threshold = 0.0  # least confidence of a pseudo-label that counts; 0: all do
-        self.segmentation_loss: Callable[[Tensor, Tensor], Tensor] = dice_and_cross_entropy
+        self.segmentation_loss: Callable[..., Tensor] = dice_and_cross_entropy
         self.contrast: PatchContrast | None = None
         if settings.contrast is not None and settings.contrast.weight > 0:
             self.contrast = PatchContrast(settings.contrast, self.student, task.classes, task.size, task.steps)

@@ -7,11 +7,14 @@ docs/method.md goes through it equation by equation and says what is the paper's
 import torch
 from torch import Tensor
 
-from patchcl.augment.mix import mix, random_boxes
-from patchcl.core.batch import LabeledBatch, StepResult, StudentView, TrainingBatch
+from patchcl.augment.intensity import change_intensity
+from patchcl.augment.mix import Shown, joined, mix_shown, random_boxes
+from patchcl.contrast.memory_bank import gathered
+from patchcl.core.batch import IGNORE, LabeledBatch, StepResult, StudentView, TrainingBatch
 from patchcl.core.schedule import scheduled
-from patchcl.losses.pseudo_labels import PseudoLabels, accepted_mask, pseudo_labels
-from patchcl.losses.schedules import ramp_up, stage_length
+from patchcl.losses.agreement import Agreement, overlap_and_size
+from patchcl.losses.pseudo_labels import PseudoLabels, accepted_mask, confidence_above_chance, pseudo_labels
+from patchcl.losses.schedules import linear_fall, ramp_up, stage_length
 from patchcl.losses.supervised import cross_entropy, one_hot
 from patchcl.methods.base import Method, Task, weighted_sum
 from patchcl.methods.settings import PatchCLSettings
@@ -22,9 +25,14 @@ class PatchCL(Method[PatchCLSettings]):
 
     def __init__(self, settings: PatchCLSettings, task: Task) -> None:
         super().__init__(settings, task)
+        self.steps = task.steps
         self.warm_up_steps = stage_length(settings.warm_up_fraction, settings.warm_up_max_steps, task.steps)
         self.ramp_steps = stage_length(settings.ramp_fraction, settings.ramp_max_steps, task.steps)
+        self.augment = task.augment
+        if settings.mix_before_intensity:
+            self.strong_views = 0
         self.confidence_threshold = settings.confidence_threshold
+        self.agreement = Agreement(task.classes) if settings.consistency_gate == "agreement" else None
         if settings.segmentation_loss == "cross_entropy":
             self.segmentation_loss = cross_entropy
 
@@ -37,40 +45,95 @@ class PatchCL(Method[PatchCLSettings]):
         labeled, unlabeled = batch
         weightless = self.settings.consistency_weight == self.settings.contrast.weight == 0
         if unlabeled is None or weightless or step < self.warm_up_steps:
-            return self.supervised_step(labeled)
+            return self.supervised_step(labeled._replace(image=self.changed(labeled.image, labeled=True)))
 
         with torch.no_grad():
             weak_logits, weak_features = self.teacher.segment(unlabeled.weak)
             pseudo = pseudo_labels(weak_logits)
-        strong, target, strong_probs = self.mixed(labeled, unlabeled.strong, pseudo)
-        logits, features = self.student.segment(torch.cat([labeled.image, strong]))
-        labeled_logits, unlabeled_logits = logits[: len(labeled.image)], logits[len(labeled.image) :]
+        first, strong = self.views(self.annotated(labeled), self.believed(unlabeled.strong, pseudo))
+        logits, features = self.student.segment(torch.cat([first.image, strong.image]))
+        known = LabeledBatch(first.image, first.mask.masked_fill(~first.annotated, IGNORE))
+        taught_logits, taught = self.taught(logits, first, strong)
 
+        gate = self.gate(taught_logits, taught)
+        unlabeled = unlabeled._replace(strong=strong.image)
         result = weighted_sum(
-            StudentView(
-                labeled, unlabeled._replace(strong=strong), pseudo.probs, strong_probs, features, weak_features
+            StudentView(known, unlabeled, pseudo.probs, strong.probs, features, weak_features),
+            supervised=(1.0, self.segmentation_loss(logits[: len(known.image)], known.mask)),
+            consistency=(
+                gate * scheduled(step, self.consistency_weight),
+                self.segmentation_loss(taught_logits, taught.mask, taught.weight),
             ),
-            supervised=(1.0, self.segmentation_loss(labeled_logits, labeled.mask)),
-            consistency=(scheduled(step, self.consistency_weight), self.segmentation_loss(unlabeled_logits, target)),
         )
-        result.terms["accepted"] = (target >= 0).float().mean()
+        result.terms["accepted"] = (strong.mask >= 0).float().mean()
+        if isinstance(gate, Tensor):
+            result.terms["agreement"] = gate
         return result
 
     def consistency_weight(self, step: int) -> float:
-        """Of the loss at a step after the warm-up."""
-        return ramp_up(int(step - self.warm_up_steps), self.ramp_steps) * self.settings.consistency_weight
+        """Of the loss at a step after the warm-up: it rises, and may fall again until the end of the run."""
+        final = self.settings.consistency_final_fraction
+        risen = ramp_up(int(step - self.warm_up_steps), self.ramp_steps)
+        left = linear_fall(step, self.warm_up_steps + self.ramp_steps, self.steps, final)
+        return risen * left * self.settings.consistency_weight
 
-    def mixed(self, labeled: LabeledBatch, strong: Tensor, pseudo: PseudoLabels) -> tuple[Tensor, Tensor, Tensor]:
-        """Strong views (B, C, *S) with boxes of one another or of labeled images; pseudo-masks and maps alike."""
-        count = len(strong)
-        target = accepted_mask(pseudo, self.confidence_threshold)
-        box = random_boxes(strong, probability=self.settings.mix_probability)
-        pasted = torch.rand(count, device=strong.device) < self.settings.labeled_mix_probability
-        order = torch.arange(count, device=strong.device) % len(labeled.image)
-        masks = one_hot(labeled.mask, self.classes)
+    def gate(self, logits: Tensor, shown: Shown) -> float | Tensor:
+        """What the weight of consistency is multiplied with: 1, or how well the student repeats the pseudo-labels."""
+        if self.agreement is None:
+            return 1.0
+        where = (shown.mask != IGNORE) & ~shown.annotated
+        counts = overlap_and_size(logits.argmax(dim=1), shown.mask, where, self.classes)
+        return self.agreement.add(gathered(counts.unsqueeze(0)).sum(dim=0))
 
-        def with_boxes(unlabeled: Tensor, labeled: Tensor) -> Tensor:
-            chosen = pasted.view(-1, *[1] * (unlabeled.ndim - 1))
-            return mix(unlabeled, torch.where(chosen, labeled[order], unlabeled.roll(1, dims=0)), box)
+    def annotated(self, labeled: LabeledBatch) -> Shown:
+        """Labeled images, of which every pixel whose class is known counts in full."""
+        weight = torch.ones_like(labeled.mask, dtype=torch.float32) if self.settings.confidence_weighting else None
+        everywhere = torch.ones_like(labeled.mask, dtype=torch.bool)
+        return Shown(labeled.image, labeled.mask, one_hot(labeled.mask, self.classes), everywhere, weight)
 
-        return with_boxes(strong, labeled.image), with_boxes(target, labeled.mask), with_boxes(pseudo.probs, masks)
+    def believed(self, strong: Tensor, pseudo: PseudoLabels) -> Shown:
+        """Strong views (B, C, *S) with the pseudo-labels of their weak ones, as far as these are to be trusted."""
+        weight = None
+        if self.settings.confidence_weighting:
+            weight = confidence_above_chance(pseudo.confidence, self.classes)
+        nowhere = torch.zeros_like(pseudo.mask, dtype=torch.bool)
+        return Shown(strong, accepted_mask(pseudo, self.confidence_threshold), pseudo.probs, nowhere, weight)
+
+    def views(self, labeled: Shown, unlabeled: Shown) -> tuple[Shown, Shown]:
+        """What the student is shown of labeled and of unlabeled images: these with boxes, those as well for `both`."""
+        mixed = self.mixed(labeled, unlabeled)
+        if self.settings.mix_direction == "both":
+            labeled = mix_shown(labeled, unlabeled.dealt(len(labeled.image)), self.boxes(labeled.image))
+        return (
+            labeled._replace(image=self.changed(labeled.image, labeled=True)),
+            mixed._replace(image=self.changed(mixed.image, labeled=False)),
+        )
+
+    def mixed(self, labeled: Shown, unlabeled: Shown) -> Shown:
+        """Unlabeled images with boxes of one another or of labeled ones, and all that is known of them alike."""
+        image = unlabeled.image
+        box = self.boxes(image)
+        pasted = torch.rand(len(image), device=image.device) < self.settings.labeled_mix_probability
+        chosen = pasted.view(-1, *[1] * (image.ndim - 1))
+        return mix_shown(unlabeled, mix_shown(unlabeled.after(), labeled.dealt(len(image)), chosen), box)
+
+    def boxes(self, image: Tensor) -> Tensor:
+        """Where images (B, C, *S) are given pixels of others, (B, 1, *S)."""
+        settings = self.settings
+        return random_boxes(image, settings.smallest_box, settings.largest_box, settings.mix_probability)
+
+    def changed(self, image: Tensor, labeled: bool) -> Tensor:
+        """Images with their change of intensity, if it is for this method to make: after it has mixed them."""
+        if not self.settings.mix_before_intensity:
+            return image
+        return change_intensity(image, self.augment.labeled_intensity if labeled else self.augment.strong_intensity)
+
+    def taught(self, logits: Tensor, labeled: Shown, strong: Shown) -> tuple[Tensor, Shown]:
+        """What consistency is about: the logits of strong views, and of labeled ones if these have boxes, and targets.
+
+        `logits` are those of `labeled`, then of `strong`.
+        """
+        if self.settings.mix_direction == "into_unlabeled":
+            return logits[len(labeled.image) :], strong
+        boxes = labeled._replace(mask=labeled.mask.masked_fill(labeled.annotated, IGNORE))
+        return logits, joined(boxes, strong)

@@ -103,8 +103,31 @@ class PatchCLSettings(MethodSettings):
     ramp_fraction: float = Field(0.2, ge=0, le=1, description="Fraction of all steps over which consistency sets in.")
     ramp_max_steps: int | None = Field(3300, ge=0, description="The same in steps, at most.")
     consistency_weight: float = Field(1.0, ge=0)
+    consistency_final_fraction: float = Field(
+        1.0, ge=0, le=1, description="Of that weight, what is left at the end; it falls evenly after its ramp."
+    )
+    consistency_gate: Literal["none", "agreement"] = Field(
+        "none", description="What that weight is multiplied with: nothing, or how far student and teacher agree."
+    )
     confidence_threshold: float = Field(0.0, ge=0, le=1, description="Least confidence of a pseudo-label that counts.")
+    confidence_weighting: bool = Field(
+        False, description="Pixels of pseudo-labels count by their confidence, from 0 at chance to 1."
+    )
     segmentation_loss: Literal["dice_and_cross_entropy", "cross_entropy"] = "dice_and_cross_entropy"
     mix_probability: float = Field(1.0, ge=0, le=1, description="Of a box of another image in a strong view.")
     labeled_mix_probability: float = Field(1.0, ge=0, le=1, description="Of this being a labeled one.")
+    smallest_box: float = Field(0.2, gt=0, le=1, description="Least side of a box over that of the image.")
+    largest_box: float = Field(0.6, gt=0, le=1, description="Greatest side of a box over that of the image.")
+    mix_direction: Literal["into_unlabeled", "both"] = Field(
+        "into_unlabeled", description="`both` puts boxes of unlabeled images into labeled ones, too."
+    )
+    mix_before_intensity: bool = Field(
+        False, description="Images are mixed before their grey values change, so that no box stands out by that."
+    )
     contrast: ContrastSettings = ContrastSettings()
+
+    @model_validator(mode="after")
+    def _require_order(self) -> "PatchCLSettings":
+        if self.smallest_box > self.largest_box:
+            raise ValueError(f"smallest_box {self.smallest_box} must not be above largest_box {self.largest_box}")
+        return self

@@ -3,8 +3,6 @@
 Yang et al., 2023, https://arxiv.org/abs/2208.09910.
 """
 
-from typing import ClassVar
-
 import torch
 
 from patchcl.augment.mix import cut_mix
@@ -27,7 +25,7 @@ class UniMatch(Method[UniMatchSettings]):
     student predicts.
     """
 
-    strong_views: ClassVar[int] = 2
+    strong_views = 2
 
     def __init__(self, settings: UniMatchSettings, task: Task) -> None:
         super().__init__(settings, task)

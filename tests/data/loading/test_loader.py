@@ -125,6 +125,13 @@ def test_a_second_strong_view_is_drawn_on_request_and_changes_nothing_else(cases
     assert torch.equal(weak, second_strong), "it shares the geometry too"
 
 
+def test_without_any_strong_view_no_intensity_is_changed(cases):
+    given, still = make(cases, strong_views=0).at(0), make(cases, AugmentSettings(labeled_intensity=0.0)).at(0)
+    assert torch.equal(given.unlabeled.weak, given.unlabeled.strong)
+    assert torch.equal(given.labeled.image, still.labeled.image)
+    assert not torch.equal(given.labeled.image, make(cases).at(0).labeled.image)
+
+
 def test_labeled_and_unlabeled_streams_draw_apart(cases):
     """Else the unlabeled images would be the labeled ones, step by step."""
     batches = make(cases, STILL)

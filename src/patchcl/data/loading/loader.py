@@ -66,6 +66,7 @@ class BatchLoader:
         strong_views: int = 1,
         spacing_mm: tuple[float, ...] | None = None,
     ) -> None:
+        """Without any strong view no intensity is changed, not of labeled images either, and weak stands for strong."""
         self.labeled, self.unlabeled, self.augment = labeled, unlabeled, augment
         self.strong_views, self.spacing_mm = strong_views, spacing_mm
 
@@ -100,7 +101,8 @@ class BatchLoader:
         transforms = draw_transforms(len(image), tuple(image.shape[2:]), self.augment, generator, self.spacing_mm)
         image, warped_mask = warp(image, mask, transforms)
         assert warped_mask is not None
-        return LabeledBatch(change_intensity(image, self.augment.labeled_intensity, generator), warped_mask)
+        strength = self.augment.labeled_intensity if self.strong_views else 0.0
+        return LabeledBatch(change_intensity(image, strength, generator), warped_mask)
 
     def _unlabeled(self, image: Tensor) -> UnlabeledBatch:
         assert self.unlabeled is not None
@@ -108,7 +110,8 @@ class BatchLoader:
         transforms = draw_transforms(len(image), tuple(image.shape[2:]), self.augment, generator, self.spacing_mm)
         weak, _ = warp(image, None, transforms)
         strength = self.augment.strong_intensity
-        return UnlabeledBatch(weak, *(change_intensity(weak, strength, generator) for _ in range(self.strong_views)))
+        strong = [change_intensity(weak, strength, generator) for _ in range(self.strong_views)]
+        return UnlabeledBatch(weak, *(strong or [weak]))
 
 
 def items_at(step: int, size: int, batch: int, seed: int, rank: int = 0, ranks: int = 1) -> list[int]:
