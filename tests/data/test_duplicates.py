@@ -1,6 +1,7 @@
 """What counts as one image under two names, what does not, and what is said about it."""
 
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,16 @@ def test_every_pair_is_found_however_scans_are_gathered(monkeypatch: pytest.Monk
         monkeypatch.setattr(module, "ROWS", rows)
         lines = find_duplicates(sides, held).warnings
         assert {(line[:2], line.split(" and ")[1][:2]) for line in lines} == expected
+
+
+def test_the_pairs_are_those_of_all_correlations() -> None:
+    noises = np.random.default_rng(0).normal(0, 11, (24, 1, *SHAPE)) * np.linspace(0.8, 1.2, 24).reshape(-1, 1, 1, 1, 1)
+    held = {f"p{number:02d}": signature(anatomy(seed=number % 2) + noise) for number, noise in enumerate(noises)}
+    pairs = list(combinations(held.values(), 2))
+    alike = [(one, other) for one, other in pairs if np.square(one - other).sum() <= 2 - 2 * ALIKE]
+    assert 24 < len(alike) < 108  # of 132 pairs that show one anatomy
+    (more,) = find_duplicates({"labeled": [case(name) for name in held]}, held).warnings[module.SHOWN :]
+    assert more == f"{len(alike) - module.SHOWN} more pairs of scans show the same image."
 
 
 def test_many_pairs_are_counted_not_listed() -> None:

@@ -1,7 +1,7 @@
 """Patients behind the names of scans: warnings where the names do not tell them, each with a pattern that may."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -54,6 +54,12 @@ def one_patient(cases: Sequence[Case]) -> str:
         f" All {len(cases)} scans ({preview([case.name for case in cases])}) were read as those of one patient, "
         f"{next(iter(patients))}. If each is a patient of its own: --set split.patient_pattern='(.+)'"
     )
+
+
+def without(patients: Iterable[str], others: Iterable[str]) -> list[str]:
+    """`patients` but `others`, in their order."""
+    aside = set(others)
+    return [patient for patient in patients if patient not in aside]
 
 
 def _shared_stems(cases: Sequence[Case]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from patchcl.core.errors import UserError
 from patchcl.core.files import write_json
 from patchcl.core.settings import FrozenSettings
 from patchcl.data.dataset import PATIENT_PATTERN, Case, Dataset, preview
-from patchcl.data.patients import one_patient
+from patchcl.data.patients import one_patient, without
 
 SIDES = {
     "labeled": "labeled",
@@ -160,7 +160,7 @@ def _drawn(dataset: Dataset, settings: SplitSettings) -> dict[str, list[str]]:
     fraction = settings.validation_fraction
     count = max(1, round(fraction * len(masked))) if fraction else 0
     validation = [patient for patient in masked if patient not in named][:count]
-    train = [patient for patient in masked if patient not in validation]
+    train = without(masked, validation)
     training_folders = {case.patient for case in dataset.cases if case.folder != "imagesTs"}
     unlabeled = sorted(training_folders - {*masked, *test})
     return {"train": train, "unlabeled": unlabeled, "validation": validation, "test": test}
@@ -200,7 +200,7 @@ def _from_folds(dataset: Dataset, path: Path, folds: list[Any], fold: int) -> di
         raise UserError(f"split.fold is {fold}, but {path} has {len(folds)} folds, counted from 0.")
     chosen = folds[fold] if isinstance(folds[fold], dict) else {}
     train, validation = (_patients_of(dataset, path, chosen.get(key)) for key in ("train", "val"))
-    both = [patient for patient in train if patient in validation]
+    both = without(train, without(train, validation))
     if both:
         raise UserError(
             f'{path}: patients with scans in both "train" and "val" of fold {fold}: {preview(both)}. Every scan of a '
@@ -249,7 +249,7 @@ def _limited(dataset: Dataset, sides: dict[str, list[str]], labeled: int | tuple
     lacking = [patient for patient in sides.get("labeled", []) if patient not in masked]
     if lacking:
         raise UserError(f"Labeled patients without any mask in {dataset.root / 'labelsTr'}: {preview(lacking)}.")
-    hidden = [patient for patient in train if patient not in kept]
+    hidden = without(train, kept)
     return Split(
         labeled=tuple(kept),
         unlabeled=(*hidden, *sides["unlabeled"]),
@@ -262,7 +262,7 @@ def _kept(dataset: Dataset, able: list[str], labeled: int | tuple[str, ...] | No
     if labeled is None:
         return able
     if isinstance(labeled, tuple):
-        unable = [patient for patient in labeled if patient not in able]
+        unable = without(labeled, able)
         if unable or not labeled:
             raise UserError(
                 f"split.labeled names patients that are not training patients with a mask: {preview(unable)}. "
@@ -295,6 +295,6 @@ def _require_sound(dataset: Dataset, split: Split, held_out: bool) -> None:
         )
     if not split.labeled or (held_out and not split.validation):
         raise UserError(f"{dataset.root}: no patient with a mask is left to learn from, or none to validate on.")
-    unseen = [patient for patient in split.validation if patient not in _masked_patients(dataset)]
+    unseen = without(split.validation, _masked_patients(dataset))
     if unseen:
         raise UserError(f"Validation patients without any mask in {dataset.root / 'labelsTr'}: {preview(unseen)}.")
