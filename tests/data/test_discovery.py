@@ -29,6 +29,17 @@ def test_scans_of_every_format_are_found_by_case(tmp_path: Path) -> None:
     assert found["g"] == (tmp_path / "g_0000",)
 
 
+def test_numbers_from_one_on_count_scans_and_no_channels(tmp_path: Path) -> None:
+    names = ["pancreas_0001", "pancreas_0002", "pancreas_0100", "anna_0000", "anna_0001", "bert_0001"]
+    files = {name: tmp_path / f"{name}.nii.gz" for name in names}
+    touch(*files.values())
+    numbered = {name: (files[name],) for name in names if name.startswith("pancreas")}
+    others = {"anna": (files["anna_0000"], files["anna_0001"]), "bert": (files["bert_0001"],)}
+    assert find_scans(tmp_path) == numbered | others
+    for name, found in numbered.items():
+        assert find_scans(files[name]) == {name: found}
+
+
 def test_what_is_no_scan_is_named(tmp_path: Path) -> None:
     names = ("a_0000.nii.gz", "b.mgz", "c.nii.gz.part", ".DS_Store", "Thumbs.db", "deeper/d.nii.gz", "out/a.nii.gz")
     touch(*(tmp_path / name for name in names))

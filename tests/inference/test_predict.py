@@ -242,6 +242,17 @@ def test_channels_of_a_case_come_together(untrained_run, tmp_path):
     assert alone.done == ("anna",)
 
 
+def test_numbered_scans_are_segmented_each_under_its_number(untrained_run, tmp_path):
+    run = untrained_run(tmp_path / "run", plan_of())
+    for name in ("pancreas_0001", "pancreas_0002", "bert_0001", "carl_0000", "carl_0001"):
+        write_scan(tmp_path / "scans" / f"{name}.nii.gz")
+    summary = segment(run, tmp_path / "scans", tmp_path / "out")
+    assert summary.done == ("pancreas_0001", "pancreas_0002")
+    assert (tmp_path / "out" / "pancreas_0002.nii.gz").exists()
+    assert [name for name, _ in summary.failed] == ["bert", "carl"]  # the second channel of somebody, and two of one
+    assert all("If their numbers count scans, add _0000 to each name." in message for _, message in summary.failed)
+
+
 def test_a_bad_scan_does_not_hold_up_the_good_ones(untrained_run, tmp_path):
     run = untrained_run(tmp_path / "run", plan_of())
     write_scan(tmp_path / "scans" / "a_good_0000.nii.gz")

@@ -47,6 +47,7 @@ def import_data(
     series: str | None = None,
     spacing: Sequence[float] | None = None,
     threshold: float | None = None,
+    objects: bool = False,
 ) -> ImportResult:
     """Turn images and masks that are laid out otherwise into a data set that patchcl reads, with its split.
 
@@ -61,6 +62,7 @@ def import_data(
         series: For `dicom`: part of the description of the series to take, or its UID.
         spacing: For `arrays` and `stacks`: mm along x, y and z, since their files hold none.
         threshold: For masks with grey edges: the structure is what has this grey, or a brighter one.
+        objects: For masks that number objects: they become one structure, and the numbers go to instancesTr.
 
     Raises:
         UserError: `source` has another layout, a file cannot be read, or `out` cannot be written.
@@ -71,6 +73,6 @@ def import_data(
     """
     names, kinds = (None if listed is None else tuple(listed) for listed in (structures, channels))
     spacing = None if spacing is None else tuple(spacing)
-    options = ImportOptions(names, kinds, images, masks, series, spacing, threshold)
+    options = ImportOptions(names, kinds, images, masks, series, spacing, threshold, objects or None)
     with progress_bar("Importing scans") as on_progress:
         return import_dataset(Path(source), Path(out), layout, options, on_progress)

@@ -172,6 +172,9 @@ Threshold = Annotated[
     float | None,
     typer.Option(help="For masks with grey edges: the structure is what has this grey, or a brighter one."),
 ]
+NumberedObjects = Annotated[
+    bool, typer.Option("--objects", help="Masks number objects, such as cells: keep the numbers beside one structure.")
+]
 Source = Annotated[Path, typer.Argument(help="The folder of a data set; for a table, its CSV file.")]
 Runs = Annotated[list[Path], typer.Argument(help="Runs to show side by side; the first is what the others must beat.")]
 MovedData = Annotated[

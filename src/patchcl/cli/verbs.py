@@ -232,6 +232,7 @@ def import_data(
     series: options.ImportSeries = None,
     spacing: options.Spacing = None,
     threshold: options.Threshold = None,
+    objects: options.NumberedObjects = False,
 ) -> None:
     """Turn images and masks that are laid out otherwise into a data set that patchcl reads, with its split."""
     imported = _api().import_data(**locals())

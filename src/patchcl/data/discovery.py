@@ -15,7 +15,8 @@ from patchcl.data.formats.dicom.series import chosen_series, finds, is_series_fo
 def find_scans(source: Path) -> dict[str, tuple[Path, ...]]:
     """The files of every case in a folder, or of the one case that `source` belongs to, in the order of channels.
 
-    A file here is the folder of the series where a scan is a DICOM series.
+    A file here is the folder of the series where a scan is a DICOM series. Of files that are numbered alike but from
+    _0001 on, each is a case, which has its number in its name: channels begin with _0000.
 
     Raises:
         UserError: There is no scan.
@@ -36,7 +37,16 @@ def find_scans(source: Path) -> dict[str, tuple[Path, ...]]:
         )
     if alone and not channel_of(source):
         return {case_name(source): (source,)}
-    return cases
+    scans = {name: files for case, paths in cases.items() for name, files in _counted(case, paths).items()}
+    return {name: files for name, files in scans.items() if not alone or source in files}
+
+
+def _counted(case: str, paths: tuple[Path, ...]) -> dict[str, tuple[Path, ...]]:
+    """The files of a case; of one whose numbers count scans, each as a case of its own."""
+    numbers = [channel_of(path) for path in paths]
+    if len(paths) == 1 or "" in numbers or "0000" in numbers:
+        return {case: paths}
+    return {without_ending(path.name): (path,) for path in paths}
 
 
 def passed_over(source: Path, scans: Mapping[str, tuple[Path, ...]], out: Path) -> Iterator[tuple[str, str]]:

@@ -191,6 +191,15 @@ def write_mask(path: Path, mask: np.ndarray, like: Path, classes: Sequence[str] 
         _write(path, mask.astype(np.uint8), like)
 
 
+def write_ids(path: Path, ids: np.ndarray, like: Path) -> None:
+    """Write the object that every voxel belongs to, (*shape) from 0 to 65535, on the very grid of `like`.
+
+    Raises:
+        UserError: `like` cannot be read.
+    """
+    _write(path, ids.astype(np.uint8 if ids.max(initial=0) <= WHITE else np.uint16), like)
+
+
 def write_map(path: Path, values: np.ndarray, like: Path) -> None:
     """Write real numbers (*shape), a probability or an uncertainty, as float32 on the very grid of the file `like`.
 
@@ -234,12 +243,15 @@ def _unknown_values(path: Path, values: np.ndarray, classes: int) -> str:
 def _way_out(values: np.ndarray, classes: int) -> str:
     """What to do about unknown values: running numbers are those of objects, such as cells, and greys have edges."""
     if classes > IGNORED:  # of an import, where nobody has said yet what classes there are
-        return "Correct the mask; one structure with grey edges is imported with --threshold VALUE."
+        return (
+            "Correct the mask; one structure with grey edges is imported with --threshold VALUE, masks that number "
+            "objects, such as cells, with --objects."
+        )
     if len(values) > 1 and (values == np.floor(values)).all() and values.min() > 0:
         return (
             "If these number objects, such as cells, put the file into instancesTr (for a test scan instancesTs), and "
-            "a mask with the class of every object into labelsTr; patchcl import --layout crag does both for data laid "
-            "out so. If not, correct the mask, or add the classes to dataset.json."
+            "a mask with the class of every object into labelsTr; patchcl import --objects does both. If not, correct "
+            "the mask, or add the classes to dataset.json."
         )
     return "Correct the mask, or add the class to dataset.json."
 

@@ -24,7 +24,7 @@ from patchcl.data.discovery import (
     passed_over_by_series,
     without_links,
 )
-from patchcl.data.formats import count_channels, ending_of
+from patchcl.data.formats import count_channels, ending_of, without_ending
 from patchcl.data.formats.base import RowBlocks
 from patchcl.data.geometry import Grid
 from patchcl.data.preprocessing.plan import Plan
@@ -191,7 +191,7 @@ def _predict_case(
     inference: Inference,
 ) -> Task[tuple[Look, CaseSummary]]:
     """Reads, has the network segment, and writes one scan, with a `yield` between these: see `pipelined`."""
-    require_channels(paths, plan)
+    require_channels(name, paths, plan)
     of_masks, of_maps = endings(paths[0], files.output)
     blocks = None if files.probabilities or files.uncertainty else network_row_blocks(paths, plan)
     image, grid = _prepared(plan, paths) if blocks is None else (None, read_grid(paths[0]))
@@ -258,20 +258,23 @@ def _write_maps(probs: np.ndarray, plan: Plan, stem: Path, ending: str, files: F
         write_map(stem.with_name(f"{stem.name}_uncertainty{ending}"), uncertainty_of(probs), like)
 
 
-def require_channels(paths: tuple[Path, ...], plan: Plan) -> None:
+def require_channels(case: str, paths: tuple[Path, ...], plan: Plan) -> None:
     """Refuse the files of a scan unless they hold the channels of `plan`.
+
+    The number at the end of a file's name is no channel if the name of the case has it, too.
 
     Raises:
         UserError: They hold more or fewer, or are numbered otherwise.
     """
-    found = [channel_of(path) for path in paths]
+    found = ["" if without_ending(path.name) == case else channel_of(path) for path in paths]
     held = sum(count_channels(path) for path in paths)
     if held == len(plan.channels) and found in ([""], [f"{index:04d}" for index in range(len(paths))]):
         return
     ending = ending_of(paths[0].name)
     names = ", ".join(f"_{number:04d}{ending} ({name})" for number, name in enumerate(plan.channels))
+    scans = " If their numbers count scans, add _0000 to each name." if all(found) else ""
     raise UserError(
         f"{' and '.join(path.name for path in paths)}: the network takes {len(plan.channels)} channel(s), and {held} "
         f"are here; expected files that end in {names}, or pictures in colour, which hold three each. "
-        "Rename or add files so that each case has exactly these."
+        f"Rename or add files so that each case has exactly these.{scans}"
     )

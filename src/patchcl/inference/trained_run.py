@@ -110,10 +110,10 @@ class TrainedRun:
             require_finite(voxels, Path("the array"))
             return Scan(voxels.astype(np.float32), grid)
         files = [source] if isinstance(source, Path | str) else source
-        paths = tuple(Path(file) for file in files)
+        case, paths = "", tuple(Path(file) for file in files)
         if len(paths) == 1:
-            paths = next(iter(find_scans(paths[0]).values()))
-        require_channels(paths, self.plan)
+            case, paths = next(iter(find_scans(paths[0]).items()))
+        require_channels(case, paths, self.plan)
         return read_image(paths)
 
 

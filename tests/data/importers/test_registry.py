@@ -91,10 +91,11 @@ def test_mistakes_are_named(sources, tmp_path):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_options_that_a_layout_does_not_take_are_refused(layout, tmp_path):
-    plain, listed = ("images", "masks", "threshold"), {"table": ("threshold",), "pymic": ("threshold",)}
+    plain = ("images", "masks", "threshold", "objects")
+    listed = {"table": ("threshold", "objects"), "pymic": ("threshold",)}
     pictures = {"plain": plain, "stacks": ("images", "masks", "spacing", "threshold")}
     taken = {**pictures, **listed, "dicom": ("series",), "arrays": ("spacing",)}.get(layout, ())
-    options = ImportOptions(images="i", masks="m", series="thorax", spacing=(1,), threshold=9)
+    options = ImportOptions(images="i", masks="m", series="thorax", spacing=(1,), threshold=9, objects=True)
     others = [name for name, value in options._asdict().items() if value is not None and name not in taken]
     names = ", ".join(f"--{name}" for name in ("structures", "channels", *taken))
     message = f"--layout {layout} takes {names}. Leave out {' and '.join(f'--{name}' for name in others)}."
@@ -324,3 +325,36 @@ def test_pictures_in_tiff_with_grey_masks_go_in_with_a_threshold(tmp_path):
     for structures in (("a", "b"), ("gland=255",)):
         with pytest.raises(UserError, match="--threshold 128 makes one structure of masks, but --structures names"):
             import_dataset(study, tmp_path / "none", None, ImportOptions(structures, threshold=128))
+
+
+@pytest.mark.parametrize("step", [1, 30])
+def test_masks_that_number_objects_become_one_structure_and_keep_the_numbers(tmp_path, step):
+    numbers = {name: np.arange(16).clip(max=last).reshape(4, 4) * step for name, last in (("a", 15), ("b", 9))}
+    study = tmp_path / "study"
+    for kind in ("images", "masks"):
+        (study / kind).mkdir(parents=True)
+    for name, ids in numbers.items():
+        Image.fromarray((ids * 9 % 250).astype(np.uint8)).save(study / "images" / f"{name}.png")
+        Image.fromarray(ids.astype(np.uint8 if step == 1 else np.uint16)).save(study / "masks" / f"{name}.png")
+    with pytest.raises(UserError, match=r"number objects, (such as cells, with )?.*--objects|objects: --objects"):
+        import_dataset(study, tmp_path / "out")
+    result = import_dataset(study, tmp_path / "out", None, ImportOptions(("cell",), objects=True))
+    assert result.labels == {"background": 0, "cell": 1}
+    for name, ids in numbers.items():
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"out/labelsTr/{name}.png")), ids > 0)
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"out/instancesTr/{name}.png")), ids)
+    for wrong, message in (
+        ({"threshold": 9}, "exclude each other"),
+        ({"structures": ("a", "b")}, "--objects makes one"),
+    ):
+        with pytest.raises(UserError, match=message):
+            import_dataset(study, tmp_path / "none", "plain", ImportOptions(objects=True, **wrong))
+
+
+def test_many_classes_are_no_objects(tmp_path):
+    study, classes = tmp_path / "study", np.arange(16, dtype=np.uint8).reshape(4, 4)
+    for kind in ("images", "masks"):
+        (study / kind).mkdir(parents=True)
+        for name, shown in (("a", classes), ("b", np.where(classes == 3, 0, classes))):
+            Image.fromarray(shown.T if kind == "images" else shown).save(study / kind / f"{name}.png")
+    assert len(import_dataset(study, tmp_path / "out").labels) == 16

@@ -20,7 +20,7 @@ from patchcl.data.importers.registry import NO_OPTIONS, Importer, ImportOptions
 from patchcl.data.importers.scan_files import COLOURS, files_by_name, pair_masks
 from patchcl.data.importers.transfer import transfer_image
 from patchcl.data.importers.writer import SourceDataset, SourceScan, Subset
-from patchcl.data.scan import read_grid, write_mask
+from patchcl.data.scan import read_grid, write_ids, write_mask
 
 FOLDERS: dict[str, Subset] = {"train": "train", "valid": "test"}
 MAP = "inst_map"
@@ -72,9 +72,7 @@ def _write_mask(annotation: Path, image: Path, target: Path) -> set[int]:
 
 
 def _write_instances(annotation: Path, image: Path, target: Path) -> None:
-    instances = _instances(annotation, image)
-    small = instances.max(initial=0) < 256
-    format_of(target).write_like(target, instances.astype(np.uint8 if small else np.uint16), image)
+    write_ids(target, _instances(annotation, image), image)
 
 
 def _instances(annotation: Path, image: Path) -> np.ndarray:

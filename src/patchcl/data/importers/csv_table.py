@@ -53,14 +53,14 @@ def convert(source: Path, options: ImportOptions = NO_OPTIONS) -> SourceDataset:
     tables = _tables(source)
     if len(tables) != 1:
         raise UserError(f"{source} holds {len(tables)} CSV files. Name the file with the table itself. {COLUMNS}")
-    dataset = dataset_of_rows(tables[0].stem, _rows(tables[0]), tables[0], tables[0].parent, options.threshold)
+    dataset = dataset_of_rows(tables[0].stem, _rows(tables[0]), tables[0], tables[0].parent, options)
     return dataset._replace(lists=(tables[0],))
 
 
 def dataset_of_rows(
-    name: str, rows: Sequence[Row], source: Path, folder: Path, threshold: float | None = None
+    name: str, rows: Sequence[Row], source: Path, folder: Path, options: ImportOptions = NO_OPTIONS
 ) -> SourceDataset:
-    """The data set of all `rows`, whose paths start from `folder`; masks show their structure from `threshold` on.
+    """The data set of all `rows`, whose paths start from `folder`; `options` say what masks hold.
 
     Raises:
         UserError: Lists every row of `source` that is wrong, with its line.
@@ -73,9 +73,8 @@ def dataset_of_rows(
     scans = []
     for scan, row in zip(names, rows, strict=True):
         mask = folder / row.mask if row.mask else None
-        scans.append(
-            ScanFiles(scan, [folder / file for file in row.images.values()], mask, _side(row) or "train", threshold)
-        )
+        images, side = [folder / file for file in row.images.values()], _side(row) or "train"
+        scans.append(ScanFiles(scan, images, mask, side, options.threshold, bool(options.objects)))
     return dataset_of(name, scans, tuple(rows[0].images))
 
 
@@ -184,4 +183,4 @@ def _contradictions(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
 
 
 DESCRIPTION = "a CSV file with columns image and mask, or a folder with one"
-IMPORTER = Importer("table", DESCRIPTION, detect, convert, options=("threshold",), takes_file=True)
+IMPORTER = Importer("table", DESCRIPTION, detect, convert, options=("threshold", "objects"), takes_file=True)

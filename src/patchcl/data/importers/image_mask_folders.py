@@ -37,7 +37,8 @@ def convert(source: Path, options: ImportOptions = NO_OPTIONS) -> SourceDataset:
     if not images:
         raise UserError(f"{image_folder} holds no image. Expected files that end in {', '.join(ENDINGS)}.")
     masks = pair_masks(images, mask_files, mask_folder)
-    scans = [ScanFiles(name, [path], masks.get(name), threshold=options.threshold) for name, path in images.items()]
+    kind = options.threshold, bool(options.objects)
+    scans = [ScanFiles(name, [path], masks.get(name), "train", *kind) for name, path in images.items()]
     notes = _notes(mask_folder, image_numbers(list(images), list(mask_files)))
     return dataset_of(source.resolve().name, scans)._replace(notes=notes)
 
@@ -103,4 +104,5 @@ def _scans_in(folder: Path) -> list[Path]:
 
 
 DESCRIPTION = "a folder images beside a folder masks; others are named by --images DIR --masks DIR"
-IMPORTER = Importer("plain", DESCRIPTION, detect, convert, options=("images", "masks", "threshold"), certainty=1)
+OPTIONS = ("images", "masks", "threshold", "objects")
+IMPORTER = Importer("plain", DESCRIPTION, detect, convert, OPTIONS, certainty=1)

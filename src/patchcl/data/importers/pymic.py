@@ -34,9 +34,7 @@ def convert(source: Path, options: ImportOptions = NO_OPTIONS) -> SourceDataset:
     if len(channels) > 1:
         columns = " and ".join(sorted(channels))
         raise UserError(f"The lists in {source} differ in their columns: {columns}. Each must name the same channels.")
-    return dataset_of_rows(source.resolve().name, rows, source, source, options.threshold)._replace(
-        lists=tuple(lists.values())
-    )
+    return dataset_of_rows(source.resolve().name, rows, source, source, options)._replace(lists=tuple(lists.values()))
 
 
 def _lists(source: Path) -> dict[str, Path]:

@@ -42,6 +42,7 @@ class ImportOptions(NamedTuple):
     series: str | None = None  # finds something in the description of the DICOM series to take, or is its UID
     spacing: tuple[float, ...] | None = None  # mm along x, y and z, where files hold none
     threshold: float | None = None  # the grey from which on masks show their one structure
+    objects: bool | None = None  # whether masks number the objects of their one structure
 
 
 NO_OPTIONS = ImportOptions()
@@ -184,8 +185,12 @@ def _require_taken(options: ImportOptions, importer: Importer) -> None:
         names = ", ".join(f"--{name}" for name in taken)
         raise UserError(f"--layout {importer.name} takes {names}. Leave out {' and '.join(others)}.")
     structures = options.structures or ()
-    if options.threshold is not None and (len(structures) > 1 or any("=" in name for name in structures)):
+    said = [f"--threshold {options.threshold:g}"] if options.threshold is not None else []
+    said += ["--objects"] if options.objects else []
+    if len(said) > 1:
+        raise UserError(f"{' and '.join(said)} exclude each other: masks hold greys, or numbers. Leave out one.")
+    if said and (len(structures) > 1 or any("=" in name for name in structures)):
         raise UserError(
-            f"--threshold {options.threshold:g} makes one structure of masks, but --structures names "
-            f"{','.join(structures)}. Give it one name, without a value."
+            f"{said[0]} makes one structure of masks, but --structures names {','.join(structures)}. Give it one name, "
+            "without a value."
         )

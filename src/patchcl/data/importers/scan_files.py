@@ -13,7 +13,7 @@ from patchcl.data.dataset import preview
 from patchcl.data.formats import ending_of, format_of, without_ending
 from patchcl.data.formats import images as pictures
 from patchcl.data.formats.dicom import series as dicom
-from patchcl.data.importers.transfer import transfer_image, transfer_mask
+from patchcl.data.importers.transfer import transfer_image, transfer_mask, write_object_ids, write_object_mask
 from patchcl.data.importers.writer import SourceDataset, SourceScan, Subset
 
 CONVERTED = (".mhd", ".nhdr", ".dcm", "")
@@ -31,16 +31,21 @@ class ScanFiles(NamedTuple):
     mask: Path | None = None
     side: Subset = "train"
     threshold: float | None = None  # the grey from which on the mask shows the structure
+    objects: bool = False  # whether the mask numbers objects
 
     def as_scan(self, channels: int) -> SourceScan:
         """The scan, whose images hold so many `channels` together."""
         images = tuple(partial(transfer_image, image, channels // len(self.images)) for image in self.images)
-        mask = (
-            None if self.mask is None else partial(transfer_mask, self.mask, self.images[0], threshold=self.threshold)
-        )
-        drawn = () if self.mask is None else (self.mask,)
-        mapped = drawn if self.threshold is None else ()
-        return SourceScan(self.name, self.side, images, mask, files=(*self.images, *drawn), mask_files=mapped)
+        files = (*self.images, *(() if self.mask is None else (self.mask,)))
+        if self.mask is None:
+            return SourceScan(self.name, self.side, images, None, files=files)
+        if self.objects:
+            place = self.mask, self.images[0]
+            inside, ids = partial(write_object_mask, *place), partial(write_object_ids, *place)
+            return SourceScan(self.name, self.side, images, inside, ids, files)
+        mask = partial(transfer_mask, self.mask, self.images[0], threshold=self.threshold)
+        mapped = (self.mask,) if self.threshold is None else ()
+        return SourceScan(self.name, self.side, images, mask, files=files, mask_files=mapped)
 
 
 def dataset_of(name: str, files: Sequence[ScanFiles], columns: Sequence[str] = ("image",)) -> SourceDataset:

@@ -14,10 +14,20 @@ from patchcl.data.formats import ending_of, format_of, nifti
 from patchcl.data.formats import images as pictures
 from patchcl.data.formats.base import require_grey
 from patchcl.data.geometry import grid_of, require_same_grid
-from patchcl.data.scan import read_grid, read_image, read_mask, require_finite, write_mask
+from patchcl.data.scan import (
+    read_grid,
+    read_ids,
+    read_image,
+    read_mask,
+    require_finite,
+    write_ids,
+    write_mask,
+)
 
 Spacing = tuple[float, ...] | None
 """Millimetres along each axis, where a file holds none; None where nobody said them."""
+MOST_OBJECTS = 65535
+"""The highest number that a picture can hold."""
 
 
 def transfer_image(source: Path, channels: int, target: Path) -> None:
@@ -68,6 +78,29 @@ def read_grey_mask(source: Path, image: Path, threshold: float | None = None) ->
     require_finite(values, source)
     require_grey(source, "" if (values == values[:1]).all() else "RGB")
     return np.asarray(values[0] >= threshold, np.uint8)
+
+
+def write_object_mask(source: Path, image: Path, target: Path) -> set[int]:
+    """Write where `source`, which numbers objects on the grid of `image`, has any; returns the values.
+
+    Raises:
+        UserError: It cannot be read, lies on another grid, or holds anything but whole numbers from 0 to 65535.
+    """
+    mask = np.asarray(_object_ids(source, image) > 0, np.uint8)
+    write_mask(target, mask, image)
+    return set(np.unique(mask).tolist())
+
+
+def write_object_ids(source: Path, image: Path, target: Path) -> None:
+    """Write which object every voxel belongs to; as `write_object_mask`."""
+    write_ids(target, _object_ids(source, image), image)
+
+
+def _object_ids(source: Path, image: Path) -> np.ndarray:
+    ids: np.ndarray = read_ids(source, read_grid(image))
+    if ids.max(initial=0) > MOST_OBJECTS:
+        raise UserError(f"{source} numbers objects up to {ids.max()}; at most {MOST_OBJECTS} fit. Number them anew.")
+    return ids
 
 
 def write_array(target: Path, values: np.ndarray, spacing: Spacing, source: Path) -> None:

@@ -20,7 +20,8 @@ from patchcl.data.scan import read_mask, write_mask
 
 Subset = Literal["train", "validation", "test"]
 MANY = 8
-"""More values in masks than this are rather greys than classes."""
+"""More values in masks than this are rather greys, or numbers of objects, than classes."""
+OBJECTS = "If they number objects: --objects, for the layouts plain and table, makes one structure of them."
 SUBSETS: tuple[Subset, ...] = ("train", "validation", "test")
 
 
@@ -98,6 +99,11 @@ def write_raw_folder(
             held.append(_write_scan(scan, folder, dataset.ending))
             if on_progress is not None:
                 on_progress(done, len(dataset.scans))
+        if named is None and _number_objects(held):
+            raise UserError(
+                f"The masks of {dataset.name} hold running numbers up to {max(map(max, held))}, as those of objects, "
+                f"such as cells. {OBJECTS} If they are classes, name them: --structures A,B,C."
+            )
         source_values = (
             {"background": 0, **(named or {})} if _is_maskless(dataset) else _source_values(_joined(held), named)
         )
@@ -138,6 +144,13 @@ def _joined(held: Sequence[set[int]]) -> set[int]:
     values = set().union(*held)
     black_and_white = all(own <= {0, 1} or own <= {0, 255} for own in held)
     return {0, 255} if black_and_white and 255 in values else values
+
+
+def _number_objects(held: Sequence[set[int]]) -> bool:
+    """Whether the values look as if they numbered objects: in each mask from 1 on without gaps, and to another end."""
+    masks = [values - {0} for values in held if values - {0}]
+    ends = {max(values) for values in masks}
+    return len(ends) > 1 and max(ends) > MANY and all(len(values) == max(values) for values in masks)
 
 
 def _renumber(folder: Path, source_values: Sequence[int]) -> None:
@@ -218,7 +231,7 @@ def _source_values(values: set[int], named: Mapping[str, int] | None) -> dict[st
     if len(values) > MANY:
         advice += (
             f" If these are the grey edges of one structure: --threshold {(max(values) + 1) // 2}, for the layouts "
-            "plain, table, stacks and pymic."
+            f"plain, table, stacks and pymic. {OBJECTS}"
         )
     if named is None or len(values) < 2:
         raise UserError(f"The masks hold {held}; expected whole numbers from 0, the background, without gaps. {advice}")
