@@ -1,4 +1,4 @@
-"""What predict writes lies, for every reader, where the scan lies: nibabel, SimpleITK and highdicom find it the same."""
+"""What predict writes lies, for every reader, where the scan lies: nibabel, SimpleITK and highdicom find it alike."""
 
 from collections.abc import Sequence
 from pathlib import Path
