@@ -54,7 +54,7 @@ def test_pixels_of_pseudo_labels_count_by_their_confidence_and_pasted_masks_in_f
         with torch.no_grad():
             pseudo = pseudo_labels(method.teacher(batch.unlabeled.weak))
             torch.manual_seed(5)
-            mixed = method.mixed(method.annotated(batch.labeled), method.believed(batch.unlabeled.strong, pseudo))
+            _, mixed = method.views(method.annotated(batch.labeled), method.believed(batch.unlabeled.strong, pseudo))
             expected = dice_and_cross_entropy(method.student(mixed.image), mixed.mask, mixed.weight)
         sure = (3 * pseudo.confidence - 1) / 2
         inside = (mixed.image != batch.unlabeled.strong).squeeze(1)
@@ -89,7 +89,7 @@ def test_consistency_weighs_as_much_as_student_and_teacher_agree(make_task, make
     with torch.no_grad():
         pseudo = pseudo_labels(method.teacher(batch.unlabeled.weak))
         torch.manual_seed(5)
-        mixed = method.mixed(method.annotated(batch.labeled), method.believed(batch.unlabeled.strong, pseudo))
+        _, mixed = method.views(method.annotated(batch.labeled), method.believed(batch.unlabeled.strong, pseudo))
         outside = (mixed.image == batch.unlabeled.strong).squeeze(1)
         seen, told = method.student(mixed.image).argmax(dim=1)[outside], mixed.mask[outside]
     pairs = [((seen == k) & (told == k)).sum() + 100 for k in (1, 2)]
@@ -115,7 +115,7 @@ def plain_views():
 def test_boxes_bring_along_what_they_show(from_labeled, make_task):
     method = build(make_task(), mix_probability=1.0, labeled_mix_probability=from_labeled, confidence_threshold=0.0)
     labeled, image, pseudo = plain_views()
-    mixed = method.mixed(method.annotated(labeled), method.believed(image, pseudo))
+    _, mixed = method.views(method.annotated(labeled), method.believed(image, pseudo))
     boxes = [set(mixed.image[k].unique().tolist()) - {k} for k in range(4)]
     assert boxes == ([{10}, {11}, {12}, {10}] if from_labeled else [{3}, {0}, {1}, {2}])
     grey = mixed.image[:, 0]
@@ -165,6 +165,47 @@ def test_images_that_are_mixed_before_change_together(make_task, monkeypatch):
     assert torch.equal(first.image, plain[0].image + 50)
     assert torch.equal(strong.image, plain[1].image + 100)
     assert method.strong_views == 0, "or the loader has changed them already"
+
+
+def test_a_second_strong_view_has_boxes_of_its_own_and_shares_the_weight(make_task, make_batch):
+    """With instance norm, as above; contrast is of the first view."""
+    method, batch = build(make_task(norm="instance"), strong_views=2, warm_up_fraction=0.0), make_batch()
+    with torch.no_grad():
+        pseudo = pseudo_labels(method.teacher(batch.unlabeled.weak))
+        torch.manual_seed(5)
+        believed = [method.believed(view, pseudo) for view in batch.unlabeled[1:]]
+        _, strong = method.views(method.annotated(batch.labeled), *believed)
+        expected = dice_and_cross_entropy(method.student(strong.image), strong.mask)
+    boxes = [(strong.image[3 * k :][:3] != view) for k, view in enumerate(batch.unlabeled[1:])]
+    assert strong.image.shape == (6, 1, 16, 16)
+    assert not torch.equal(*boxes)
+    torch.manual_seed(5)
+    result = method.training_step(batch, 0)
+    torch.testing.assert_close(result.terms["consistency"], expected)
+    assert torch.equal(result.seen.unlabeled.strong, strong.image[:3])
+    assert torch.equal(result.seen.strong_probs, strong.probs[:3])
+    assert len(result.seen.features) == 6
+    assert method.strong_views == 2
+    assert method(batch, 1).loss.isfinite()
+
+
+def test_half_of_consistency_is_of_weak_views_with_perturbed_features(make_task, make_batch):
+    """With instance norm, as above."""
+    stages = {"warm_up_fraction": 0.0, "ramp_fraction": 0.0, "consistency_weight": 0.7}
+    method, batch = build(make_task(norm="instance"), feature_dropout=0.5, weight=0.0, **stages), make_batch()
+    with torch.no_grad():
+        pseudo = pseudo_labels(method.teacher(batch.unlabeled.weak))
+        torch.manual_seed(5)
+        method.views(method.annotated(batch.labeled), method.believed(batch.unlabeled.strong, pseudo))
+        perturbed = dice_and_cross_entropy(method.student(batch.unlabeled.weak, 0.5), pseudo.mask)
+        plain = dice_and_cross_entropy(method.student(batch.unlabeled.weak), pseudo.mask)
+    torch.manual_seed(5)
+    result = method(batch, 0)
+    terms = result.terms
+    torch.testing.assert_close(terms["perturbed"], perturbed)
+    assert (perturbed - plain).abs() > 1e-3
+    expected = terms["supervised"] + 0.35 * terms["consistency"] + 0.35 * perturbed
+    torch.testing.assert_close(result.loss.detach(), expected)
 
 
 @pytest.mark.parametrize(("before", "seen"), [(False, 0.0), (True, 50.0)])

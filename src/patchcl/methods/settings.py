@@ -124,6 +124,10 @@ class PatchCLSettings(MethodSettings):
     mix_before_intensity: bool = Field(
         False, description="Images are mixed before their grey values change, so that no box stands out by that."
     )
+    strong_views: Literal[1, 2] = Field(1, description="Strong views of every unlabeled image, each with its own box.")
+    feature_dropout: float = Field(
+        0.0, ge=0, lt=1, description="Above 0, half of consistency is of weak views, and so many features are dropped."
+    )
     contrast: ContrastSettings = ContrastSettings()
 
     @model_validator(mode="after")
