@@ -7,13 +7,16 @@ docs/method.md goes through it equation by equation and says what is the paper's
 import torch
 from torch import Tensor
 
+from patchcl.augment.geometry import drawn_symmetries
 from patchcl.augment.intensity import change_intensity
 from patchcl.augment.mix import Shown, joined, mix_shown, mixed_up, random_boxes
+from patchcl.augment.symmetries import applied, for_each, undone
 from patchcl.contrast.memory_bank import gathered
 from patchcl.core.batch import IGNORE, LabeledBatch, StepResult, StudentView, TrainingBatch, UnlabeledBatch
+from patchcl.core.components import largest_components
 from patchcl.core.schedule import scheduled
 from patchcl.losses.agreement import Agreement, overlap_and_size
-from patchcl.losses.pseudo_labels import PseudoLabels, accepted_mask, confidence_above_chance, pseudo_labels
+from patchcl.losses.pseudo_labels import PseudoLabels, accepted_mask, confidence_above_chance, labels_of, pseudo_labels
 from patchcl.losses.schedules import linear_fall, ramp_up, stage_length
 from patchcl.losses.supervised import cross_entropy, one_hot
 from patchcl.methods.base import Method, Task, weighted_sum
@@ -29,6 +32,8 @@ class PatchCL(Method[PatchCLSettings]):
         self.warm_up_steps = stage_length(settings.warm_up_fraction, settings.warm_up_max_steps, task.steps)
         self.ramp_steps = stage_length(settings.ramp_fraction, settings.ramp_max_steps, task.steps)
         self.augment = task.augment
+        drawn = drawn_symmetries(task.size, task.augment, task.spacing_mm)[1:]  # beside the identity
+        self.symmetries = drawn if settings.average_symmetries else ()
         self.strong_views = 0 if settings.mix_before_intensity else settings.strong_views
         self.confidence_threshold = settings.confidence_threshold
         self.agreement = Agreement(task.classes) if settings.consistency_gate == "agreement" else None
@@ -47,9 +52,7 @@ class PatchCL(Method[PatchCLSettings]):
             image = self.changed(labeled.image, self.augment.labeled_intensity)
             return self.supervised_step(labeled._replace(image=image))
 
-        with torch.no_grad():
-            weak_logits, weak_features = self.teacher.segment(unlabeled.weak)
-            pseudo = pseudo_labels(weak_logits)
+        pseudo, weak_features = self.pseudo_labels(unlabeled.weak)
         believed = [self.believed(image, pseudo) for image in self.strong_images(unlabeled)]
         first, strong = self.views(self.annotated(labeled), *believed)
         logits, features = self.student.segment(torch.cat([first.image, strong.image]))
@@ -75,6 +78,22 @@ class PatchCL(Method[PatchCLSettings]):
         risen = ramp_up(int(step - self.warm_up_steps), self.ramp_steps)
         left = linear_fall(step, self.warm_up_steps + self.ramp_steps, self.steps, final)
         return risen * left * self.settings.consistency_weight
+
+    @torch.no_grad()
+    def pseudo_labels(self, weak: Tensor) -> tuple[PseudoLabels, Tensor]:
+        """The teacher's of weak views (B, C, *S), with its deepest features of these."""
+        if self.symmetries:
+            chosen = torch.randint(len(self.symmetries), (len(weak),), device=weak.device)
+            moved = for_each(applied, weak, self.symmetries, chosen)
+            logits, features = self.teacher.segment(torch.cat([weak, moved]))
+            straight, turned = logits.float().softmax(dim=1).chunk(2)
+            pseudo = labels_of((straight + for_each(undone, turned, self.symmetries, chosen)) / 2)
+        else:
+            logits, features = self.teacher.segment(weak)
+            pseudo = pseudo_labels(logits)
+        if self.settings.clean_pseudo_masks:
+            pseudo = pseudo._replace(mask=largest_components(pseudo.mask, self.classes))
+        return pseudo, features[: len(weak)]
 
     def gate(self, logits: Tensor, taught: Shown) -> float | Tensor:
         """What the weight of consistency is multiplied with: 1, or how well the student repeats the pseudo-labels."""
