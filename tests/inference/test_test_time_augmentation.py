@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from patchcl.augment import AugmentSettings
+from patchcl.augment.symmetries import applied, undone
 from patchcl.data.geometry import Grid
 from patchcl.data.preprocessing.plan import Plan
 from patchcl.data.scan import Scan
 from patchcl.inference.predict import predict_scan
 from patchcl.inference.sliding_window import network_probs
-from patchcl.inference.test_time_augmentation import ONE_PASS, applied, average_probs, symmetries_of, undone
+from patchcl.inference.test_time_augmentation import ONE_PASS, average_probs, symmetries_of
 from patchcl.networks import NetworkSettings, build_network
 
 SEEN = torch.arange(16.0).view(1, 1, 4, 4)

@@ -17,27 +17,30 @@ def test_pixels_are_counted_where_they_are_to_be_compared():
     assert overlap_and_size(one, other, where, 3).tolist() == [[1, 1, 0], [2, 3, 1]]
 
 
+def dice_after(*counts: list[list[float]]) -> float:
+    agreement = Agreement(len(counts[0][0]))
+    for overlap_and_sizes in counts:
+        agreement.add(torch.tensor(overlap_and_sizes))
+    return agreement.dice.item()
+
+
 def test_the_first_step_counts_in_full_and_background_does_not():
-    overlaps = torch.tensor([[0.0, 3.0, 4.0], [100.0, 12.0, 8.0]])
-    assert Agreement(3).add(overlaps).item() == pytest.approx((0.5 + 1) / 2)
+    assert dice_after([[0.0, 3.0, 4.0], [100.0, 12.0, 8.0]]) == pytest.approx((0.5 + 1) / 2)
 
 
 def test_later_steps_are_averaged_before_they_are_divided():
-    agreement = Agreement(2)
-    agreement.add(torch.tensor([[0.0, 5.0], [0.0, 10.0]]))
-    assert agreement.add(torch.tensor([[0.0, 0.0], [0.0, 0.0]])).item() == pytest.approx(1), "an image without it"
-    after = agreement.add(torch.tensor([[0.0, 0.0], [0.0, 40.0]])).item()
+    first, nothing, wrong = [[0.0, 5.0], [0.0, 10.0]], [[0.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 40.0]]
+    assert dice_after(first, nothing) == pytest.approx(1), "images that do not show it"
     before, new = KEPT**2 * (1 - KEPT), 1 - KEPT
-    assert after == pytest.approx(2 * 5 * before / (10 * before + 40 * new))
+    assert dice_after(first, nothing, wrong) == pytest.approx(2 * 5 * before / (10 * before + 40 * new))
 
 
 def test_structures_that_nobody_finds_are_no_agreement():
-    assert Agreement(3).add(torch.tensor([[9.0, 4.0, 0.0], [18.0, 8.0, 0.0]])).item() == pytest.approx(0.5)
+    assert dice_after([[9.0, 4.0, 0.0], [18.0, 8.0, 0.0]]) == pytest.approx(0.5)
 
 
 def test_what_was_counted_is_in_the_checkpoint():
     one, other = Agreement(2), Agreement(2)
-    counts = torch.tensor([[0.0, 1.0], [0.0, 8.0]])
-    one.add(counts)
+    one.add(torch.tensor([[0.0, 1.0], [0.0, 8.0]]))
     other.load_state_dict(one.state_dict())
-    assert other.add(3 * counts) == one.add(3 * counts)
+    assert other.dice == one.dice == 0.25

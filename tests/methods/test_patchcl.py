@@ -6,8 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from patchcl.augment import AugmentSettings
+from patchcl.augment.geometry import drawn_symmetries
+from patchcl.augment.symmetries import applied, undone
 from patchcl.config import load_settings
 from patchcl.core.batch import IGNORE, LabeledBatch
+from patchcl.core.components import largest_components
 from patchcl.losses.pseudo_labels import PseudoLabels, pseudo_labels
 from patchcl.losses.supervised import dice_and_cross_entropy, one_hot
 from patchcl.methods import build_method, patchcl
@@ -54,7 +58,7 @@ def test_pixels_of_pseudo_labels_count_by_their_confidence_and_pasted_masks_in_f
         with torch.no_grad():
             pseudo = pseudo_labels(method.teacher(batch.unlabeled.weak))
             torch.manual_seed(5)
-            mixed = method.mixed(method.annotated(batch.labeled), method.believed(batch.unlabeled.strong, pseudo))
+            _, mixed = method.views(method.annotated(batch.labeled), method.believed(batch.unlabeled.strong, pseudo))
             expected = dice_and_cross_entropy(method.student(mixed.image), mixed.mask, mixed.weight)
         sure = (3 * pseudo.confidence - 1) / 2
         inside = (mixed.image != batch.unlabeled.strong).squeeze(1)
@@ -89,7 +93,7 @@ def test_consistency_weighs_as_much_as_student_and_teacher_agree(make_task, make
     with torch.no_grad():
         pseudo = pseudo_labels(method.teacher(batch.unlabeled.weak))
         torch.manual_seed(5)
-        mixed = method.mixed(method.annotated(batch.labeled), method.believed(batch.unlabeled.strong, pseudo))
+        _, mixed = method.views(method.annotated(batch.labeled), method.believed(batch.unlabeled.strong, pseudo))
         outside = (mixed.image == batch.unlabeled.strong).squeeze(1)
         seen, told = method.student(mixed.image).argmax(dim=1)[outside], mixed.mask[outside]
     pairs = [((seen == k) & (told == k)).sum() + 100 for k in (1, 2)]
@@ -115,7 +119,7 @@ def plain_views():
 def test_boxes_bring_along_what_they_show(from_labeled, make_task):
     method = build(make_task(), mix_probability=1.0, labeled_mix_probability=from_labeled, confidence_threshold=0.0)
     labeled, image, pseudo = plain_views()
-    mixed = method.mixed(method.annotated(labeled), method.believed(image, pseudo))
+    _, mixed = method.views(method.annotated(labeled), method.believed(image, pseudo))
     boxes = [set(mixed.image[k].unique().tolist()) - {k} for k in range(4)]
     assert boxes == ([{10}, {11}, {12}, {10}] if from_labeled else [{3}, {0}, {1}, {2}])
     grey = mixed.image[:, 0]
@@ -165,6 +169,107 @@ def test_images_that_are_mixed_before_change_together(make_task, monkeypatch):
     assert torch.equal(first.image, plain[0].image + 50)
     assert torch.equal(strong.image, plain[1].image + 100)
     assert method.strong_views == 0, "or the loader has changed them already"
+
+
+def test_a_second_strong_view_has_boxes_of_its_own_and_shares_the_weight(make_task, make_batch):
+    """With instance norm, as above; contrast is of the first view."""
+    method, batch = build(make_task(norm="instance"), strong_views=2, warm_up_fraction=0.0), make_batch()
+    with torch.no_grad():
+        pseudo = pseudo_labels(method.teacher(batch.unlabeled.weak))
+        torch.manual_seed(5)
+        believed = [method.believed(view, pseudo) for view in batch.unlabeled[1:]]
+        _, strong = method.views(method.annotated(batch.labeled), *believed)
+        expected = dice_and_cross_entropy(method.student(strong.image), strong.mask)
+    boxes = [(strong.image[3 * k :][:3] != view) for k, view in enumerate(batch.unlabeled[1:])]
+    assert strong.image.shape == (6, 1, 16, 16)
+    assert not torch.equal(*boxes)
+    torch.manual_seed(5)
+    result = method.training_step(batch, 0)
+    torch.testing.assert_close(result.terms["consistency"], expected)
+    assert torch.equal(result.seen.unlabeled.strong, strong.image[:3])
+    assert torch.equal(result.seen.strong_probs, strong.probs[:3])
+    assert len(result.seen.features) == 6
+    assert method.strong_views == 2
+    assert method(batch, 1).loss.isfinite()
+
+
+def test_half_of_consistency_is_of_weak_views_with_perturbed_features(make_task, make_batch):
+    """With instance norm, as above."""
+    stages = {"warm_up_fraction": 0.0, "ramp_fraction": 0.0, "consistency_weight": 0.7}
+    method, batch = build(make_task(norm="instance"), feature_dropout=0.5, weight=0.0, **stages), make_batch()
+    with torch.no_grad():
+        pseudo = pseudo_labels(method.teacher(batch.unlabeled.weak))
+        torch.manual_seed(5)
+        method.views(method.annotated(batch.labeled), method.believed(batch.unlabeled.strong, pseudo))
+        perturbed = dice_and_cross_entropy(method.student(batch.unlabeled.weak, 0.5), pseudo.mask)
+        plain = dice_and_cross_entropy(method.student(batch.unlabeled.weak), pseudo.mask)
+    torch.manual_seed(5)
+    result = method(batch, 0)
+    terms = result.terms
+    torch.testing.assert_close(terms["perturbed"], perturbed)
+    assert (perturbed - plain).abs() > 1e-3
+    expected = terms["supervised"] + 0.35 * terms["consistency"] + 0.35 * perturbed
+    torch.testing.assert_close(result.loss.detach(), expected)
+
+
+def test_pseudo_labels_are_means_over_the_weak_view_and_a_symmetry_of_it(make_task, make_batch):
+    """A fresh teacher knows where up is; every image has a symmetry of its own. With instance norm, as above."""
+    method, weak = build(make_task(norm="instance"), average_symmetries=True), make_batch(count=6).unlabeled.weak
+    symmetries = drawn_symmetries((16, 16), AugmentSettings())[1:]
+    with torch.no_grad():
+        straight, features = method.teacher.segment(weak)
+        straight = straight.softmax(dim=1)
+        turned = [undone(method.teacher(applied(weak, by)).softmax(dim=1), by) for by in symmetries]
+        torch.manual_seed(0)
+        pseudo, seen = method.pseudo_labels(weak)
+    means = torch.stack([(straight + probs) / 2 for probs in turned])
+    wrong = (means - pseudo.probs).flatten(2).abs().amax(dim=2)
+    assert (wrong.amin(dim=0) < 1e-5).all()
+    assert len(wrong.argmin(dim=0).unique()) > 1
+    assert (pseudo.probs - straight).abs().max() > 1e-3
+    assert torch.equal(pseudo.mask, pseudo.probs.argmax(dim=1))
+    torch.testing.assert_close(seen, features)
+
+
+def test_images_that_are_never_mirrored_have_nothing_to_average(make_task, make_batch):
+    upright = make_task()._replace(augment=AugmentSettings(flip=False, rotate_90=False))
+    weak = make_batch().unlabeled.weak
+    plain, averaging = build(make_task()), build(upright, average_symmetries=True)
+    assert torch.equal(plain.pseudo_labels(weak)[0].probs, averaging.pseudo_labels(weak)[0].probs)
+
+
+def test_a_clean_pseudo_mask_has_one_component_of_each_class(make_task, make_batch):
+    method, cleaning = (build(make_task(norm="instance"), clean_pseudo_masks=clean) for clean in (False, True))
+    torch.nn.init.normal_(method.teacher.classify.weight)  # so that it finds something
+    cleaning.load_state_dict(method.state_dict())
+    weak = make_batch().unlabeled.weak
+    (pseudo, _), (clean, _) = method.pseudo_labels(weak), cleaning.pseudo_labels(weak)
+    assert torch.equal(clean.mask, largest_components(pseudo.mask, 3))
+    assert not torch.equal(clean.mask, pseudo.mask)
+    assert torch.equal(clean.probs, pseudo.probs)
+
+
+def test_with_every_ingredient_a_run_that_stopped_goes_on_as_if_it_had_not(make_task, make_batch):
+    ingredients = {
+        "confidence_weighting": True, "consistency_final_fraction": 0.5, "consistency_gate": "agreement",
+        "mix_direction": "both", "mix_before_intensity": True, "strong_views": 2, "feature_dropout": 0.5,
+        "average_symmetries": True, "clean_pseudo_masks": True, "warm_up_fraction": 0.0,
+    }  # fmt: skip
+    straight, stopped = (build(make_task(), **ingredients) for _ in range(2))
+    for step in range(3):
+        torch.manual_seed(step)
+        straight(make_batch(seed=step), step)
+        straight.after_step(step)
+        if step == 1:
+            stopped.load_state_dict(straight.state_dict())
+    torch.manual_seed(2)
+    result = stopped(make_batch(seed=2), 2)
+    stopped.after_step(2)
+    assert result.loss.isfinite()
+    assert {"supervised", "consistency", "perturbed", "agreement", "contrast"} <= set(result.terms)
+    found, expected = stopped.state_dict(), straight.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
 
 
 @pytest.mark.parametrize(("before", "seen"), [(False, 0.0), (True, 50.0)])

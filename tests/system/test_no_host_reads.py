@@ -57,6 +57,8 @@ SWITCHES = [
 INGREDIENTS = [
     {"confidence_weighting": True, "consistency_final_fraction": 0.5, "consistency_gate": "agreement"},
     {"mix_direction": "both", "mix_before_intensity": True},
+    {"strong_views": 2, "feature_dropout": 0.5},
+    {"average_symmetries": True, "clean_pseudo_masks": True},
 ]
 
 

@@ -70,3 +70,11 @@ def cut_mix(image: Tensor, mask: Tensor, probability: float) -> tuple[Tensor, Te
     """
     box = random_boxes(image, probability=probability)
     return mix(image, image.roll(1, dims=0), box), mix(mask, mask.roll(1, dims=0), box)
+
+
+def mixed_up(unlabeled: Shown, labeled: Shown, box: Tensor, labeled_probability: float) -> Shown:
+    """Unlabeled images with a `box` each, of a labeled image with that probability and else of the one before it."""
+    image = unlabeled.image
+    pasted = torch.rand(len(image), device=image.device) < labeled_probability
+    chosen = pasted.view(-1, *[1] * (image.ndim - 1))
+    return mix_shown(unlabeled, mix_shown(unlabeled.after(), labeled.dealt(len(image)), chosen), box)

@@ -79,8 +79,14 @@ class Settings(FrozenSettings):
         """The method with new weights for images that are prepared by `plan`, of `size` if that is not the plan's."""
         from patchcl.methods.base import Task
 
-        seen = size or plan.size
-        task = Task(lambda: self.build_network(plan), len(plan.classes), seen, self.training.steps, self.augment)
+        task = Task(
+            lambda: self.build_network(plan),
+            len(plan.classes),
+            size or plan.size,
+            self.training.steps,
+            self.augment,
+            plan.spacing_mm,
+        )
         return build_method(self.method, task)
 
 

@@ -25,9 +25,13 @@ class Agreement(nn.Module):
         self.register_buffer("counted", torch.zeros(2, classes))
 
     @torch.no_grad()
-    def add(self, counts: Float[Tensor, "2 K"]) -> Float[Tensor, ""]:
-        """Takes in the `overlap_and_size` of a step, and gives the agreement with it, in [0, 1]."""
+    def add(self, counts: Float[Tensor, "2 K"]) -> None:
+        """Takes in the `overlap_and_size` of a step."""
         self.counted.lerp_(counts, 1 - KEPT)
+
+    @property
+    def dice(self) -> Float[Tensor, ""]:
+        """The agreement, in [0, 1], the last step included."""
         overlap, size = self.counted[:, 1:]
         dice: Tensor = 2 * overlap / size.clamp(min=SMOOTH)
         return dice.mean()

@@ -21,7 +21,11 @@ class PseudoLabels(NamedTuple):
 
 def pseudo_labels(logits: Float[Tensor, "B K *S"]) -> PseudoLabels:
     """The pseudo-labels that a teacher's logits stand for."""
-    probs = logits.float().softmax(dim=1)
+    return labels_of(logits.float().softmax(dim=1))
+
+
+def labels_of(probs: Float[Tensor, "B K *S"]) -> PseudoLabels:
+    """The pseudo-labels of a teacher's probabilities, such as a mean over several views."""
     confidence, mask = probs.max(dim=1)
     entropy = -torch.xlogy(probs, probs).sum(dim=1) / math.log(probs.shape[1])
     return PseudoLabels(probs, mask, confidence, entropy)

@@ -28,6 +28,7 @@ class Task(NamedTuple):
     size: tuple[int, ...]  # of the images that a step sees
     steps: int  # of the whole run
     augment: AugmentSettings = AugmentSettings()  # what its images have been through
+    spacing_mm: tuple[float, ...] | None = None  # of their pixels; None: they are square
 
 
 class Method(nn.Module, ABC, Generic[S]):

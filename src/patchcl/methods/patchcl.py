@@ -7,13 +7,16 @@ docs/method.md goes through it equation by equation and says what is the paper's
 import torch
 from torch import Tensor
 
+from patchcl.augment.geometry import drawn_symmetries
 from patchcl.augment.intensity import change_intensity
-from patchcl.augment.mix import Shown, joined, mix_shown, random_boxes
+from patchcl.augment.mix import Shown, joined, mix_shown, mixed_up, random_boxes
+from patchcl.augment.symmetries import applied, for_each, undone
 from patchcl.contrast.memory_bank import gathered
-from patchcl.core.batch import IGNORE, LabeledBatch, StepResult, StudentView, TrainingBatch
+from patchcl.core.batch import IGNORE, LabeledBatch, StepResult, StudentView, TrainingBatch, UnlabeledBatch
+from patchcl.core.components import largest_components
 from patchcl.core.schedule import scheduled
 from patchcl.losses.agreement import Agreement, overlap_and_size
-from patchcl.losses.pseudo_labels import PseudoLabels, accepted_mask, confidence_above_chance, pseudo_labels
+from patchcl.losses.pseudo_labels import PseudoLabels, accepted_mask, confidence_above_chance, labels_of, pseudo_labels
 from patchcl.losses.schedules import linear_fall, ramp_up, stage_length
 from patchcl.losses.supervised import cross_entropy, one_hot
 from patchcl.methods.base import Method, Task, weighted_sum
@@ -29,8 +32,9 @@ class PatchCL(Method[PatchCLSettings]):
         self.warm_up_steps = stage_length(settings.warm_up_fraction, settings.warm_up_max_steps, task.steps)
         self.ramp_steps = stage_length(settings.ramp_fraction, settings.ramp_max_steps, task.steps)
         self.augment = task.augment
-        if settings.mix_before_intensity:
-            self.strong_views = 0
+        drawn = drawn_symmetries(task.size, task.augment, task.spacing_mm)[1:]  # beside the identity
+        self.symmetries = drawn if settings.average_symmetries else ()
+        self.strong_views = 0 if settings.mix_before_intensity else settings.strong_views
         self.confidence_threshold = settings.confidence_threshold
         self.agreement = Agreement(task.classes) if settings.consistency_gate == "agreement" else None
         if settings.segmentation_loss == "cross_entropy":
@@ -45,29 +49,27 @@ class PatchCL(Method[PatchCLSettings]):
         labeled, unlabeled = batch
         weightless = self.settings.consistency_weight == self.settings.contrast.weight == 0
         if unlabeled is None or weightless or step < self.warm_up_steps:
-            return self.supervised_step(labeled._replace(image=self.changed(labeled.image, labeled=True)))
+            image = self.changed(labeled.image, self.augment.labeled_intensity)
+            return self.supervised_step(labeled._replace(image=image))
 
-        with torch.no_grad():
-            weak_logits, weak_features = self.teacher.segment(unlabeled.weak)
-            pseudo = pseudo_labels(weak_logits)
-        first, strong = self.views(self.annotated(labeled), self.believed(unlabeled.strong, pseudo))
+        pseudo, weak_features = self.pseudo_labels(unlabeled.weak)
+        believed = [self.believed(image, pseudo) for image in self.strong_images(unlabeled)]
+        first, strong = self.views(self.annotated(labeled), *believed)
         logits, features = self.student.segment(torch.cat([first.image, strong.image]))
         known = LabeledBatch(first.image, first.mask.masked_fill(~first.annotated, IGNORE))
         taught_logits, taught = self.taught(logits, first, strong)
 
-        gate = self.gate(taught_logits, taught)
-        unlabeled = unlabeled._replace(strong=strong.image)
+        losses = {"consistency": self.segmentation_loss(taught_logits, taught.mask, taught.weight)}
+        losses |= self.perturbed(unlabeled.weak, pseudo)
+        weight = self.gate(taught_logits, taught) * scheduled(step, self.consistency_weight) / len(losses)
         result = weighted_sum(
-            StudentView(known, unlabeled, pseudo.probs, strong.probs, features, weak_features),
+            self.seen(known, unlabeled, pseudo, strong, features, weak_features),
             supervised=(1.0, self.segmentation_loss(logits[: len(known.image)], known.mask)),
-            consistency=(
-                gate * scheduled(step, self.consistency_weight),
-                self.segmentation_loss(taught_logits, taught.mask, taught.weight),
-            ),
+            **{name: (weight, loss) for name, loss in losses.items()},
         )
         result.terms["accepted"] = (strong.mask >= 0).float().mean()
-        if isinstance(gate, Tensor):
-            result.terms["agreement"] = gate
+        if self.agreement is not None:
+            result.terms["agreement"] = self.agreement.dice
         return result
 
     def consistency_weight(self, step: int) -> float:
@@ -77,13 +79,44 @@ class PatchCL(Method[PatchCLSettings]):
         left = linear_fall(step, self.warm_up_steps + self.ramp_steps, self.steps, final)
         return risen * left * self.settings.consistency_weight
 
-    def gate(self, logits: Tensor, shown: Shown) -> float | Tensor:
+    @torch.no_grad()
+    def pseudo_labels(self, weak: Tensor) -> tuple[PseudoLabels, Tensor]:
+        """The teacher's of weak views (B, C, *S), with its deepest features of these."""
+        if self.symmetries:
+            chosen = torch.randint(len(self.symmetries), (len(weak),), device=weak.device)
+            moved = for_each(applied, weak, self.symmetries, chosen)
+            logits, features = self.teacher.segment(torch.cat([weak, moved]))
+            straight, turned = logits.float().softmax(dim=1).chunk(2)
+            pseudo = labels_of((straight + for_each(undone, turned, self.symmetries, chosen)) / 2)
+        else:
+            logits, features = self.teacher.segment(weak)
+            pseudo = pseudo_labels(logits)
+        if self.settings.clean_pseudo_masks:
+            pseudo = pseudo._replace(mask=largest_components(pseudo.mask, self.classes))
+        return pseudo, features[: len(weak)]
+
+    def gate(self, logits: Tensor, taught: Shown) -> float | Tensor:
         """What the weight of consistency is multiplied with: 1, or how well the student repeats the pseudo-labels."""
         if self.agreement is None:
             return 1.0
-        where = (shown.mask != IGNORE) & ~shown.annotated
-        counts = overlap_and_size(logits.argmax(dim=1), shown.mask, where, self.classes)
-        return self.agreement.add(gathered(counts.unsqueeze(0)).sum(dim=0))
+        where = (taught.mask != IGNORE) & ~taught.annotated
+        counts = overlap_and_size(logits.argmax(dim=1), taught.mask, where, self.classes)
+        self.agreement.add(gathered(counts.unsqueeze(0)).sum(dim=0))
+        return self.agreement.dice
+
+    def perturbed(self, weak: Tensor, pseudo: PseudoLabels) -> dict[str, Tensor]:
+        """The loss of weak views (B, C, *S) of which the decoder is given perturbed features; nothing by default."""
+        if self.settings.feature_dropout == 0:
+            return {}
+        told, logits = self.believed(weak, pseudo), self.student(weak, self.settings.feature_dropout)
+        return {"perturbed": self.segmentation_loss(logits, told.mask, told.weight)}
+
+    def strong_images(self, unlabeled: UnlabeledBatch) -> list[Tensor]:
+        """Strong views (B, C, *S), or as many times the weak one where intensities change afterwards."""
+        if self.settings.mix_before_intensity or self.settings.strong_views == 1:
+            return [unlabeled.strong] * self.settings.strong_views
+        assert unlabeled.second_strong is not None  # as `strong_views` asks
+        return [unlabeled.strong, unlabeled.second_strong]
 
     def annotated(self, labeled: LabeledBatch) -> Shown:
         """Labeled images, of which every pixel whose class is known counts in full."""
@@ -99,34 +132,27 @@ class PatchCL(Method[PatchCLSettings]):
         nowhere = torch.zeros_like(pseudo.mask, dtype=torch.bool)
         return Shown(strong, accepted_mask(pseudo, self.confidence_threshold), pseudo.probs, nowhere, weight)
 
-    def views(self, labeled: Shown, unlabeled: Shown) -> tuple[Shown, Shown]:
+    def views(self, labeled: Shown, *unlabeled: Shown) -> tuple[Shown, Shown]:
         """What the student is shown of labeled and of unlabeled images: these with boxes, those as well for `both`."""
-        mixed = self.mixed(labeled, unlabeled)
-        if self.settings.mix_direction == "both":
-            labeled = mix_shown(labeled, unlabeled.dealt(len(labeled.image)), self.boxes(labeled.image))
-        return (
-            labeled._replace(image=self.changed(labeled.image, labeled=True)),
-            mixed._replace(image=self.changed(mixed.image, labeled=False)),
+        settings = self.settings
+        mixed = joined(
+            *(mixed_up(view, labeled, self.boxes(view.image), settings.labeled_mix_probability) for view in unlabeled)
         )
-
-    def mixed(self, labeled: Shown, unlabeled: Shown) -> Shown:
-        """Unlabeled images with boxes of one another or of labeled ones, and all that is known of them alike."""
-        image = unlabeled.image
-        box = self.boxes(image)
-        pasted = torch.rand(len(image), device=image.device) < self.settings.labeled_mix_probability
-        chosen = pasted.view(-1, *[1] * (image.ndim - 1))
-        return mix_shown(unlabeled, mix_shown(unlabeled.after(), labeled.dealt(len(image)), chosen), box)
+        if settings.mix_direction == "both":
+            labeled = mix_shown(labeled, unlabeled[0].dealt(len(labeled.image)), self.boxes(labeled.image))
+        return (
+            labeled._replace(image=self.changed(labeled.image, self.augment.labeled_intensity)),
+            mixed._replace(image=self.changed(mixed.image, self.augment.strong_intensity)),
+        )
 
     def boxes(self, image: Tensor) -> Tensor:
         """Where images (B, C, *S) are given pixels of others, (B, 1, *S)."""
         settings = self.settings
         return random_boxes(image, settings.smallest_box, settings.largest_box, settings.mix_probability)
 
-    def changed(self, image: Tensor, labeled: bool) -> Tensor:
+    def changed(self, image: Tensor, strength: float) -> Tensor:
         """Images with their change of intensity, if it is for this method to make: after it has mixed them."""
-        if not self.settings.mix_before_intensity:
-            return image
-        return change_intensity(image, self.augment.labeled_intensity if labeled else self.augment.strong_intensity)
+        return change_intensity(image, strength) if self.settings.mix_before_intensity else image
 
     def taught(self, logits: Tensor, labeled: Shown, strong: Shown) -> tuple[Tensor, Shown]:
         """What consistency is about: the logits of strong views, and of labeled ones if these have boxes, and targets.
@@ -137,3 +163,18 @@ class PatchCL(Method[PatchCLSettings]):
             return logits[len(labeled.image) :], strong
         boxes = labeled._replace(mask=labeled.mask.masked_fill(labeled.annotated, IGNORE))
         return logits, joined(boxes, strong)
+
+    def seen(
+        self,
+        known: LabeledBatch,
+        unlabeled: UnlabeledBatch,
+        pseudo: PseudoLabels,
+        strong: Shown,
+        features: Tensor,
+        weak_features: Tensor,
+    ) -> StudentView:
+        """What patch contrast is told of the step: of several strong views the first."""
+        count = len(unlabeled.weak)
+        once = unlabeled._replace(strong=strong.image[:count])
+        features = features[: len(known.image) + count]
+        return StudentView(known, once, pseudo.probs, strong.probs[:count], features, weak_features)

@@ -113,6 +113,12 @@ class PatchCLSettings(MethodSettings):
     confidence_weighting: bool = Field(
         False, description="Pixels of pseudo-labels count by their confidence, from 0 at chance to 1."
     )
+    average_symmetries: bool = Field(
+        False, description="Pseudo-labels are means over the weak view and one that is mirrored or turned at random."
+    )
+    clean_pseudo_masks: bool = Field(
+        False, description="Of pseudo-masks the largest component of each class counts, the rest is background."
+    )
     segmentation_loss: Literal["dice_and_cross_entropy", "cross_entropy"] = "dice_and_cross_entropy"
     mix_probability: float = Field(1.0, ge=0, le=1, description="Of a box of another image in a strong view.")
     labeled_mix_probability: float = Field(1.0, ge=0, le=1, description="Of this being a labeled one.")
@@ -123,6 +129,10 @@ class PatchCLSettings(MethodSettings):
     )
     mix_before_intensity: bool = Field(
         False, description="Images are mixed before their grey values change, so that no box stands out by that."
+    )
+    strong_views: Literal[1, 2] = Field(1, description="Strong views of every unlabeled image, each with its own box.")
+    feature_dropout: float = Field(
+        0.0, ge=0, lt=1, description="Above 0, half of consistency is of weak views, and so many features are dropped."
     )
     contrast: ContrastSettings = ContrastSettings()
 
