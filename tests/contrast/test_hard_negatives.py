@@ -14,11 +14,14 @@ from patchcl.contrast.hard_negatives import (
     gaussians,
     mixed,
     mixes,
+    neighbour_weights,
     reweighted,
     slab,
     slab_samples,
+    touching,
 )
 from patchcl.contrast.loss import even_weights, moments
+from patchcl.losses.supervised import one_hot
 
 CLASSES, LENGTH, SIZE = 3, 200, 16
 
@@ -174,3 +177,27 @@ def test_a_set_may_have_more_members_than_dimensions_and_each_has_another_for_pa
         assert (found.diagonal() > 0).all()
         assert ((found > 0).sum(dim=0) == torch.tensor([2, 2, 2, 2, 2, 0])).all()  # each is a partner once
         assert found.diagonal().diff().abs().min() > 1e-4  # by a fraction of its own
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_classes_touch_as_often_as_their_pixels_are_neighbours(dimensions):
+    mask = torch.zeros(1, *[4] * dimensions, dtype=torch.int64)
+    mask[:, 2:] = 1
+    mask[0, 3, 3] = 2
+    found = touching(one_hot(mask, 4))
+    across, edge = 4 ** (dimensions - 1), 4 ** (dimensions - 2)
+    assert found[0, 1] == found[1, 0] == across
+    assert found[1, 2] == found[2, 1] == 2 * edge
+    assert found[0, 2] == 0
+    assert not found[3].any()
+
+
+def test_half_of_a_negative_class_weighs_evenly_and_half_as_often_as_it_touches():
+    pairs = torch.tensor([[9.0, 3, 1, 7], [3, 9, 0, 0], [1, 0, 9, 0], [7, 0, 0, 9]])
+    ready = torch.tensor([True, True, True, False])
+    found = neighbour_weights(pairs, ready)
+    torch.testing.assert_close(found[0], torch.tensor([1.0, 0.5 + 0.75, 0.5 + 0.25, 1.0]))
+    torch.testing.assert_close(found[1], torch.tensor([1.5, 1.0, 0.5, 1.0]))
+    others = ready & ~torch.eye(4, dtype=torch.bool)
+    assert (found * others).sum(dim=1)[:3].tolist() == [2, 2, 2]
+    assert torch.equal(neighbour_weights(torch.zeros(4, 4), ready), torch.ones(4, 4))

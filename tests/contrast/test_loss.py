@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from patchcl.contrast.loss import (
+    EVEN,
     FEW_CLASSES,
+    Emphasis,
     Moments,
     even_weights,
     info_nce,
@@ -31,16 +33,26 @@ def similarity(embedding: torch.Tensor, members: torch.Tensor) -> torch.Tensor:
     return torch.einsum("pe,kme->pkm", embedding, members)
 
 
-def guided(embedding, label, members, ready=None, temperature=TEMPERATURE, covariance_weight=LAMBDA, num_negatives=PSI):
+def guided(
+    embedding,
+    label,
+    members,
+    ready=None,
+    temperature=TEMPERATURE,
+    covariance_weight=LAMBDA,
+    num_negatives=PSI,
+    emphasis=EVEN,
+):
     seen = moments(similarity(embedding, members), members.new_full(members.shape[:2], 1 / members.shape[1]))
     ready = torch.tensor([True] * len(members) if ready is None else ready)
-    return pseudo_label_guided_contrast(seen, label, ready, temperature, covariance_weight, num_negatives)
+    constants = (temperature, covariance_weight, num_negatives)
+    return pseudo_label_guided_contrast(seen, label, ready, *constants, emphasis=emphasis)
 
 
-def nce(embedding, label, members, ready=None, temperature=TEMPERATURE):
+def nce(embedding, label, members, ready=None, temperature=TEMPERATURE, emphasis=EVEN):
     written = torch.ones(members.shape[:2], dtype=torch.bool)
     ready = torch.tensor([True] * len(members) if ready is None else ready)
-    return info_nce(similarity(embedding, members), written, label, ready, temperature)
+    return info_nce(similarity(embedding, members), written, label, ready, temperature, emphasis=emphasis)
 
 
 LOSSES = pytest.mark.parametrize("loss", [guided, nce])
@@ -265,3 +277,27 @@ def test_a_sample_has_the_negatives_of_all_classes_in_number():
         standing = stand_ins(ready, torch.ones(12, dtype=torch.bool))
         found = pseudo_label_guided_contrast(seen, label, ready, TEMPERATURE, LAMBDA, PSI, standing)
         assert float(found) == pytest.approx(float(exact), rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", [guided, nce])
+def test_a_patch_and_a_class_that_count_double_are_as_good_as_two_of_them(loss):
+    """A class twice in the memory is two negatives; ψ grows with the number of classes, which the weights keep."""
+    embedding, members, label = unit(6, 16), unit(4, 5, 16, seed=1), torch.tensor([0, 1, 2, IGNORE, 0, 1])
+    twice = torch.tensor([2.0, 1, 1, 1, 1, 1], dtype=torch.float64)
+    again = [0, *range(6)]
+    found = loss(embedding, label, members, emphasis=Emphasis(patch=twice))
+    torch.testing.assert_close(found, loss(embedding[again], label[again], members))
+    heavy = torch.tensor([1.0, 1, 1, 2], dtype=torch.float64).expand(6, 4)
+    found = loss(embedding, label, members, emphasis=Emphasis(negative=heavy))
+    doubled = torch.cat([members, members[3:]])
+    more = {"num_negatives": PSI * 5 / 4} if loss is guided else {}
+    torch.testing.assert_close(found, loss(embedding, label, doubled, **more))
+
+
+@pytest.mark.parametrize("loss", [guided, nce])
+def test_without_any_weight_nothing_is_learned(loss):
+    embedding = unit(3, 16).requires_grad_()
+    found = loss(embedding, torch.tensor([0, 1, 2]), unit(4, 5, 16, seed=1), emphasis=Emphasis(patch=torch.zeros(3)))
+    found.backward()
+    assert found == 0
+    assert not embedding.grad.any()

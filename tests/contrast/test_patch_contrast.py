@@ -10,12 +10,15 @@ from pydantic import ValidationError
 from patchcl.contrast import ContrastSettings
 from patchcl.contrast import patch_contrast as module
 from patchcl.contrast.class_maps import CLASSES_PER_STEP, ClassMaps, class_maps
+from patchcl.contrast.hard_negatives import neighbour_weights, touching
 from patchcl.contrast.loss import Moments, pseudo_label_guided_contrast
 from patchcl.contrast.memory_bank import ClassMemory
 from patchcl.contrast.patch_contrast import PatchContrast, embedded, patch_side
 from patchcl.contrast.patches import class_attended_features, class_attended_patches, flip_at_random, patch_grid
 from patchcl.core.batch import IGNORE, StudentView
 from patchcl.losses.supervised import one_hot
+from patchcl.methods.settings import SupervisedSettings
+from patchcl.methods.supervised import Supervised
 from patchcl.networks.ema import frozen_copy
 
 SMALL = {"patches_per_class": 4, "embedding_size": 8, "memory_length": 64, "memory_min_size": 2}
@@ -24,8 +27,9 @@ SMALL = {"patches_per_class": 4, "embedding_size": 8, "memory_length": 64, "memo
 def build(make_task, dimensions=2, norm="batch", **changes):
     torch.manual_seed(0)
     task = make_task(dimensions, norm=norm)
-    student = task.build_network().train()
-    contrast = PatchContrast(ContrastSettings(**(SMALL | changes)), student, task.classes, task.size, task.steps)
+    student, settings = task.build_network().train(), ContrastSettings(**(SMALL | changes))
+    student.embed_at(settings.levels)
+    contrast = PatchContrast(settings, student, task.classes, task.size, task.steps)
     return contrast, student, frozen_copy(student)
 
 
@@ -73,7 +77,13 @@ def test_every_sampler_goes_with_every_kind_of_negative(sampler, hard_negatives,
 
 
 @pytest.mark.parametrize(
-    "changes", [{"embed": "crops"}, {"loss": "info_nce"}, {"entropy_source": "attended"}, {"overlap": 0.2}]
+    "changes",
+    [
+        *({"embed": "crops"}, {"loss": "info_nce"}, {"entropy_source": "attended"}, {"overlap": 0.2}),
+        *({"levels": (1,)}, {"levels": (0, 2)}, {"levels": (2,), "embed": "crops"}, {"where": "border"}),
+        {"patch_weights": "confidence", "negative_classes": "neighbours"},
+    ],
+    ids=str,
 )
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_every_other_switch_works_on_slices_and_volumes(changes, dimensions, make_task, make_batch):
@@ -91,6 +101,7 @@ def test_every_other_switch_works_on_slices_and_volumes(changes, dimensions, mak
         *({"sampler": name} for name in ("entropy", "topk", "uniform", "coverage")),
         *({"hard_negatives": name} for name in ("reweight", "mix", "slab")),
         *({"embed": "crops"}, {"loss": "info_nce"}, {"entropy_source": "attended"}, {"overlap": 0.2}),
+        {"levels": (0, 2), "where": "border", "patch_weights": "confidence", "negative_classes": "neighbours"},
     ],
     ids=str,
 )
@@ -159,8 +170,9 @@ def test_one_class_in_the_batch_contrasts_nothing_and_stays_in_the_graph(make_ta
 def many_classes(make_task, count, **changes):
     torch.manual_seed(0)
     task = make_task()
-    student = task.build_network().train()
-    contrast = PatchContrast(ContrastSettings(**(SMALL | changes)), student, count, task.size, task.steps)
+    student, settings = task.build_network().train(), ContrastSettings(**(SMALL | changes))
+    student.embed_at(settings.levels)
+    contrast = PatchContrast(settings, student, count, task.size, task.steps)
     return contrast, student, frozen_copy(student)
 
 
@@ -210,9 +222,29 @@ def test_its_diagnostics_are_those_of_its_memory(make_task, make_batch):
 
 
 def test_every_setting_of_the_sampler_reaches_it(make_task):
-    contrast, *_ = build(make_task, sampler="topk", coverage=0.3, overlap=0.2, patches_per_class=5)
+    contrast, *_ = build(make_task, sampler="topk", coverage=0.3, overlap=0.2, patches_per_class=5, where="border")
     sampler = contrast.sampler
-    assert (sampler.kind, sampler.per_class, sampler.min_ratio, sampler.overlap) == ("topk", 5, 0.3, 0.2)
+    found = (sampler.kind, sampler.per_class, sampler.min_ratio, sampler.overlap, sampler.border)
+    assert found == ("topk", 5, 0.3, 0.2, True)
+
+
+def test_what_counts_more_is_taken_from_the_maps_of_the_student(make_task, make_batch):
+    contrast, *networks = build(make_task, sampler="uniform", patch_weights="confidence", negative_classes="neighbours")
+    labeled, unlabeled = make_batch()
+    probs, strong_probs = (0.1 + 0.7 * one_hot(labeled.mask.roll(n, dims=0), 3) for n in (1, 2))
+    kept, compare = [], contrast.compare
+    contrast.compare = lambda *given: [kept.append(given), compare(*given)][1]
+    seen = StudentView(labeled, unlabeled, probs, strong_probs)
+    torch.manual_seed(1)
+    loss, _ = contrast(*networks, seen, 5)
+    embedding, label, _, _, emphasis = kept[0]
+    shown = torch.cat([one_hot(labeled.mask, 3), strong_probs])
+    expected = neighbour_weights(touching(shown), contrast.remembered().ready)
+    known = label >= 0
+    assert torch.equal(emphasis.negative[known], expected[label[known]])
+    assert ((emphasis.patch == 1) | (emphasis.patch < 0.81))[known].all()
+    assert 0 < (emphasis.patch == 1).sum() < known.sum()
+    assert loss == compare(embedding, label, 5, None, emphasis)[0] != compare(embedding, label, 5)[0]
 
 
 @pytest.mark.parametrize("loss", ["pseudo_label_guided", "info_nce"])
@@ -343,6 +375,20 @@ def test_the_teacher_of_weak_views_is_remembered_and_the_student_of_its_own_is_c
     assert torch.equal(found, expected.rows)
     compared = embed(student, contrast.student_head, strong, strong_probs, features)
     torch.testing.assert_close(loss, contrast.compare(*compared, 0)[0])
+
+
+def test_a_method_has_student_and_teacher_embed_at_the_levels_that_are_set(make_task, make_batch):
+    """Up to the features that segment, whose decoder the contrast then reaches."""
+    torch.manual_seed(0)
+    settings = SupervisedSettings(contrast=ContrastSettings(**SMALL, levels=(2,)))
+    method = Supervised(settings, make_task())
+    assert method.student.encoded_levels == method.teacher.encoded_levels == (2,)
+    assert method.contrast.student_head[0].in_features == 8
+    seen = StudentView(make_batch().labeled)
+    for number in range(2):
+        loss, _ = method.contrast(method.student, method.teacher, seen, number)
+    loss.backward()
+    assert all(weight.grad.any() for weight in (method.student.up[-1].merge.conv_1.conv.weight,))
 
 
 def test_what_is_not_at_hand_is_taken_from_the_views_as_the_student_sees_them(make_task, make_batch):

@@ -12,6 +12,7 @@ from patchcl.contrast.patches import (
     class_attended_patches,
     flip_at_random,
     grid_mean,
+    patch_confidence,
     patch_grid,
 )
 from patchcl.core.batch import IGNORE
@@ -176,3 +177,24 @@ def test_flips_mirror_each_patch_whole():
         options = [original, original.flip(1), original.flip(2), original.flip(1, 2)]
         kinds.add(next(kind for kind, option in enumerate(options) if torch.equal(patch, option)))
     assert kinds == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("size", [(8, 6), (8, 6, 4)])
+def test_the_confidence_in_a_patch_is_that_of_the_pixels_of_its_class(size):
+    side, generator = (4, 2, 2)[: len(size)], torch.Generator().manual_seed(0)
+    probs = torch.rand(2, 3, *size, generator=generator)
+    probs[0] = one_hot(torch.randint(0, 3, (1, *size), generator=generator), 3)[0]
+    corner = torch.tensor([[0] * len(size), [2] + [1] * (len(size) - 1), [4] * len(side)]).clamp(max=2)
+    chosen = ChosenPatches(torch.tensor([0, 1, 1]), corner, torch.tensor([2, 1, 0]), torch.zeros(3))
+    found = patch_confidence(probs, chosen, side)
+    assert found[0] == 1
+    for n, window in enumerate(windows(corner.tolist(), side)):
+        seen = probs[(chosen.image[n], chosen.label[n], *window)]
+        torch.testing.assert_close(found[n], (seen * seen).sum() / seen.sum())
+
+
+def test_a_patch_without_its_class_has_no_confidence():
+    chosen = ChosenPatches(
+        torch.tensor([0]), torch.zeros(1, 2, dtype=torch.int64), torch.tensor([IGNORE]), torch.zeros(1)
+    )
+    assert patch_confidence(torch.zeros(1, 2, 4, 4), chosen, (2, 2)) == 0

@@ -13,9 +13,11 @@ from patchcl.losses.supervised import one_hot
 KINDS = ("entropy", "topk", "uniform", "coverage")
 
 
-def choose(probs, side, per_class, min_ratio=0.5, kind="entropy", overlap=1.0, image=None, source="confidence"):
+def choose(
+    probs, side, per_class, min_ratio=0.5, kind="entropy", overlap=1.0, image=None, source="confidence", border=False
+):
     image = torch.ones(len(probs), 1, *probs.shape[2:]) if image is None else image
-    sampler = PatchSampler(kind, probs.shape[1], per_class, min_ratio, overlap)
+    sampler = PatchSampler(kind, probs.shape[1], per_class, min_ratio, overlap, border)
     return sampler(patch_grid(image, probs, side, source), side)
 
 
@@ -185,3 +187,29 @@ def test_organs_in_one_place_of_every_image_all_keep_their_patch():
     mask[:, 4:8, 4:8] = 1
     chosen = choose(one_hot(mask, 2), (4, 4), per_class=8, min_ratio=1.0, overlap=0.1)
     assert sorted(place[0] for place in places(chosen, 1)) == list(range(8))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_at_the_border_patches_that_a_class_fills_come_last(kind, dimensions):
+    mask = torch.zeros(1, *[16] * dimensions, dtype=torch.int64)
+    mask[:, 8:] = 1
+    chosen = {
+        border: choose(one_hot(mask, 2), (4,) * dimensions, 5, kind=kind, border=border).corner[:, 0]
+        for border in (True, False)
+    }
+    # by halves of a patch, 6 is the one row of corners whose patches both classes share
+    assert (chosen[True] == 6).all() == (kind != "coverage")
+    assert not (chosen[False] == 6).all()
+
+
+def test_draws_at_the_border_go_with_the_product_of_both_shares():
+    coverage = torch.tensor([[0.5, 0.25, 0.75, 1.0]])
+    grid = PatchGrid(torch.arange(4), torch.zeros(4, 2, dtype=torch.int64), coverage, coverage, 0 * coverage,
+                     torch.tensor([[1.0, 1.0, 0.5, 1.0]]))  # fmt: skip
+    sampler = PatchSampler("entropy", 1, 1, min_ratio=0.1, border=True)
+    torch.manual_seed(0)
+    counts = torch.bincount(torch.cat([sampler(grid, (2, 2)).image for _ in range(2000)]), minlength=4)
+    weight = torch.tensor([1.0, 0.75, 0.375], dtype=torch.float64)
+    assert counts[3] == 0
+    assert chisquare(counts[:3].numpy(), (2000 * weight / weight.sum()).numpy()).pvalue > 0.001

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from patchcl.core.errors import UserError
 from patchcl.networks import NetworkSettings, build_network
 from patchcl.networks.unet import UNet, halvings
 
@@ -146,3 +148,34 @@ def test_it_compiles_in_one_piece_and_computes_the_same(dimensions, feature_drop
         torch.manual_seed(0)
         logits.append(one(image, feature_dropout))
     torch.testing.assert_close(*logits)
+
+
+@pytest.mark.parametrize("size", [(16, 24), (17, 23), (16, 20, 16)])
+@pytest.mark.parametrize("levels", [(0,), (1,), (2,), (2, 0)])
+def test_embedded_features_are_those_after_that_many_levels_of_the_decoder(levels, size):
+    network, decoded = small(size, features=SMALL), []
+    network.embed_at(levels)
+    image = torch.randn(2, 1, *size)
+    network.down[-1].register_forward_hook(lambda _, __, seen: decoded.append(seen))
+    for up in network.up:
+        up.register_forward_hook(lambda _, __, seen: decoded.append(seen))
+    found = network.segment(image)[1]
+    finest = decoded[max(levels)].shape[2:]
+    expected = [F.interpolate(decoded[level], size=finest) for level in levels]
+    assert torch.equal(found, torch.cat(expected, dim=1))
+    assert found.shape[1] == network.encoded_channels == sum(SMALL[2 - level] for level in levels)
+    assert network.encoded_reduction == (4 // 2 ** max(levels),) * len(size)
+    network.eval()
+    assert torch.equal(network.encode(image), network.segment(image)[1])
+
+
+def test_levels_that_the_decoder_does_not_have_are_refused():
+    with pytest.raises(UserError, match=r"method.contrast.levels is \[3\], but the decoder has 2 levels"):
+        small((16, 16)).embed_at((3,))
+
+
+def test_thick_slices_are_enlarged_along_the_axes_that_were_halved():
+    network = build_network(NetworkSettings(features=(2, 2, 2, 2, 2)), 1, 3, (64, 48, 5), (1.0, 1.0, 6.0))
+    network.embed_at((3,))
+    assert network.encoded_reduction == (2, 2, 1)
+    assert network.encode(torch.randn(1, 1, 64, 48, 5)).shape == (1, 2, 32, 24, 5)

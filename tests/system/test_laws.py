@@ -242,6 +242,7 @@ class Pixelwise(UNet):
         nn.Module.__init__(self)  # without the layers of a UNet
         conv = {2: nn.Conv2d, 3: nn.Conv3d}[dimensions]
         self.reduction, self.encoded_channels = (1,) * dimensions, 4
+        self.encoded_reduction = self.reduction
         self.inlet, self.classify = conv(1, 4, kernel_size=1), conv(4, 3, kernel_size=1)
 
     def encode(self, image):

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
 from patchcl.core.settings import FrozenSettings
 
@@ -22,6 +22,12 @@ class ContrastSettings(FrozenSettings):
     embed: Literal["features", "crops"] = Field(
         "features", description="Features of the whole image under the class, or crops of the class-attended image."
     )
+    levels: tuple[NonNegativeInt, ...] = Field(
+        (0,), min_length=1, description="Levels of the decoder that embedded features have passed; several are joined."
+    )
+    where: Literal["anywhere", "border"] = Field(
+        "anywhere", description="Whether patches are drawn by how evenly the class and others share them, too."
+    )
     sampler: Sampler = Field("entropy", description="How patches are chosen among those that show a class.")
     entropy_source: EntropySource = Field("confidence", description="What the average patch entropy is taken of.")
     patch_fraction: float = Field(0.25, gt=0, le=1, description="Side of a patch over that of the image.")
@@ -36,6 +42,12 @@ class ContrastSettings(FrozenSettings):
     covariance_ramp_fraction: float = Field(0.2, ge=0, le=1, description="Fraction of all steps until λ is reached.")
     num_negatives: float = Field(4096.0, gt=0, description="ψ, how many negatives the other classes stand for.")
     hard_negatives: HardNegatives = "none"
+    negative_classes: Literal["even", "neighbours"] = Field(
+        "even", description="Whether classes that touch the class of a patch weigh more among its negatives."
+    )
+    patch_weights: Literal["even", "confidence"] = Field(
+        "even", description="Whether a patch weighs as much as the confidence in its class."
+    )
 
     @model_validator(mode="after")
     def _require_room(self) -> "ContrastSettings":

@@ -1,7 +1,8 @@
-"""Hard negatives, those that are easily mistaken for the class they are compared with: three ways to stress them.
+"""Hard negatives, those that are easily mistaken for the class they are compared with: four ways to stress them.
 
-Each gives, for every embedding q, the moments of its similarity to every class *as a negative*; the class of q itself
-is left to the caller. Nothing here carries a gradient but q.
+`neighbour_weights` stresses whole classes. Each of the others gives, for every embedding q, the moments of its
+similarity to every class *as a negative*; the class of q itself is left to the caller. Nothing here carries a gradient
+but q.
 """
 
 import torch
@@ -19,6 +20,30 @@ DRAWN, KEPT = 512, 64
 """`slab`: samples of each class, and how many of them stay, with as many mixes of these."""
 SHRINKAGE = 0.1
 """`slab`: fraction of the average variance in each class's covariance, which has fewer rows than it needs."""
+
+
+def touching(probs: Float[Tensor, "B K *S"]) -> Float[Tensor, "K K"]:
+    """How often two classes are side by side: pairs of neighbouring pixels, each as far as it is of its class."""
+    pairs = probs.new_zeros(probs.shape[1], probs.shape[1])
+    for axis in range(2, probs.ndim):
+        count = probs.shape[axis] - 1
+        one, next_one = (probs.narrow(axis, first, count).transpose(0, 1).flatten(1) for first in (0, 1))
+        pairs = pairs + one @ next_one.T
+    return pairs + pairs.T
+
+
+def neighbour_weights(pairs: Float[Tensor, "K K"], ready: Bool[Tensor, "K"]) -> Float[Tensor, "K K"]:
+    """Weight that each class (second axis) has among the negatives of a class (first axis), for which 1 is even.
+
+    Half of it is even, the other half goes with how often the two touch, `pairs`. Over the classes that are ready the
+    weights of the others sum to their number, as if all were even, so the collapse value of the loss stays. A class
+    that touches none of them has even ones.
+    """
+    other = ready & ~torch.eye(len(pairs), dtype=torch.bool, device=pairs.device)
+    shared = pairs * other
+    total = shared.sum(dim=1, keepdim=True)
+    part = shared / total.clamp(min=1e-6) * other.sum(dim=1, keepdim=True)
+    return torch.where(other & (total > 0), (1 + part) / 2, 1.0)
 
 
 def reweighted(similarity: Float[Tensor, "P K M"], written: Bool[Tensor, "K M"]) -> Moments:

@@ -23,6 +23,16 @@ class Moments(NamedTuple):
     variance: Tensor  # (P, K)
 
 
+class Emphasis(NamedTuple):
+    """What counts more than the rest; None: all alike."""
+
+    patch: Tensor | None = None  # (P,) weight of each embedding in the mean over them
+    negative: Tensor | None = None  # (P, K) weight > 0 of each class among the negatives of an embedding
+
+
+EVEN = Emphasis()
+
+
 def moments(similarity: Float[Tensor, "P K M"], weight: Float[Tensor, "... M"]) -> Moments:
     """Mean and variance (P, K), weighted, of the similarities to each class.
 
@@ -71,6 +81,7 @@ def pseudo_label_guided_contrast(
     covariance_weight: float | Tensor,
     num_negatives: float,
     standing: Float[Tensor, ""] | None = None,
+    emphasis: Emphasis = EVEN,
 ) -> Float[Tensor, ""]:
     """The expected contrastive loss of student embeddings against Gaussian positives and Gaussian negatives.
 
@@ -90,6 +101,7 @@ def pseudo_label_guided_contrast(
         num_negatives: ψ > 0, how many negatives all classes stand for.
         standing: Where `classes` are a sample, how many classes each of the others stands for: `stand_ins`. Then the
             sum over all j ≠ k is estimated by theirs, without bias.
+        emphasis: Embeddings that count more in the mean, and classes that count more in the sum over j ≠ k.
 
     Source: Basak & Yin, CVPR 2023, authors' code `utils/plg_loss.py`; the bound is eq. 8 of Cai et al., 2020,
     https://arxiv.org/abs/2009.14776. Written here with a log-sum-exp, and over whole batches.
@@ -99,13 +111,15 @@ def pseudo_label_guided_contrast(
     log_count = torch.log(num_negatives / _stood_for(ready, standing).to(exponent.dtype))
     if standing is not None:
         log_count = log_count + standing.log()
+    if emphasis.negative is not None:
+        log_count = log_count + emphasis.negative.log()
     exponent = torch.where(own, exponent, exponent + log_count).masked_fill(~ready, float("-inf"))
 
     counted = _counted(own, ready)
     # Rows that do not count are given a finite stand-in first: a gradient of infinity times zero is not a number.
     exponent = torch.where(counted.unsqueeze(1), exponent, 0.0)
     loss = exponent.logsumexp(dim=1) - (classes.mean * own).sum(dim=1) / temperature
-    return _mean_over(counted, loss)
+    return _mean_over(counted, loss, emphasis.patch)
 
 
 def info_nce(
@@ -115,12 +129,13 @@ def info_nce(
     ready: Bool[Tensor, "K"],
     temperature: float,
     standing: Float[Tensor, ""] | None = None,
+    emphasis: Emphasis = EVEN,
 ) -> Float[Tensor, ""]:
     """The contrastive loss against the remembered embeddings themselves, averaged over the positives of each q.
 
         ℓ(q, z⁺) = -log( exp(q·z⁺/τ) / (exp(q·z⁺/τ) + Σ_n exp(q·n/τ)) )   over all n of the other classes.
 
-    It is 0, with a gradient of 0, where nothing counts, and takes samples of the classes, both as in
+    It is 0, with a gradient of 0, where nothing counts, and takes samples of the classes and an emphasis, all as in
     `pseudo_label_guided_contrast`.
 
     Source: van den Oord et al., 2018, https://arxiv.org/abs/1807.03748, eq. 4, with all positives of a class as in
@@ -131,12 +146,13 @@ def info_nce(
     positive = own.unsqueeze(2) & written
     negative = (~own & ready).unsqueeze(2) & written & counted.view(-1, 1, 1)
     exponent = similarity / temperature
-    rest = torch.where(negative, exponent, float("-inf")).flatten(1)
+    weighted = exponent if emphasis.negative is None else exponent + emphasis.negative.log().unsqueeze(2)
+    rest = torch.where(negative, weighted, float("-inf")).flatten(1)
     rest = torch.where(counted.unsqueeze(1), rest, 0.0).logsumexp(dim=1)
     rest = rest if standing is None else rest + standing.log()
     losses = torch.logaddexp(exponent, rest.view(-1, 1, 1)) - exponent
     loss = (losses * positive).sum(dim=(1, 2)) / positive.sum(dim=(1, 2)).clamp(min=1)
-    return _mean_over(counted, loss)
+    return _mean_over(counted, loss, emphasis.patch)
 
 
 def stand_ins(ready: Bool[Tensor, "k"], all_ready: Bool[Tensor, "K"]) -> Float[Tensor, ""]:
@@ -161,5 +177,7 @@ def _counted(own: Tensor, ready: Tensor) -> Tensor:
     return (own & ready).any(dim=1) & (ready.sum() > 1)
 
 
-def _mean_over(counted: Tensor, loss: Tensor) -> Tensor:
-    return torch.where(counted, loss, 0.0).sum() / counted.sum().clamp(min=1)
+def _mean_over(counted: Tensor, loss: Tensor, weight: Tensor | None) -> Tensor:
+    if weight is None:
+        return torch.where(counted, loss, 0.0).sum() / counted.sum().clamp(min=1)
+    return torch.where(counted, weight * loss, 0.0).sum() / (weight * counted).sum().clamp(min=1e-6)

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from patchcl.contrast import ContrastSettings
 from patchcl.contrast.class_maps import ClassMaps, class_maps, classes_of_step, named
-from patchcl.contrast.hard_negatives import mixed, reweighted, slab
+from patchcl.contrast.hard_negatives import mixed, neighbour_weights, reweighted, slab, touching
 from patchcl.contrast.loss import (
+    EVEN,
+    Emphasis,
     Moments,
     even_weights,
     info_nce,
@@ -29,6 +31,7 @@ from patchcl.contrast.patches import (
     class_attended_features,
     class_attended_patches,
     flip_at_random,
+    patch_confidence,
     patch_grid,
 )
 from patchcl.contrast.samplers import PatchSampler
@@ -60,17 +63,22 @@ class PatchContrast(nn.Module):
         super().__init__()
         self.settings = settings
         self.classes = classes
+        self.reduction = network.encoded_reduction
         self.side = tuple(
-            patch_side(length, settings.patch_fraction, by) for length, by in zip(size, network.reduction, strict=True)
+            patch_side(length, settings.patch_fraction, by) for length, by in zip(size, self.reduction, strict=True)
         )
-        self.reduction = network.reduction
         self.steps = steps
         self.covariance_ramp = settings.covariance_ramp_fraction * steps
         self.student_head = embedding_head(network.encoded_channels, settings.embedding_size)
         self.teacher_head = frozen_copy(self.student_head)
         self.memory = ClassMemory(classes, settings.memory_length, settings.embedding_size)
         self.sampler = PatchSampler(
-            settings.sampler, classes, settings.patches_per_class, settings.coverage, settings.overlap
+            settings.sampler,
+            classes,
+            settings.patches_per_class,
+            settings.coverage,
+            settings.overlap,
+            border=settings.where == "border",
         )
 
     def forward(self, student: UNet, teacher: UNet, seen: StudentView, step: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -96,9 +104,10 @@ class PatchContrast(nn.Module):
             pooled = self.pooled(teacher, weak, chosen, self.teacher_features(teacher, seen))
             self.memory.push(embedded(self.teacher_head(pooled), chosen.label), named(chosen.label, classes))
             chosen = self.choose(strong, classes)
+            emphasis = self.emphasis(strong, chosen, classes)
         pooled = self.pooled(student, strong, chosen, features)
         embedding = embedded(self.student_head(pooled), chosen.label)
-        loss, collapsed = self.compare(embedding, chosen.label, step, classes)
+        loss, collapsed = self.compare(embedding, chosen.label, step, classes, emphasis)
         return loss, {"contrast_over_collapse": loss.detach() - collapsed} | self.chosen_terms(chosen, classes)
 
     def weight(self, step: int) -> float:
@@ -114,6 +123,16 @@ class PatchContrast(nn.Module):
         grid = patch_grid(maps.image, maps.probs, self.side, self.settings.entropy_source, maps.others)
         chosen: ChosenPatches = self.sampler(grid, self.side, classes)
         return chosen
+
+    def emphasis(self, maps: ClassMaps, chosen: ChosenPatches, classes: Tensor | None = None) -> Emphasis:
+        """Which patches and which classes as negatives the settings have count more."""
+        patch = negative = None
+        if self.settings.patch_weights == "confidence":
+            patch = patch_confidence(maps.probs, chosen, self.side)
+        if self.settings.negative_classes == "neighbours":
+            weights = neighbour_weights(touching(maps.probs), self.remembered(classes).ready)
+            negative = weights[chosen.label.clamp(min=0)]
+        return Emphasis(patch, negative)
 
     def teacher_features(self, teacher: UNet, seen: StudentView) -> Float[Tensor, "B F *s"] | None:
         """The teacher's of labeled and weak images if the method had it encode the weak ones; None if not."""
@@ -137,7 +156,12 @@ class PatchContrast(nn.Module):
             return network.encode(crops).flatten(2).mean(dim=2)
 
     def compare(
-        self, embedding: Float[Tensor, "P E"], label: Int[Tensor, "P"], step: int, classes: Tensor | None = None
+        self,
+        embedding: Float[Tensor, "P E"],
+        label: Int[Tensor, "P"],
+        step: int,
+        classes: Tensor | None = None,
+        emphasis: Emphasis = EVEN,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """The loss of student embeddings against the memory, and its value if all embeddings coincided.
 
@@ -149,11 +173,12 @@ class PatchContrast(nn.Module):
             if self.settings.loss == "info_nce":
                 similarity = torch.einsum("pe,kme->pkm", embedding, remembered.embedding)
                 views = (similarity, torch.zeros_like(similarity))
-                loss, collapsed = (self._info_nce(view, label, remembered) for view in views)
+                loss, collapsed = (self._info_nce(view, label, remembered, emphasis) for view in views)
                 return loss, collapsed
             seen = self.class_moments(embedding, label, remembered)
             nothing = Moments(torch.zeros_like(seen.mean), torch.zeros_like(seen.variance))
-            return self._guided(seen, label, step, remembered), self._guided(nothing, label, step, remembered)
+            loss, collapsed = (self._guided(each, label, step, remembered, emphasis) for each in (seen, nothing))
+            return loss, collapsed
 
     def remembered(self, classes: Tensor | None = None) -> Remembered:
         """What the memory holds of the classes of a step."""
@@ -196,7 +221,7 @@ class PatchContrast(nn.Module):
         """EMA update of the teacher's head."""
         ema_update(self.teacher_head, self.student_head, decay)
 
-    def _guided(self, classes: Moments, label: Tensor, step: int, remembered: Remembered) -> Tensor:
+    def _guided(self, classes: Moments, label: Tensor, step: int, remembered: Remembered, emphasis: Emphasis) -> Tensor:
         return pseudo_label_guided_contrast(
             classes,
             label,
@@ -205,11 +230,12 @@ class PatchContrast(nn.Module):
             scheduled(step, self.covariance_weight),
             self.settings.num_negatives,
             remembered.standing,
+            emphasis,
         )
 
-    def _info_nce(self, similarity: Tensor, label: Tensor, remembered: Remembered) -> Tensor:
+    def _info_nce(self, similarity: Tensor, label: Tensor, remembered: Remembered, emphasis: Emphasis) -> Tensor:
         _, written, ready, standing = remembered
-        return info_nce(similarity, written, label, ready, self.settings.temperature, standing)
+        return info_nce(similarity, written, label, ready, self.settings.temperature, standing, emphasis)
 
 
 def patch_side(length: int, fraction: float, reduction: int) -> int:

@@ -102,9 +102,16 @@ def class_attended_patches(
     Source: Basak & Yin, CVPR 2023, section 3.1, as read in https://arxiv.org/abs/2410.10366.
     """
     pixels = _crop(image.movedim(1, -1), chosen, side)
-    attention = _crop(probs.movedim(1, -1), chosen, side)
-    known = chosen.label.clamp(min=0).view(-1, *[1] * len(side), 1).expand(*attention.shape[:-1], 1)
-    return (pixels * attention.gather(-1, known)).movedim(-1, 1)
+    return (pixels * _attention(probs, chosen, side)).movedim(-1, 1)
+
+
+def patch_confidence(probs: Float[Tensor, "B K *S"], chosen: ChosenPatches, side: Sequence[int]) -> Float[Tensor, "P"]:
+    """The mean confidence in the class of each chosen patch, over its pixels of that class: Σ (Cᵏ)² / Σ Cᵏ.
+
+    1 wherever a mask names the class, however little of the patch it fills; 0 where the patch shows nothing of it.
+    """
+    attention = _attention(probs, chosen, side).flatten(1)
+    return attention.square().sum(dim=1) / attention.sum(dim=1).clamp(min=1e-6)
 
 
 def class_attended_features(
@@ -171,6 +178,13 @@ def _located(index: Tensor, size: Sequence[int], side: Sequence[int]) -> tuple[T
         corners.append(index % along * step)
         index = index // along
     return index, torch.stack(corners[::-1], dim=1)
+
+
+def _attention(probs: Tensor, chosen: ChosenPatches, side: Sequence[int]) -> Tensor:
+    """The map of each patch's class in that patch, (P, *p, 1)."""
+    maps = _crop(probs.movedim(1, -1), chosen, side)
+    known = chosen.label.clamp(min=0).view(-1, *[1] * len(side), 1).expand(*maps.shape[:-1], 1)
+    return maps.gather(-1, known)
 
 
 def _crop(maps: Tensor, chosen: ChosenPatches, side: Sequence[int]) -> Tensor:

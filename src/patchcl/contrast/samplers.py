@@ -30,13 +30,19 @@ class PatchSampler(nn.Module):
     - `coverage` draws alike among the patches of which the class covers more than its adaptive threshold; the
       candidates above do not matter then.
 
+    At the `border` all of that is weighted by 4 c̄ᵏ (1 - c̄ᵏ), which is 1 where the class fills half of a patch, and 0
+    where it fills all of it.
+
     Source: Basak & Yin, CVPR 2023, section 3.1, for the idea; docs/method.md, part 5, says what is ours.
     """
 
-    def __init__(self, kind: Sampler, classes: int, per_class: int, min_ratio: float, overlap: float = 1.0) -> None:
+    def __init__(
+        self, kind: Sampler, classes: int, per_class: int, min_ratio: float, overlap: float = 1.0, border: bool = False
+    ) -> None:
         """`min_ratio` is in (0, 1]; `overlap` is the largest shared part of two patches of one class in one image."""
         super().__init__()
         self.kind, self.per_class, self.min_ratio, self.overlap = kind, per_class, min_ratio, overlap
+        self.border = border
         self.threshold = CoverageThreshold(classes)
 
     def forward(self, grid: PatchGrid, side: Sequence[int], classes: Tensor | None = None) -> ChosenPatches:
@@ -55,10 +61,13 @@ class PatchSampler(nn.Module):
     def _score(self, grid: PatchGrid) -> Tensor:
         """(K, N) what to rank by. Adding Gumbel noise to log weights makes a ranking a draw (Gumbel top-k)."""
         uniform = torch.rand_like(grid.guidance)
+        weight = grid.guidance if self.kind in ("entropy", "topk") else torch.ones_like(grid.guidance)
+        if self.border:
+            weight = weight * 4 * grid.confidence * (1 - grid.confidence)
         if self.kind == "topk":
-            return grid.guidance + 1e-4 * uniform
+            return weight + 1e-4 * uniform
         gumbel = -torch.log(-torch.log(uniform.clamp(1e-9, 1 - 1e-7)))
-        return torch.log(grid.guidance.clamp(min=1e-6)) + gumbel if self.kind == "entropy" else gumbel
+        return torch.log(weight.clamp(min=1e-6)) + gumbel
 
     def _candidates(self, grid: PatchGrid, classes: Tensor | None) -> Tensor:
         if self.kind == "coverage":

@@ -57,6 +57,8 @@ class Method(nn.Module, ABC, Generic[S]):
         super().__init__()
         self.settings = settings
         self.student = task.build_network()
+        if settings.contrast is not None and settings.contrast.levels != (0,):
+            self.student.embed_at(settings.contrast.levels)
         self.teacher = frozen_copy(self.student)
         self.classes = task.classes
         self.confidence_threshold = 0.0  # least confidence of a pseudo-label that counts; 0: all do

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from monai.networks.nets.basic_unet import TwoConv
 from torch import Tensor, nn
 
+from patchcl.core.errors import UserError
 from patchcl.networks import GROUPS
 
 MIN_SIZE = 4
@@ -43,8 +44,11 @@ class UNet(nn.Module):
         leaky = ("LeakyReLU", {"negative_slope": 0.01, "inplace": True})
         levels = list(zip(factors, pairwise(features), strict=True))
         dimensions = len(factors[0])
+        self.factors, self.features = tuple(factors), tuple(features)
         self.encoded_channels = features[-1]
         self.reduction = tuple(math.prod(along) for along in zip(*factors, strict=True))
+        self.encoded_reduction = self.reduction
+        self.encoded_levels: tuple[int, ...] = (0,)
         self.inlet = TwoConv(dimensions, channels, features[0], leaky, NORMS[norm], True, dropout)
         self.down = nn.ModuleList(
             Down(factor, wide, deep, leaky, NORMS[norm], dropout) for factor, (wide, deep) in levels
@@ -56,9 +60,29 @@ class UNet(nn.Module):
         layout = torch.channels_last if dimensions == 2 else torch.channels_last_3d  # convolutions are faster so
         self.to(memory_format=layout)  # type: ignore[call-overload]
 
+    def embed_at(self, levels: tuple[int, ...]) -> None:
+        """From now on encoded features are those after so many levels of the decoder each, and not the deepest (0).
+
+        Raises:
+            UserError: The decoder has fewer levels.
+        """
+        if max(levels) > len(self.up):
+            raise UserError(
+                f"method.contrast.levels is {list(levels)}, but the decoder has {len(self.up)} levels, one less than "
+                f"network.features. Choose from 0, the deepest features, to {len(self.up)}, those that segment."
+            )
+        left = self.factors[: len(self.factors) - max(levels)]
+        self.encoded_levels = levels
+        self.encoded_channels = sum(self.features[-1 - level] for level in levels)
+        self.encoded_reduction = tuple(math.prod(by[axis] for by in left) for axis in range(len(self.reduction)))
+
     def encode(self, image: Tensor) -> Tensor:
-        """The deepest features, (B, F, *S / reduction), of an image (B, C, *S)."""
-        return self._levels(image)[-1]
+        """The features to embed, (B, F, *S / encoded_reduction), of an image (B, C, *S): the deepest by default."""
+        *skips, deepest = self._levels(image)
+        decoded = [deepest]
+        for up, skip in list(zip(self.up, reversed(skips), strict=True))[: max(self.encoded_levels)]:
+            decoded.append(up(decoded[-1], skip))
+        return self._encoded(decoded)
 
     def forward(self, image: Tensor, feature_dropout: float = 0.0) -> Tensor:
         """Logits (B, K, *S) of an image (B, C, *S).
@@ -74,10 +98,17 @@ class UNet(nn.Module):
         if feature_dropout > 0:
             levels = [torch.feature_dropout(level, feature_dropout, train=True) for level in levels]
         *skips, deepest = levels
-        decoded = deepest
+        decoded = [deepest]
         for up, skip in zip(self.up, reversed(skips), strict=True):
-            decoded = up(decoded, skip)
-        return self.classify(decoded), deepest
+            decoded.append(up(decoded[-1], skip))
+        return self.classify(decoded[-1]), self._encoded(decoded)
+
+    def _encoded(self, decoded: list[Tensor]) -> Tensor:
+        """Of features that passed 0, 1, 2, ... levels of the decoder, those to embed, at the size of the finest."""
+        chosen = [decoded[level] for level in self.encoded_levels]
+        size = decoded[max(self.encoded_levels)].shape[2:]
+        same = [level if level.shape[2:] == size else F.interpolate(level, size=size) for level in chosen]
+        return same[0] if len(same) == 1 else torch.cat(same, dim=1)
 
     def _levels(self, image: Tensor) -> list[Tensor]:
         levels: list[Tensor] = [self.inlet(image)]
