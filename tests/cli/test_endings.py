@@ -9,9 +9,9 @@ from rich.console import Console
 
 from patchcl.cli import endings
 from patchcl.comparison.runner import Ending
+from patchcl.core.signals import StopRequest
 from patchcl.runs.folder import RunFolder
 from patchcl.training.experiment import Outcome
-from patchcl.training.signals import StopRequest
 
 
 @pytest.fixture

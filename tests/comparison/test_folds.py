@@ -11,12 +11,12 @@ from patchcl.comparison.runner import Ending
 from patchcl.comparison.worker import work
 from patchcl.config import load_settings
 from patchcl.core.errors import UserError
+from patchcl.core.signals import StopRequest
 from patchcl.data.splits import load_split
 from patchcl.evaluation.scores import read_evaluation
 from patchcl.inference.postprocessing import PostprocessingChoice
 from patchcl.inference.trained_run import open_folder
 from patchcl.runs.folder import RunFolder
-from patchcl.training.signals import StopRequest
 
 QUIET = Console(quiet=True)
 

@@ -10,13 +10,13 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 
 from patchcl.config import TrainingSettings
 from patchcl.core.errors import UserError
+from patchcl.core.signals import StopRequest
 from patchcl.methods import build_method, settings_classes
 from patchcl.methods.settings import FixMatchSettings, SupervisedSettings
 from patchcl.runs.checkpoint import CheckpointWriter
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import read_rows
 from patchcl.training.loop import build_optimizer, train
-from patchcl.training.signals import StopRequest
 
 CONTRAST = {"patches_per_class": 4, "embedding_size": 8, "memory_length": 64, "memory_min_size": 2}
 SMALL = {"contrast": CONTRAST, "warm_up_fraction": 0.3}

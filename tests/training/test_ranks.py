@@ -20,6 +20,7 @@ from patchcl.config import TrainingSettings
 from patchcl.contrast import memory_bank
 from patchcl.core.batch import StepResult
 from patchcl.core.seeds import seed_for
+from patchcl.core.signals import StopRequest
 from patchcl.data.loading.loader import BatchLoader, BatchStream
 from patchcl.methods import method_class, method_names, settings_classes
 from patchcl.methods.base import Task
@@ -28,7 +29,6 @@ from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import read_rows
 from patchcl.training.loop import build_optimizer, train
 from patchcl.training.ranks import ALONE, Ranks
-from patchcl.training.signals import StopRequest
 
 COUNT, STEPS, SIDE = 2, 3, 32
 TRAINING = TrainingSettings(steps=STEPS, labeled_per_batch=4, unlabeled_per_batch=4, log_every=1, loggers=())

@@ -8,6 +8,7 @@ from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments import LightningEnvironment
 
 from patchcl.config import TrainingSettings
+from patchcl.core.signals import StopRequest
 from patchcl.methods.base import Method
 from patchcl.methods.settings import SupervisedSettings
 from patchcl.methods.supervised import Supervised
@@ -17,7 +18,6 @@ from patchcl.runs.log import read_rows, rescues_of
 from patchcl.training.diagnostics import warnings
 from patchcl.training.loop import train
 from patchcl.training.rescue import CLIP_NORM, DivergedError, FiniteWatch
-from patchcl.training.signals import StopRequest
 
 STEEP = {"optimizer": "sgd", "momentum": 0.0, "learning_rate": 1.0, "power": 0.0, "weight_decay": 0.0}
 """With `Steep` each step multiplies the distance from 0 by a million; clipped gradients keep it near."""

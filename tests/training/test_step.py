@@ -8,12 +8,12 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import PolynomialLR
 
 from patchcl.config import TrainingSettings
+from patchcl.core.signals import StopRequest
 from patchcl.methods.supervised import Supervised, SupervisedSettings
 from patchcl.networks.ema import ema_decay_at
 from patchcl.runs.folder import RunFolder
 from patchcl.training.loop import train
 from patchcl.training.rescue import CLIP_NORM, TrainingState
-from patchcl.training.signals import StopRequest
 from patchcl.training.step import TrainingStep, can_capture
 
 

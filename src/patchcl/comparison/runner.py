@@ -21,8 +21,8 @@ from patchcl.comparison.progress import CompareProgress
 from patchcl.comparison.worker import BUSY, REPLACED, Job, complete, error_file, scores_of
 from patchcl.core.files import write_text
 from patchcl.core.lock import locks_on
+from patchcl.core.signals import StopRequest, stop_on_signals
 from patchcl.evaluation.scores import summarise
-from patchcl.training.signals import StopRequest, stop_on_signals
 
 POLL_SECONDS = 0.5
 LOOK_SECONDS = 10.0

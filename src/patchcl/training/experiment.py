@@ -22,6 +22,7 @@ from patchcl.core.errors import UserError
 from patchcl.core.files import write_json, write_text
 from patchcl.core.seeds import seed_for
 from patchcl.core.settings import Device
+from patchcl.core.signals import StopRequest, stop_on_signals
 from patchcl.core.version import __version__
 from patchcl.data.colour_maps import require_one_colour_map
 from patchcl.data.dataset import Dataset, read_dataset
@@ -58,7 +59,6 @@ from patchcl.training.ranks import ALONE, Ranks
 from patchcl.training.relocation import keep_place, relocated
 from patchcl.training.rescue import DivergedError
 from patchcl.training.room import require_room
-from patchcl.training.signals import StopRequest, stop_on_signals
 from patchcl.training.validation import Validation, picture_steps
 
 NOTHING_YET: tuple[Path, str] | None = None

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import PolynomialLR
 from patchcl.config import TrainingSettings
 from patchcl.core.devices import CPU
 from patchcl.core.seeds import seed_for
+from patchcl.core.signals import StopRequest
 from patchcl.methods.base import Method
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import Row, RunLog
@@ -20,7 +21,6 @@ from patchcl.training.captured import CapturedStep
 from patchcl.training.diagnostics import new_warnings, warnings
 from patchcl.training.ranks import ALONE, Ranks, Unwritten, records_of, rescue_all
 from patchcl.training.rescue import TrainingState
-from patchcl.training.signals import StopRequest
 from patchcl.training.step import Augment, TrainingStep, can_capture
 
 

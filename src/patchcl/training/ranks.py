@@ -18,11 +18,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from patchcl.config import TrainingSettings
 from patchcl.core.batch import StepResult
+from patchcl.core.signals import StopRequest
 from patchcl.runs.checkpoint import CheckpointWriter, Content
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import Row, RunLog
 from patchcl.training.rescue import TrainingState, checkpoints_of, rescue
-from patchcl.training.signals import StopRequest
 
 Item = TypeVar("Item")
 

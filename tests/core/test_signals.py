@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from patchcl.training.signals import StopRequest, stop_on_signals
+from patchcl.core.signals import StopRequest, stop_on_signals
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

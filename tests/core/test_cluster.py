@@ -1,0 +1,156 @@
+"""Units on the workers of a real Dask scheduler on the loopback: killed, stopped, refused, and nobody there."""
+
+import json
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from patchcl.core import cluster as cluster
+from patchcl.core.errors import UserError
+from patchcl.core.executor import as_they_end, workers
+from patchcl.core.signals import StopRequest
+
+distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
+
+KILLED_ONCE = """
+import os, pathlib, signal
+mark = pathlib.Path({mark!r})
+mark.open("a").write("x")
+if {times} >= len(mark.read_text()):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+UNTIL_STOPPED = """
+import pathlib, time
+from patchcl.core.unit_process import stop_asked
+mark = pathlib.Path({mark!r})
+mark.write_text("begun")
+while not stop_asked():
+    time.sleep(0.01)
+mark.write_text("saved")
+"""
+
+
+@pytest.fixture(scope="module")
+def engine():
+    """Two workers, each a process that is started again when it was killed."""
+    here = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, silence_logs=50, **here) as made:
+        yield made
+
+
+@pytest.fixture
+def address(engine):
+    engine.wait_for_workers(2, timeout=60)
+    return engine.scheduler_address
+
+
+def until(happened) -> None:
+    limit = time.monotonic() + 30
+    while not happened():
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
+def test_units_are_worked_on_and_one_whose_worker_is_killed_again(address, tmp_path):
+    said = []
+    units = [KILLED_ONCE.format(mark=str(tmp_path / str(number)), times=number == 2) for number in range(6)]
+    with workers(1, address, tmp_path, said.append) as executor:
+        assert executor.slots() == 2
+        ended = list(as_they_end(executor, exec, units, StopRequest(), ahead=1))
+        same = [executor.submit(time.monotonic).result() for _ in range(2)]
+    assert sorted(unit for unit, _ in ended) == sorted(units)
+    assert [future.exception() for _, future in ended] == [None] * 6
+    assert (tmp_path / "2").read_text() in ("xx", "xxx")  # what waited beside it may begin again as well
+    assert same[0] < same[1]  # equal calls are two calls
+    assert said[0].startswith(f"Cluster {address}: 2 units at a time. Dashboard: http://127.0.0.1:")
+    assert {path.name for path in tmp_path.iterdir()} == {str(number) for number in range(6)}
+
+
+def test_a_stop_lets_what_runs_save(address, tmp_path):
+    stop, marks = StopRequest(), [tmp_path / str(number) for number in range(4)]
+    units = [UNTIL_STOPPED.format(mark=str(mark)) for mark in marks]
+
+    def look():
+        if all(mark.exists() for mark in marks[:2]):
+            stop.signal = 15
+
+    with workers(1, address, tmp_path, print) as executor:
+        ended = list(as_they_end(executor, exec, units, stop, on_wait=look))
+    assert [future.exception() for _, future in ended] == [None, None]
+    assert [mark.read_text() for mark in tmp_path.iterdir()] == ["saved", "saved"]
+
+
+def test_units_of_a_program_that_is_gone_end(address, tmp_path):
+    mark = tmp_path / "mark"
+    made = cluster.ClusterExecutor(address, tmp_path, print)
+    made.submit(exec, UNTIL_STOPPED.format(mark=str(mark)))
+    until(mark.exists)
+    made.client.close()
+    until(lambda: mark.read_text() == "saved")
+
+
+def test_workers_of_another_version_or_without_the_folder_are_refused(address, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "__version__", "9.9")
+    with pytest.raises(
+        UserError, match=r"worker at tcp://127\.0\.0\.1:\d+ has patchcl 0\.\S+, and this is patchcl 9\.9"
+    ):
+        cluster.ClusterExecutor(address, tmp_path, print)
+    monkeypatch.undo()
+    monkeypatch.setattr(cluster, "resolve_name", json.loads)  # which fails, as where there is none
+    with pytest.raises(UserError, match=r"has no patchcl \(.+\), and this"):
+        cluster.ClusterExecutor(address, tmp_path, print)
+    monkeypatch.undo()
+    monkeypatch.setattr(cluster, "SEES", len)
+    with pytest.raises(UserError, match=rf"does not see {tmp_path}\. Choose a folder that all workers share"):
+        cluster.ClusterExecutor(address, tmp_path, print)
+
+
+def test_a_worker_that_comes_later_is_looked_at_too(address, tmp_path):
+    with workers(1, address, tmp_path, print) as executor:
+        for change, message in (("version", "this is patchcl 9.9"), ("folder", "does not see 9.9")):
+            executor.sender = executor.sender._replace(**{change: "9.9"})
+            with pytest.raises(UserError, match=message):
+                list(as_they_end(executor, abs, [1], StopRequest()))
+            executor.sender = executor.sender._replace(version=cluster.__version__)
+
+
+def test_an_address_where_nobody_answers_is_told_after_a_time_limit(monkeypatch, tmp_path):
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        port = silent.getsockname()[1]
+        for address in (f"tcp://127.0.0.1:{port}", "tcp://127.0.0.1:9", "nonsense", "foo://a:1"):
+            then = time.monotonic()
+            with pytest.raises(UserError, match=rf"No Dask scheduler answered at {address} within 0\.5 seconds"):
+                cluster.ClusterExecutor(address, tmp_path, print)
+            assert time.monotonic() - then < 10
+
+
+def test_a_worker_is_no_scheduler(engine, tmp_path):
+    worker = next(iter(engine.scheduler_info["workers"]))
+    with pytest.raises(UserError, match="is a Dask Worker, not a scheduler"):
+        cluster.ClusterExecutor(worker, tmp_path, print)
+
+
+def test_a_scheduler_file_names_the_address(engine, tmp_path):
+    file = tmp_path / "scheduler.json"
+    file.write_text(json.dumps({"type": "Scheduler", "address": engine.scheduler_address}))
+    with workers(1, str(file), tmp_path, print) as executor:
+        assert executor.submit(os.getpid).result() != os.getpid()
+    for content in ("[]", "{", '{"type": "Scheduler"}'):
+        file.write_text(content)
+        with pytest.raises(UserError, match=r"scheduler\.json is not the file of a Dask scheduler"):
+            cluster.ClusterExecutor(str(file), tmp_path, print)
+    with pytest.raises(UserError, match=r"none\.json is not the file"):
+        cluster.ClusterExecutor(str(tmp_path / "none.json"), tmp_path, print)
+
+
+def test_without_the_extra_it_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(UserError, match=r"pip install 'patchcl\[cluster\]'"):
+        cluster.ClusterExecutor("tcp://127.0.0.1:9", Path(), print)
