@@ -2,9 +2,11 @@ import hashlib
 import io
 import multiprocessing
 import os
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import nibabel as nib
 import numpy as np
@@ -16,6 +18,7 @@ from patchcl.data.dataset import Case, Dataset, read_dataset
 from patchcl.data.duplicates import signature
 from patchcl.data.formats import tiff
 from patchcl.data.geometry import Grid
+from patchcl.data.preprocessing import cache
 from patchcl.data.preprocessing.cache import PreparedCase, _key, prepare
 from patchcl.data.preprocessing.plan import Plan, PlanSettings
 from patchcl.data.preprocessing.planner import make_plan
@@ -158,6 +161,42 @@ def test_two_processes_may_prepare_at_once(dataset: Dataset, tiny: Plan, tmp_pat
     assert all(result == results[0] for result in results)
     assert contents(results[0]) == contents(prepare(dataset.cases, tiny, tmp_path / "alone"))
     assert not list(tmp_path.rglob(".unfinished*"))
+
+
+def test_each_scan_is_prepared_by_one_and_nothing_is_written_beside_it(
+    dataset: Dataset, tiny: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four who begin at once, as nodes do; the file of a lock does not care that they are threads."""
+    before = {file: file.stat().st_mtime_ns for file in (dataset.root, *dataset.root.rglob("*"))}
+    read: list[str] = []
+    all_there = Barrier(4)
+
+    def slow(paths: Sequence[Path]) -> Scan:
+        read.append(paths[0].name)
+        time.sleep(0.02)
+        return read_image(paths)
+
+    def node(_: int) -> tuple[PreparedCase, ...]:
+        all_there.wait()
+        return prepare(dataset.cases, tiny, tmp_path / "shared")
+
+    monkeypatch.setattr(cache, "read_image", slow)
+    monkeypatch.setattr(cache, "WAIT_SECONDS", 0.01)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(node, range(4)))
+    assert sorted(read) == sorted(case.images[0].name for case in dataset.cases)
+    assert [case.name for case in results[0]] == [case.name for case in dataset.cases]
+    assert all(result == results[0] for result in results)
+    assert {file: file.stat().st_mtime_ns for file in (dataset.root, *dataset.root.rglob("*"))} == before
+
+
+def test_the_scan_of_one_who_died_is_prepared_by_another(dataset: Dataset, tiny: Plan, tmp_path: Path) -> None:
+    folder = tmp_path / "cache" / _key(tiny) / cache.CLAIMS
+    folder.mkdir(parents=True)
+    (folder / "p0.lock-1").write_text('["another machine", 1]')
+    os.utime(folder / "p0.lock-1", (0, 0))
+    assert len(prepare(dataset.cases, tiny, tmp_path / "cache")) == len(dataset.cases)
+    assert list(folder.iterdir()) == []
 
 
 def test_what_cannot_be_prepared_is_named(dataset: Dataset, tiny: Plan, tmp_path: Path) -> None:

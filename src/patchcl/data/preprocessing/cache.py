@@ -7,6 +7,7 @@ exactly what was done.
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,12 +16,13 @@ import numpy as np
 
 from patchcl.core.errors import UserError
 from patchcl.core.files import atomic_write
+from patchcl.core.lock import locked
 from patchcl.core.parallel import ProgressCallback, in_parallel
 from patchcl.data.dataset import Case
 from patchcl.data.duplicates import signature
 from patchcl.data.formats.base import RowBlocks
 from patchcl.data.geometry import Grid
-from patchcl.data.preprocessing.manifest import Entry, file_hashes, intact, read_manifest, seal
+from patchcl.data.preprocessing.manifest import Entry, file_hashes, intact, known_hashes, read_manifest, seal
 from patchcl.data.preprocessing.plan import BATCH, Plan
 from patchcl.data.preprocessing.row_blocks import _BlockMeans, _image_row_blocks, _pixel_by_pixel, _save_row_blocks
 from patchcl.data.preprocessing.transforms import _normalised_channels, mask_to_network_grid, to_network_grid
@@ -35,6 +37,10 @@ from patchcl.data.scan import (
 
 RECIPE = 2
 """Raise it when this file prepares differently, so that no cache made before is used."""
+CLAIMS = "preparing"
+"""The folder beside prepared files with a lock for each scan that somebody prepares."""
+WAIT_SECONDS = 0.5
+"""Between two looks at the scans that others prepare."""
 
 
 class PreparedCase(NamedTuple):
@@ -62,8 +68,8 @@ def prepare(
     """Prepare `cases`, keeping the outcome below `cache` so that only what has changed is done again.
 
     A mask is read only if its case has one, and is kept apart from the image: a cache shared with a run that had more
-    masks gives none away. Two processes may prepare at once. Whatever was kept is compared with its checksum, and
-    prepared anew if it is damaged.
+    masks gives none away. Several processes and machines may prepare at once: each scan is read by one of them, and
+    by another if that one has died. Whatever was kept is compared with its checksum, and prepared anew if damaged.
 
     Args:
         cases: Scans, with a mask where it is to be prepared too.
@@ -77,32 +83,59 @@ def prepare(
     """
     try:
         folder = cache / _key(plan)
-        return tuple(in_parallel(cases, lambda case: _prepare_case(case, plan, folder, on_damage), on_progress))
+        ready = in_parallel(cases, lambda case: _prepare_case(case, plan, folder, on_damage), on_progress)
+        while others := [place for place, done in enumerate(ready) if done is None]:
+            time.sleep(WAIT_SECONDS)
+            again = in_parallel(others, lambda place: _prepare_case(cases[place], plan, folder, on_damage))
+            for place, done in zip(others, again, strict=True):
+                ready[place] = done
+        return tuple(case for case in ready if case is not None)
     except OSError as error:
         raise UserError(
             f"Prepared scans cannot be kept in {cache}: {error}. Make room, or set cache: FOLDER."
         ) from error
 
 
-def _prepare_case(case: Case, plan: Plan, folder: Path, on_damage: Callable[[Path], object]) -> PreparedCase:
+def _prepare_case(case: Case, plan: Plan, folder: Path, on_damage: Callable[[Path], object]) -> PreparedCase | None:
+    """None while somebody else prepares it."""
     manifest = folder / f"{case.name}.json"
-    files = [*case.images, *([case.mask] if case.mask is not None else [])]
-    hashes = file_hashes(files, manifest)
-    image = folder / f"{case.name}.image-{_joined(hashes[: len(case.images)])}.npy"
-    mask = None if case.mask is None else folder / f"{case.name}.mask-{_joined(hashes)}.npy"
-    names = (f"{file.parent.name}/{file.name}" for file in files)
-    prepared = PreparedCase(case.name, case.patient, image, mask, tuple(zip(names, hashes, strict=True)))
+    hashes = known_hashes(_files_of(case), manifest)
+    ready = None if hashes is None else _named(case, folder, hashes)
+    if ready is not None and not _lacking(ready, read_manifest(manifest)):
+        return ready
+    with locked(folder / CLAIMS / case.name, lambda: None) as mine:  # who takes over writes the same
+        return _prepare_claimed(case, plan, folder, on_damage) if mine else None
+
+
+def _prepare_claimed(case: Case, plan: Plan, folder: Path, on_damage: Callable[[Path], object]) -> PreparedCase:
+    manifest = folder / f"{case.name}.json"
+    prepared = _named(case, folder, file_hashes(_files_of(case), manifest))
+    image, mask, drawn = prepared.image, prepared.mask, prepared.signature
     lacking = _lacking(prepared, read_manifest(manifest), on_damage)
-    if {image, prepared.signature} & lacking:
+    if {image, drawn} & lacking:
         _prepare_image(case, plan, prepared)
-    if case.mask is not None and mask in lacking:
+    if case.mask is not None and mask is not None and mask in lacking:
         _prepare_mask(case.mask, read_grid(case.images[0]), plan, mask)
     if lacking:
-        seal([image, prepared.signature, *([mask] if mask is not None else [])], manifest)
+        seal([image, drawn, *([mask] if mask is not None else [])], manifest)
     return prepared
 
 
-def _lacking(prepared: PreparedCase, sealed: dict[str, Entry], on_damage: Callable[[Path], object]) -> set[Path]:
+def _files_of(case: Case) -> list[Path]:
+    return [*case.images, *([case.mask] if case.mask is not None else [])]
+
+
+def _named(case: Case, folder: Path, hashes: Sequence[str]) -> PreparedCase:
+    """The names that prepared files have by the `hashes` of what they are made from."""
+    image = folder / f"{case.name}.image-{_joined(hashes[: len(case.images)])}.npy"
+    mask = None if case.mask is None else folder / f"{case.name}.mask-{_joined(hashes)}.npy"
+    names = (f"{file.parent.name}/{file.name}" for file in _files_of(case))
+    return PreparedCase(case.name, case.patient, image, mask, tuple(zip(names, hashes, strict=True)))
+
+
+def _lacking(
+    prepared: PreparedCase, sealed: dict[str, Entry], on_damage: Callable[[Path], object] = lambda _: None
+) -> set[Path]:
     """The files of a case that are to be prepared: none there yet, without checksum as version 0.1 left it, damaged."""
     files = [file for file in (prepared.image, prepared.signature, prepared.mask) if file is not None]
     lacking = {file for file in files if not intact(file, sealed)}

@@ -34,6 +34,18 @@ def file_hashes(files: Sequence[Path], manifest: Path) -> list[str]:
     return [entries[str(file.absolute())]["sha256"] for file in files]
 
 
+def known_hashes(files: Sequence[Path], manifest: Path) -> list[str] | None:
+    """The sha256 of every file by `manifest`, where size and times of all are those; None if one has to be read."""
+    known = read_manifest(manifest)
+    entries = [known.get(str(file.absolute()), {}) for file in files]
+    try:
+        if all(_unchanged(entry, _state(_parts(file))) for file, entry in zip(files, entries, strict=True)):
+            return [str(entry["sha256"]) for entry in entries]
+    except OSError:  # which is told by who reads it
+        pass
+    return None
+
+
 def file_entry(file: Path, known: Mapping[str, Any] | None = None) -> Entry:
     """Size, times and sha256 of `file`, which may be the folder of a DICOM series; `known` if that is as it was.
 
@@ -42,14 +54,9 @@ def file_entry(file: Path, known: Mapping[str, Any] | None = None) -> Entry:
     """
     try:
         parts = _parts(file)
-        stats = [part.stat() for part in parts]
-        state: Entry = {
-            "bytes": sum(stat.st_size for stat in stats),
-            "modified_ns": max((stat.st_mtime_ns for stat in stats), default=0),
-            "changed_ns": max((stat.st_ctime_ns for stat in stats), default=0),
-        }
-        if known is not None and "sha256" in known and os.name != "nt" and known.items() >= state.items():
-            return dict(known)  # Windows keeps the time of creation instead, which tells nothing
+        state = _state(parts)
+        if known is not None and _unchanged(known, state):
+            return dict(known)
         for part in parts:
             require_file(part, "a scan or mask")
         return state | {"sha256": _sha256(parts)}
@@ -79,6 +86,20 @@ def read_manifest(path: Path) -> dict[str, Entry]:
     return (
         {key: entry for key, entry in content.items() if isinstance(entry, dict)} if isinstance(content, dict) else {}
     )
+
+
+def _state(parts: Sequence[Path]) -> Entry:
+    stats = [part.stat() for part in parts]
+    return {
+        "bytes": sum(stat.st_size for stat in stats),
+        "modified_ns": max((stat.st_mtime_ns for stat in stats), default=0),
+        "changed_ns": max((stat.st_ctime_ns for stat in stats), default=0),
+    }
+
+
+def _unchanged(known: Mapping[str, Any], state: Entry) -> bool:
+    """Windows keeps the time of creation instead of that of change, which tells nothing."""
+    return "sha256" in known and os.name != "nt" and known.items() >= state.items()
 
 
 def _sha256(files: Sequence[Path]) -> str:
