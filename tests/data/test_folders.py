@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from patchcl.data.dataset import survey_dataset
-from patchcl.data.folders import shortened, unused_in_series
+from patchcl.data.discovery import no_scans_beside
+from patchcl.data.folders import beside_images, shortened, unused_in_series
 
 Make = Callable[..., Path]
 
@@ -83,8 +84,11 @@ def test_what_lies_beside_the_slices_of_a_series_is_named(tmp_path: Path, write_
         "imagesTr/a_0000/deeper is not used: all files of a series lie in one folder.",
         "imagesTr/a_0000/LICENSE is not used: files of a series are DICOM.",
         "imagesTr/a_0000/read.txt, write.txt are not used: files of a series are DICOM.",
-        "imagesTr/a_0000/plan.dcm is not used: DICOM without an image.",
     ]
+    assert beside_images(folder) == ["imagesTr/a_0000/plan.dcm is not used: DICOM without an image."]
+    assert no_scans_beside({"a": (folder,)}) == [f"{tmp_path}/{beside_images(folder)[0]}"]
+    (folder / "slice001.dcm").write_bytes(b"")  # which reading the series tells
+    assert beside_images(folder) == beside_images(plan) == []
 
 
 def test_long_lists_are_shortened() -> None:

@@ -18,6 +18,7 @@ from patchcl.inference.familiarity import (
     read_familiarity,
     save_familiarity,
     spread_places,
+    stored_order,
     unlike,
 )
 
@@ -74,6 +75,28 @@ def test_every_kind_of_change_has_its_flag_with_what_was_known(known):
     assert list(flags(image=smooth)) == ["noise"]
     flat = GRID._replace(shape=(40, 30), spacing_mm=(1.0, 2.0))
     assert flags(flat) == {"axes": "it has 2 axes, which no scan of training has"}
+
+
+def test_axes_are_compared_in_the_order_that_the_network_sees(known):
+    """Another order is worth a flag, as all that training did not see; spacings are what they are all the same."""
+    turned = np.array([[0, -1.0, 0, 39], [0, 0, 2, 0], [5, 0, 0, 0], [0, 0, 0, 1]])  # SLA
+    stored = GRID._replace(shape=(5, 40, 30), spacing_mm=(5.0, 1.0, 2.0), affine=turned)
+    flags = unlike(known, look_at(stored, lines_of(texture(0)), "LAS"), ["MRI"])
+    assert flags == {"orientation": "its axes are SLA (training: LAS)"}
+    assert "spacing" in unlike(known, look_at(stored, lines_of(texture(0))), ["MRI"])
+
+
+@pytest.mark.parametrize(
+    ("degrees", "placed", "word"), [(20, True, ""), (40, True, "oblique by more than 37°"), (0, False, "does not say")]
+)
+def test_a_volume_that_stays_as_it_is_stored_has_a_flag_for_an_oriented_network(degrees, placed, word):
+    cosine, sine = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    turn = np.array([[cosine, -sine, 0, 0], [sine, cosine, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    grid = GRID._replace(affine=turn, placed=placed)
+    assert stored_order(grid, None) == {}
+    flags = stored_order(grid, "RAS")
+    assert list(flags) == (["orientation"] if word else [])
+    assert word in flags.get("orientation", "")
 
 
 def test_more_channels_do_not_flag_more():

@@ -1,4 +1,4 @@
-"""What predict writes lies, for every reader, where the scan lies: nibabel, SimpleITK and highdicom find it alike."""
+"""What predict writes lies where the scan lies for every reader: nibabel, SimpleITK and highdicom find it the same."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -160,6 +160,29 @@ def test_masks_and_maps_lie_where_the_scan_lies_for_every_reader(tmp_path: Path,
     assert {path.name.removeprefix("a") for path in (tmp_path / "same").glob("a.*")} == {
         {"dicom": ".dcm"}.get(ending, ending)
     }
+
+
+def test_an_oblique_scan_tells_an_oriented_network_that_it_stays_as_it_is_stored(tmp_path: Path) -> None:
+    scans, plan = tmp_path / "scans", PLAN.model_copy(update={"orientation": "RAS"})
+    scans.mkdir()
+    for name in ("oblique", "straight"):
+        write_scan(tmp_path / name, ".nii.gz", name).rename(scans / f"{name}_0000.nii.gz")
+    oblique, straight = predict_files(Levels(), plan, scans, tmp_path / "out").cases
+    assert "oblique is unlike" in oblique.warning
+    assert "its axes stay as they are stored (training: RAS)" in oblique.warning
+    assert straight.warning == ""
+
+
+def test_a_structure_set_beside_the_images_is_named_and_no_failure(tmp_path: Path) -> None:
+    series = write_scan(tmp_path / "scans", "dicom", "straight")
+    plan = pydicom.dcmread(series / "0.dcm")
+    plan.SOPClassUID, plan.Modality, plan.SeriesInstanceUID = pydicom.uid.RTStructureSetStorage, "RTSTRUCT", "1.2.3.9"
+    plan.file_meta.MediaStorageSOPClassUID, plan.SOPInstanceUID = plan.SOPClassUID, "1.2.3.9.1"
+    del plan.Rows, plan.Columns, plan.PixelData
+    plan.save_as(series / "structures.dcm")
+    summary = predict_files(Levels(), PLAN, tmp_path / "scans", tmp_path / "out")
+    assert (summary.done, summary.failed) == (("a",), ())
+    assert summary.notes == (f"{series}/structures.dcm is not used: DICOM without an image.",)
 
 
 def readers(path: Path) -> list:

@@ -160,6 +160,8 @@ def predict(
         f"Segmented {len(summary.done)} scan(s) into [bold]{escape(str(out))}[/bold]", highlight=False, soft_wrap=True
     )
     render(summary.cases, out, console)
+    for note in summary.notes:
+        console.print(f"Note: {note}", markup=False, highlight=False, soft_wrap=True)
     list_failures("Left out", [message for _, message in summary.failed])
 
 

@@ -17,7 +17,7 @@ from patchcl.data.colour_maps import require_one_colour_map
 from patchcl.data.dataset import Case, Dataset, survey_dataset
 from patchcl.data.doubts import NOTHING_TO_LEARN, general_warnings, taken_as_stored
 from patchcl.data.duplicates import SignatureFiles, find_duplicates, signature
-from patchcl.data.folders import unused_in_series
+from patchcl.data.folders import beside_images, unused_in_series
 from patchcl.data.formats import tells_by_name
 from patchcl.data.geometry import Grid, require_same_grid
 from patchcl.data.modality import modality_warnings
@@ -151,7 +151,7 @@ def _look_at(case: Case, dataset: Dataset, signatures: Path) -> _Finding:
     """Every file of one scan by itself, so that one broken file hides no other."""
     found = _Finding([], [], _first_grid(case), np.zeros(len(dataset.classes) + 1, dtype=np.int64), None)
     sound = []
-    found.warnings.extend(line for path in case.images for line in unused_in_series(path))
+    found.warnings.extend(line for path in case.images for line in [*unused_in_series(path), *beside_images(path)])
     for path in case.images:
         with _noting(found.problems):
             channel = read_image([path])

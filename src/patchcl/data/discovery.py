@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from patchcl.core.errors import UserError
-from patchcl.data.folders import shortened, unused_in_series
+from patchcl.data.folders import beside_images, shortened, unused_in_series
 from patchcl.data.formats import ENDINGS, is_scan, without_ending
 from patchcl.data.formats.base import is_litter
 from patchcl.data.formats.dicom.series import chosen_series, finds, is_series_folder, stack_of, strangers_in
@@ -52,7 +52,7 @@ def _counted(case: str, paths: tuple[Path, ...]) -> dict[str, tuple[Path, ...]]:
 def passed_over(source: Path, scans: Mapping[str, tuple[Path, ...]], out: Path) -> Iterator[tuple[str, str]]:
     """The name of everything in the folder `source` that belongs to none of `scans`, and a line that says why.
 
-    Of a DICOM series also what it does not use in its folder. Hidden files, those that systems leave in folders, and
+    Of a DICOM series also what is no DICOM in its folder. Hidden files, those that systems leave in folders, and
     the folder `out` are no data.
     """
     used = {path for paths in scans.values() for path in paths} | {out.absolute()}
@@ -67,6 +67,15 @@ def passed_over(source: Path, scans: Mapping[str, tuple[Path, ...]], out: Path) 
         else:
             known = ", ".join(ENDINGS)
             yield path.name, f"{path} is no scan: its name should end in {known}. Convert it, or move it elsewhere."
+
+
+def no_scans_beside(scans: Mapping[str, tuple[Path, ...]]) -> list[str]:
+    """A line for DICOM without an image in the folders of series, such as structure sets, whose mask nobody misses."""
+    return [
+        f"{path.parent.parent}/{line}"
+        for path in sorted({path for paths in scans.values() for path in paths})
+        for line in beside_images(path)
+    ]
 
 
 def passed_over_by_series(source: Path, out: Path) -> Iterator[tuple[str, str]]:

@@ -65,7 +65,7 @@ def _unused_in(folder: Path, known: Collection[Path], expected: str) -> tuple[li
 
 
 def unused_in_series(path: Path, out: Path | None = None) -> list[str]:
-    """What the DICOM series in the folder `path` does not use: a line for all files of a kind, and for each folder.
+    """What lies in the folder `path` of a series and is no DICOM: a line for all files of a kind, and for each folder.
 
     What was written to the folder `out` is none of it.
     """
@@ -77,19 +77,19 @@ def unused_in_series(path: Path, out: Path | None = None) -> list[str]:
     folders = [entry.name for entry in entries if entry.is_dir() and _files_below(entry)]
     lines = [f"{where}/{name} is not used: all files of a series lie in one folder." for name in folders]
     strangers = [entry for entry in entries if entry.is_file() and not _may_be_dicom(entry)]
-    return [
-        *lines,
-        *_grouped(strangers, where, "files of a series are DICOM"),
-        *_grouped(_without_image(path), where, "DICOM without an image"),
-    ]
+    return [*lines, *_grouped(strangers, where, "files of a series are DICOM")]
 
 
-def _without_image(path: Path) -> list[Path]:
-    """Segmentations, plans and reports beside the images of a series; what is wrong there is told by reading it."""
+def beside_images(path: Path) -> list[str]:
+    """A line for segmentations, structure sets, plans and reports beside the images of the series in the folder `path`.
+
+    None where something is wrong, which reading the series tells.
+    """
     try:
-        return list(contents_of(path).others)
+        others = contents_of(path).others if path.is_dir() else {}
     except UserError:
         return []
+    return _grouped(others, f"{path.parent.name}/{path.name}", "DICOM without an image")
 
 
 def _unused_beside(root: Path, known: Collection[str]) -> list[str]:

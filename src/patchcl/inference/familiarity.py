@@ -17,6 +17,7 @@ from patchcl.core.documents import parse_json
 from patchcl.core.files import write_json
 from patchcl.core.settings import FrozenSettings
 from patchcl.data.geometry import Grid
+from patchcl.data.preprocessing.orientation import OBLIQUE, orientation_of, oriented_grid
 
 LEVELS = (5, 25, 50, 75, 95)
 """Percentiles of what the network sees that are compared."""
@@ -37,7 +38,7 @@ class Look(FrozenSettings):
 
     spacing_mm: tuple[float, ...]
     extent_mm: tuple[float, ...]
-    """The field of view along every axis of the file."""
+    """The field of view along every axis, in the order that the network sees."""
     orientation: str = ""
     """Where the axes of the file point to, such as LPS; empty where it is not known."""
     intensities: tuple[tuple[float, ...], ...] = ()
@@ -63,17 +64,19 @@ class _Quantities(NamedTuple):
     least: float  # half of the width that every range has at the least
 
 
-def look_at(grid: Grid, lines: np.ndarray | None = None) -> Look:
+def look_at(grid: Grid, lines: np.ndarray | None = None, orientation: str | None = None) -> Look:
     """What can be compared of a scan.
 
     Args:
         grid: That of the scan, as it was read.
         lines: (C, L, X) lines of voxels as the network sees them, see `lines_of`; None leaves intensities out.
+        orientation: That of the network, in whose order spacings and extents are; None for that of the file.
     """
+    seen = oriented_grid(grid, orientation)
     channels = [_intensities(channel) for channel in (() if lines is None else lines)]
     return Look(
-        spacing_mm=grid.spacing_mm,
-        extent_mm=tuple(length * spacing for length, spacing in zip(grid.shape, grid.spacing_mm, strict=True)),
+        spacing_mm=seen.spacing_mm,
+        extent_mm=tuple(length * spacing for length, spacing in zip(seen.shape, seen.spacing_mm, strict=True)),
         orientation="".join(str(code) for code in aff2axcodes(grid.affine)[: len(grid.shape)]),
         intensities=tuple(percentiles for percentiles, _ in channels),
         noise=tuple(noise for _, noise in channels),
@@ -116,6 +119,14 @@ def unlike(known: Familiarity, found: Look, channels: Sequence[str]) -> dict[str
     if found.orientation and orientations and found.orientation not in orientations:
         flags["orientation"] = f"its axes are {found.orientation} (training: {', '.join(orientations)})"
     return flags
+
+
+def stored_order(grid: Grid, orientation: str | None) -> dict[str, str]:
+    """A flag of a volume that cannot be brought to the `orientation` of the network, since nobody knows how it lies."""
+    if orientation is None or len(grid.shape) != 3 or orientation_of(grid) is not None:
+        return {}
+    why = f"it is oblique by more than {OBLIQUE}°" if grid.placed else "it does not say how it lies in the patient"
+    return {"orientation": f"{why}, so its axes stay as they are stored (training: {orientation})"}
 
 
 def save_familiarity(path: Path, known: Familiarity) -> None:

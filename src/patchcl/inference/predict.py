@@ -20,6 +20,7 @@ from patchcl.data.discovery import (
     channel_of,
     find_scans,
     link_series,
+    no_scans_beside,
     passed_over,
     passed_over_by_series,
     without_links,
@@ -33,7 +34,7 @@ from patchcl.data.preprocessing.transforms import to_network_grid, to_scan_grid
 from patchcl.data.regions import region_masks, region_probs
 from patchcl.data.scan import Scan, read_grid, read_image, write_map, write_mask
 from patchcl.inference.case_summary import TABLE, CaseSummary, Confidences, sizes_of, write_table
-from patchcl.inference.familiarity import Familiarity, Look, lines_of, look_at, spread_places, unlike
+from patchcl.inference.familiarity import Familiarity, Look, lines_of, look_at, spread_places, stored_order, unlike
 from patchcl.inference.output_files import Output, check_out, endings
 from patchcl.inference.postprocessing import NO_POSTPROCESSING, Postprocessing, postprocess
 from patchcl.inference.sliding_window import BATCH_SIZE, OVERLAP, network_probs
@@ -49,6 +50,7 @@ class PredictionSummary(NamedTuple):
     done: tuple[str, ...]  # case names
     failed: tuple[tuple[str, str], ...]  # case name, or that of a file that is no scan, and what to do about it
     cases: tuple[CaseSummary, ...] = ()  # of all that are done
+    notes: tuple[str, ...] = ()  # a line for what lies beside scans and is none
 
 
 class Files(NamedTuple):
@@ -148,7 +150,8 @@ def predict_files(
     over = passed_over(source, scans, out) if series is None else passed_over_by_series(source, out)
     if summary.cases:
         write_table(out / TABLE, summary.cases)
-    return summary._replace(failed=(*failed, *told, *over))
+    notes = no_scans_beside(scans) if series is None else []
+    return summary._replace(failed=(*failed, *told, *over), notes=tuple(notes))
 
 
 def predict_cases(
@@ -170,7 +173,7 @@ def predict_cases(
         try:
             look, done_case = ended.result()
             flags = {} if familiarity is None else unlike(familiarity, look, plan.channels)
-            done.append(done_case._replace(unlike=flags))
+            done.append(done_case._replace(unlike=flags | dict(done_case.unlike)))
         except UserError as error:
             failed.append((name, str(error)))
         except OSError as error:
@@ -216,7 +219,8 @@ def _predict_case(
     for region, inside in region_masks(cleaned, plan.regions).items():
         write_mask(out / f"{name}_region_{file_safe(region)}{of_masks}", inside, paths[0], (plan.classes[0], region))
     sizes = sizes_of(cleaned, grid, plan.classes, plan.regions)
-    return look_at(grid, lines), CaseSummary(name, sizes, confidence.mean, {})
+    flags = stored_order(grid, plan.orientation)
+    return look_at(grid, lines, plan.orientation), CaseSummary(name, sizes, confidence.mean, flags)
 
 
 def _prepared(plan: Plan, paths: tuple[Path, ...]) -> tuple[np.ndarray, Grid]:

@@ -18,7 +18,9 @@ CANONICAL = "RAS"
 LETTERS = ("RL", "AP", "SI")
 """Towards what each axis of the patient runs: forwards, and backwards."""
 ALONG = 0.8
-"""Least cosine between an axis of a volume and one of the patient: about 37 degrees."""
+"""Least cosine between an axis of a volume and one of the patient."""
+OBLIQUE = 37
+"""The same in degrees."""
 THICK = 1.5
 """The axis of slices is the one whose spacing is this many times the next."""
 

@@ -34,7 +34,7 @@ def to_network_grid(scan: Scan, plan: Plan) -> np.ndarray:
     voxels = oriented(_normalised_channels(scan.voxels, plan), scan.grid, plan.orientation)
     slices = np.moveaxis(_to_slices(voxels, grid, plan), 0, 1)
     scaled = {"linear": _scaled_linear, "nearest": _scaled_nearest}[plan.input_interpolation]
-    return _padded(scaled(slices, geometry.scaled), geometry)
+    return np.ascontiguousarray(_padded(scaled(slices, geometry.scaled), geometry))  # torch takes no mirrored view
 
 
 def mask_to_network_grid(mask: np.ndarray, grid: Grid, plan: Plan) -> np.ndarray:
