@@ -31,6 +31,9 @@ class TrainingSettings(FrozenSettings):
     steps: int = Field(6000, gt=0, description="Optimizer steps.")
     labeled_per_batch: int = Field(12, gt=0)
     unlabeled_per_batch: int = Field(12, gt=0)
+    foreground_fraction: float = Field(
+        0.0, ge=0, le=1, description="Of labeled images that are drawn to show a structure: pieces are centred on one."
+    )
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = Field(1e-3, gt=0, description="At the start; it falls to 0 as (1 - step / steps) ** power.")
     power: float = Field(0.9, ge=0, description="Of the fall of the learning rate.")

@@ -74,7 +74,8 @@ def make_batches(
     training, places = settings.training, (settings.training.seed, ranks.rank, ranks.count)
     budget = int(training.memory_gib * 2**30)
     store = ImageStore(prepared.labeled, plan, device, budget)
-    labeled = BatchStream(store, ranks.share(training.labeled_per_batch), "labeled", *places)
+    share, foreground_fraction = ranks.share(training.labeled_per_batch), training.foreground_fraction
+    labeled = BatchStream(store, share, "labeled", *places, foreground_fraction=foreground_fraction)
     if not prepared.unlabeled:
         return BatchLoader(labeled, None, settings.augment, spacing_mm=plan.spacing_mm), None
     store = ImageStore(prepared.unlabeled, plan, device, budget, unlabeled=True)

@@ -91,6 +91,31 @@ def test_corners_come_from_the_generator_and_reach_everywhere(tmp_path: Path, bu
     assert not torch.equal(image, store.load([0] * 300, generator)[0])
 
 
+@pytest.mark.parametrize("budget", [0, PLENTY])
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_a_piece_on_a_structure_has_it_in_its_middle_or_as_near_as_the_edge_lets_it(
+    tmp_path: Path, budget: int, dimensions: int
+) -> None:
+    """One voxel in the middle of the first item, one in the last corner of the second; a third lies anywhere."""
+    shape, size = (20,) * dimensions, plan(dimensions).size
+    made = []
+    for number, voxel in enumerate(((10,) * dimensions, (19,) * dimensions)):
+        image, mask = np.zeros((1, 2, *shape), np.float32), np.zeros((1, *shape), np.uint8)
+        mask[0, *voxel] = image[0, 0, *voxel] = 1
+        np.save(tmp_path / f"{number}.npy", image)
+        np.save(tmp_path / f"{number}_mask.npy", mask)
+        made.append(PreparedCase(f"{number}", f"{number}", tmp_path / f"{number}.npy", tmp_path / f"{number}_mask.npy"))
+    store = ImageStore(made, plan(dimensions), CPU, budget)
+    image, mask = store.load([0, 1, 1], torch.Generator().manual_seed(0), on_structure=[0, 1])
+    assert mask is not None
+    assert torch.equal(image[:, 0], mask.float())
+    middle, corner = tuple(length // 2 for length in size), tuple(length - 1 for length in size)
+    assert (mask[0].sum(), mask[0][middle]) == (1, 1)
+    assert (mask[1].sum(), mask[1][corner]) == (1, 1)
+    assert mask[2].sum() == 0
+    assert store.foreground.items == (0, 1)
+
+
 def test_the_budget_counts_images_and_masks(tmp_path: Path) -> None:
     made = cases(tmp_path, [(3, 8, 6)])
     needed = 3 * 8 * 6 * (2 * 4 + 1)

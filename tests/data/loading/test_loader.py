@@ -8,7 +8,7 @@ import torch
 
 from patchcl.augment import AugmentSettings
 from patchcl.data.loading.image_store import ImageStore
-from patchcl.data.loading.loader import BatchLoader, BatchStream, items_at
+from patchcl.data.loading.loader import BatchLoader, BatchStream, draws_at
 from patchcl.data.preprocessing.cache import PreparedCase
 from patchcl.data.preprocessing.plan import Plan
 
@@ -36,6 +36,7 @@ def make(cases, augment=AugmentSettings(), budget=10**9, strong_views=1, **strea
     )
     hidden = [case._replace(mask=None) for case in cases]
     labeled = BatchStream(ImageStore(cases, plan, CPU, budget), 3, "labeled", **({"seed": 0} | stream))
+    stream.pop("foreground_fraction", None)
     unlabeled = BatchStream(ImageStore(hidden, plan, CPU, budget), 2, "unlabeled", **({"seed": 0} | stream))
     return BatchLoader(labeled, unlabeled, augment, strong_views)
 
@@ -54,6 +55,10 @@ def test_thick_slices_are_turned_in_their_plane(tmp_path):
         batches = BatchLoader(BatchStream(store, 1, "labeled", 0), None, turned, spacing_mm=spacing_mm)
         inside = batches.at(0).labeled.mask[0, 3:9, 3:9]
         assert (inside != torch.arange(1, 7)).any().item() == mixed
+
+
+def items_at(*where):
+    return [draw.item for draw in draws_at(*where)]
 
 
 def tensors(batch):
@@ -141,22 +146,60 @@ def test_labeled_and_unlabeled_streams_draw_apart(cases):
 
 @pytest.mark.parametrize(("size", "batch"), [(12, 4), (10, 3), (3, 7), (1, 2)])
 def test_every_pass_shows_every_item_once(size: int, batch: int) -> None:
-    seen = [item for step in range(2 * size) for item in items_at(step, size, batch, seed=5)]
+    seen = [item for step in range(2 * size) for item in items_at(step, size, batch, 5)]
     passes = [seen[start : start + size] for start in range(0, len(seen) - size + 1, size)]
     assert all(sorted(one) == list(range(size)) for one in passes)
     if size > 9:
         assert len({tuple(one) for one in passes}) == len(passes)
 
 
+@pytest.mark.parametrize(("fraction", "ranks"), [(1 / 3, 1), (0.4, 2), (1.0, 1)])
+def test_a_share_of_all_places_is_for_the_foreground_and_the_others_pass_over_all(fraction, ranks) -> None:
+    """Of 60 places of batches of 4, whatever the number of processes; every item as often as another of its kind."""
+    draws = [
+        draw
+        for step in range(15 // ranks)
+        for rank in range(ranks)
+        for draw in draws_at(step, 10, 4, 5, rank, ranks, (2, 3, 7), fraction)
+    ]
+    draws += draws_at(15 // ranks, 10, 4, 5, 0, ranks, (2, 3, 7), fraction) if ranks == 2 else []
+    shown, others = ([draw.item for draw in draws if draw.on_structure is kind] for kind in (True, False))
+    assert abs(len(shown) - 60 * fraction) < 1
+    assert set(Counter(shown)) == {2, 3, 7}
+    for items, every in ((shown, (2, 3, 7)), (others, range(10))):
+        counts = [Counter(items)[item] for item in every]
+        assert max(counts) - min(counts) <= 1
+    assert fraction == 1.0 or any(draw.on_structure for draw in draws[:4])
+
+
+def test_without_a_share_for_it_the_foreground_changes_nothing() -> None:
+    assert draws_at(3, 10, 4, 5) == draws_at(3, 10, 4, 5, foreground=(2, 3, 7))
+    assert not any(draw.on_structure for draw in draws_at(3, 10, 4, 5))
+
+
+@pytest.mark.parametrize("budget", [10**9, 0], ids=["resident", "streamed"])
+def test_slices_that_show_a_structure_are_favoured_as_the_step_alone_says(cases, budget):
+    """Odd slices show one: all of the batch do where the fraction is 1; unlabeled images are those of before."""
+    plain, walked, jumped = (make(cases, STILL, budget, foreground_fraction=share) for share in (0.0, 1.0, 1.0))
+    batches = [walked.at(step) for step in range(4)]
+    assert all((batch.labeled.mask == 1).all() for batch in batches)
+    assert same(batches[3], jumped.at(3))
+    assert any((plain.at(step).labeled.mask == 0).any() for step in range(4))
+    for step, batch in enumerate(batches):
+        assert torch.equal(batch.unlabeled.weak, plain.at(step).unlabeled.weak)
+    for stream in (plain, walked, jumped):
+        stream.close()
+
+
 def test_a_step_depends_on_nothing_but_its_arguments() -> None:
-    forward = [items_at(step, 50, 4, seed=1) for step in range(40)]
-    backward = [items_at(step, 50, 4, seed=1) for step in reversed(range(40))]
+    forward = [items_at(step, 50, 4, 1) for step in range(40)]
+    backward = [items_at(step, 50, 4, 1) for step in reversed(range(40))]
     assert forward == backward[::-1]
-    assert forward != [items_at(step, 50, 4, seed=2) for step in range(40)]
+    assert forward != [items_at(step, 50, 4, 2) for step in range(40)]
 
 
 def test_a_seed_does_not_repeat_the_passes_of_its_neighbour() -> None:
-    assert items_at(1, 50, 50, seed=0) != items_at(0, 50, 50, seed=1)
+    assert items_at(1, 50, 50, 0) != items_at(0, 50, 50, 1)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
@@ -167,5 +210,5 @@ def test_processes_share_the_batch_of_one(ranks: int) -> None:
 
 
 def test_items_are_shown_equally_often() -> None:
-    counts = Counter(item for step in range(30) for item in items_at(step, 10, 4, seed=0))
+    counts = Counter(item for step in range(30) for item in items_at(step, 10, 4, 0))
     assert set(counts.values()) == {12}

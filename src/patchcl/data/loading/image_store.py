@@ -1,6 +1,7 @@
 """Image store: prepared images during training, on the device when they fit, else on disk and read as needed."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import EllipsisType
 from typing import NamedTuple, cast
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from patchcl.core.errors import UserError
+from patchcl.data.loading.foreground import Foreground
 from patchcl.data.preprocessing.cache import PreparedCase
 from patchcl.data.preprocessing.plan import Plan
 from patchcl.data.scan import IGNORED, classes_of
@@ -84,12 +86,23 @@ class ImageStore:
         """The name of the case that `item` belongs to."""
         return self._items[item].case.name
 
-    def load(self, indices: Sequence[int], generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+    @cached_property
+    def foreground(self) -> Foreground:
+        """Where the structures are, in a store that hands out masks; these are read for it."""
+        return Foreground(np.load(cast(Path, item.case.mask), mmap_mode="r")[item.place] for item in self._items)
+
+    def load(
+        self, indices: Sequence[int], generator: torch.Generator, on_structure: Collection[int] = ()
+    ) -> tuple[Tensor, Tensor | None]:
         """The batch of items `indices`: image (B, C, *size) float32 and mask (B, *size) int64 or None, on the device.
 
-        Of items larger than the network input a piece is taken, at a corner drawn from the CPU `generator`.
+        Of items larger than the network input a piece is taken, at a corner drawn from the CPU `generator`; in those
+        places of the batch that are `on_structure` around a voxel of the foreground, or as near as the edge lets it.
         """
-        windows = [_window(self._items[index].shape, self._size, generator) for index in indices]
+        windows = []
+        for place, index in enumerate(indices):
+            centre = self.foreground.voxel(index, generator) if place in on_structure else None
+            windows.append(_window(self._items[index].shape, self._size, generator, centre))
         images = self._gather(self._images, indices, windows)
         return images, None if self._masks is None else classes_of(self._gather(self._masks, indices, windows))
 
@@ -122,8 +135,14 @@ def _items_of(case: PreparedCase, plan: Plan, unlabeled: bool) -> list[_Item]:
     return [_Item(case, place, spatial) for place in places]
 
 
-def _window(shape: tuple[int, ...], size: tuple[int, ...], generator: torch.Generator) -> Window:
-    """Where a piece of `size` lies within `shape`; only axes with room to choose draw a number."""
+def _window(
+    shape: tuple[int, ...], size: tuple[int, ...], generator: torch.Generator, centre: tuple[int, ...] | None = None
+) -> Window:
+    """Where a piece of `size` lies within `shape`; without a `centre`, axes with room draw a number."""
     spare = [length - wanted for length, wanted in zip(shape, size, strict=True)]
-    corner = [int(torch.randint(extra + 1, (), generator=generator)) if extra > 0 else 0 for extra in spare]
+    if centre is None:
+        corner = [int(torch.randint(extra + 1, (), generator=generator)) if extra > 0 else 0 for extra in spare]
+    else:
+        middle = [place - wanted // 2 for place, wanted in zip(centre, size, strict=True)]
+        corner = [max(0, min(start, extra)) for start, extra in zip(middle, spare, strict=True)]
     return (..., *(slice(start, start + wanted) for start, wanted in zip(corner, size, strict=True)))

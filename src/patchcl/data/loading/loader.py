@@ -1,5 +1,7 @@
 """Data loader: the batch of a step is a pure function of (seed, step, rank), so resuming needs no saved state."""
 
+import math
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from typing import NamedTuple
@@ -26,11 +28,24 @@ class LoadedBatch(NamedTuple):
 
 
 class BatchStream:
-    """Endless stream of images from an image store; the next step's are fetched while this one's are used."""
+    """Endless stream of images from an image store; the next step's are fetched while this one's are used.
 
-    def __init__(self, store: ImageStore, batch_size: int, name: str, seed: int, rank: int = 0, ranks: int = 1) -> None:
+    `foreground_fraction` of them show a structure, of which the store must hand out the masks.
+    """
+
+    def __init__(
+        self,
+        store: ImageStore,
+        batch_size: int,
+        name: str,
+        seed: int,
+        rank: int = 0,
+        ranks: int = 1,
+        foreground_fraction: float = 0.0,
+    ) -> None:
         self.store, self.batch_size, self.name = store, batch_size, name
-        self.seed, self.rank, self.ranks = seed, rank, ranks
+        self.seed, self.rank, self.ranks, self.foreground_fraction = seed, rank, ranks, foreground_fraction
+        self.foreground = store.foreground.items if foreground_fraction > 0 else ()
         self._fetcher = None if store.resident else ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
         self._ahead: dict[int, Future[Loaded]] = {}
         self.generator = Generator(store.device)  # what augmentation draws from
@@ -50,9 +65,12 @@ class BatchStream:
             self._fetcher.shutdown(cancel_futures=True)
 
     def _load(self, step: int) -> Loaded:
-        items = items_at(step, len(self.store), self.batch_size, seed_for(self.seed, self.name), self.rank, self.ranks)
+        seed, size = seed_for(self.seed, self.name), len(self.store)
+        share = (self.rank, self.ranks, self.foreground, self.foreground_fraction)
+        drawn = draws_at(step, size, self.batch_size, seed, *share)
         corners = Generator().manual_seed(seed_for(self.seed, step, self.rank, self.name, "crop"))
-        return self.store.load(items, corners)
+        on_structure = [place for place, draw in enumerate(drawn) if draw.on_structure]
+        return self.store.load([draw.item for draw in drawn], corners, on_structure)
 
 
 class BatchLoader:
@@ -114,13 +132,38 @@ class BatchLoader:
         return UnlabeledBatch(weak, *(strong or [weak]))
 
 
-def items_at(step: int, size: int, batch: int, seed: int, rank: int = 0, ranks: int = 1) -> list[int]:
+class Draw(NamedTuple):
+    """One item of a batch."""
+
+    item: int
+    on_structure: bool = False  # whether it is there for a structure that it shows
+
+
+def draws_at(
+    step: int,
+    size: int,
+    batch: int,
+    seed: int,
+    rank: int = 0,
+    ranks: int = 1,
+    foreground: Sequence[int] = (),
+    foreground_fraction: float = 0.0,
+) -> list[Draw]:
     """The `batch` items, out of `size`, that process `rank` of `ranks` sees at `step`.
 
-    All steps and ranks together walk through endless passes over the items, each pass in a fresh order.
+    All steps and ranks together walk through endless passes over the items, each pass in a fresh order; and at
+    `foreground_fraction` of all places, evenly spread, through such passes over the items of the `foreground`.
     """
     start = (step * ranks + rank) * batch
-    return [_item_at(position, size, seed) for position in range(start, start + batch)]
+    return [_draw_at(position, size, seed, foreground, foreground_fraction) for position in range(start, start + batch)]
+
+
+def _draw_at(position: int, size: int, seed: int, foreground: Sequence[int], fraction: float) -> Draw:
+    before = math.floor(position * fraction)  # places that the foreground has had
+    if math.floor((position + 1) * fraction) > before:
+        place = _item_at(before, len(foreground), seed_for(seed, "foreground"))
+        return Draw(foreground[place], on_structure=True)
+    return Draw(_item_at(position - before, size, seed))
 
 
 def _item_at(position: int, size: int, seed: int) -> int:
