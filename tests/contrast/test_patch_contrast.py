@@ -15,6 +15,7 @@ from patchcl.contrast.loss import Moments, pseudo_label_guided_contrast
 from patchcl.contrast.memory_bank import ClassMemory
 from patchcl.contrast.patch_contrast import PatchContrast, embedded, patch_side
 from patchcl.contrast.patches import class_attended_features, class_attended_patches, flip_at_random, patch_grid
+from patchcl.contrast.prototypes import Embedded, prototype_positive
 from patchcl.core.batch import IGNORE, StudentView
 from patchcl.losses.supervised import one_hot
 from patchcl.methods.settings import SupervisedSettings
@@ -81,7 +82,7 @@ def test_every_sampler_goes_with_every_kind_of_negative(sampler, hard_negatives,
     [
         *({"embed": "crops"}, {"loss": "info_nce"}, {"entropy_source": "attended"}, {"overlap": 0.2}),
         *({"levels": (1,)}, {"levels": (0, 2)}, {"levels": (2,), "embed": "crops"}, {"where": "border"}),
-        {"patch_weights": "confidence", "negative_classes": "neighbours"},
+        {"patch_weights": "confidence", "negative_classes": "neighbours", "positives": "other_images"},
     ],
     ids=str,
 )
@@ -102,6 +103,7 @@ def test_every_other_switch_works_on_slices_and_volumes(changes, dimensions, mak
         *({"hard_negatives": name} for name in ("reweight", "mix", "slab")),
         *({"embed": "crops"}, {"loss": "info_nce"}, {"entropy_source": "attended"}, {"overlap": 0.2}),
         {"levels": (0, 2), "where": "border", "patch_weights": "confidence", "negative_classes": "neighbours"},
+        {"positives": "other_images"},
     ],
     ids=str,
 )
@@ -245,6 +247,24 @@ def test_what_counts_more_is_taken_from_the_maps_of_the_student(make_task, make_
     assert ((emphasis.patch == 1) | (emphasis.patch < 0.81))[known].all()
     assert 0 < (emphasis.patch == 1).sum() < known.sum()
     assert loss == compare(embedding, label, 5, None, emphasis)[0] != compare(embedding, label, 5)[0]
+
+
+def test_the_class_of_a_patch_is_that_of_other_images_where_these_are_its_positives(make_task, make_batch):
+    """The student's patches, by their images, against the teacher's of the same step."""
+    contrast, *networks = build(make_task, positives="other_images")
+    kept, compare, push = [], contrast.compare, contrast.memory.push
+    contrast.compare = lambda *given: [kept.append(given), compare(*given)][1]
+    contrast.memory.push = lambda *given: [kept.append(given), push(*given)][1]
+    draws, choose = [], contrast.choose
+    contrast.choose = lambda *given: [draws.append(choose(*given)), draws[-1]][1]
+    loss, _ = step(contrast, *networks, make_batch(), 5)
+    (remembered, label), (embedding, *given, positive) = kept
+    weak, strong = draws
+    teacher = Embedded(remembered, label, weak.image)
+    expected = prototype_positive(Embedded(embedding, strong.label, strong.image), teacher)
+    assert expected.found.any()
+    torch.testing.assert_close(positive, expected)
+    assert loss == compare(embedding, *given, expected)[0] != compare(embedding, *given)[0]
 
 
 @pytest.mark.parametrize("loss", ["pseudo_label_guided", "info_nce"])

@@ -282,6 +282,12 @@ CONTRASTS = [
     {"embed": "features", "sampler": "topk", "entropy_source": "attended"},
     {"embed": "crops", "sampler": "coverage"},
     {"embed": "features", "sampler": "coverage", "loss": "info_nce"},
+    {
+        "where": "border",
+        "positives": "other_images",
+        "negative_classes": "neighbours",
+        "patch_weights": "confidence",
+    },
 ]
 
 

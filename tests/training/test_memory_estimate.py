@@ -92,6 +92,16 @@ def test_crops_count_as_pixels() -> None:
     assert with_crops.fixed - features.fixed == pytest.approx(3 * with_crops.labeled)
 
 
+@pytest.mark.parametrize(("method", "unlabeled"), [("patchcl", 1), ("supervised", 0)])
+def test_the_weights_that_pool_fine_features_count_for_every_image(method: str, unlabeled: int) -> None:
+    """4 bytes for each of 3 classes x 16 patches and 32 x 32 places."""
+    level = "method.contrast.levels="
+    common = (f"method.name={method}", "method.contrast.weight=0.1")
+    deepest, finest = (memory_model(settings_of(*common, f"{level}[{at}]"), plan_of(32, 32)) for at in (0, 1))
+    added = 4 * 3 * 16 * 32 * 32
+    assert (finest.labeled - deepest.labeled, finest.unlabeled - deepest.unlabeled) == (added, unlabeled * added)
+
+
 def test_half_precision_and_larger_images_count() -> None:
     plain = memory_model(settings_of("method.name=supervised"), plan_of(32, 32))
     half = memory_model(settings_of("method.name=supervised", "training.precision=bf16-mixed"), plan_of(32, 32))

@@ -45,6 +45,9 @@ class ContrastSettings(FrozenSettings):
     negative_classes: Literal["even", "neighbours"] = Field(
         "even", description="Whether classes that touch the class of a patch weigh more among its negatives."
     )
+    positives: Literal["memory", "other_images"] = Field(
+        "memory", description="What a patch is drawn to: all that is remembered of its class, or its class elsewhere."
+    )
     patch_weights: Literal["even", "confidence"] = Field(
         "even", description="Whether a patch weighs as much as the confidence in its class."
     )

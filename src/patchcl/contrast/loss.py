@@ -30,6 +30,13 @@ class Emphasis(NamedTuple):
     negative: Tensor | None = None  # (P, K) weight > 0 of each class among the negatives of an embedding
 
 
+class Positive(NamedTuple):
+    """What stands for the class of an embedding itself, where something does instead of its memory."""
+
+    moments: Moments  # (P, 1) each
+    found: Tensor  # (P, 1) bool
+
+
 EVEN = Emphasis()
 
 
@@ -41,6 +48,13 @@ def moments(similarity: Float[Tensor, "P K M"], weight: Float[Tensor, "... M"]) 
     mean = (weight * similarity).sum(dim=-1)
     variance = (weight * (similarity - mean.unsqueeze(-1)).square()).sum(dim=-1)
     return Moments(mean, variance)
+
+
+def with_positive(classes: Moments, positive: Positive, label: Int[Tensor, "P"]) -> Moments:
+    """`classes` with what stands for the own class of each embedding in its place, where there is any."""
+    own = label.unsqueeze(1) == torch.arange(classes.mean.shape[1], device=label.device)
+    own = own & positive.found
+    return Moments(*(torch.where(own, *pair) for pair in zip(positive.moments, classes, strict=True)))
 
 
 def memory_moments(

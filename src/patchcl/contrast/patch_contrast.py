@@ -18,12 +18,14 @@ from patchcl.contrast.loss import (
     EVEN,
     Emphasis,
     Moments,
+    Positive,
     even_weights,
     info_nce,
     memory_moments,
     moments,
     pseudo_label_guided_contrast,
     stand_ins,
+    with_positive,
 )
 from patchcl.contrast.memory_bank import ClassMemory
 from patchcl.contrast.patches import (
@@ -34,6 +36,7 @@ from patchcl.contrast.patches import (
     patch_confidence,
     patch_grid,
 )
+from patchcl.contrast.prototypes import Embedded, image_index, of_all_processes, prototype_positive
 from patchcl.contrast.samplers import PatchSampler
 from patchcl.core.batch import StudentView
 from patchcl.core.schedule import scheduled
@@ -102,12 +105,16 @@ class PatchContrast(nn.Module):
         with torch.no_grad():
             chosen = self.choose(weak, classes)
             pooled = self.pooled(teacher, weak, chosen, self.teacher_features(teacher, seen))
-            self.memory.push(embedded(self.teacher_head(pooled), chosen.label), named(chosen.label, classes))
+            label = named(chosen.label, classes)
+            remembered = Embedded(embedded(self.teacher_head(pooled), chosen.label), label, chosen.image)
+            self.memory.push(remembered.embedding, label)
             chosen = self.choose(strong, classes)
             emphasis = self.emphasis(strong, chosen, classes)
         pooled = self.pooled(student, strong, chosen, features)
         embedding = embedded(self.student_head(pooled), chosen.label)
-        loss, collapsed = self.compare(embedding, chosen.label, step, classes, emphasis)
+        compared = Embedded(embedding, named(chosen.label, classes), chosen.image)
+        positive = self.positive(compared, remembered, len(strong.image))
+        loss, collapsed = self.compare(embedding, chosen.label, step, classes, emphasis, positive)
         return loss, {"contrast_over_collapse": loss.detach() - collapsed} | self.chosen_terms(chosen, classes)
 
     def weight(self, step: int) -> float:
@@ -133,6 +140,14 @@ class PatchContrast(nn.Module):
             weights = neighbour_weights(touching(maps.probs), self.remembered(classes).ready)
             negative = weights[chosen.label.clamp(min=0)]
         return Emphasis(patch, negative)
+
+    def positive(self, student: Embedded, teacher: Embedded, count: int) -> Positive | None:
+        """What the student's patches are drawn to if that is not the memory; of `count` images of this process."""
+        if self.settings.positives == "memory":
+            return None
+        student, teacher = (each._replace(image=image_index(each.image, count)) for each in (student, teacher))
+        with torch.autocast(student.embedding.device.type, enabled=False):
+            return prototype_positive(student, of_all_processes(teacher))
 
     def teacher_features(self, teacher: UNet, seen: StudentView) -> Float[Tensor, "B F *s"] | None:
         """The teacher's of labeled and weak images if the method had it encode the weak ones; None if not."""
@@ -162,6 +177,7 @@ class PatchContrast(nn.Module):
         step: int,
         classes: Tensor | None = None,
         emphasis: Emphasis = EVEN,
+        positive: Positive | None = None,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """The loss of student embeddings against the memory, and its value if all embeddings coincided.
 
@@ -176,6 +192,7 @@ class PatchContrast(nn.Module):
                 loss, collapsed = (self._info_nce(view, label, remembered, emphasis) for view in views)
                 return loss, collapsed
             seen = self.class_moments(embedding, label, remembered)
+            seen = seen if positive is None else with_positive(seen, positive, label)
             nothing = Moments(torch.zeros_like(seen.mean), torch.zeros_like(seen.variance))
             loss, collapsed = (self._guided(each, label, step, remembered, emphasis) for each in (seen, nothing))
             return loss, collapsed

@@ -14,6 +14,7 @@ from rich.table import Table
 from torch import Tensor
 
 from patchcl.config import Settings
+from patchcl.contrast.class_maps import CLASSES_PER_STEP
 from patchcl.contrast.patch_contrast import PatchContrast
 from patchcl.core.batch import LabeledBatch, TrainingBatch, UnlabeledBatch
 from patchcl.core.devices import best_device
@@ -81,8 +82,8 @@ def estimate_memory(settings: Settings, plan: Plan, grids: Sequence[Grid]) -> Me
 def memory_model(settings: Settings, plan: Plan) -> MemoryModel:
     """Bytes that the method takes, from what its last step keeps of images that are as small as its network allows.
 
-    What is kept grows with the number of pixels and of images. Contrast does not; of it only crops are large, and they
-    are taken for as many labeled pixels.
+    What is kept grows with the number of pixels and of images. Of the contrast only two things are large: crops, which
+    are taken for as many labeled pixels, and the weights that pool fine features.
     """
     full = _method_of(settings, plan, plan.size)
     reduction = full.student.reduction
@@ -98,7 +99,9 @@ def memory_model(settings: Settings, plan: Plan) -> MemoryModel:
     if _half_precision(settings):
         scale /= 2
     weights = sum(parameter.numel() for parameter in full.parameters() if parameter.requires_grad)
-    labeled, unlabeled = (more_labeled - both) * scale, (more_unlabeled - both) * scale
+    pooling = _pooling(full.contrast, plan)
+    labeled = (more_labeled - both) * scale + pooling
+    unlabeled = (more_unlabeled - both) * scale + pooling * full.needs_unlabeled
     return MemoryModel(labeled, unlabeled, PARAMETER * weights + labeled * _crops(full.contrast, plan))
 
 
@@ -119,6 +122,15 @@ def _crops(contrast: PatchContrast | None, plan: Plan) -> float:
         return 0.0
     patches = contrast.classes * contrast.settings.patches_per_class
     return patches * math.prod(contrast.side) / math.prod(plan.size)
+
+
+def _pooling(contrast: PatchContrast | None, plan: Plan) -> float:
+    """Bytes, for one image, of a weight for every patch and place of features finer than the deepest, which are few."""
+    if contrast is None or contrast.settings.embed == "crops" or contrast.settings.levels == (0,):
+        return 0.0
+    patches = min(contrast.classes, CLASSES_PER_STEP) * contrast.settings.patches_per_class
+    places: float = math.prod(plan.size) / math.prod(contrast.reduction)
+    return 4 * patches * places
 
 
 def largest_batch(
