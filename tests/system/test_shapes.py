@@ -26,12 +26,12 @@ FLAT, LONG = np.zeros((4, 4), dtype=bool), np.zeros((4, 5), dtype=bool)
 
 WRONG_CALLS: dict[str, tuple[object, ...]] = {
     "contrast.class_maps.drawn_classes": (torch.ones(3, 4, dtype=torch.bool), 2),
+    "contrast.exchange.gathered": (torch.zeros(()),),
     "contrast.hard_negatives.reweighted": (torch.zeros(7, 3, 5), WRITTEN),
     "contrast.hard_negatives.slab_samples": (MEMORY, WRITTEN),
     "contrast.prototypes.image_index": (torch.zeros(7, 2, dtype=torch.int64), 4),
     "contrast.loss.even_weights": (WRITTEN[0],),
     "contrast.loss.info_nce": (torch.zeros(7, 3, 5), WRITTEN, torch.zeros(7, dtype=torch.int64), WRITTEN[:, 0], 0.2),
-    "contrast.memory_bank.gathered": (torch.zeros(()),),
     "contrast.patch_contrast.embedded": (torch.zeros(7, 8), torch.zeros(6, dtype=torch.int64)),
     "contrast.patches.grid_mean": (LOGITS[0, 0, 0], (2, 2)),
     "contrast.patches.patch_grid": (torch.zeros(2, 1, 4, 5), LOGITS, (2, 2), "confidence"),

@@ -70,6 +70,16 @@ def test_a_batch_that_cannot_be_shared_and_a_memory_that_is_too_short_are_one_me
         require_shares(settings(change), 3)
 
 
+def test_shares_count_like_devices():
+    """A batch of 12 and four patches of a class a process make the case."""
+    halves = "training.batch_shares=2"
+    require_shares(settings(halves), 3)
+    with pytest.raises(UserError, match=r"labeled_per_batch is 9, .* 6 shares cannot share evenly. Set it to 6 or 12"):
+        require_shares(settings(halves, "training.labeled_per_batch=9"), 3)
+    with pytest.raises(UserError, match="memory_length is 95, and 6 shares add up to 96 patches"):
+        require_shares(settings(halves, "method.contrast.memory_length=95"), 3)
+
+
 def test_devices_that_are_not_there_are_one_message(monkeypatch):
     four, place = settings("training.devices=4").training, Place(1, 4, 1)
     assert require_device(four, place).type == "cpu"

@@ -29,6 +29,7 @@ from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import read_rows
 from patchcl.training.loop import build_optimizer, train
 from patchcl.training.ranks import ALONE, Ranks
+from patchcl.training.shares import LoaderOfShares
 
 COUNT, STEPS, SIDE = 2, 3, 32
 TRAINING = TrainingSettings(steps=STEPS, labeled_per_batch=4, unlabeled_per_batch=4, log_every=1, loggers=())
@@ -64,12 +65,14 @@ def make(name):
     return method_class(name)(kind(contrast=settings.contrast or {}), task).train()
 
 
-def batches(method, rank, count):
+def batches(method, rank, count, shares=1):
+    if shares > 1:
+        return LoaderOfShares([batches(method, rank * shares + share, count * shares) for share in range(shares)])
     streams = [
         BatchStream(Store(name == "labeled"), 4 // count, name, TRAINING.seed, rank, count)
         for name in ("labeled", "unlabeled")
     ]
-    return BatchLoader(*streams, AugmentSettings(), method.strong_views).at
+    return BatchLoader(*streams, AugmentSettings(), method.strong_views)
 
 
 def work(rank: int, port: int, out: Path) -> None:
@@ -78,12 +81,25 @@ def work(rank: int, port: int, out: Path) -> None:
     store = dist.TCPStore("127.0.0.1", port, COUNT, is_master=False)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=COUNT, timeout=timedelta(seconds=120))
     for name in method_names():
-        method, run = make(name), RunFolder.create(out / f"{name}-{rank}")
-        fabric = Fabric(accelerator="cpu", devices=1, plugins=[LightningEnvironment()])
-        share, ranks = batches(method, rank, COUNT), Ranks(rank, COUNT)
-        train(method, share, validate, TRAINING, run, fabric, Silence(), StopRequest(), ranks=ranks)
-        torch.save(method.state_dict(), out / f"{name}-{rank}.pt")
+        torch.save(learned(name, out / f"{name}-{rank}", Ranks(rank, COUNT)), out / f"{name}-{rank}.pt")
+    torch.save(in_more_shares(out / f"shares-{rank}", Ranks(rank, COUNT), 2), out / f"shares-{rank}.pt")
     dist.destroy_process_group()
+
+
+def in_more_shares(root, ranks, shares):
+    """By SGD: four summands have several orders, and AdamW makes whole steps of what rounding leaves of them."""
+    return learned("patchcl", root, ranks, shares, optimizer="sgd", learning_rate=0.1)
+
+
+def learned(name, root, ranks=ALONE, shares=1, **training):
+    """The weights and buffers of the method after a run in `root`."""
+    method, run = make(name), RunFolder.create(root)
+    fabric = Fabric(accelerator="cpu", devices=1, plugins=[LightningEnvironment()])
+    loader = batches(method, ranks.rank, ranks.count, shares)
+    settings = TRAINING.model_copy(update={"batch_shares": shares, **training})
+    args = (loader.load, validate, settings, run, fabric, Silence(), StopRequest(), loader.augmented)
+    train(method, *args, ranks=ranks)
+    return method.state_dict()
 
 
 def validate(method, step):
@@ -118,7 +134,7 @@ def one_process(name):
     method = make(name)
     optimizer = build_optimizer(method, TRAINING)
     scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, STEPS, power=TRAINING.power)
-    shares, losses = [batches(method, rank, COUNT) for rank in range(COUNT)], []
+    shares, losses = [batches(method, rank, COUNT).at for rank in range(COUNT)], []
     for step in range(STEPS):
         start = {key: value.clone() for key, value in method.state_dict().items()}
         taken = [look(method, start, share, rank, step)[2] for rank, share in enumerate(shares)]
@@ -157,6 +173,16 @@ def look(method, start, share, rank, step, together=None):
     return result.loss.detach(), gradients, taken, {key: v.clone() for key, v in method.state_dict().items()}
 
 
+def on_one_thread(work, *args, **named):
+    """What `work` gives, computed as the processes compute it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return work(*args, **named)
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def together(tmp_path_factory) -> Path:
     """What two processes left behind, started once for all methods."""
@@ -171,12 +197,7 @@ def together(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("name", method_names())
 def test_processes_learn_what_one_does_that_takes_their_shares_in_turn(name, together):
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        losses, expected = one_process(name)
-    finally:
-        torch.set_num_threads(threads)
+    losses, expected = on_one_thread(one_process, name)
     rows = read_rows(RunFolder(together / f"{name}-0"))
     assert [row["loss"] for row in rows if "loss" in row] == pytest.approx(losses, rel=1e-5)
     assert [row for row in rows if "contrast" in row][-1]["contrast"] > 0
@@ -185,6 +206,26 @@ def test_processes_learn_what_one_does_that_takes_their_shares_in_turn(name, tog
     assert torch.load(RunFolder(together / f"{name}-0").last)["method"].keys() == first.keys()
     for key, value in expected.items():
         torch.testing.assert_close(first[key], value, rtol=1e-5, atol=1e-6, msg=lambda text, key=key: f"{key}: {text}")
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_one_process_that_takes_a_batch_in_shares_learns_what_as_many_processes_do(name, together, tmp_path):
+    expected, found = (
+        torch.load(together / f"{name}-0.pt"),
+        on_one_thread(learned, name, tmp_path / "run", shares=COUNT),
+    )
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-6, msg=lambda text, key=key: f"{key}: {text}")
+    rows = [read_rows(RunFolder(root)) for root in (together / f"{name}-0", tmp_path / "run")]
+    ours, theirs = ([row["contrast"] for row in each if "contrast" in row] for each in rows)
+    assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+def test_processes_that_take_their_batch_in_shares_learn_what_more_of_them_would(together, tmp_path):
+    expected, found = torch.load(together / "shares-0.pt"), on_one_thread(in_more_shares, tmp_path / "run", ALONE, 4)
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-4, msg=lambda text, key=key: f"{key}: {text}")
 
 
 def test_only_the_first_process_writes(together):

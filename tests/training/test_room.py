@@ -3,13 +3,14 @@
 import re
 
 import pytest
+import torch
 
 from patchcl.config import load_settings
 from patchcl.core.errors import UserError
 from patchcl.data.preprocessing.plan import Plan
 from patchcl.training import room
 from patchcl.training.memory_estimate import GIB, estimate_memory, taken
-from patchcl.training.room import require_room
+from patchcl.training.room import full_memory_as_message, require_room
 
 
 def plan_of(*size: int) -> Plan:
@@ -64,3 +65,37 @@ def test_slices_of_the_default_plan_are_not_even_looked_at(monkeypatch):
     monkeypatch.setattr(room, "total_memory", lambda device: 24 * GIB)
     monkeypatch.setattr(room, "estimate_memory", None)
     require_room(settings_of(), plan_of(256, 256))
+
+
+@pytest.mark.parametrize("gib", [None, 2, 64])
+def test_a_device_that_is_full_is_told_with_a_batch_shares_and_a_size_that_take_less(gib, monkeypatch):
+    """Of what they were thought to take and of what there is the less, and four fifths of that."""
+    monkeypatch.setattr(room, "total_memory", lambda device: None if gib is None else gib * GIB)
+    plan, before = plan_of(96, 96, 64), settings_of()
+    whole = taken(estimate_memory(before, plan, ()), (12, 12))
+    most = 0.8 * min(whole, (gib or 64) * GIB)
+    with pytest.raises(UserError) as error, full_memory_as_message(before, plan, torch.device("cuda", 1)):
+        raise torch.OutOfMemoryError
+    said = str(error.value)
+    assert said.startswith("The memory of cuda:1 is full, in a run whose steps have 12 + 12 images of 96 × 96 × 64; ")
+    batch = settings_of(*re.findall(r"training\.\w+_per_batch=\d+", said))
+    shares = settings_of(*re.findall(r"training\.batch_shares=\d+", said))
+    sized = plan_of(*map(int, re.search(r"plan\.size=\[(.*?)\]", said)[1].split(",")))
+    found = [
+        taken(estimate, estimate.batch)
+        for estimate in (estimate_memory(batch, plan, ()), estimate_memory(shares, plan, ()))
+    ]
+    assert all(0.3 * most < size <= most for size in found)
+    assert taken(estimate_memory(before, sized, ()), (12, 12)) <= 1.1 * most
+    assert batch.training.batch_shares == 1
+    assert shares.training.batch_shares > 1
+
+
+def test_shares_take_what_one_of_them_does_and_a_batch_that_they_can_share_is_named(monkeypatch):
+    plan, halves = plan_of(96, 96, 64), settings_of("training.batch_shares=2")
+    assert taken(estimate_memory(halves, plan, ()), (12, 12)) == taken(estimate_memory(settings_of(), plan, ()), (6, 6))
+    said = refusal(monkeypatch, 1.0, halves, plan)
+    assert "12 + 12 images of 96 × 96 × 64 in 2 parts takes" in said
+    counts = [int(count) for count in re.findall(r"_per_batch=(\d+)", said)]
+    assert [count % 2 for count in counts] == [0, 0]
+    assert int(re.search(r"batch_shares=(\d+)", said)[1]) in (4, 6, 12)

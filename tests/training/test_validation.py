@@ -80,6 +80,26 @@ def test_a_validation_while_training_is_one_pass(tmp_path, make_task):
     assert sum(seen) == 3
 
 
+@pytest.mark.parametrize(("fit", "passes"), [("resize", [3, 4, 2, 1]), ("crop", [1, 2, 4, 2, 1])])
+def test_small_scans_pass_through_the_network_together_and_have_the_figures_that_each_has_alone(
+    fit, passes, tmp_path, make_task
+):
+    """Four slices at once on a CPU; pieces of scans of any size are cut from one scan at a time."""
+    random, cases = np.random.default_rng(0), []
+    for count in (1, 2, 6, 1):
+        image, mask = random.random((count, 1, 16, 16)), random.integers(0, 3, (count, 16, 16))
+        cases.append(prepared(tmp_path, f"scan{len(cases)}", image, mask))
+    method, seen = build_method(SupervisedSettings(), make_task()), []
+    method.teacher = Thresholds()
+    method.teacher.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    plan = PLAN.model_copy(update={"fit": fit, "spacing_mm": (1.0, 1.0)})
+    together = Validation(cases, None, plan, RunFolder(tmp_path), CPU)(method, 1)
+    assert seen == passes
+    alone = [Validation([case], None, plan, RunFolder(tmp_path), CPU)(method, 1) for case in cases]
+    for name in ("validation_dice", "validation_dice_a", "validation_dice_b"):
+        assert together[name] == pytest.approx(np.mean([row[name] for row in alone]), rel=1e-6)
+
+
 def test_without_anybody_held_out_there_is_no_dice(tmp_path, make_task, monkeypatch):
     method = build_method(SupervisedSettings(), make_task()).train()
     monkeypatch.setattr(type(method), "diagnostics", lambda _: {"rank": 3.0, "none": float("nan")})

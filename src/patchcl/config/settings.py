@@ -47,6 +47,9 @@ class TrainingSettings(FrozenSettings):
     device: Device = "auto"
     devices: int = Field(1, gt=0, description="On each node, one process for each; they share every batch.")
     nodes: int = Field(1, gt=0, description="Machines; srun or torchrun starts the processes of several.")
+    batch_shares: int = Field(
+        1, gt=0, description="Of a device's batch, taken one after the other; as much less memory, the same images."
+    )
     sync_batch_norm: bool = Field(False, description="Batch norm over the shares of all devices; on CUDA.")
     precision: Precision | Literal["auto"] = Field(
         "auto", description="auto: bf16-mixed on a card that has bfloat16, 16-mixed on one that has not, else 32-true."

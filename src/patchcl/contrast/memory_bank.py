@@ -1,9 +1,10 @@
 """The memory bank: a queue of teacher embeddings for every class."""
 
 import torch
-import torch.distributed as dist
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+
+from patchcl.contrast.exchange import gathered
 
 
 class ClassMemory(nn.Module):
@@ -87,12 +88,3 @@ class ClassMemory(nn.Module):
         spectrum = torch.linalg.eigvalsh(torch.cov(rows.T, correction=0)).clamp(min=0)
         part = spectrum / spectrum.sum().clamp(min=1e-12)
         return float(torch.exp(-torch.xlogy(part, part).sum()))
-
-
-def gathered(tensor: Shaped[Tensor, "P *A"]) -> Shaped[Tensor, "Q *A"]:
-    """All-gather: the tensors of all processes along the first axis; the tensor itself where there is one process."""
-    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
-        return tensor
-    parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, tensor.contiguous())
-    return torch.cat(parts)

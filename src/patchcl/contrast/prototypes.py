@@ -6,8 +6,8 @@ import torch.distributed as dist
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from patchcl.contrast.exchange import gathered
 from patchcl.contrast.loss import Moments, Positive
-from patchcl.contrast.memory_bank import gathered
 
 
 class Embedded(NamedTuple):

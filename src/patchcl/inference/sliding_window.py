@@ -37,12 +37,17 @@ def network_probs(
 
     The network is on `device`, and what it says is put together at `home`.
     """
-    divisor = (1 if plan.dimensions == 2 else 8) * (CPU_DIVISOR if device.type == "cpu" else 1)
-    at_once = max(1, batch_size // divisor)
+    at_once = images_at_once(plan, device, batch_size)
     if plan.fit == "crop":
         return _by_windows(network, image, plan.size, at_once, device, home, symmetries)
     batches = torch.split(image, at_once)
     return torch.cat([average_probs(network, batch.to(device), symmetries).to(home) for batch in batches])
+
+
+def images_at_once(plan: Plan, device: torch.device, batch_size: int = BATCH_SIZE) -> int:
+    """Slices or volumes that pass through the network at once on `device`."""
+    divisor = (1 if plan.dimensions == 2 else 8) * (CPU_DIVISOR if device.type == "cpu" else 1)
+    return max(1, batch_size // divisor)
 
 
 def _by_windows(

@@ -11,7 +11,7 @@ from patchcl.augment.geometry import drawn_symmetries
 from patchcl.augment.intensity import change_intensity
 from patchcl.augment.mix import Shown, joined, mix_shown, mixed_up, random_boxes
 from patchcl.augment.symmetries import applied, for_each, undone
-from patchcl.contrast.memory_bank import gathered
+from patchcl.contrast.exchange import gathered
 from patchcl.core.batch import IGNORE, LabeledBatch, StepResult, StudentView, TrainingBatch, UnlabeledBatch
 from patchcl.core.components import largest_components
 from patchcl.core.schedule import scheduled

@@ -46,10 +46,10 @@ def crew_of(settings: Settings, place: Place | None = None) -> Iterator[Ranks]:
     """
     place = place_of(settings.training) if place is None else place
     device = require_device(settings.training, place)
+    require_shares(settings, place.size)
     if place.size == 1:
         yield ALONE
         return
-    require_shares(settings, place.size)
     with _meeting(place, settings) as (store, watch), _group(place, store, device), _threads(settings, device):
         try:
             yield Ranks(place.rank, place.size, device.index or 0)

@@ -3,8 +3,7 @@
 import os
 import platform
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ from patchcl.core.settings import Device
 from patchcl.core.signals import StopRequest, stop_on_signals
 from patchcl.core.version import __version__
 from patchcl.data.colour_maps import require_one_colour_map
-from patchcl.data.dataset import Dataset, read_dataset
+from patchcl.data.dataset import Case, Dataset, read_dataset
 from patchcl.data.doubts import NOTHING_TO_LEARN, absent_classes, sides_matter
 from patchcl.data.duplicates import SignatureFiles
 from patchcl.data.patients import patient_warnings
@@ -54,11 +53,12 @@ from patchcl.training.inputs import Prepared, make_batches, prepare_inputs
 from patchcl.training.loop import train
 from patchcl.training.lost_files import lost_files_as_message
 from patchcl.training.machine import compile_for_training, deterministic, settled
+from patchcl.training.place import require_shares
 from patchcl.training.progress import TrainingProgress
 from patchcl.training.ranks import ALONE, Ranks
 from patchcl.training.relocation import keep_place, relocated
 from patchcl.training.rescue import DivergedError
-from patchcl.training.room import require_room
+from patchcl.training.room import full_memory_as_message, require_room
 from patchcl.training.validation import Validation, picture_steps
 
 NOTHING_YET: tuple[Path, str] | None = None
@@ -104,6 +104,7 @@ def start(data: Path, root: Path, settings: Settings, console: Console, ranks: R
         }
     )
 
+    require_shares(settings, ranks.count)
     require_room(settings, plan)
 
     run = RunFolder.create(root)
@@ -218,7 +219,7 @@ def _train(
     validation = Validation(prepared.validation, shown, plan, run, fabric.device, pictures, ranks)
     started = time.perf_counter()
     with (
-        _memory_errors_on(fabric.device),
+        full_memory_as_message(settings, plan, fabric.device),
         deterministic(settings.training, fabric.device),
         lost_files_as_message(run.root),
         stop_on_signals() as stop,
@@ -246,26 +247,14 @@ def _train(
         return Outcome(run, done, stop)
     note_time(run.provenance, time.perf_counter() - started, done, rescues_of(read_rows(run)), fabric.device)
     if done == settings.training.steps and not stop and not run.postprocessing.is_file():
-        _choose(run, dataset, split, fabric.device)
+        _choose(run, settings, plan, cases_of(dataset, split.validation, masked=True), fabric.device)
     return Outcome(run, done, stop)
 
 
-def _choose(run: RunFolder, dataset: Dataset, split: Split, device: torch.device) -> None:
+def _choose(run: RunFolder, settings: Settings, plan: Plan, cases: Sequence[Case], device: torch.device) -> None:
     """Let the validation patients of a run that is trained to its end choose the post-processing."""
-    with _memory_errors_on(device), progress_bar("Choosing post-processing") as on_progress:
-        choose_on_validation(run, cases_of(dataset, split.validation, masked=True), device, on_progress)
-
-
-@contextmanager
-def _memory_errors_on(device: torch.device) -> Iterator[None]:
-    """Turn a lack of memory into a message that says what to do."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise UserError(
-            f"The memory of {device} is full. Make training.labeled_per_batch, training.unlabeled_per_batch or "
-            "plan.size smaller; patchcl check DATA says what fits."
-        ) from error
+    with full_memory_as_message(settings, plan, device), progress_bar("Choosing post-processing") as on_progress:
+        choose_on_validation(run, cases, device, on_progress)
 
 
 def _fabric(settings: Settings, ranks: Ranks) -> Fabric:

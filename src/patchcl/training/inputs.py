@@ -19,6 +19,7 @@ from patchcl.data.preprocessing.plan import Plan
 from patchcl.data.splits import Split, cases_of
 from patchcl.training.lost_files import tell_damaged
 from patchcl.training.ranks import ALONE, Ranks
+from patchcl.training.shares import LoaderOfShares
 
 
 class Prepared(NamedTuple):
@@ -69,18 +70,39 @@ def prepare_inputs(
 
 def make_batches(
     settings: Settings, prepared: Prepared, plan: Plan, device: torch.device, strong_views: int, ranks: Ranks = ALONE
-) -> tuple[BatchLoader, Tensor | None]:
-    """This process's share of every batch, and a few unlabeled images to draw pseudo-masks of."""
-    training, places = settings.training, (settings.training.seed, ranks.rank, ranks.count)
-    budget = int(training.memory_gib * 2**30)
-    store = ImageStore(prepared.labeled, plan, device, budget)
-    share, foreground_fraction = ranks.share(training.labeled_per_batch), training.foreground_fraction
-    labeled = BatchStream(store, share, "labeled", *places, foreground_fraction=foreground_fraction)
-    if not prepared.unlabeled:
-        return BatchLoader(labeled, None, settings.augment, spacing_mm=plan.spacing_mm), None
-    store = ImageStore(prepared.unlabeled, plan, device, budget, unlabeled=True)
-    unlabeled = BatchStream(store, ranks.share(training.unlabeled_per_batch), "unlabeled", *places)
-    return BatchLoader(labeled, unlabeled, settings.augment, strong_views, plan.spacing_mm), _shown(store)
+) -> tuple[BatchLoader | LoaderOfShares, Tensor | None]:
+    """This process's share of every batch, or its shares, and a few unlabeled images to draw pseudo-masks of."""
+    shares, budget = settings.training.batch_shares, int(settings.training.memory_gib * 2**30)
+    labeled = ImageStore(prepared.labeled, plan, device, budget)
+    unlabeled = ImageStore(prepared.unlabeled, plan, device, budget, unlabeled=True) if prepared.unlabeled else None
+    loaders = [
+        _loader(settings, labeled, unlabeled, plan, strong_views, Ranks(place, ranks.count * shares))
+        for place in range(ranks.rank * shares, (ranks.rank + 1) * shares)
+    ]
+    shown = None if unlabeled is None else _shown(unlabeled)
+    return (loaders[0] if shares == 1 else LoaderOfShares(loaders)), shown
+
+
+def _loader(
+    settings: Settings,
+    labeled: ImageStore,
+    unlabeled: ImageStore | None,
+    plan: Plan,
+    strong_views: int,
+    share: Ranks,
+) -> BatchLoader:
+    """The batches of one share of as many as there are ranks."""
+    training = settings.training
+
+    def stream(store: ImageStore, images: int, name: str, foreground_fraction: float = 0.0) -> BatchStream:
+        place = (training.seed, share.rank, share.count)
+        return BatchStream(store, share.share(images), name, *place, foreground_fraction=foreground_fraction)
+
+    first = stream(labeled, training.labeled_per_batch, "labeled", training.foreground_fraction)
+    if unlabeled is None:
+        return BatchLoader(first, None, settings.augment, spacing_mm=plan.spacing_mm)
+    second = stream(unlabeled, training.unlabeled_per_batch, "unlabeled")
+    return BatchLoader(first, second, settings.augment, strong_views, plan.spacing_mm)
 
 
 def _shown(store: ImageStore) -> Tensor:

@@ -21,6 +21,7 @@ from patchcl.training.captured import CapturedStep
 from patchcl.training.diagnostics import new_warnings, warnings
 from patchcl.training.ranks import ALONE, Ranks, Unwritten, records_of, rescue_all
 from patchcl.training.rescue import TrainingState
+from patchcl.training.shares import InShares
 from patchcl.training.step import Augment, TrainingStep, can_capture
 
 
@@ -78,10 +79,11 @@ def train(
     state = TrainingState(method, optimizer, scheduler, fabric.strategy.precision)
     wrapped, stepper = fabric.setup(method, optimizer)
     with records_of(run, state, settings, ranks, progress.notice) as (checkpoints, log):
-        training_step = TrainingStep(augment, wrapped, stepper, fabric, state, ranks)
-        take = CapturedStep(
-            training_step, training_step.kind, optimizer, fabric.device, generators, can_capture(fabric, ranks)
-        )
+        shares = settings.batch_shares
+        in_shares = InShares(wrapped, method, settings.seed, ranks) if shares > 1 else None
+        training_step = TrainingStep(augment, wrapped, stepper, fabric, state, ranks, in_shares)
+        captures = can_capture(fabric, ranks, shares)
+        take = CapturedStep(training_step, training_step.kind, optimizer, fabric.device, generators, captures)
         watch, first, started = training_step.watch, state.step, time.perf_counter()
         wrapped.train()
         while state.step < settings.steps:

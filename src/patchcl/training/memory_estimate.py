@@ -13,7 +13,7 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from patchcl.config import Settings
+from patchcl.config import Settings, TrainingSettings
 from patchcl.contrast.class_maps import CLASSES_PER_STEP
 from patchcl.contrast.patch_contrast import PatchContrast
 from patchcl.core.batch import LabeledBatch, TrainingBatch, UnlabeledBatch
@@ -54,6 +54,7 @@ class MemoryEstimate(NamedTuple):
     images: int  # bytes of prepared images that lie on the device, test scans counted as well
     device: str
     available_bytes: float | None  # bytes that training may have; None if the machine does not tell
+    parts: int = 1  # of a batch, of which the device holds one at a time
 
 
 class Batch(NamedTuple):
@@ -76,7 +77,13 @@ def estimate_memory(settings: Settings, plan: Plan, grids: Sequence[Grid]) -> Me
         images=prepared if prepared <= settings.training.memory_gib * GIB else 0,
         device=device,
         available_bytes=_available_bytes(device),
+        parts=_parts(settings.training, device),
     )
+
+
+def _parts(training: TrainingSettings, device: str) -> int:
+    """In how many parts a batch is taken, by devices that have memory of their own and one after the other."""
+    return training.batch_shares * training.nodes * (training.devices if device == "cuda" else 1)
 
 
 def memory_model(settings: Settings, plan: Plan) -> MemoryModel:
@@ -144,12 +151,19 @@ def largest_batch(
     most = max(wanted)
     free = max(available_bytes - taken(estimate, fixed), 0.0)
     factor = free / (estimate.memory_model.of_batch(*wanted) - estimate.memory_model.fixed)
-    for images in range(int(most * factor), -1, -1):  # one step mostly; more where a count is rounded up to 1
-        labeled, unlabeled = (max(count * images // most, min(count, 1)) for count in wanted)
+    for images in range(
+        int(most * factor * estimate.parts), -1, -1
+    ):  # one step mostly; more where a count is rounded up to 1
+        labeled, unlabeled = (_shared(count * images // most, min(count, 1), estimate.parts) for count in wanted)
         batch = (fixed[0] + labeled, fixed[1] + unlabeled)
         if taken(estimate, batch) <= available_bytes:
             return batch
     return None
+
+
+def _shared(images: int, least: int, parts: int) -> int:
+    """So many images or a little fewer, which make equal parts; `least` in each of them at the least."""
+    return max(images // parts, least) * parts
 
 
 def fitting_batch(estimate: MemoryEstimate) -> Batch:
@@ -183,8 +197,9 @@ def with_batch(plan: Plan, estimate: MemoryEstimate) -> Plan:
 
 
 def taken(estimate: MemoryEstimate, batch: tuple[int, int]) -> float:
-    """Bytes on the device of training with that batch."""
-    return estimate.memory_model.of_batch(*batch) + estimate.images
+    """Bytes on the device of training with that batch, of which it holds a part at a time."""
+    labeled, unlabeled = (math.ceil(count / estimate.parts) for count in batch)
+    return estimate.memory_model.of_batch(labeled, unlabeled) + estimate.images
 
 
 def memory_table(settings: Settings, estimate: MemoryEstimate) -> Table:

@@ -78,13 +78,16 @@ def _srun(environment: Mapping[str, str]) -> Place | None:
 def require_shares(settings: Settings, count: int) -> None:
     """Refuse a batch that `count` processes cannot share evenly, and a memory too short for what all add in a step.
 
+    The shares that a process takes its batch in, `training.batch_shares`, count like processes.
+
     Raises:
         UserError: Names the setting, and what would do.
     """
     training, contrast = settings.training, settings.method.contrast
-    if contrast is not None and contrast.memory_length < contrast.patches_per_class * count:
+    whom, count = "devices" if training.batch_shares == 1 else "shares", count * training.batch_shares
+    if contrast is not None and count > 1 and contrast.memory_length < contrast.patches_per_class * count:
         raise UserError(
-            f"method.contrast.memory_length is {contrast.memory_length}, and {count} devices add up to "
+            f"method.contrast.memory_length is {contrast.memory_length}, and {count} {whom} add up to "
             f"{contrast.patches_per_class * count} patches of a class in a step. Set it to that at least."
         )
     for name in ("labeled_per_batch", "unlabeled_per_batch"):
@@ -92,8 +95,8 @@ def require_shares(settings: Settings, count: int) -> None:
         if images % count:
             more, less = -(-images // count) * count, images // count * count
             raise UserError(
-                f"training.{name} is {images}, the images of a whole step, which {count} devices cannot share evenly. "
-                f"Set it to {f'{less} or {more}' if less else more}, or take another number of devices."
+                f"training.{name} is {images}, the images of a whole step, which {count} {whom} cannot share evenly. "
+                f"Set it to {f'{less} or {more}' if less else more}, or take another number of {whom}."
             )
 
 

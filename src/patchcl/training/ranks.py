@@ -55,7 +55,7 @@ class Ranks:
         if self.count == 1:
             return
         gradients = [weight.grad for weight in method.parameters() if weight.grad is not None]
-        tensors = [*gradients, *_running_statistics(method)]
+        tensors = [*gradients, *running_statistics(method)]
         means = self._mean(torch.cat([tensor.reshape(-1) for tensor in tensors]))
         for tensor, mean in zip(tensors, torch.split(means, [tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(mean.view_as(tensor))
@@ -163,7 +163,7 @@ def rescue_all(
     return said
 
 
-def _running_statistics(method: nn.Module) -> list[Tensor]:
+def running_statistics(method: nn.Module) -> list[Tensor]:
     """Of the batch-norm layers that learn; a teacher's follow."""
     layers = [layer for layer in method.modules() if isinstance(layer, _BatchNorm) and layer.training]
     kept: list[Any] = [moment for layer in layers for moment in (layer.running_mean, layer.running_var)]

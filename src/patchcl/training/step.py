@@ -1,6 +1,6 @@
 """One step of training: all that the device does for it, from images as they are loaded to weights that have moved."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lightning.fabric import Fabric
@@ -10,14 +10,15 @@ from patchcl.core.batch import StepResult, TrainingBatch
 from patchcl.core.schedule import scheduled
 from patchcl.training.ranks import ALONE, Ranks
 from patchcl.training.rescue import FiniteWatch, TrainingState
+from patchcl.training.shares import InShares
 
-Augment = Callable[[Any], TrainingBatch]
-"""Makes the batch of a step of what was loaded for it."""
+Augment = Callable[[Any], TrainingBatch | Sequence[TrainingBatch]]
+"""Makes the batch of a step, or the shares of it, of what was loaded for it."""
 
 
-def can_capture(fabric: Fabric, ranks: Ranks = ALONE) -> bool:
-    """Whether steps are captured here: on CUDA, by a process that trains alone and does not scale the loss."""
-    return fabric.device.type == "cuda" and ranks.count == 1 and not scales_loss(fabric)
+def can_capture(fabric: Fabric, ranks: Ranks = ALONE, shares: int = 1) -> bool:
+    """Whether steps are captured: on CUDA, by a process alone that takes batches whole and does not scale the loss."""
+    return fabric.device.type == "cuda" and ranks.count == shares == 1 and not scales_loss(fabric)
 
 
 def scales_loss(fabric: Fabric) -> bool:
@@ -39,16 +40,19 @@ class TrainingStep:
         fabric: Fabric,
         state: TrainingState,
         ranks: Ranks = ALONE,
+        in_shares: InShares | None = None,
     ) -> None:
-        """`wrapped` and `stepper` are the method and the optimizer of `state` as Fabric set them up."""
+        """`wrapped` and `stepper` are the method and the optimizer of `state` as Fabric set them up.
+
+        With `in_shares` a batch is a list of shares.
+        """
         self.augment, self.wrapped, self.stepper, self.fabric, self.state = augment, wrapped, stepper, fabric, state
-        self.ranks = ranks
+        self.ranks, self.in_shares = ranks, in_shares
         self.watch = FiniteWatch(state.method, fabric.device, scaled=scales_loss(fabric))
 
     def __call__(self, loaded: Any, step: int) -> StepResult:  # noqa: ANN401 - what `augment` takes
         """Takes step number `step` with the images that were loaded for it."""
-        result: StepResult = self.wrapped(self.augment(loaded), step)
-        self.fabric.backward(result.loss)
+        result = self._with_gradients(self.augment(loaded), step)
         self.ranks.average(self.state.method)  # before they are unscaled, so that all see what overflows in one
         result = self.ranks.mean(result)
         self.fabric.strategy.precision.unscale_gradients(self.state.optimizer)
@@ -59,6 +63,13 @@ class TrainingStep:
         self.stepper.zero_grad()
         self.state.method.after_step(step)
         self.watch.after_step(result.loss, scheduled(step, lambda at: at + 1))
+        return result
+
+    def _with_gradients(self, batch: Any, step: int) -> StepResult:  # noqa: ANN401 - a batch, or its shares
+        if self.in_shares is not None:
+            return self.in_shares(batch, step, self.fabric.backward)
+        result: StepResult = self.wrapped(batch, step)
+        self.fabric.backward(result.loss)
         return result
 
     def kind(self, step: int) -> tuple[str, bool] | None:

@@ -1,9 +1,9 @@
 """Validation during training: Dice on the prepared validation images, and pictures of the teacher's pseudo-masks."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from patchcl.data.preprocessing.cache import PreparedCase
 from patchcl.data.preprocessing.plan import Plan
 from patchcl.data.scan import classes_of
 from patchcl.figures.overlays import pseudo_mask_strip
-from patchcl.inference.sliding_window import network_probs
+from patchcl.inference.sliding_window import images_at_once, network_probs
 from patchcl.losses.pseudo_labels import pseudo_labels
 from patchcl.methods.base import Method
 from patchcl.runs.folder import RunFolder
@@ -25,6 +25,13 @@ from patchcl.training.ranks import ALONE, Ranks
 
 PICTURES = 8
 """Pictures of pseudo-masks that a run draws at most: one takes as long as the figures of several scans."""
+
+
+class Scan(NamedTuple):
+    """A scan as the network sees it."""
+
+    image: Tensor  # (N, C, *S) its slices, or one volume
+    mask: Tensor  # (N, *S)
 
 
 class Validation:
@@ -73,7 +80,7 @@ class Validation:
 
     def _judge_all(self, method: Method[Any]) -> list[PseudoLabelStats]:
         """The counts of every scan, this process's own and those of the others."""
-        own = [self._judge(method, case) for case in releasing_memory(self.places.values())]
+        own = [stats for scans in releasing_memory(self._scans()) for stats in self._judge(method, scans)]
         if self.ranks.count == 1:
             return own
         carried = [PseudoLabelStats(*(count.cpu() for count in stats)) for stats in own]
@@ -82,11 +89,28 @@ class Validation:
             for _, stats in sorted(self.ranks.gathered(list(zip(self.places, carried, strict=True))), key=itemgetter(0))
         ]
 
-    def _judge(self, method: Method[Any], case: PreparedCase) -> PseudoLabelStats:
-        """The counts of one scan's pseudo-labels, of which Dice is one."""
-        image, mask = torch.from_numpy(np.load(case.image)), torch.from_numpy(np.load(_mask_of(case)))
-        probs = network_probs(method.teacher, image, self.plan, self.device, home=self.home)
-        return pseudo_label_stats(probs, classes_of(mask.to(self.home)), method.confidence_threshold)
+    def _scans(self) -> Iterator[list[Scan]]:
+        """This process's scans, in order; small ones together, as many as pass through the network at once."""
+        most = images_at_once(self.plan, self.device) if self.plan.fit == "resize" else 0
+        together: list[Scan] = []
+        for case in self.places.values():
+            scan = Scan(torch.from_numpy(np.load(case.image)), torch.from_numpy(np.load(_mask_of(case))))
+            if together and sum(len(image) for image, _ in (*together, scan)) > most:
+                yield together
+                together = []
+            together.append(scan)
+        if together:
+            yield together
+
+    def _judge(self, method: Method[Any], scans: Sequence[Scan]) -> list[PseudoLabelStats]:
+        """The counts of every scan's pseudo-labels, of which Dice is one."""
+        images = torch.cat([scan.image for scan in scans])
+        probs = network_probs(method.teacher, images, self.plan, self.device, home=self.home)
+        parts = zip(torch.split(probs, [len(scan.image) for scan in scans]), scans, strict=True)
+        return [
+            pseudo_label_stats(part, classes_of(scan.mask.to(self.home)), method.confidence_threshold)
+            for part, scan in parts
+        ]
 
     @torch.inference_mode()
     def _draw(self, method: Method[Any], shown: Tensor, step: int) -> None:
