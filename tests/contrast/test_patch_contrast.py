@@ -239,7 +239,7 @@ def test_what_counts_more_is_taken_from_the_maps_of_the_student(make_task, make_
     seen = StudentView(labeled, unlabeled, probs, strong_probs)
     torch.manual_seed(1)
     loss, _ = contrast(*networks, seen, 5)
-    embedding, label, _, _, emphasis = kept[0]
+    embedding, label, _, _, emphasis, *_ = kept[0]
     shown = torch.cat([one_hot(labeled.mask, 3), strong_probs])
     expected = neighbour_weights(touching(shown), contrast.remembered().ready)
     known = label >= 0
