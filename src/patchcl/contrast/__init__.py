@@ -14,7 +14,7 @@ HardNegatives = Literal["none", "reweight", "mix", "slab"]
 class ContrastSettings(FrozenSettings):
     """docs/method.md says which of these constants are those of the authors' code."""
 
-    weight: float = Field(0.1, ge=0, description="Of the contrastive loss; 0 leaves it out.")
+    weight: float = Field(0.01, ge=0, description="Of the contrastive loss; 0 leaves it out.")
     final_weight_fraction: float = Field(
         0.0, ge=0, le=1, description="Fraction of that weight at the last step; it falls evenly."
     )

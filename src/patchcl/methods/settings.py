@@ -102,7 +102,7 @@ class PatchCLSettings(MethodSettings):
     warm_up_max_steps: int | None = Field(660, ge=0, description="The same in steps, at most.")
     ramp_fraction: float = Field(0.2, ge=0, le=1, description="Fraction of all steps over which consistency sets in.")
     ramp_max_steps: int | None = Field(3300, ge=0, description="The same in steps, at most.")
-    consistency_weight: float = Field(1.0, ge=0)
+    consistency_weight: float = Field(0.3, ge=0, description="Of unlabeled images, where labeled ones have 1.")
     consistency_final_fraction: float = Field(
         1.0, ge=0, le=1, description="Of that weight, what is left at the end; it falls evenly after its ramp."
     )
