@@ -50,7 +50,7 @@ class PatchCL(Method[PatchCLSettings]):
             StudentView(
                 labeled, unlabeled._replace(strong=strong), pseudo.probs, strong_probs, features, weak_features
             ),
-            supervised=(1.0, self.segmentation_loss(labeled_logits, labeled.mask)),
+            supervised=(1.0, self.supervised_loss(labeled_logits, labeled.mask)),
             consistency=(scheduled(step, self.consistency_weight), self.segmentation_loss(unlabeled_logits, target)),
         )
         result.terms["accepted"] = (target >= 0).float().mean()
