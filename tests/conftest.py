@@ -44,8 +44,8 @@ def still_memory() -> Iterator[None]:
 def make_task() -> Callable[..., Task]:
     """A small segmentation task in 2-D or 3-D, of three classes."""
 
-    def make(dimensions: int = 2, side: int = 16, norm: str = "batch", steps: int = 10) -> Task:
-        settings = NetworkSettings(features=(8, 8, 16), norm=norm)
+    def make(dimensions: int = 2, side: int = 16, norm: str = "batch", steps: int = 10, **network: object) -> Task:
+        settings = NetworkSettings(**({"features": (8, 8, 16), "norm": norm} | network))
         return Task(lambda: build_network(settings, 1, 3, (side,) * dimensions), 3, (side,) * dimensions, steps)
 
     return make

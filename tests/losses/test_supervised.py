@@ -12,13 +12,14 @@ from monai.losses import DiceLoss
 from patchcl.core.batch import IGNORE
 from patchcl.losses import supervised
 
-dice_and_cross_entropy, soft_dice_loss, cross_entropy, one_hot = (
+dice_and_cross_entropy, soft_dice_loss, cross_entropy, one_hot, over_levels = (
     jaxtyped(typechecker=beartype)(function)
     for function in (
         supervised.dice_and_cross_entropy,
         supervised.soft_dice_loss,
         supervised.cross_entropy,
         supervised.one_hot,
+        supervised.over_levels,
     )
 )
 LOSSES = [dice_and_cross_entropy, soft_dice_loss, cross_entropy]
@@ -63,6 +64,32 @@ def test_pixels_of_no_weight_are_ignored_ones_and_those_of_full_weight_are_as_wi
     ignored = mask.masked_fill(known == 0, IGNORE)
     torch.testing.assert_close(loss(scores, mask, known), loss(scores, ignored))
     torch.testing.assert_close(loss(scores, ignored, torch.ones_like(known)), loss(scores, ignored))
+
+
+def test_deep_supervision_halves_the_weight_of_each_level_by_hand():
+    """Losses 7, 2 and 10 of masks at their sizes: (7 + 2 / 2 + 10 / 4) / (1 + 1 / 2 + 1 / 4) = 6."""
+    mask = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 0, 0], [2, 2, 0, IGNORE]]).expand(3, 4, 4)
+    logits, half, quarter = (torch.full((3, 3, side, side), value) for side, value in ((4, 7.0), (2, 2.0), (1, 10.0)))
+    seen = []
+
+    def loss(given, target):
+        seen.append(target)
+        return given.mean()
+
+    assert over_levels(loss, logits, (half, quarter), mask).item() == pytest.approx(6)
+    assert torch.equal(seen[0], mask)
+    assert seen[1].tolist() == [[[0, 1], [2, IGNORE]]] * 3
+    assert seen[2].shape == (3, 1, 1)
+    assert torch.equal(over_levels(loss, logits, (), mask), loss(logits, mask))
+
+
+@SIZES
+def test_a_shrunk_mask_keeps_its_classes_and_its_type(size):
+    _, mask = draw(size)
+    small = supervised.shrunk(mask, [length // 2 for length in size])
+    assert (small.shape[1:], small.dtype) == (tuple(length // 2 for length in size), torch.int64)
+    assert set(small.unique().tolist()) <= set(mask.unique().tolist())
+    assert torch.equal(supervised.shrunk(mask, size), mask)
 
 
 @SIZES

@@ -3,11 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from patchcl.core.errors import UserError
 from patchcl.networks import NetworkSettings, build_network
+from patchcl.networks.blocks import ResidualBlock
 from patchcl.networks.unet import UNet, halvings
 
 SMALL = (4, 8, 16)
@@ -111,6 +113,80 @@ def test_dropout_is_everywhere_and_drops_while_training_alone():
     assert torch.equal(network(image), network(image))
 
 
+def test_encoder_dropout_grows_on_the_way_down_and_leaves_the_way_up_alone():
+    """The rates of SSL4MIS; the weights have the names and the first values that they have without."""
+    rates, networks = (0.05, 0.1, 0.2, 0.3, 0.5), []
+    for given in (rates, ()):
+        torch.manual_seed(0)
+        networks.append(build_network(NetworkSettings(features=(4, 4, 4, 4, 8), encoder_dropout=given), 1, 2, (32, 32)))
+    dropping, plain = networks
+    rated = [(name, module.p) for name, module in dropping.named_modules() if isinstance(module, _DropoutNd)]
+    blocks = ("inlet", *(f"down.{level}.convs" for level in range(4)))
+    expected = [(f"{block}.dropout", rate) for block, rate in zip(blocks, rates, strict=True)]
+    assert [(name, rate) for name, rate in rated if rate > 0] == expected
+    image = torch.randn(2, 1, 32, 32)
+    assert not torch.equal(dropping(image), dropping(image))
+    dropping.load_state_dict(plain.state_dict())
+    assert torch.equal(dropping.eval()(image), plain.eval()(image))
+
+
+def deeply_supervised(dimensions=2, **changes):
+    settings = NetworkSettings(features=(4, 4, 6, 8, 8), deep_supervision=True, **changes)
+    return build_network(settings, 1, 3, (32,) * dimensions)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_lower_logits_are_those_of_the_levels_between_the_first_and_the_lowest(dimensions):
+    network, seen = deeply_supervised(dimensions), []
+    for up in network.up:
+        up.register_forward_hook(lambda _, __, decoded: seen.append(decoded))
+    network(torch.randn(2, 1, *[32] * dimensions))
+    lowest, quarter, half, _ = seen
+    assert lowest.shape[2:] == (4,) * dimensions
+    expected = [classify(level) for classify, level in zip(network.classify_lower, (half, quarter), strict=True)]
+    assert [level.shape[2] for level in network.lower_logits] == [16, 8]
+    assert all(torch.equal(one, two) for one, two in zip(network.lower_logits, expected, strict=True))
+
+
+def test_lower_logits_stay_those_of_the_pass_that_is_learned_from():
+    network, image = deeply_supervised(), torch.randn(2, 1, 32, 32)
+    network(image)
+    kept = network.lower_logits
+    with torch.no_grad():
+        network(image)
+    network(image, feature_dropout=0.5)
+    network.eval()(image)
+    assert network.lower_logits is kept
+    assert deeply_supervised().eval()(image).shape == (2, 3, 32, 32)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_a_residual_encoder_has_blocks_with_a_skip_on_the_way_down_alone(dimensions):
+    network = build_network(NetworkSettings(features=SMALL, residual_encoder=True), 1, 3, (16,) * dimensions)
+    assert [name for name, module in network.named_modules() if isinstance(module, ResidualBlock)] == [
+        "inlet", "down.0.convs", "down.1.convs"
+    ]  # fmt: skip
+    network(torch.randn(2, 1, *[16] * dimensions)).square().mean().backward()
+    still = [name for name, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()]
+    assert [name for name in still if not name.endswith(".conv.bias")] == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"features": SMALL, "encoder_dropout": (0.1, 0.2)}, "encoder_dropout has 2 rates for 3 features: give 3"),
+        ({"features": SMALL, "encoder_dropout": (0.1, 0.2, 1.0)}, "less than 1"),
+        (
+            {"features": SMALL, "deep_supervision": True},
+            r"needs at least 4 features, not \[4, 8, 16\]",
+        ),
+    ],
+)
+def test_settings_that_the_levels_do_not_bear_are_refused(settings, said):
+    with pytest.raises(ValidationError, match=said):
+        NetworkSettings(**settings)
+
+
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_perturbed_features_miss_whole_channels_on_every_level_and_keep_their_mean(dimensions):
     """What the decoder is given, with and without, by hooks on its blocks."""
@@ -179,3 +255,14 @@ def test_thick_slices_are_enlarged_along_the_axes_that_were_halved():
     network.embed_at((3,))
     assert network.encoded_reduction == (2, 2, 1)
     assert network.encode(torch.randn(1, 1, 64, 48, 5)).shape == (1, 2, 32, 24, 5)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated:DeprecationWarning")  # what torch.compile imports
+def test_deep_supervision_and_residual_blocks_compile_in_one_piece():
+    network, image = deeply_supervised(residual_encoder=True), torch.rand(2, 1, 32, 32)
+    compiled = torch.compile(network.segment, backend="aot_eager", fullgraph=True)
+    network.segment(image)
+    kept = network.lower_logits
+    compiled(image)
+    assert network.lower_logits is not kept
+    torch.testing.assert_close(network.lower_logits, kept)

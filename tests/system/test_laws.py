@@ -95,6 +95,34 @@ def test_everything_that_can_learn_is_reached_by_the_gradient_and_nothing_else(k
 
 
 @every
+def test_under_deep_supervision_masks_teach_the_lower_levels_of_the_pass_that_saw_their_images(
+    kind, make_task, make_batch, monkeypatch
+):
+    """Every network that learns; `supervised_loss` is told where the images of its logits were in the last pass."""
+    method = build(kind, make_task(features=(8, 8, 8, 16), deep_supervision=True))
+    whole: dict[UNet, torch.Tensor] = {}
+    told, loss, segment = [], method.supervised_loss, UNet.segment
+
+    def segment_and_keep(network, image, feature_dropout=0.0):
+        logits, features = segment(network, image, feature_dropout)
+        if logits.requires_grad and feature_dropout == 0:
+            whole[network] = logits
+        return logits, features
+
+    def look(logits, mask, first=0, network=method.student):
+        told.append(torch.equal(whole[network][first : first + len(logits)], logits))
+        return loss(logits, mask, first, network)
+
+    monkeypatch.setattr(UNet, "segment", segment_and_keep)
+    monkeypatch.setattr(method, "supervised_loss", look)
+    method(make_batch(), 0).loss.backward()
+    assert told
+    assert all(told)
+    for network in whole:
+        assert all(weight.grad.any() for weight in network.classify_lower.parameters())
+
+
+@every
 @pytest.mark.parametrize("embed", ["features", "crops"])
 def test_contrast_leaves_running_statistics_as_they_are_without_it(kind, embed, make_task, make_batch):
     """The mean and variance that batch norm keeps come from the method's own passes alone."""

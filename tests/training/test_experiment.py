@@ -33,6 +33,16 @@ from patchcl.training.rescue import DivergedError, FiniteWatch
 
 QUIET = Console(quiet=True)
 VOLUMES = ("plan.dimensions=3", "plan.size=[32, 32, 8]")
+ASKED_FOR = (
+    "network.features=[4, 4, 8, 8]",
+    "network.encoder_dropout=[0.1, 0.1, 0.2, 0.5]",
+    "network.residual_encoder=true",
+    "network.deep_supervision=true",
+    "training.foreground_fraction=0.5",
+    "plan.fit=crop",
+    "plan.spacing_mm=[2.0, 2.0]",
+)
+"""What networks and sampling have beside their defaults."""
 
 
 def run(data, root, tiny, *more):
@@ -104,7 +114,9 @@ def test_the_same_command_twice_gives_the_same_weights(method, cardiac, tmp_path
     assert not same(weights(tmp_path / "one"), weights(tmp_path / "third"))
 
 
-@pytest.mark.parametrize(("method", "plan"), [*((method, ()) for method in method_names()), ("patchcl", VOLUMES)])
+@pytest.mark.parametrize(
+    ("method", "plan"), [*((method, ()) for method in method_names()), ("patchcl", VOLUMES), ("patchcl", ASKED_FOR)]
+)
 def test_hidden_and_test_masks_are_never_opened(method, plan, cardiac, tmp_path, tiny):
     """Every mask that training has no right to is replaced by bytes that no reader survives."""
     poisoned = shutil.copytree(cardiac, tmp_path / "poisoned")
@@ -155,8 +167,9 @@ def test_whatever_training_has_no_right_to_is_not_even_opened(cardiac, tmp_path,
         run(data, tmp_path / "greedy", tiny, *settings[len(tiny) : -1], f"cache={tmp_path / 'cache_greedy'}")
 
 
-def test_a_signal_leaves_a_run_that_resumes_to_the_same_weights(cardiac, tmp_path, tiny):
-    more = ("training.steps=40", "training.validate_every=40")
+@pytest.mark.parametrize("asked_for", [(), ASKED_FOR], ids=["", "networks and sampling"])
+def test_a_signal_leaves_a_run_that_resumes_to_the_same_weights(asked_for, cardiac, tmp_path, tiny):
+    more = ("training.steps=40", "training.validate_every=40", *asked_for)
     run(cardiac, tmp_path / "straight", tiny, *more)
 
     def interrupt():

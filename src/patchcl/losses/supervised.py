@@ -1,5 +1,7 @@
 """Supervised losses: how far a prediction is from a mask."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -21,6 +23,31 @@ def dice_and_cross_entropy(
     """
     logits = logits.float()
     return 0.5 * (soft_dice_loss(logits.softmax(dim=1), mask, weight) + cross_entropy(logits, mask, weight))
+
+
+def over_levels(
+    loss: Callable[[Tensor, Tensor], Tensor],
+    logits: Float[Tensor, "B K *S"],
+    lower_logits: Sequence[Tensor],
+    mask: Int[Tensor, "B *S"],
+) -> Float[Tensor, ""]:
+    """Deep supervision: the weighted mean of `loss` over levels, each of which weighs half of the one above.
+
+    `lower_logits`, (B, K, *s) each, are compared with the mask at their size. Without any it is `loss` itself.
+
+    Source: nnU-Net, `nnUNetTrainer._build_loss`; Isensee et al., 2021, https://arxiv.org/abs/1904.08128.
+    """
+    total, weight, weights = loss(logits, mask), 1.0, 1.0
+    for lower in lower_logits:
+        weight /= 2
+        weights += weight
+        total = total + weight * loss(lower, shrunk(mask, lower.shape[2:]))
+    return total / weights if lower_logits else total
+
+
+def shrunk(mask: Int[Tensor, "B *S"], size: Sequence[int]) -> Tensor:
+    """The mask, (B, *size): of every pixel the class of the nearest one."""
+    return F.interpolate(mask.unsqueeze(1).float(), size=tuple(size), mode="nearest-exact")[:, 0].to(mask.dtype)
 
 
 def soft_dice_loss(

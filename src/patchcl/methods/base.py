@@ -12,7 +12,7 @@ from patchcl.contrast.patch_contrast import PatchContrast
 from patchcl.core.batch import LabeledBatch, StepResult, StudentView, TrainingBatch
 from patchcl.core.errors import UserError
 from patchcl.core.schedule import scheduled
-from patchcl.losses.supervised import dice_and_cross_entropy
+from patchcl.losses.supervised import dice_and_cross_entropy, over_levels
 from patchcl.methods.settings import MethodSettings
 from patchcl.networks.ema import ema_decay_at, ema_update, frozen_copy
 from patchcl.networks.unet import UNet
@@ -109,7 +109,20 @@ class Method(nn.Module, ABC, Generic[S]):
         """The step that every method takes while unlabeled images weigh nothing."""
         logits, features = self.student.segment(labeled.image)
         seen = StudentView(labeled, features=features)
-        return weighted_sum(seen, supervised=(1.0, self.segmentation_loss(logits, labeled.mask)))
+        return weighted_sum(seen, supervised=(1.0, self.supervised_loss(logits, labeled.mask)))
+
+    def supervised_loss(self, logits: Tensor, mask: Tensor, first: int = 0, network: UNet | None = None) -> Tensor:
+        """The segmentation loss of what is labeled; of the lower levels of the decoder, too, under deep supervision.
+
+        Args:
+            logits: (B, K, *S), of the last pass of `network` with a gradient and nothing perturbed.
+            mask: (B, *S), of the labeled pixels; IGNORE elsewhere.
+            first: Where these images began in that pass.
+            network: By default the student.
+        """
+        network = self.student if network is None else network
+        lower = [level[first : first + len(logits)] for level in network.lower_logits]
+        return over_levels(self.segmentation_loss, logits, lower, mask)
 
     def train(self, mode: bool = True) -> Self:
         """Sets the training mode of all that learns; a teacher stays in evaluation mode."""

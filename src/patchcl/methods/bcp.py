@@ -54,7 +54,7 @@ class BCP(Method[BCPSettings]):
         """Boxes of labeled images in other labeled images."""
         mixed = paste(labeled, labeled, self.random_box(labeled.image))
         logits = self.student(mixed.image)
-        around, inside = (dice_and_cross_entropy(logits, mask) for mask in (mixed.around, mixed.inside))
+        around, inside = (self.supervised_loss(logits, mask) for mask in (mixed.around, mixed.inside))
         return weighted_sum(StudentView(labeled), supervised=(1.0, around + inside))
 
     def self_training_step(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> StepResult:
@@ -68,8 +68,10 @@ class BCP(Method[BCPSettings]):
         logits = self.student(torch.cat([on_unlabeled.image, on_labeled.image]))
         on_unlabeled_logits, on_labeled_logits = logits.split([len(unlabeled.strong), len(labeled.image)])
 
-        supervised = dice_and_cross_entropy(on_unlabeled_logits, on_unlabeled.inside)
-        supervised = supervised + dice_and_cross_entropy(on_labeled_logits, on_labeled.around)
+        supervised = self.supervised_loss(on_unlabeled_logits, on_unlabeled.inside)
+        supervised = supervised + self.supervised_loss(
+            on_labeled_logits, on_labeled.around, first=len(unlabeled.strong)
+        )
         consistency = dice_and_cross_entropy(on_unlabeled_logits, on_unlabeled.around)
         consistency = consistency + dice_and_cross_entropy(on_labeled_logits, on_labeled.inside)
         return weighted_sum(

@@ -9,7 +9,7 @@ from patchcl.core.batch import StepResult, StudentView, TrainingBatch
 from patchcl.core.schedule import scheduled
 from patchcl.losses.pseudo_labels import pseudo_labels
 from patchcl.losses.schedules import ramp_up, stage_length
-from patchcl.losses.supervised import cross_entropy, dice_and_cross_entropy
+from patchcl.losses.supervised import cross_entropy
 from patchcl.methods.base import Method, Task, weighted_sum
 from patchcl.methods.settings import CrossPseudoSettings
 
@@ -46,8 +46,8 @@ class CrossPseudo(Method[CrossPseudoSettings]):
         weight = scheduled(step, self.consistency_weight)
         return weighted_sum(
             StudentView(labeled, unlabeled, student_pseudo.probs),
-            supervised=(1.0, dice_and_cross_entropy(student_labeled, labeled.mask)),
-            peer_supervised=(1.0, dice_and_cross_entropy(peer_labeled, labeled.mask)),
+            supervised=(1.0, self.supervised_loss(student_labeled, labeled.mask)),
+            peer_supervised=(1.0, self.supervised_loss(peer_labeled, labeled.mask, network=self.peer)),
             consistency=(weight, cross_entropy(student_unlabeled, peer_pseudo.mask)),
             peer_consistency=(weight, cross_entropy(peer_unlabeled, student_pseudo.mask)),
         )

@@ -8,7 +8,7 @@ import torch
 from patchcl.augment.mix import cut_mix
 from patchcl.core.batch import StepResult, StudentView, TrainingBatch
 from patchcl.losses.pseudo_labels import accepted_mask, pseudo_labels
-from patchcl.losses.supervised import dice_and_cross_entropy, soft_dice_loss
+from patchcl.losses.supervised import soft_dice_loss
 from patchcl.methods.base import Method, Task, weighted_sum
 from patchcl.methods.settings import FixMatchSettings
 
@@ -46,7 +46,7 @@ class FixMatch(Method[FixMatchSettings]):
 
         result = weighted_sum(
             StudentView(labeled, unlabeled, pseudo.probs),
-            supervised=(0.5, dice_and_cross_entropy(labeled_logits, labeled.mask)),
+            supervised=(0.5, self.supervised_loss(labeled_logits, labeled.mask)),
             consistency=(
                 0.5 * self.settings.consistency_weight,
                 soft_dice_loss(strong_logits.float().softmax(dim=1), mixed_target),

@@ -9,7 +9,6 @@ from patchcl.core.batch import StepResult, StudentView, TrainingBatch
 from patchcl.core.schedule import scheduled
 from patchcl.losses.consistency import squared_difference
 from patchcl.losses.schedules import ramp_up, stage_length
-from patchcl.losses.supervised import dice_and_cross_entropy
 from patchcl.methods.base import Method, Task, weighted_sum
 from patchcl.methods.settings import MeanTeacherSettings
 
@@ -43,7 +42,7 @@ class MeanTeacher(Method[MeanTeacherSettings]):
         weight = scheduled(step, self.consistency_weight)
         return weighted_sum(
             StudentView(labeled, unlabeled, teacher_probs, weak_features=weak_features),
-            supervised=(1.0, dice_and_cross_entropy(labeled_logits, labeled.mask)),
+            supervised=(1.0, self.supervised_loss(labeled_logits, labeled.mask)),
             consistency=(weight, squared_difference(unlabeled_logits, teacher_probs)),
         )
 

@@ -64,7 +64,7 @@ class PatchCL(Method[PatchCLSettings]):
         weight = self.gate(taught_logits, taught) * scheduled(step, self.consistency_weight) / len(losses)
         result = weighted_sum(
             self.seen(known, unlabeled, pseudo, strong, features, weak_features),
-            supervised=(1.0, self.segmentation_loss(logits[: len(known.image)], known.mask)),
+            supervised=(1.0, self.supervised_loss(logits[: len(known.image)], known.mask)),
             **{name: (weight, loss) for name, loss in losses.items()},
         )
         result.terms["accepted"] = (strong.mask >= 0).float().mean()

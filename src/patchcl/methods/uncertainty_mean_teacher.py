@@ -12,7 +12,6 @@ from patchcl.core.batch import StepResult, StudentView, TrainingBatch
 from patchcl.core.schedule import scheduled
 from patchcl.losses.consistency import squared_difference_where
 from patchcl.losses.schedules import ramp_up, stage_length
-from patchcl.losses.supervised import dice_and_cross_entropy
 from patchcl.methods.base import Method, Task, weighted_sum
 from patchcl.methods.settings import UncertaintyMeanTeacherSettings
 
@@ -53,7 +52,7 @@ class UncertaintyMeanTeacher(Method[UncertaintyMeanTeacherSettings]):
         weight = scheduled(step, self.consistency_weight)
         result = weighted_sum(
             StudentView(labeled, unlabeled, teacher_probs),
-            supervised=(1.0, dice_and_cross_entropy(labeled_logits, labeled.mask)),
+            supervised=(1.0, self.supervised_loss(labeled_logits, labeled.mask)),
             consistency=(weight, squared_difference_where(unlabeled_logits, teacher_probs, certain)),
         )
         result.terms["certain"] = certain.float().mean()

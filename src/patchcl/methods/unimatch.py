@@ -8,7 +8,7 @@ import torch
 from patchcl.augment.mix import cut_mix
 from patchcl.core.batch import StepResult, StudentView, TrainingBatch
 from patchcl.losses.pseudo_labels import accepted_mask, pseudo_labels
-from patchcl.losses.supervised import dice_and_cross_entropy, soft_dice_loss
+from patchcl.losses.supervised import soft_dice_loss
 from patchcl.methods.base import Method, Task, weighted_sum
 from patchcl.methods.settings import UniMatchSettings
 
@@ -53,7 +53,7 @@ class UniMatch(Method[UniMatchSettings]):
         weight = 0.5 * self.settings.consistency_weight
         result = weighted_sum(
             StudentView(labeled, unlabeled, pseudo.probs),
-            supervised=(0.5, dice_and_cross_entropy(labeled_logits, labeled.mask)),
+            supervised=(0.5, self.supervised_loss(labeled_logits, labeled.mask)),
             first_strong=(0.25 * weight, soft_dice_loss(first_logits.float().softmax(dim=1), first_target)),
             second_strong=(0.25 * weight, soft_dice_loss(second_logits.float().softmax(dim=1), second_target)),
             perturbed=(0.5 * weight, soft_dice_loss(perturbed_logits.float().softmax(dim=1), target)),

@@ -1,7 +1,7 @@
 """Segmentation networks, whose encoder can be asked for its features. Torch is loaded when one is built."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -24,11 +24,29 @@ class NetworkSettings(FrozenSettings):
     features: tuple[PositiveInt, ...] = Field((16, 32, 64, 128, 256), min_length=2, description="Channels, by level.")
     norm: Literal["batch", "instance", "group"] = "batch"
     dropout: float = Field(0.0, ge=0, lt=1)
+    encoder_dropout: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field(
+        (), description="On the way down alone, between the two convolutions of each level; one rate for each, or none."
+    )
+    residual_encoder: bool = Field(False, description="Residual blocks on the way down.")
+    deep_supervision: bool = Field(
+        False, description="Masks teach lower levels of the decoder too, with half the weight of the one above."
+    )
 
     @model_validator(mode="after")
     def _require_whole_groups(self) -> Self:
         if self.norm == "group" and any(width % GROUPS for width in self.features):
             raise ValueError(f"group norm needs features in multiples of {GROUPS}, not {list(self.features)}")
+        return self
+
+    @model_validator(mode="after")
+    def _require_levels(self) -> Self:
+        levels = len(self.features)
+        if self.encoder_dropout and len(self.encoder_dropout) != levels:
+            raise ValueError(
+                f"encoder_dropout has {len(self.encoder_dropout)} rates for {levels} features: give {levels}"
+            )
+        if self.deep_supervision and levels < 4:
+            raise ValueError(f"deep_supervision needs at least 4 features, not {list(self.features)}")
         return self
 
 
@@ -47,4 +65,14 @@ def build_network(
     from patchcl.networks.unet import UNet, halvings
 
     factors = halvings(size, spacing_mm, len(settings.features) - 1)
-    return UNet(factors, channels, classes, settings.features, settings.norm, settings.dropout)
+    return UNet(
+        factors,
+        channels,
+        classes,
+        settings.features,
+        settings.norm,
+        settings.dropout,
+        settings.encoder_dropout,
+        settings.residual_encoder,
+        settings.deep_supervision,
+    )

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,11 +13,13 @@ from torch import Tensor, nn
 
 from patchcl.core.errors import UserError
 from patchcl.networks import GROUPS
+from patchcl.networks.blocks import Layer, encoder_block
 
 MIN_SIZE = 4
 """Positions along every axis of the deepest features, as far as the image has them."""
 
-NORMS: dict[str, tuple[str, dict[str, Any]]] = {
+LEAKY: Layer = ("LeakyReLU", {"negative_slope": 0.01, "inplace": True})
+NORMS: dict[str, Layer] = {
     "batch": ("batch", {}),
     "instance": ("instance", {"affine": True}),
     "group": ("group", {"num_groups": GROUPS}),
@@ -26,9 +29,16 @@ NORMS: dict[str, tuple[str, dict[str, Any]]] = {
 class UNet(nn.Module):
     """Encoder and decoder with skip connections, one level for every entry of `features`.
 
-    `factors` say how much each level after the first shrinks every spatial axis.
+    `factors` say how much each level after the first shrinks every spatial axis. `encoder_dropout` has a rate for every
+    level, or none. With `deep_supervision` a pass that is trained on leaves `lower_logits` behind.
 
     Source: Ronneberger et al., 2015, https://arxiv.org/abs/1505.04597; levels and widths as in SSL4MIS.
+    """
+
+    lower_logits: tuple[Tensor, ...] = ()
+    """(B, K, *s) of the last pass with a gradient and nothing perturbed, from the second level of the decoder down.
+
+    The lowest has none. Source: nnU-Net, `nnUNetTrainer._build_loss`.
     """
 
     def __init__(
@@ -39,24 +49,30 @@ class UNet(nn.Module):
         features: Sequence[int],
         norm: Literal["batch", "instance", "group"] = "batch",
         dropout: float = 0.0,
+        encoder_dropout: Sequence[float] = (),
+        residual_encoder: bool = False,
+        deep_supervision: bool = False,
     ) -> None:
         super().__init__()
-        leaky = ("LeakyReLU", {"negative_slope": 0.01, "inplace": True})
-        levels = list(zip(factors, pairwise(features), strict=True))
         dimensions = len(factors[0])
         self.factors, self.features = tuple(factors), tuple(features)
         self.encoded_channels = features[-1]
         self.reduction = tuple(math.prod(along) for along in zip(*factors, strict=True))
         self.encoded_reduction = self.reduction
         self.encoded_levels: tuple[int, ...] = (0,)
-        self.inlet = TwoConv(dimensions, channels, features[0], leaky, NORMS[norm], True, dropout)
-        self.down = nn.ModuleList(
-            Down(factor, wide, deep, leaky, NORMS[norm], dropout) for factor, (wide, deep) in levels
+        between = encoder_dropout or [0.0] * len(features)
+        self.inlet, *deeper = (
+            encoder_block(dimensions, wide, deep, LEAKY, NORMS[norm], dropout, rate, residual_encoder)
+            for (wide, deep), rate in zip(pairwise([channels, *features]), between, strict=True)
         )
+        self.down = nn.ModuleList(Down(factor, block) for factor, block in zip(factors, deeper, strict=True))
+        levels = list(zip(factors, pairwise(features), strict=True))
         self.up = nn.ModuleList(
-            Up(factor, deep, wide, leaky, NORMS[norm], dropout) for factor, (wide, deep) in reversed(levels)
+            Up(factor, deep, wide, LEAKY, NORMS[norm], dropout) for factor, (wide, deep) in reversed(levels)
         )
-        self.classify = getattr(nn, f"Conv{dimensions}d")(features[0], classes, kernel_size=1)
+        to_classes = partial(getattr(nn, f"Conv{dimensions}d"), out_channels=classes, kernel_size=1)
+        self.classify = to_classes(features[0])
+        self.classify_lower = nn.ModuleList(to_classes(width) for width in features[1:-2] if deep_supervision)
         layout = torch.channels_last if dimensions == 2 else torch.channels_last_3d  # convolutions are faster so
         self.to(memory_format=layout)  # type: ignore[call-overload]
 
@@ -97,10 +113,16 @@ class UNet(nn.Module):
         levels = self._levels(image)
         if feature_dropout > 0:
             levels = [torch.feature_dropout(level, feature_dropout, train=True) for level in levels]
+        learning = self.training and torch.is_grad_enabled() and feature_dropout == 0
         *skips, deepest = levels
         decoded = [deepest]
-        for up, skip in zip(self.up, reversed(skips), strict=True):
+        lower: tuple[Tensor, ...] = ()
+        for up, skip, classify in zip(self.up, reversed(skips), self._lower_classifiers(), strict=True):
             decoded.append(up(decoded[-1], skip))
+            if learning and classify is not None:
+                lower = (classify(decoded[-1]), *lower)
+        if lower:
+            self.lower_logits = lower
         return self.classify(decoded[-1]), self._encoded(decoded)
 
     def _encoded(self, decoded: list[Tensor]) -> Tensor:
@@ -109,6 +131,11 @@ class UNet(nn.Module):
         size = decoded[max(self.encoded_levels)].shape[2:]
         same = [level if level.shape[2:] == size else F.interpolate(level, size=size) for level in chosen]
         return same[0] if len(same) == 1 else torch.cat(same, dim=1)
+
+    def _lower_classifiers(self) -> list[nn.Module | None]:
+        """What gives `lower_logits`, for every level of the decoder from the lowest up."""
+        lower = list(self.classify_lower)
+        return [None] * (len(self.up) - 1 - len(lower)) + lower[::-1] + [None]
 
     def _levels(self, image: Tensor) -> list[Tensor]:
         levels: list[Tensor] = [self.inlet(image)]
@@ -142,12 +169,10 @@ class Down(nn.Module):
     MONAI's `Down` does the same, but halves every axis.
     """
 
-    def __init__(
-        self, factor: tuple[int, ...], wide: int, deep: int, act: tuple[str, Any], norm: tuple[str, Any], dropout: float
-    ) -> None:
+    def __init__(self, factor: tuple[int, ...], convs: nn.Module) -> None:
         super().__init__()
         self.shrink = getattr(nn, f"MaxPool{len(factor)}d")(factor)
-        self.convs = TwoConv(len(factor), wide, deep, act, norm, True, dropout)
+        self.convs = convs
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, G, *S) to (B, F, *S / factor)."""
@@ -161,9 +186,7 @@ class Up(nn.Module):
     MONAI's `UpCat` does the same, but cannot be compiled in one piece.
     """
 
-    def __init__(
-        self, factor: tuple[int, ...], deep: int, wide: int, act: tuple[str, Any], norm: tuple[str, Any], dropout: float
-    ) -> None:
+    def __init__(self, factor: tuple[int, ...], deep: int, wide: int, act: Layer, norm: Layer, dropout: float) -> None:
         super().__init__()
         self.enlarge = getattr(nn, f"ConvTranspose{len(factor)}d")(deep, wide, kernel_size=factor, stride=factor)
         self.merge = TwoConv(len(factor), 2 * wide, wide, act, norm, True, dropout)
