@@ -126,3 +126,12 @@ def test_what_a_variant_changes_is_told(specified):
     assert told["masks alone"] == {}
     assert told["plain"] == {"training.steps": 3}
     assert told["no contrast"] == {"method.contrast.weight": 0, "training.steps": 3}
+
+
+def test_a_preset_is_a_variant_too_and_single_settings_of_all_have_the_last_word(written):
+    text = "own: {method: supervised}\npublished: {method: supervised, preset: published}\n"
+    settings, common = named_settings((), written(text), None, ["preset=matched", "augment.scale=0.3"])
+    assert (common.preset, settings["published"].preset) == ("matched", "published")
+    assert (settings["own"].augment.scale, settings["published"].augment.scale) == (0.3, 0.3)
+    assert (settings["own"].augment.labeled_intensity, settings["published"].augment.labeled_intensity) == (0.5, 0)
+    assert settings["published"].inference.symmetries is False

@@ -131,6 +131,14 @@ def test_a_wrong_split_file_names_patient_and_side(
         make_split(dataset, split_file(tmp_path, **sides))
 
 
+def test_a_file_need_not_name_validation_patients_where_none_are_wanted(dataset: Dataset, tmp_path: Path) -> None:
+    settings = split_file(tmp_path, train=["p3", "p1", "p0"], test=["t0"]).model_copy(
+        update={"validation_fraction": 0.0, "labeled": 2}
+    )
+    split = make_split(dataset, settings)
+    assert (split.labeled, split.unlabeled, split.validation) == (("p3", "p1"), ("p0",), ())
+
+
 def folds_file(tmp_path: Path, *folds: object) -> SplitSettings:
     path = tmp_path / "splits_final.json"
     path.write_text(json.dumps(folds))

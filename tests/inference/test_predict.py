@@ -338,9 +338,10 @@ def large_picture(folder: Path, side: int) -> tuple[Plan, nn.Module, Path]:
     return plan, network, path
 
 
-@pytest.mark.parametrize("side", [8, 9])
-def test_a_large_picture_is_segmented_in_bands_as_if_whole(tmp_path, monkeypatch, side):
+@pytest.mark.parametrize(("side", "stride"), [(8, None), (9, None), (8, (3, 5)), (8, (8, 8))])
+def test_a_large_picture_is_segmented_in_bands_as_if_whole(tmp_path, monkeypatch, side, stride):
     plan, network, path = large_picture(tmp_path, side)
+    plan = plan.model_copy(update={"window_stride": stride})
 
     def segment(out, **maps):
         return predict_cases(network, plan, {"a": (path,)}, tmp_path / out, Files(**maps)).failed

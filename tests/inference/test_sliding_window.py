@@ -47,3 +47,25 @@ def test_windows_reach_no_farther_than_they_are_large():
     assert (windows[0, 1, 8:, 8:] == 0.5).all()
     assert (windows[0, 1, :4, :4] > 0.5).all()
     assert (whole[0, 1] > 0.5).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "places"),
+    [
+        ((7, 10), (2, 3), ([0, 2, 4, 6, 8, 9], [0, 3, 6, 9, 12, 15])),
+        ((8, 8), None, ([0, 4, 8], [0, 4, 8, 12, 16, 17])),
+        ((8, 8), (8, 1), ([0, 8], list(range(18)))),
+    ],
+)
+def test_windows_follow_one_another_by_the_stride(size, stride, places):
+    """Every window tells where it lies: the network sees the first of its rows and columns."""
+    image = torch.stack(torch.meshgrid(torch.arange(16.0), torch.arange(25.0), indexing="ij"))[None]
+    plan = plan_of("crop", size).model_copy(update={"window_stride": stride})
+    seen = []
+
+    def note(windows):
+        seen.extend((int(window[0, 0, 0]), int(window[1, 0, 0])) for window in windows)
+        return torch.zeros(len(windows), 2, *size)
+
+    network_probs(note, image, plan)
+    assert sorted(seen) == [(row, column) for row in places[0] for column in places[1]]

@@ -127,6 +127,12 @@ def test_a_run_averages_over_its_symmetries_and_cleans_up_unless_told_otherwise(
     assert open_run(run, fast=True).inference.symmetries == ONE_PASS
     assert open_run(run, fast=True, postprocessing=False).inference == PLAIN
     settings = run.settings.read_text()
+    run.settings.write_text(settings.replace("symmetries: true", "symmetries: false"))
+    assert open_run(run).inference == open_run(run, fast=True).inference
+    assert open_run(run).inference.postprocessing
+    run.settings.write_text(settings.replace("postprocessing: true", "postprocessing: false"))
+    assert open_run(run).inference == open_run(run, postprocessing=False).inference
+    assert len(open_run(run).inference.symmetries) == 8
     run.settings.write_text(
         settings.replace("flip: true", "flip: false").replace("rotate_90: true", "rotate_90: false")
     )

@@ -6,6 +6,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from patchcl.comparison.variants import named_settings
 from patchcl.config import Settings, load_settings, make_settings
 from patchcl.data.dataset import read_dataset
 from patchcl.data.preprocessing.planner import make_plan
@@ -21,8 +22,7 @@ from patchcl.training.experiment import start
 from patchcl.training.loop import build_optimizer
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-PRESET, PUBLISHED = EXPERIMENTS / "acdc_p1.yaml", EXPERIMENTS / "acdc_p1_published.yaml"
-BOTH = pytest.mark.parametrize("file", [PRESET, PUBLISHED], ids=lambda file: file.stem)
+PRESET = EXPERIMENTS / "acdc_p1.yaml"
 SLICES = {3: 68, 7: 136, 14: 256}
 PATIENTS = pytest.mark.parametrize("patients", sorted(SLICES))
 
@@ -34,7 +34,7 @@ def preset(patients: int, *overrides: str) -> Settings:
 
 @PATIENTS
 def test_every_constant_is_that_of_the_protocol(patients):
-    settings = make_settings(config=PUBLISHED, labeled=patients)
+    settings = make_settings(preset="published", config=PRESET, labeled=patients)
     tree = settings.model_dump()
     expected = {
         "split": {"labeled": patients},
@@ -53,13 +53,14 @@ def test_every_constant_is_that_of_the_protocol(patients):
             "precision": "bf16-mixed", "seed": 0,
         },
         "method": {"teacher_decay": 0.99},
+        "inference": {"symmetries": False, "postprocessing": False},
     }  # fmt: skip
     assert {section: {key: tree[section][key] for key in keys} for section, keys in expected.items()} == expected
     assert settings.data is settings.split.file is None
 
 
-def test_the_recommended_recipe_differs_in_augmentation_and_restoring_alone():
-    ours, published = load_settings(PRESET).model_dump(), load_settings(PUBLISHED).model_dump()
+def test_the_recommended_recipe_differs_in_augmentation_and_inference_alone():
+    ours, published = (make_settings(preset=name, config=PRESET).model_dump() for name in ("matched", "published"))
     changed = {
         key: ours["augment"][key] for key in ours["augment"] if ours["augment"][key] != published["augment"][key]
     }
@@ -71,22 +72,39 @@ def test_the_recommended_recipe_differs_in_augmentation_and_restoring_alone():
         "linear",
         "nearest",
     )
-    assert [key for key in ours if ours[key] != published[key]] == ["augment"]
+    assert ours["inference"] == {"symmetries": True, "postprocessing": True}
+    assert [key for key in ours if ours[key] != published[key]] == ["preset", "augment", "inference"]
+    assert load_settings(PRESET) == make_settings(preset="matched", config=PRESET)
 
 
-@BOTH
-def test_the_labeled_patients_are_not_in_the_file(file):
-    assert load_settings(file).split == Settings().split
+@pytest.mark.parametrize("name", ["matched", "published"])
+def test_the_table_gives_all_rows_the_same_but_for_bcp_whose_own_schedule_is_said(name):
+    table = EXPERIMENTS / "variants" / "p1.yaml"
+    rows, common = named_settings((), table, PRESET, [f"preset={name}"])
+    bcp = {row: rows.pop(row) for row in list(rows) if row.startswith("bcp")}
+    assert len(rows) == 8
+    assert {(row.training, row.augment, row.inference) for row in rows.values()} == {
+        (common.training, common.augment, common.inference)
+    }
+    assert rows["patchcl without contrast"].method.contrast.weight == 0
+    assert list(bcp) == ["bcp 10k + 20k", "bcp 10k + 30k"]
+    for steps, row in zip((30000, 40000), bcp.values(), strict=True):
+        assert (row.training.steps, row.training.power, row.method.student_view) == (steps, 0, "weak")
+        task = Task(lambda: build_network(common.network, 1, 4, (256, 256)), 4, (256, 256), row.training.steps)
+        assert build_method(row.method, task).pretrain_steps == 10000
 
 
-@BOTH
-def test_the_first_lines_name_the_commands_the_hardware_and_the_scores(file):
-    comment = " ".join(line.strip("# \\") for line in file.read_text(encoding="utf-8").splitlines() if line[0] == "#")
+def test_the_labeled_patients_are_not_in_the_file():
+    assert load_settings(PRESET).split == Settings().split
+
+
+def test_the_first_lines_name_the_commands_the_hardware_and_the_scores():
+    comment = " ".join(line.strip("# \\") for line in PRESET.read_text(encoding="utf-8").splitlines() if line[0] == "#")
     for command, labeled in (("patchcl train", "7"), ("patchcl compare", ",".join(map(str, SLICES)))):
         _, found, after = comment.partition(command)
         options = after.split("patchcl ")[0]
         assert found
-        assert f"-c experiments/{file.name} " in options
+        assert f"-c experiments/{PRESET.name} " in options
         assert f"--labeled {labeled} " in options
     for numbers in (SLICES, SLICES.values()):
         assert "{}, {} or {} ".format(*numbers) in comment

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Unpack
 
+from patchcl.comparison.at_once import Jobs, count_at_once
 from patchcl.comparison.comparison import compare_methods
 from patchcl.comparison.folds import cross_validate
 from patchcl.comparison.runner import Ending
@@ -60,7 +61,7 @@ def train_folds(
     folds: int = 5,
     *,
     fold: int | None = None,
-    jobs: int = 1,
+    jobs: Jobs = 1,
     cluster: str | None = None,
     **settings: Unpack[SettingsArguments],
 ) -> Ending:
@@ -74,7 +75,7 @@ def train_folds(
         out: A folder for all runs; the same to go on.
         folds: How many; a splits_final.json of nnU-Net's says itself who is in which.
         fold: Train this one alone, from 0; whoever comes last makes the ensemble.
-        jobs: Runs at a time on this machine.
+        jobs: Runs at a time on this machine; `auto` is as many as it has room for.
         cluster: Address or file of a Dask scheduler, to train on its workers instead.
         settings: Of every run, see `SettingsArguments`.
 
@@ -88,7 +89,9 @@ def train_folds(
         {}
     """
     require_ours(Path(data))
-    return cross_validate(Path(data), Path(out), make_settings(**settings), folds, fold, jobs, console, cluster)
+    chosen = make_settings(**settings)
+    at_once = count_at_once(jobs, Path(data), [chosen], folds)
+    return cross_validate(Path(data), Path(out), chosen, folds, fold, at_once, console, cluster)
 
 
 def resume(
@@ -141,7 +144,7 @@ def compare(
     baseline: str | None = None,
     labeled: Sequence[int | None] | None = None,
     seeds: Sequence[int] = (0, 1, 2),
-    jobs: int = 1,
+    jobs: Jobs = 1,
     cluster: str | None = None,
     on: Literal["test", "validation"] | None = None,
     voxels: bool = False,
@@ -160,7 +163,7 @@ def compare(
         baseline: What the others are compared with; by default `supervised`, or the first variant if there is none.
         labeled: Numbers of patients with masks; None stands for all.
         seeds: Of training, and of the split unless `split` is given.
-        jobs: Runs at a time on this machine.
+        jobs: Runs at a time on this machine; `auto` is as many as it has room for.
         cluster: Address or file of a Dask scheduler, to train on its workers instead.
         on: By default test if it has masks.
         voxels: Distances in voxels, where the spacing was lost.
@@ -182,4 +185,5 @@ def compare(
     names = (method_names() if own is None else ()) if methods is None else methods
     overrides, scored = overrides_of(**settings), (on, voxels, fast, postprocessing, min_effect / 100)
     spec = build_spec(Path(data), names, list(labeled or ()), seeds, file, overrides, own, baseline, *scored)
-    return compare_methods(spec, Path(out), jobs, console, cluster)
+    at_once = count_at_once(jobs, Path(data), [spec.settings_of(name) for name in spec.methods], len(spec.runs))
+    return compare_methods(spec, Path(out), at_once, console, cluster)

@@ -32,6 +32,15 @@ def budgets(listed: str) -> list[int | None]:
     return [None if part == "all" else _number(part, "--labeled") for part in names(listed)]
 
 
+def jobs(listed: str) -> int | Literal["auto"]:
+    """A number of runs, or auto."""
+    if listed == "auto":
+        return "auto"
+    if not str(listed).isdecimal() or int(listed) == 0:
+        raise UserError(f"--jobs is {listed!r}; expected a whole number from 1 on, or auto.")
+    return int(listed)
+
+
 def millimetres(listed: str) -> list[float]:
     """The numbers in 0.5,0.5,2."""
     try:
@@ -65,6 +74,10 @@ Run = Annotated[Path, typer.Argument(callback=existing, help="A folder made by p
 RunToUse = Annotated[
     Path,
     typer.Argument(callback=existing, help="A folder made by patchcl train, or by compare: the run that it chose."),
+]
+Preset = Annotated[
+    settings.Preset | None,
+    typer.Option(help="published: weak augmentation and one pass, as SSL4MIS; matched: one strong recipe for all."),
 ]
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="Settings in YAML.")]
 Set = Annotated[
@@ -148,7 +161,10 @@ Budgets = Annotated[
 Seeds = Annotated[
     Any, typer.Option(parser=seeds, metavar="NUMBERS", help="Of training, and of the split unless --split is given.")
 ]
-Jobs = Annotated[int, typer.Option(min=1, help="Runs at a time on this machine.")]
+Jobs = Annotated[
+    Any,
+    typer.Option(parser=jobs, metavar="N|auto", help="Runs at a time on this machine; auto: as many as it can hold."),
+]
 Cluster = Annotated[
     str | None,
     typer.Option(

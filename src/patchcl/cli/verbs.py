@@ -57,6 +57,7 @@ def demo(
 @app.command()
 def check(
     data: options.Data,
+    preset: options.Preset = None,
     config: options.Config = None,
     settings: options.Set = None,
     labeled: options.Labeled = None,
@@ -65,7 +66,7 @@ def check(
     plan_out: options.PlanOut = None,
 ) -> None:
     """Say what the tool understood of a data folder, how it would train on it, and what is wrong with it."""
-    given = {"config": config, "settings": settings, "labeled": labeled, "split": split, "plan": plan}
+    given = {"preset": preset, "config": config, "settings": settings, "labeled": labeled, "split": split, "plan": plan}
     found = _api(given).check(data, **given)
 
     from patchcl.config import make_settings, planned
@@ -91,6 +92,7 @@ def train(
     data: options.Data,
     out: Annotated[Path, typer.Option("--out", "-o", help="A new folder for the run.")],
     method: options.Method = None,
+    preset: options.Preset = None,
     config: options.Config = None,
     settings: options.Set = None,
     labeled: options.Labeled = None,
@@ -105,7 +107,7 @@ def train(
     resume_if_there: options.ResumeIfThere = False,
     folds: options.Folds = None,
     fold: options.Fold = None,
-    jobs: options.Jobs = 1,
+    jobs: options.Jobs = "1",
     cluster: options.Cluster = None,
 ) -> None:
     """Train on a data folder. Scans without a mask are learned from as well, unless --method supervised."""
@@ -200,12 +202,13 @@ def compare(
     baseline: options.Baseline = None,
     labeled: options.Budgets = None,
     seeds: options.Seeds = "0,1,2",
+    preset: options.Preset = None,
     config: options.Config = None,
     settings: options.Set = None,
     split: options.Split = None,
     steps: options.Steps = None,
     device: options.SettingsDevice = None,
-    jobs: options.Jobs = 1,
+    jobs: options.Jobs = "1",
     cluster: options.Cluster = None,
     on: options.CompareOn = None,
     voxels: options.Voxels = False,

@@ -12,7 +12,7 @@ from patchcl.core.files import write_json
 from patchcl.core.settings import differing_keys, flatten
 
 MAY_DIFFER = {
-    *("data", "cache", "split.file", "split.labeled", "split.seed"),
+    *("preset", "data", "cache", "split.file", "split.labeled", "split.seed"),
     *("training.seed", "training.device", "training.memory_gib"),
 }
 """Settings that differ between runs or machines; of the split the hashes of its sides are compared instead."""

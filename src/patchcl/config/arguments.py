@@ -7,7 +7,7 @@ from typing import Any, TypedDict, Unpack
 
 from patchcl.config.files import load_settings
 from patchcl.config.settings import Settings
-from patchcl.core.settings import Device
+from patchcl.core.settings import Device, Preset
 
 PathLike = str | Path
 
@@ -15,6 +15,8 @@ PathLike = str | Path
 class SharedArguments(TypedDict, total=False):
     """What a call may say of the settings of one run or many; what is named later here has the last word."""
 
+    preset: Preset | None
+    """`published` or `matched`: what is set before all else, see `config/presets`."""
     config: PathLike | None
     """A YAML file with parts of the tree."""
     settings: Mapping[str, Any] | Sequence[str] | None
@@ -47,6 +49,7 @@ class SettingsArguments(SharedArguments, total=False):
 
 
 SHORT = {"method": "method.name", "labeled": "split.labeled", "split": "split.file", "plan": "plan.file"}
+SHORT |= {"preset": "preset"}
 SHORT |= {name: f"training.{name}" for name in ("steps", "seed", "device", "precision", "devices", "nodes")}
 """Arguments that are short for one setting."""
 

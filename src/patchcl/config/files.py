@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from patchcl.config.mistakes import below, checked
+from patchcl.config.presets import with_preset
 from patchcl.config.settings import Settings
 from patchcl.core.documents import DocumentError, parse_yaml
 from patchcl.core.errors import UserError
@@ -15,7 +16,7 @@ from patchcl.data.preprocessing.plan import BATCH, load_plan
 
 
 def load_settings(file: Path | None = None, overrides: Sequence[str] = ()) -> Settings:
-    """The defaults, changed by a YAML `file`, changed by `overrides` such as `method.teacher_decay=0.999`.
+    """The defaults, changed by a preset if one is named, a YAML `file`, and `overrides` such as `training.steps=2000`.
 
     The batch of a saved plan that the settings name stands where they set none.
 
@@ -27,7 +28,7 @@ def load_settings(file: Path | None = None, overrides: Sequence[str] = ()) -> Se
         _set(tree, override)
     source = str(file) if file else "the settings"
     _refuse_old_names(tree, source)
-    return _with_plan_file(checked(tree, source))
+    return _with_plan_file(checked(with_preset(tree), source))
 
 
 def read_settings(path: Path) -> Settings:

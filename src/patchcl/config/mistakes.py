@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from patchcl.augment import AugmentSettings
-from patchcl.config.settings import Settings, TrainingSettings
+from patchcl.config.settings import InferenceSettings, Settings, TrainingSettings
 from patchcl.contrast import ContrastSettings
 from patchcl.core.errors import UserError
 from patchcl.core.settings import FrozenSettings
@@ -77,6 +77,7 @@ def _all_keys() -> set[str]:
         SplitSettings,
         AugmentSettings,
         TrainingSettings,
+        InferenceSettings,
         ContrastSettings,
         *settings_classes(),
     ]

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from patchcl.augment import AugmentSettings
 from patchcl.core.names import sided
-from patchcl.core.settings import Device, FrozenSettings, Precision
+from patchcl.core.settings import Device, FrozenSettings, Precision, Preset
 from patchcl.data.preprocessing.plan import BATCH, Plan, PlanSettings
 from patchcl.data.splits import SplitSettings
 from patchcl.methods import any_method_settings, build_method
@@ -65,9 +65,17 @@ class TrainingSettings(FrozenSettings):
     seed: int = Field(0, ge=0)
 
 
+class InferenceSettings(FrozenSettings):
+    """What predictions and final scores do beyond one pass of the network."""
+
+    symmetries: bool = Field(True, description="Average over the symmetries that training drew from; --fast does not.")
+    postprocessing: bool = Field(True, description="Do to masks what validation chose when training ended.")
+
+
 class Settings(FrozenSettings):
     """Everything that decides a result."""
 
+    preset: Preset | None = Field(None, description="What the settings were begun with; see config/presets.")
     data: Path | None = None
     cache: Path | None = Field(None, description="Folder of prepared images; by default `prepared` beside the run.")
     method: AnyMethodSettings = PatchCLSettings()
@@ -76,6 +84,7 @@ class Settings(FrozenSettings):
     split: SplitSettings = SplitSettings()
     augment: AugmentSettings = AugmentSettings()
     training: TrainingSettings = TrainingSettings()
+    inference: InferenceSettings = InferenceSettings()
 
     def build_network(self, plan: Plan) -> "UNet":
         """The network, with new weights, for images that are prepared by `plan`."""

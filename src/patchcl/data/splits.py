@@ -29,7 +29,6 @@ SIDES = {
 }
 """Key in a split file -> the side it fills."""
 
-
 OF_DATA_SET = ("split.json", "splits_final.json")
 """Names of split files that are used without being named, if they lie in the data set; the first that is there."""
 
@@ -91,9 +90,10 @@ def make_split(dataset: Dataset, settings: SplitSettings) -> Split:
     """
     if settings.file is None and settings.fold > 0:
         raise UserError(f"split.fold is {settings.fold}, but no file has folds. Add: --split splits_final.json")
-    sides = _drawn(dataset, settings) if settings.file is None else _from_file(dataset, settings.file, settings.fold)
+    held_out, file = settings.validation_fraction > 0, settings.file
+    sides = _drawn(dataset, settings) if file is None else _from_file(dataset, file, settings.fold, held_out)
     split = _limited(dataset, sides, settings.labeled)
-    _require_sound(dataset, split, held_out=settings.validation_fraction > 0)
+    _require_sound(dataset, split, held_out)
     return split
 
 
@@ -166,7 +166,7 @@ def _drawn(dataset: Dataset, settings: SplitSettings) -> dict[str, list[str]]:
     return {"train": train, "unlabeled": unlabeled, "validation": validation, "test": test}
 
 
-def _from_file(dataset: Dataset, path: Path, fold: int) -> dict[str, list[str]]:
+def _from_file(dataset: Dataset, path: Path, fold: int, held_out: bool) -> dict[str, list[str]]:
     content = _read_json(path)
     if isinstance(content, list):
         return _from_folds(dataset, path, content, fold)
@@ -178,7 +178,7 @@ def _from_file(dataset: Dataset, path: Path, fold: int) -> dict[str, list[str]]:
         if not isinstance(patients, list) or not all(isinstance(patient, str) for patient in patients):
             raise UserError(f"{path}: {key} must be a list of patients, such as [{dataset.patients[0]!r}].")
         sides[SIDES[key]] += patients
-    if not (sides["train"] or sides["labeled"]) or not sides["validation"]:
+    if not (sides["train"] or sides["labeled"]) or (held_out and not sides["validation"]):
         raise UserError(f'{path} must hold the lists "train" (or "labeled", "unlabeled"), "validation" and "test".')
     _require_known(dataset, sides, path)
     return sides

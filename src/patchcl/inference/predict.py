@@ -37,7 +37,7 @@ from patchcl.inference.case_summary import TABLE, CaseSummary, Confidences, size
 from patchcl.inference.familiarity import Familiarity, Look, lines_of, look_at, spread_places, stored_order, unlike
 from patchcl.inference.output_files import Output, check_out, endings
 from patchcl.inference.postprocessing import NO_POSTPROCESSING, Postprocessing, postprocess
-from patchcl.inference.sliding_window import BATCH_SIZE, OVERLAP, network_probs
+from patchcl.inference.sliding_window import BATCH_SIZE, network_probs, window_steps
 from patchcl.inference.test_time_augmentation import ONE_PASS
 
 WINDOWS = 4
@@ -237,19 +237,18 @@ def _mask_by_row_blocks(
     They come from the very windows that would be laid over the whole picture. Neighbouring row blocks share windows,
     and a row is taken from the block that holds all windows over it.
     """
-    height, window = blocks.shape[0], plan.size[0]
-    interval = max(1, int(window * (1 - OVERLAP)))
-    shared = 0 if window <= 2 * interval else 1
+    height, window, interval = blocks.shape[0], plan.size[0], window_steps(plan)[0]
+    shared = max(0, -(-window // interval) - 2)  # so many windows more must begin in a block to hold all over its rows
     mask, confidence = np.empty(blocks.shape, np.uint8), Confidences()
     start = stop = 0
     while stop < height:
-        stop = min(start + window + WINDOWS * interval, height)
+        stop = min(start + window + (WINDOWS + shared) * interval, height)
         image = torch.from_numpy(blocks.read(start, stop)[None])
         probs = network_probs(network, image, plan, device, symmetries=symmetries)[0]
         complete = window - interval if start else 0  # rows above lie under windows of the band before, too
         mask[start + complete : stop] = probs.argmax(dim=0)[complete:].numpy()
         confidence = confidence.with_part(probs[:, complete:].numpy())
-        start += (WINDOWS - shared) * interval
+        start += WINDOWS * interval
     return mask, confidence
 
 

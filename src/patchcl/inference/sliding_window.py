@@ -23,6 +23,11 @@ OVERLAP = 0.5
 """Share of a window that its neighbour covers too, for scans larger than what the network takes."""
 
 
+def window_steps(plan: Plan) -> tuple[int, ...]:
+    """Voxels from one window to the next along each axis."""
+    return plan.window_stride or tuple(max(1, int(length * (1 - OVERLAP))) for length in plan.size)
+
+
 @torch.inference_mode()
 def network_probs(
     network: nn.Module,
@@ -39,7 +44,7 @@ def network_probs(
     """
     at_once = images_at_once(plan, device, batch_size)
     if plan.fit == "crop":
-        return _by_windows(network, image, plan.size, at_once, device, home, symmetries)
+        return _by_windows(network, image, plan, at_once, device, home, symmetries)
     batches = torch.split(image, at_once)
     return torch.cat([average_probs(network, batch.to(device), symmetries).to(home) for batch in batches])
 
@@ -53,19 +58,20 @@ def images_at_once(plan: Plan, device: torch.device, batch_size: int = BATCH_SIZ
 def _by_windows(
     network: nn.Module,
     image: Tensor,
-    size: tuple[int, ...],
+    plan: Plan,
     at_once: int,
     device: torch.device,
     home: torch.device,
     symmetries: Sequence[Symmetry],
 ) -> Tensor:
     """Windows of the size the network was trained on, overlapping, whose middle counts most; each is read once."""
+    steps = zip(window_steps(plan), plan.size, strict=True)
     probs = sliding_window_inference(
         image,
-        roi_size=size,
+        roi_size=plan.size,
         sw_batch_size=at_once,
         predictor=lambda window: average_probs(network, window, symmetries),
-        overlap=OVERLAP,
+        overlap=[1 - min(step + 0.5, length) / length for step, length in steps],  # MONAI rounds the step down
         mode="gaussian",
         sw_device=device,
         device=home,

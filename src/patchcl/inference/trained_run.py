@@ -133,7 +133,7 @@ def open_run(
         weights: `teacher`, the moving average, which falls back to the student where there is none; or `student`.
         device: Where the network shall live.
         fast: One pass of the network, instead of an average over the symmetries that training drew from.
-        postprocessing: Do to masks what validation chose when training ended.
+        postprocessing: Do to masks what validation chose when training ended. Neither does what settings switch off.
 
     Raises:
         UserError: The checkpoint is missing, damaged, not finite, or was made with other settings. A last checkpoint
@@ -153,8 +153,10 @@ def open_run(
             "describe. Put these files back as training wrote them, or train anew."
         ) from error
     inference = Inference(
-        ONE_PASS if fast else symmetries_of(settings.augment, plan),
-        read_postprocessing(folder, plan) if postprocessing else NO_POSTPROCESSING,
+        symmetries_of(settings.augment, plan) if settings.inference.symmetries and not fast else ONE_PASS,
+        read_postprocessing(folder, plan)
+        if settings.inference.postprocessing and postprocessing
+        else NO_POSTPROCESSING,
     )
     network, step = network.to(device).eval(), int(content["step"])
     return TrainedRun(folder, settings, plan, network, checkpoint, used, step, device, inference)
@@ -181,7 +183,8 @@ def open_ensemble(
             f"{folder.root}: {', '.join(missing)} of {len(runs)} folds are not trained yet. "
             "Call the same patchcl train --folds again to go on."
         )
-    chosen = read_postprocessing(folder, plan) if postprocessing else NO_POSTPROCESSING
+    wanted = settings.inference.postprocessing and postprocessing
+    chosen = read_postprocessing(folder, plan) if wanted else NO_POSTPROCESSING
     opened = [open_run(run, checkpoint, weights, device, fast, postprocessing=False) for run in runs]
     folds = tuple(replace(fold, inference=fold.inference._replace(postprocessing=chosen)) for fold in opened)
     network, step = Ensemble([fold.network for fold in folds]).eval(), min(fold.step for fold in folds)

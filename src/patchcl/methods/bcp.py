@@ -27,7 +27,8 @@ class BCP(Method[BCPSettings]):
     Deviations from the paper and its code (DeepMed-Lab-ECNU/BCP): one run with one schedule, a quarter of it
     pre-training as the paper's 10,000 steps are of all its 40,000 (the code pre-trains as long as it trains), and the
     teacher follows the student from the first step, where the paper restarts both from the best pre-trained network.
-    The teacher labels the weak view and the student sees the strong one, as for every other method here. Each image of
+    The teacher labels the weak view and the student sees the strong one, as for every other method here, unless
+    `student_view` is weak; `experiments/variants/p1.yaml` has the authors' schedule as well. Each image of
     the batch is used twice, around a box and inside one, where the code splits the batch into halves; so the student
     sees as many images in a step as under any other method. Both mixtures share a forward pass. The teacher is in
     evaluation mode.
@@ -62,11 +63,12 @@ class BCP(Method[BCPSettings]):
         with torch.no_grad():
             weak_logits, weak_features = self.teacher.segment(unlabeled.weak)
             pseudo = pseudo_labels(weak_logits)
-        believed = LabeledBatch(unlabeled.strong, largest_components(pseudo.mask, self.classes))
+        shown = unlabeled.weak if self.settings.student_view == "weak" else unlabeled.strong
+        believed = LabeledBatch(shown, largest_components(pseudo.mask, self.classes))
         box = self.random_box(labeled.image)
         on_unlabeled, on_labeled = paste(labeled, believed, box), paste(believed, labeled, box)
         logits = self.student(torch.cat([on_unlabeled.image, on_labeled.image]))
-        on_unlabeled_logits, on_labeled_logits = logits.split([len(unlabeled.strong), len(labeled.image)])
+        on_unlabeled_logits, on_labeled_logits = logits.split([len(shown), len(labeled.image)])
 
         supervised = self.supervised_loss(on_unlabeled_logits, on_unlabeled.inside)
         supervised = supervised + self.supervised_loss(

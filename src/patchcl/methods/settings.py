@@ -92,6 +92,9 @@ class BCPSettings(MethodSettings):
     pretrain_max_steps: int | None = Field(None, ge=0, description="The same in steps, at most.")
     consistency_weight: float = Field(0.5, ge=0, description="Of unlabeled pixels, where labeled ones have 1.")
     box_fraction: float = Field(2 / 3, gt=0, lt=1, description="Side of the pasted box over that of the image.")
+    student_view: Literal["weak", "strong"] = Field(
+        "strong", description="Of unlabeled images; weak is the authors', strong what other methods learn from."
+    )
 
 
 class PatchCLSettings(MethodSettings):

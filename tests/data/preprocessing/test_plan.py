@@ -22,6 +22,18 @@ def test_ct_and_colours_cannot_share_a_window() -> None:
         Plan(**SLICES | {"channels": ("CT", "R"), "normalise": ("ct", "rgb")})
 
 
+@pytest.mark.parametrize("wrong", [(4,), (0, 4), (4, 9), (4, 4, 4)])
+def test_windows_overlap_or_touch_and_only_crops_have_any(wrong: tuple[int, ...]) -> None:
+    pieces = SLICES | {"fit": "crop", "spacing_mm": (1, 1)}
+    assert Plan(**pieces, window_stride=(1, 8)).window_stride == (1, 8)
+    with pytest.raises(
+        ValidationError, match=r"window_stride must be 2 whole lengths from 1 to those of size \[8, 8\]"
+    ):
+        Plan(**pieces, window_stride=wrong)
+    with pytest.raises(ValidationError, match=r"and fit crop, not .* and resize"):
+        Plan(**SLICES, window_stride=(4, 4))
+
+
 def test_a_plan_comes_back_from_disk(tmp_path: Path) -> None:
     plan = Plan(**SLICES | {"fit": "crop", "spacing_mm": (0.1, 1 / 3)}, reasons={"fit": "Größe: 3 × 3, ok."})
     save_plan(tmp_path / "plan.yaml", plan)

@@ -35,6 +35,8 @@ class PlanSettings(FrozenSettings):
     window: tuple[float, float] | None = None
     input_interpolation: Interpolation | None = None
     output_interpolation: Interpolation | None = None
+    window_stride: tuple[int, ...] | None = None
+    """Voxels from one window to the next along each network axis, when scans are predicted that `crop` takes."""
     patch_fraction: float | None = Field(default=None, gt=0, le=1)
     """What `method.contrast.patch_fraction` is set to counts as well."""
     labeled_per_batch: int | None = Field(default=None, gt=0)
@@ -68,6 +70,8 @@ class Plan(FrozenSettings):
     """How images reach the network's size or spacing; `nearest` follows the published ACDC protocol."""
     output_interpolation: Interpolation = "linear"
     """How probabilities return to the grid of the scan; `nearest` follows the published ACDC protocol."""
+    window_stride: tuple[int, ...] | None = None
+    """Voxels from one window to the next along each network axis in prediction; None is half of `size`."""
     patch_fraction: float | None = Field(default=None, gt=0, le=1)
     """Side of the patches that contrast compares over that of the image; None in plans that were made before."""
     labeled_per_batch: int | None = Field(default=None, gt=0)
@@ -90,6 +94,11 @@ class Plan(FrozenSettings):
             raise ValueError(f"fit: crop needs spacing_mm with {self.dimensions} lengths, not {self.spacing_mm}")
         if self.spacing_mm is not None and (len(self.spacing_mm) != self.dimensions or min(self.spacing_mm) <= 0):
             raise ValueError(f"spacing_mm must be {self.dimensions} positive lengths, not {list(self.spacing_mm)}")
+        if self.window_stride is not None and not self._is_stride(self.window_stride):
+            raise ValueError(
+                f"window_stride must be {self.dimensions} whole lengths from 1 to those of size {list(self.size)}, and "
+                f"fit crop, not {list(self.window_stride)} and {self.fit}"
+            )
         if self.window[0] >= self.window[1]:
             raise ValueError(f"window must rise, not {list(self.window)}")
         if isinstance(self.normalise, tuple) and len(self.normalise) != len(self.channels):
@@ -97,6 +106,12 @@ class Plan(FrozenSettings):
         if {"ct", "rgb"} <= set(self.normalise_channels):
             raise ValueError("normalise cannot hold both ct and rgb, because they share the window")
         return self
+
+    def _is_stride(self, stride: tuple[int, ...]) -> bool:
+        within = len(stride) == self.dimensions and all(
+            1 <= step <= length for step, length in zip(stride, self.size, strict=True)
+        )
+        return within and self.fit == "crop"
 
     @property
     def normalise_channels(self) -> tuple[Normalise, ...]:
