@@ -45,6 +45,14 @@ match job["settings"]["training"]["seed"]:
     case 5:
         time.sleep(0.5)
         finish()
+    case 6 if not root.with_name("was_left_alone").exists():
+        root.with_name("was_left_alone").touch()
+        os.kill(os.getppid(), signal.SIGKILL)
+        sys.stdin.read()
+        root.with_name("saved").touch()
+        sys.exit(143)
+    case 6:
+        finish()
 """
 
 
@@ -84,6 +92,13 @@ def test_a_run_that_is_killed_once_is_made_nevertheless(work):
     assert ending.failed == {}
     assert said.count("seed_4 starts") == 1
     assert "[1/1] labeled_2/supervised/seed_4 Dice" in said
+
+
+def test_a_run_whose_worker_is_killed_saves_and_goes_on_under_another(work, tmp_path):
+    ending, said = work(6, 0)
+    assert ending.failed == {}
+    assert "seed_6 Dice 75.0 % on test" in said
+    assert root(tmp_path, 6).with_name("saved").is_file()
 
 
 def test_so_many_work_at_once(work):
