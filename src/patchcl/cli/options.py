@@ -149,6 +149,13 @@ Seeds = Annotated[
     Any, typer.Option(parser=seeds, metavar="NUMBERS", help="Of training, and of the split unless --split is given.")
 ]
 Jobs = Annotated[int, typer.Option(min=1, help="Runs at a time on this machine.")]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS|FILE", help="Work on the workers of this Dask scheduler, such as tcp://node1:8786, instead."
+    ),
+]
+Processes = Annotated[int, typer.Option("--jobs", min=1, help="Processes of this machine that share the scans.")]
 Layout = Annotated[
     str | None, typer.Option(help=f"How SOURCE is laid out: {', '.join(LAYOUTS)}; by default it is looked at.")
 ]
