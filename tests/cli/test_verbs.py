@@ -253,6 +253,7 @@ def test_predict_does_the_good_scans_lists_the_bad_and_exits_with_1(patchcl, car
         (("train", "{data}", "-o", "{out}", "--labeled", "nobody"), "nobody"),
         (("train", "nowhere", "-o", "{out}"), "nowhere"),
         (("train", "{data}", "-o", "{out}", "--device", "cuda"), "no CUDA device"),
+        (("train", "{data}", "-o", "{out}", "--cluster", "tcp://n1:8786"), "--cluster is for many runs"),
         (("resume", "{data}"), "holds no run"),
         (("predict", "{data}", "{data}", "-o", "{out}"), "holds no run"),
         (("evaluate",), "Give either a RUN"),

@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import sys
 
 import pytest
@@ -19,6 +20,13 @@ job = json.loads(sys.stdin.readline())
 root = pathlib.Path(job["root"])
 root.with_name(root.name + ".error").write_text("no memory")
 sys.exit(1)
+"""
+HOLD = """
+import pathlib, sys
+from patchcl.core.lock import locked
+with locked(pathlib.Path(sys.argv[1]), print):
+    print("held", flush=True)
+    sys.stdin.read()
 """
 
 
@@ -42,6 +50,26 @@ def test_only_what_is_missing_is_run_and_all_is_shown(make_spec, folder, monkeyp
     assert {"compare.json", "compare.csv", "results.json", "compare.html", "files.json", "runs"} == {
         path.name for path in out.iterdir()
     }
+
+
+def test_who_comes_second_is_told_of_the_first(make_spec, tmp_path):
+    call = [sys.executable, "-c", HOLD, tmp_path / "comparison"]
+    with subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout.readline() == "held\n"
+        told = (
+            rf"in the hands of process {first.pid} on .*, and a comparison has one writer.*compare --show need not wait"
+        )
+        with pytest.raises(UserError, match=told):
+            compare_methods(make_spec(), tmp_path / "comparison", 1, Console(quiet=True))
+        first.stdin.close()
+    assert not (tmp_path / "comparison").exists()
+
+
+def test_a_cluster_that_is_not_there_is_told_and_the_folder_is_free_again(make_spec, tmp_path):
+    pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
+    for _ in range(2):
+        with pytest.raises(UserError, match="No Dask scheduler answered at nonsense"):
+            compare_methods(make_spec(), tmp_path / "comparison", 1, Console(quiet=True), "nonsense")
 
 
 def test_a_part_of_the_runs_is_made_alone_but_all_is_shown(make_spec, folder):

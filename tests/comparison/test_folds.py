@@ -27,7 +27,7 @@ def train(cardiac, tmp_path_factory):
     root = tmp_path_factory.mktemp("folds") / "all"
     begun = []
 
-    def run_here(jobs, at_once, console):
+    def run_here(jobs, folder, at_once, console, cluster):
         for name, job in jobs.items():
             begun.append(name)
             work(job, console)

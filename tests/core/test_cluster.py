@@ -32,6 +32,17 @@ while not stop_asked():
     time.sleep(0.01)
 mark.write_text("saved")
 """
+ONCE_UNTIL_STOPPED = """
+import pathlib, time
+from patchcl.core.unit_process import stop_asked
+mark = pathlib.Path({mark!r})
+ending = "again " if mark.exists() else "saved "
+mark.touch()
+while ending == "saved " and not stop_asked():
+    time.sleep(0.01)
+with mark.open("a") as file:
+    file.write(ending)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +102,24 @@ def test_units_of_a_program_that_is_gone_end(address, tmp_path):
     until(mark.exists)
     made.client.close()
     until(lambda: mark.read_text() == "saved")
+
+
+def test_a_unit_goes_on_elsewhere_when_its_worker_is_taken_off(tmp_path):
+    here = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "silence_logs": 50, "protocol": "tcp"}
+    mark = tmp_path / "mark"
+    unit = ONCE_UNTIL_STOPPED.format(mark=str(mark))
+    taken_off = []
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, **here) as engine:
+
+        def look():
+            if mark.exists() and not taken_off:
+                taken_off.extend(worker for worker in engine.workers.values() if worker.state.executing_count)
+                engine.loop.add_callback(taken_off[0].close)
+
+        with workers(1, engine.scheduler_address, tmp_path, print) as executor:
+            ((_, future),) = as_they_end(executor, exec, [unit], StopRequest(), on_wait=look)
+            assert future.exception() is None
+    until(lambda: set(mark.read_text().split()) == {"saved", "again"})
 
 
 def test_workers_of_another_version_or_without_the_folder_are_refused(address, tmp_path, monkeypatch):

@@ -61,6 +61,7 @@ def train_folds(
     *,
     fold: int | None = None,
     jobs: int = 1,
+    cluster: str | None = None,
     **settings: Unpack[SettingsArguments],
 ) -> Ending:
     """Train one run for every fold of the patients with masks; what `out` holds already is not done again.
@@ -74,10 +75,12 @@ def train_folds(
         folds: How many; a splits_final.json of nnU-Net's says itself who is in which.
         fold: Train this one alone, from 0; whoever comes last makes the ensemble.
         jobs: Runs at a time on this machine.
+        cluster: Address or file of a Dask scheduler, to train on its workers instead.
         settings: Of every run, see `SettingsArguments`.
 
     Raises:
-        UserError: `out` holds something else, there are fewer patients than folds, or a setting is wrong.
+        UserError: `out` holds something else, there are fewer patients than folds, a setting is wrong, or there is no
+            such cluster.
 
     Example:
         >>> small = {"network.features": [8, 16], "plan.size": [32, 32]}
@@ -85,7 +88,7 @@ def train_folds(
         {}
     """
     require_ours(Path(data))
-    return cross_validate(Path(data), Path(out), make_settings(**settings), folds, fold, jobs, console)
+    return cross_validate(Path(data), Path(out), make_settings(**settings), folds, fold, jobs, console, cluster)
 
 
 def resume(
@@ -139,6 +142,7 @@ def compare(
     labeled: Sequence[int | None] | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     jobs: int = 1,
+    cluster: str | None = None,
     on: Literal["test", "validation"] | None = None,
     voxels: bool = False,
     fast: bool = False,
@@ -157,6 +161,7 @@ def compare(
         labeled: Numbers of patients with masks; None stands for all.
         seeds: Of training, and of the split unless `split` is given.
         jobs: Runs at a time on this machine.
+        cluster: Address or file of a Dask scheduler, to train on its workers instead.
         on: By default test if it has masks.
         voxels: Distances in voxels, where the spacing was lost.
         fast: Score one pass, see `RunArguments`.
@@ -165,7 +170,8 @@ def compare(
         settings: Of every run, see `SharedArguments`; `split` is the same for all seeds.
 
     Raises:
-        UserError: `out` holds another comparison, or something about data or settings is wrong.
+        UserError: `out` holds another comparison, another process works in it, something about data or settings is
+            wrong, or there is no such cluster.
 
     Example:
         >>> patchcl.compare(data, out, methods=["supervised"], seeds=[0], steps=2).failed
@@ -176,4 +182,4 @@ def compare(
     names = (method_names() if own is None else ()) if methods is None else methods
     overrides, scored = overrides_of(**settings), (on, voxels, fast, postprocessing, min_effect / 100)
     spec = build_spec(Path(data), names, list(labeled or ()), seeds, file, overrides, own, baseline, *scored)
-    return compare_methods(spec, Path(out), jobs, console)
+    return compare_methods(spec, Path(out), jobs, console, cluster)

@@ -106,13 +106,19 @@ def train(
     folds: options.Folds = None,
     fold: options.Fold = None,
     jobs: options.Jobs = 1,
+    cluster: options.Cluster = None,
 ) -> None:
     """Train on a data folder. Scans without a mask are learned from as well, unless --method supervised."""
-    given = {key: value for key, value in locals().items() if key not in ("resume_if_there", "folds", "fold", "jobs")}
+    apart = ("resume_if_there", "folds", "fold", "jobs", "cluster")
+    given = {key: value for key, value in locals().items() if key not in ("apart", *apart)}
     if folds is not None:
-        finish_folds(out, _api(given).train_folds(folds=folds, fold=fold, jobs=jobs, **given))
+        finish_folds(out, _api(given).train_folds(folds=folds, fold=fold, jobs=jobs, cluster=cluster, **given))
     elif fold is not None:
         raise UserError(f"--fold {fold} says which of several to train. Say of how many with --folds, such as 5.")
+    elif cluster is not None:
+        raise UserError(
+            "--cluster is for many runs: compare, or train with --folds. One run takes --devices and --nodes."
+        )
     else:
         finish(_api(given).train(resume_if_there=resume_if_there, **given))
 
@@ -202,6 +208,7 @@ def compare(
     steps: options.Steps = None,
     device: options.SettingsDevice = None,
     jobs: options.Jobs = 1,
+    cluster: options.Cluster = None,
     on: options.CompareOn = None,
     voxels: options.Voxels = False,
     fast: options.Fast = False,

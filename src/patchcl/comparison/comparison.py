@@ -16,24 +16,26 @@ from patchcl.comparison.summary import render_budgets
 from patchcl.comparison.worker import complete
 from patchcl.evaluation.paired import require_effect
 from patchcl.evaluation.scores import SplitSide
+from patchcl.runs.writer import one_writer
 
 
-def compare_methods(spec: CompareSpec, out: Path, at_once: int, console: Console) -> Ending:
+def compare_methods(spec: CompareSpec, out: Path, at_once: int, console: Console, cluster: str | None = None) -> Ending:
     """Make the runs of `spec` that `out` lacks, up to `at_once` side by side; show all results unless stopped.
 
     Raises:
-        UserError: `out` holds a comparison under other conditions.
+        UserError: `out` holds a comparison under other conditions, or another process works on it, or the cluster
+            cannot be worked with.
     """
-    require_comparison(out)
-    spec = content_hashes(spec, out)
-    add_spec(spec, out)
-    jobs = {compare_run.run_id: job_of(spec, compare_run, out, at_once) for compare_run in spec.runs}
-    left = {run_id: job for run_id, job in jobs.items() if not complete(job)}
-    console.print(f"{len(jobs)} runs, {len(jobs) - len(left)} of them finished already.", highlight=False)
-    ending = run_jobs(left, at_once, console)
-    add_spec(spec, out)  # another machine may have written meanwhile without knowing of this spec
-    if not ending.stop:
-        show_comparison(out, console)
+    with one_writer(out, "comparison", "patchcl compare --show"):
+        require_comparison(out)
+        spec = content_hashes(spec, out)
+        add_spec(spec, out)
+        jobs = {compare_run.run_id: job_of(spec, compare_run, out, at_once) for compare_run in spec.runs}
+        left = {run_id: job for run_id, job in jobs.items() if not complete(job)}
+        console.print(f"{len(jobs)} runs, {len(jobs) - len(left)} of them finished already.", highlight=False)
+        ending = run_jobs(left, out, at_once, console, cluster)
+        if not ending.stop:
+            show_comparison(out, console)
     return ending
 
 

@@ -5,6 +5,7 @@ folds, the post-processing that all held-out patients chose, and their scores.
 """
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 from rich.console import Console
@@ -29,6 +30,7 @@ from patchcl.evaluation.tables import render
 from patchcl.inference.trained_run import open_ensemble, read_folds
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.provenance import provenance
+from patchcl.runs.writer import one_writer
 from patchcl.training.final_validation import choose_together
 
 SPLITS = "splits"
@@ -36,7 +38,14 @@ SPLITS = "splits"
 
 
 def cross_validate(
-    data: Path, root: Path, settings: Settings, folds: int, only: int | None, at_once: int, console: Console
+    data: Path,
+    root: Path,
+    settings: Settings,
+    folds: int,
+    only: int | None,
+    at_once: int,
+    console: Console,
+    cluster: str | None = None,
 ) -> Ending:
     """Train the runs of all folds, or `only` one, that `root` lacks; the one who comes last makes the ensemble.
 
@@ -45,27 +54,31 @@ def cross_validate(
         root: For all runs; a new folder, or that of the same call.
         settings: Of every run; their split says who has masks and who is for testing.
         folds: How many.
-        only: The fold to train, from 0; by default all.
+        only: The fold to train, from 0, beside others that other processes train; by default all.
         at_once: Runs that share this machine.
         console: Told of every start, end and failure, and of the scores.
+        cluster: Where to train instead of on this machine, see `patchcl.core.executor.workers`.
 
     Raises:
-        UserError: `root` holds something else or other settings, or the patients cannot be shared out so.
+        UserError: `root` holds something else or other settings, or another process trains all folds in it, or the
+            patients cannot be shared out so.
     """
     if only is not None and only >= folds:
         raise UserError(f"--fold is {only}, but folds are counted from 0 to {folds - 1}.")
     if settings.training.devices * settings.training.nodes > 1:
         raise UserError("Folds are trained on one device each. Leave training.devices and training.nodes out.")
     folder = RunFolder(root)
-    if folder.folds.is_file():
-        _require_same(folder, _complete(data, root, settings), folds)
-    else:
-        _begin(data, folder, settings, folds, console)
-    jobs = {name: _job(folder, name, at_once) for name in read_folds(folder)}
-    wanted = jobs if only is None else {f"fold_{only}": jobs[f"fold_{only}"]}
-    ending = run_jobs({name: job for name, job in wanted.items() if not _finished(job)}, at_once, console)
-    if not ending.stop and all(map(_finished, jobs.values())):
-        _conclude(folder, console)
+    with nullcontext() if only is not None else one_writer(root, "ensemble"):
+        if folder.folds.is_file():
+            _require_same(folder, _complete(data, root, settings), folds)
+        else:
+            _begin(data, folder, settings, folds, console)
+        jobs = {name: _job(folder, name, at_once) for name in read_folds(folder)}
+        wanted = jobs if only is None else {f"fold_{only}": jobs[f"fold_{only}"]}
+        left = {name: job for name, job in wanted.items() if not _finished(job)}
+        ending = run_jobs(left, root, at_once, console, cluster)
+        if not ending.stop and all(map(_finished, jobs.values())):
+            _conclude(folder, console)
     return ending
 
 

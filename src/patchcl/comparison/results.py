@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from patchcl.comparison.cell import error_file
 from patchcl.comparison.spec import BASELINE, CompareRun, CompareSpec, run_root
-from patchcl.comparison.worker import CHECKPOINTS, Session, error_file, finished, scored, scores_of, sessions_of
+from patchcl.comparison.worker import CHECKPOINTS, Session, finished, scored, scores_of, sessions_of
 from patchcl.data.splits import load_split
 from patchcl.evaluation.inference_columns import ONE_PASS_COLUMN, POSTPROCESSED_COLUMN, SYMMETRIES_COLUMN
 from patchcl.evaluation.paired import NOTHING_LEARNED, SMALLEST_EFFECT, Comparison, compare_seeds, judged_together

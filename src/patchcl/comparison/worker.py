@@ -1,4 +1,4 @@
-"""Worker process of a comparison: trains one run or goes on with it, scores it, notes what it cost.
+"""The process of one run of a comparison: trains one run or goes on with it, scores it, notes what it cost.
 
 Whoever starts the process writes one line, a `Job` in JSON, to its input and keeps the input open. When that is closed,
 because the starter wants the run to stop or is gone itself, the run saves what it has and ends.
@@ -16,6 +16,7 @@ from types import FrameType
 import torch
 from rich.console import Console
 
+from patchcl.comparison.cell import BUSY, REPLACED, error_file
 from patchcl.config import Settings
 from patchcl.core.console import console
 from patchcl.core.devices import best_device
@@ -35,8 +36,6 @@ from patchcl.training.experiment import resume, start
 
 CHECKPOINTS: tuple[Checkpoint, ...] = ("best", "last")
 """Both are scored, the headline last: a run that has it is finished."""
-BUSY, REPLACED = 75, 76
-"""Exit codes: another worker has the run, from the start or since this one fell silent."""
 
 
 class Job(FrozenSettings):
@@ -124,11 +123,6 @@ def scores_of(root: Path, on: SplitSide, checkpoint: str) -> Evaluation:
 def scores_file(root: Path, on: SplitSide, checkpoint: str) -> Path:
     """The file in which `evaluate_run` keeps the scores."""
     return RunFolder(root).evaluation / f"{on}_{checkpoint}.json"
-
-
-def error_file(root: Path) -> Path:
-    """The file that says why a run failed; there is none if it did not."""
-    return root.with_name(f"{root.name}.error")
 
 
 def sessions_of(root: Path) -> list[Session]:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 from patchcl.core.documents import DocumentError, parse_json
 from patchcl.core.errors import UserError
 from patchcl.core.executor import RETRIES, UnitExecutor
-from patchcl.core.unit_process import asking
+from patchcl.core.unit_process import LostWorkerError, asking
 from patchcl.core.version import __version__
 
 CONNECT_SECONDS = 20.0
@@ -27,6 +27,8 @@ COUNT_SECONDS = 2.0
 """How old the number of workers may be."""
 SEES = os.path.isfile
 """What a worker is asked of a file in the folder; like `resolve_name`, a version of patchcl need not have it."""
+LEAVING = ("closing_gracefully", "closing", "closed", "failed")
+"""What Dask says of a worker that was asked to end, or has lost its scheduler."""
 STOPPED: set[str] = set()
 """In a worker: the programs whose units are to stop."""
 
@@ -89,6 +91,7 @@ def in_worker(sender: Sender, function: Callable[..., Found], args: tuple[Any, .
 
     Raises:
         UserError: The worker has another version of patchcl, or does not see the folder.
+        LostWorkerError: The worker was taken off meanwhile, and the unit may have ended early for that.
     """
     from distributed import get_worker
     from distributed.worker import thread_state
@@ -96,14 +99,21 @@ def in_worker(sender: Sender, function: Callable[..., Found], args: tuple[Any, .
     worker, key = get_worker(), thread_state.key
     _require({worker.address: __version__}, {worker.address: Path(sender.folder).is_dir()}, sender)
 
+    def leaves() -> bool:
+        return worker.status.name in LEAVING
+
     def asked() -> bool:
         task = worker.state.tasks.get(key)
-        return sender.session in STOPPED or task is None or task.state == "cancelled"  # as when the program is gone
+        gone = task is None or task.state == "cancelled"  # the program that wanted it
+        return sender.session in STOPPED or leaves() or gone
 
     with asking(asked):
         if asked():
             raise CancelledError
-        return function(*args, **kwargs)
+        found = function(*args, **kwargs)
+    if leaves():
+        raise LostWorkerError(f"the worker at {worker.address} was taken off")
+    return found
 
 
 def _client(cluster: str) -> Any:  # noqa: ANN401 - of Dask, which need not be installed

@@ -63,7 +63,7 @@ class Tally:
 
     def __str__(self) -> str:
         counts = f"{self.done} of {self.total} done, {self.running} running, {self.failed} failed"
-        return counts + ("" if self.seconds_left is None else f", {_duration(self.seconds_left)} left")
+        return counts + ("" if self.seconds_left is None else f", {duration(self.seconds_left)} left")
 
 
 @contextmanager
@@ -226,6 +226,7 @@ def _cards() -> int:
     return torch.cuda.device_count()
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever is short."""
     minutes, hours = seconds / 60, seconds / 3600
     return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if hours < 2 else f"{hours:.1f} h"

@@ -14,8 +14,13 @@ INSIDE = ".writer"
 
 
 @contextmanager
-def one_writer(root: Path) -> Iterator[None]:
+def one_writer(root: Path, kind: str = "run", readers: str = "patchcl evaluate, predict and report") -> Iterator[None]:
     """Keep all others from writing into the run in `root`, which need not exist, as long as the block runs.
+
+    Args:
+        root: The folder.
+        kind: What it is called, where it holds more than a run.
+        readers: The commands that may be called meanwhile.
 
     Raises:
         UserError: Another process writes there, or nothing can be written.
@@ -27,13 +32,13 @@ def one_writer(root: Path) -> Iterator[None]:
         except OSError as error:
             what = "write into" if root.is_dir() else "create"
             raise UserError(
-                f"Cannot {what} the run folder {root}: {error.strerror}. Choose another with -o."
+                f"Cannot {what} the {kind} folder {root}: {error.strerror}. Choose another with -o."
             ) from error
         if not ours:
             holders = [str(lock) for lock in locks_on(target)[-1:]] or ["another process"]
             raise UserError(
-                f"{root} is in the hands of {holders[0]}, and a run has one writer. Wait until that ends or stop it; "
-                "patchcl evaluate, predict and report need not wait."
+                f"{root} is in the hands of {holders[0]}, and a {kind} has one writer. Wait until that ends or stop "
+                f"it; {readers} need not wait."
             )
         yield
 
