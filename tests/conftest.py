@@ -3,7 +3,10 @@
 import gc
 import json
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import nibabel as nib
 import numpy as np
@@ -15,6 +18,7 @@ from torch import nn
 
 from patchcl.config import Settings, load_settings, settings_yaml
 from patchcl.core.batch import LabeledBatch, TrainingBatch, UnlabeledBatch
+from patchcl.core.executor import UnitExecutor
 from patchcl.core.parallel import release_memory
 from patchcl.data.preprocessing.plan import Plan, save_plan
 from patchcl.demo.phantom import write_cardiac
@@ -110,6 +114,44 @@ def untrained_run() -> Callable[..., RunFolder]:
         return run
 
     return make
+
+
+class InProcess(UnitExecutor):
+    """Works on units in this process, one at a time, as a worker does in its own."""
+
+    def __init__(self) -> None:
+        self.units = 0
+
+    def submit(self, fn, /, *args, **kwargs):
+        self.units += 1
+        future: Future = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def slots(self) -> int:
+        return 1
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType], InProcess]:
+    """Has the units of a module worked on in this process, and gives what counts them."""
+    made = InProcess()
+
+    @contextmanager
+    def workers(*_: object) -> Iterator[InProcess]:
+        yield made
+
+    def replace(module: ModuleType) -> InProcess:
+        monkeypatch.setattr(module, "workers", workers)
+        return made
+
+    return replace
 
 
 @pytest.fixture

@@ -23,12 +23,12 @@ from patchcl.inference.predict import (
     PLAIN,
     Files,
     Inference,
-    PredictionSummary,
     predict_cases,
     predict_files,
     predict_scan,
     uncertainty_of,
 )
+from patchcl.inference.scan_folder import PredictionSummary
 from patchcl.inference.test_time_augmentation import symmetries_of
 from patchcl.inference.trained_run import open_run
 from patchcl.networks import NetworkSettings, build_network

@@ -10,8 +10,10 @@ from patchcl.core.console import progress_bar
 from patchcl.core.errors import UserError
 from patchcl.evaluation.evaluate import evaluate_folders, evaluate_trained
 from patchcl.evaluation.scores import Evaluation, write_evaluation
+from patchcl.inference.many_scans import Many, predict_many
 from patchcl.inference.output_files import Output
-from patchcl.inference.predict import PredictionSummary, predict_files
+from patchcl.inference.predict import Files, predict_files
+from patchcl.inference.scan_folder import PredictionSummary
 from patchcl.inference.trained_run import RunArguments, TrainedRun, familiarity_of, open_folder
 from patchcl.reports.run_report import write_report
 from patchcl.runs.folder import RunFolder
@@ -26,6 +28,8 @@ def predict(
     uncertainty: bool = False,
     output: Output = "same",
     series: str | None = None,
+    jobs: int = 1,
+    cluster: str | None = None,
     **chosen: Unpack[RunArguments],
 ) -> PredictionSummary:
     """Segment new scans, each on its own grid, into files; `load_run(...).predict` gives arrays instead.
@@ -38,15 +42,24 @@ def predict(
         uncertainty: Also write where the network is unsure.
         output: Format of the masks; `same` is that of the scan, DICOM-SEG for a DICOM series.
         series: For DICOM: the series to take of each folder.
+        jobs: Processes of this machine that share the scans. With several, what is done is not done again.
+        cluster: Address or file of a Dask scheduler, to work on its workers instead; likewise.
         chosen: See `RunArguments`; what `load_run` gave has its own.
 
     Raises:
-        UserError: There is no scan, no run, or `out` must not be written to.
+        UserError: There is no scan, no run, no such cluster, or `out` must not be written to.
 
     Example:
         >>> patchcl.predict(run, scans, out, uncertainty=True).failed
         ()
     """
+    if jobs > 1 or cluster is not None:
+        if isinstance(run, TrainedRun):
+            raise UserError("Several processes open a run themselves. Give predict its folder, not what load_run gave.")
+        files = Files(probabilities, uncertainty, output)
+        with progress_bar("Segmenting") as on_progress:
+            where = Many(jobs, cluster, on_progress)
+            return predict_many(run_to_use(Path(run)), chosen, Path(scans), Path(out), files, series, where)
     trained = run if isinstance(run, TrainedRun) else load_run(run, **chosen)
     with progress_bar("Segmenting") as on_progress:
         return predict_files(
@@ -73,6 +86,8 @@ def evaluate(
     on: Literal["auto", "test", "validation"] = "auto",
     voxels: bool = False,
     objects: bool = False,
+    jobs: int = 1,
+    cluster: str | None = None,
     **chosen: Unpack[RunArguments],
 ) -> Evaluation:
     """Score a run's held-out patients, or a folder of masks, per patient and structure; files are written beside.
@@ -84,6 +99,8 @@ def evaluate(
         on: `auto` is test if it has masks.
         voxels: Distances in voxels, where the spacing was lost.
         objects: Also F1, Dice and Hausdorff of single objects, such as glands.
+        jobs: Processes of this machine that share a folder of masks.
+        cluster: Address or file of a Dask scheduler, to work on its workers instead.
         chosen: See `RunArguments`.
 
     Raises:
@@ -95,10 +112,13 @@ def evaluate(
     """
     if (run is None) == (predictions is None) or (predictions is None) != (masks is None):
         raise UserError("Give either a RUN, or both --predictions DIR and --masks DIR.")
+    many = Many(jobs, cluster) if jobs > 1 or cluster is not None else None
     if predictions is not None and masks is not None:
-        evaluation = evaluate_folders(Path(predictions), Path(masks), voxels=voxels, objects=objects)
+        evaluation = evaluate_folders(Path(predictions), Path(masks), voxels=voxels, objects=objects, many=many)
         write_evaluation(evaluation, Path(predictions) / "evaluation")
         return evaluation
+    if many is not None:
+        raise UserError("--jobs and --cluster share a folder of masks: give --predictions DIR and --masks DIR.")
     trained = load_run(str(run), **chosen)
     with progress_bar("Segmenting") as on_progress:
         return evaluate_trained(trained, on, on_progress, voxels, objects)

@@ -171,6 +171,7 @@ Cluster = Annotated[
         metavar="ADDRESS|FILE", help="Work on the workers of this Dask scheduler, such as tcp://node1:8786, instead."
     ),
 ]
+Processes = Annotated[int, typer.Option("--jobs", min=1, help="Processes of this machine that share the scans.")]
 Layout = Annotated[
     str | None, typer.Option(help=f"How SOURCE is laid out: {', '.join(LAYOUTS)}; by default it is looked at.")
 ]

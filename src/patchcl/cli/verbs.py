@@ -152,6 +152,8 @@ def predict(
     fast: options.Fast = False,
     postprocessing: options.Postprocessing = True,
     device: options.Device = "auto",
+    jobs: options.Processes = 1,
+    cluster: options.Cluster = None,
 ) -> None:
     """Segment new scans, each on its own grid."""
     summary = _api().predict(**locals())
@@ -182,6 +184,8 @@ def evaluate(
     fast: options.Fast = False,
     postprocessing: options.Postprocessing = True,
     device: options.Device = "auto",
+    jobs: options.Processes = 1,
+    cluster: options.Cluster = None,
 ) -> None:
     """Score predictions per patient and structure: Dice, Jaccard, 95HD, ASD, as table, CSV and JSON."""
     evaluation = _api().evaluate(**locals())

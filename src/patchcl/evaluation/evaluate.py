@@ -8,23 +8,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-import numpy as np
 import torch
 
 from patchcl.config import Settings
 from patchcl.core.devices import CPU
 from patchcl.core.errors import UserError
 from patchcl.core.names import file_safe
-from patchcl.core.parallel import ProgressCallback, releasing_memory
+from patchcl.core.parallel import ProgressCallback
 from patchcl.data.dataset import PATIENT_PATTERN, Case, Dataset, read_dataset
-from patchcl.data.formats import ENDINGS, ending_of, tells_by_name, without_ending
-from patchcl.data.geometry import Grid
-from patchcl.data.regions import Regions, views
-from patchcl.data.scan import IGNORED, read_grid, read_mask, require_annotated
+from patchcl.data.formats import ENDINGS, ending_of, without_ending
+from patchcl.data.regions import Regions
 from patchcl.data.splits import Split, cases_of, load_split
 from patchcl.evaluation.inference_columns import predict_columns
-from patchcl.evaluation.metrics import score_case
-from patchcl.evaluation.object_metrics import ObjectTally, instances_beside, pooled, score_objects, tally_structures
+from patchcl.evaluation.object_metrics import pooled
+from patchcl.evaluation.pairs import Pair, Rule, object_scores, score_pairs
 from patchcl.evaluation.scored_on import scored_on
 from patchcl.evaluation.scores import (
     IGNORED_VOXELS,
@@ -32,11 +29,11 @@ from patchcl.evaluation.scores import (
     UNFINISHED,
     Evaluation,
     PooledObjects,
-    Score,
     SplitSide,
     with_columns,
     write_evaluation,
 )
+from patchcl.inference.many_scans import Many
 from patchcl.inference.postprocessing import describe
 from patchcl.inference.trained_run import Checkpoint, TrainedRun, open_run
 from patchcl.runs.checkpoint import Weights
@@ -53,6 +50,7 @@ def evaluate_folders(
     voxels: bool = False,
     ignore: int | None = None,
     objects: bool = False,
+    many: Many | None = None,
 ) -> Evaluation:
     """Score every mask file in `predictions` against the one of the same name in `masks`.
 
@@ -66,6 +64,7 @@ def evaluate_folders(
         voxels: Measure distances in voxels, for data whose spacing was lost.
         ignore: Value in `masks` of voxels that nobody annotated; where `classes` is None, that of the dataset.json.
         objects: Score single objects too, see `OBJECT_POLICY`.
+        many: On several processes.
 
     Raises:
         UserError: A prediction or a mask has no partner, a file cannot be read, or nothing names the classes.
@@ -75,8 +74,9 @@ def evaluate_folders(
         classes, ignore, regions = _labels_beside(masks)
     predicted, reference = (_mask_files(folder, classes, regions) for folder in (predictions, masks))
     _require_partners(predicted, reference, predictions, masks)
-    triples = [(_patient(name, patient_pattern), predicted[name], reference[name]) for name in reference]
-    return _score(predictions.name, triples, classes, ignore, origin(CPU), voxels, objects, regions)
+    pairs = [Pair(_patient(name, patient_pattern), predicted[name], reference[name]) for name in reference]
+    rule = Rule(tuple(classes), ignore, voxels, objects, dict(regions))
+    return _score(predictions.name, pairs, rule, origin(CPU), many)
 
 
 def evaluate_run(
@@ -125,8 +125,8 @@ def evaluate_trained(
     known = _provenance(trained, split, side) | scored_on(run, settings, plan, split, cases) | origin(trained.device)
 
     def score(folder: Path) -> Evaluation:
-        triples = _triples(cases, folder)
-        return _score(settings.method.name, triples, plan.classes, plan.ignore, known, voxels, objects, plan.regions)
+        rule = Rule(plan.classes, plan.ignore, voxels, objects, dict(plan.regions))
+        return _score(settings.method.name, _pairs(cases, folder), rule, known)
 
     with TemporaryDirectory(prefix="patchcl-") as scratch:
         for each, its_cases in held_out:
@@ -136,8 +136,10 @@ def evaluate_trained(
     return evaluation
 
 
-def _triples(cases: Sequence[Case], predictions: Path) -> list[tuple[str, Path, Path]]:
-    return [(case.patient, predictions / f"{case.name}.nii.gz", case.mask) for case in cases if case.mask is not None]
+def _pairs(cases: Sequence[Case], predictions: Path) -> list[Pair]:
+    return [
+        Pair(case.patient, predictions / f"{case.name}.nii.gz", case.mask) for case in cases if case.mask is not None
+    ]
 
 
 def settings_hash(settings: Settings) -> str:
@@ -181,60 +183,25 @@ def _labels_beside(masks: Path) -> tuple[tuple[str, ...], int | None, Regions]:
 
 def _score(
     name: str,
-    triples: Sequence[tuple[str, Path, Path]],
-    classes: Sequence[str],
-    ignore: int | None,
+    pairs: Sequence[Pair],
+    rule: Rule,
     provenance: Mapping[str, str | int | None],
-    voxels: bool,
-    objects: bool,
-    regions: Regions,
+    many: Many | None = None,
 ) -> Evaluation:
-    """Scores of (patient, prediction, mask) triples, of the `regions` if there are any, else of the classes."""
-    scores: list[Score] = []
-    spacings: set[float] = set()
-    tallies: dict[str, list[ObjectTally]] = {structure: [] for structure in regions or classes[1:]}
-    ignored = 0
-    for patient, predicted, reference in releasing_memory(triples):
-        grid = _whole_grid(predicted, reference)
-        masks = (read_mask(predicted, classes, grid), read_mask(reference, classes, grid, ignore))
-        require_annotated(masks[1], reference)
-        known = masks[1] != IGNORED
-        ignored += int(known.size - np.count_nonzero(known))
-        spacing = (1.0,) * len(grid.shape) if voxels else grid.spacing_mm
-        spacings.update(spacing)
-        for found, right, names in views(*masks, classes, regions):
-            tally_by_structure = _tally(found, right, reference, grid, names, spacing) if objects else {}
-            for score in score_case(found, right, names, spacing, None if known.all() else known):
-                extra = _object_scores(tally_by_structure.get(score.structure))
-                scores.append(Score(patient=patient, case=without_ending(reference.name), **score._asdict(), **extra))
-            for structure, tally in tally_by_structure.items():
-                tallies[structure].append(tally)
-    unit: Literal["mm", "voxels"] = "voxels" if spacings == {1.0} else "mm"
-    facts = {**provenance, **({IGNORED_VOXELS: ignored} if ignored else {})}
+    """Scores of all pairs together, of the regions if there are any, else of the classes."""
+    found = score_pairs(pairs, rule, many)
+    structures = tuple(rule.regions or rule.classes[1:])
+    spacings = {length for each in found for length in each.spacing}
+    ignored = sum(each.ignored for each in found)
+    tallies = {name: [each.tallies[name] for each in found if name in each.tallies] for name in structures}
     return Evaluation(
         name=name,
-        structures=tuple(regions or classes[1:]),
-        unit=unit,
-        scores=tuple(scores),
-        provenance=facts,
-        pooled={name: PooledObjects(**_object_scores(pooled(counts))) for name, counts in tallies.items() if counts},
+        structures=structures,
+        unit="voxels" if spacings == {1.0} else "mm",
+        scores=tuple(score for each in found for score in each.scores),
+        provenance={**provenance, **({IGNORED_VOXELS: ignored} if ignored else {})},
+        pooled={name: PooledObjects(**object_scores(pooled(counts))) for name, counts in tallies.items() if counts},
     )
-
-
-def _tally(
-    predicted: np.ndarray,
-    mask: np.ndarray,
-    mask_file: Path,
-    grid: Grid,
-    classes: Sequence[str],
-    spacing: tuple[float, ...],
-) -> dict[str, ObjectTally]:
-    return tally_structures(predicted, mask, classes, spacing, instances_beside(mask_file, mask, grid))
-
-
-def _object_scores(tally: ObjectTally | None) -> dict[str, float]:
-    """The scores of a tally by their names here; none without a tally."""
-    return {} if tally is None else {f"object_{key}": value for key, value in score_objects(tally)._asdict().items()}
 
 
 def _provenance(run: TrainedRun, split: Split, side: SplitSide) -> dict[str, str | int | None]:
@@ -271,11 +238,6 @@ def _mask_files(folder: Path, classes: Sequence[str], regions: Regions) -> dict[
     maps += tuple(f"_region_{file_safe(region)}" for region in regions)
     files = {without_ending(path.name): path for path in sorted(folder.iterdir()) if ending_of(path.name)}
     return {name: path for name, path in files.items() if not name.endswith(maps) and not name.startswith(".")}
-
-
-def _whole_grid(predicted: Path, reference: Path) -> Grid:
-    """The grid of a whole scan: that of the reference, unless it leaves slices without structures out."""
-    return read_grid(predicted if tells_by_name(reference) else reference)
 
 
 def _require_partners(predicted: dict[str, Path], reference: dict[str, Path], predictions: Path, masks: Path) -> None:

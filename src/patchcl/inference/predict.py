@@ -1,9 +1,8 @@
 """Prediction of new scans: files in, masks on the very same voxel grid out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
@@ -16,15 +15,7 @@ from patchcl.core.devices import CPU
 from patchcl.core.errors import UserError
 from patchcl.core.names import file_safe
 from patchcl.core.parallel import ProgressCallback, Task, pipelined, releasing_memory
-from patchcl.data.discovery import (
-    channel_of,
-    find_scans,
-    link_series,
-    no_scans_beside,
-    passed_over,
-    passed_over_by_series,
-    without_links,
-)
+from patchcl.data.discovery import channel_of
 from patchcl.data.formats import count_channels, ending_of, without_ending
 from patchcl.data.formats.base import RowBlocks
 from patchcl.data.geometry import Grid
@@ -33,24 +24,16 @@ from patchcl.data.preprocessing.row_blocks import network_row_blocks
 from patchcl.data.preprocessing.transforms import to_network_grid, to_scan_grid
 from patchcl.data.regions import region_masks, region_probs
 from patchcl.data.scan import Scan, read_grid, read_image, write_map, write_mask
-from patchcl.inference.case_summary import TABLE, CaseSummary, Confidences, sizes_of, write_table
+from patchcl.inference.case_summary import CaseSummary, Confidences, sizes_of
 from patchcl.inference.familiarity import Familiarity, Look, lines_of, look_at, spread_places, stored_order, unlike
-from patchcl.inference.output_files import Output, check_out, endings
+from patchcl.inference.output_files import Output, endings
 from patchcl.inference.postprocessing import NO_POSTPROCESSING, Postprocessing, postprocess
+from patchcl.inference.scan_folder import PredictionSummary, Scans, segment_folder
 from patchcl.inference.sliding_window import BATCH_SIZE, network_probs, window_steps
 from patchcl.inference.test_time_augmentation import ONE_PASS
 
 WINDOWS = 4
 """So many steps of the window make a row block of a picture that is too large to be held."""
-
-
-class PredictionSummary(NamedTuple):
-    """What became of every scan."""
-
-    done: tuple[str, ...]  # case names
-    failed: tuple[tuple[str, str], ...]  # case name, or that of a file that is no scan, and what to do about it
-    cases: tuple[CaseSummary, ...] = ()  # of all that are done
-    notes: tuple[str, ...] = ()  # a line for what lies beside scans and is none
 
 
 class Files(NamedTuple):
@@ -142,38 +125,36 @@ def predict_files(
         UserError: There is no scan, or `out` cannot or must not be written to.
     """
     files = Files(probabilities, uncertainty, output)
-    with TemporaryDirectory(prefix="patchcl-") as links:
-        scans, failed = (find_scans(source), []) if series is None else link_series(source, series, Path(links))
-        check_out(out, source)
-        summary = predict_cases(network, plan, scans, out, files, device, on_progress, inference, familiarity)
-        told = [(name, without_links(message, Path(links))) for name, message in summary.failed]
-    over = passed_over(source, scans, out) if series is None else passed_over_by_series(source, out)
-    if summary.cases:
-        write_table(out / TABLE, summary.cases)
-    notes = no_scans_beside(scans) if series is None else []
-    return summary._replace(failed=(*failed, *told, *over), notes=tuple(notes))
+
+    def segment(scans: Scans) -> PredictionSummary:
+        return predict_cases(network, plan, scans, out, files, device, on_progress, inference, familiarity)
+
+    return segment_folder(source, out, series, segment)
 
 
 def predict_cases(
     network: nn.Module,
     plan: Plan,
-    scans: Mapping[str, tuple[Path, ...]],
+    scans: Scans,
     out: Path,
     files: Files = Files(),  # noqa: B008 - immutable
     device: torch.device = CPU,
     on_progress: ProgressCallback | None = None,
     inference: Inference = PLAIN,
     familiarity: Familiarity | None = None,
+    on_done: Callable[[CaseSummary, Sequence[Path]], object] | None = None,
 ) -> PredictionSummary:
-    """Segment scans given by the name of their case, one file per channel, into `out`."""
+    """Segment `scans` into `out`; `on_done` is told of each that is done, and which files were written."""
     done: list[CaseSummary] = []
     failed: list[tuple[str, str]] = []
     tasks = (_predict_case(network, plan, *scan, out, files, device, inference) for scan in scans.items())
     for count, (name, ended) in enumerate(zip(scans, releasing_memory(pipelined(tasks)), strict=True), start=1):
         try:
-            look, done_case = ended.result()
+            look, done_case, written = ended.result()
             flags = {} if familiarity is None else unlike(familiarity, look, plan.channels)
             done.append(done_case._replace(unlike=flags | dict(done_case.unlike)))
+            if on_done is not None:
+                on_done(done[-1], written)
         except UserError as error:
             failed.append((name, str(error)))
         except OSError as error:
@@ -192,7 +173,7 @@ def _predict_case(
     files: Files,
     device: torch.device,
     inference: Inference,
-) -> Task[tuple[Look, CaseSummary]]:
+) -> Task[tuple[Look, CaseSummary, list[Path]]]:
     """Reads, has the network segment, and writes one scan, with a `yield` between these: see `pipelined`."""
     require_channels(name, paths, plan)
     of_masks, of_maps = endings(paths[0], files.output)
@@ -212,15 +193,17 @@ def _predict_case(
         mask = to_scan_grid(probs, grid, plan).argmax(axis=0).astype(np.uint8)
         confidence = reduce(Confidences.with_part, probs, Confidences())
     cleaned = postprocess(mask, grid, plan, inference.postprocessing)
-    write_mask(out / f"{name}{of_masks}", cleaned, paths[0], plan.classes)
+    written = [out / f"{name}{of_masks}"]
+    write_mask(written[0], cleaned, paths[0], plan.classes)
     if files.probabilities or files.uncertainty:
         smooth = to_scan_grid(probs, grid, plan.model_copy(update={"output_interpolation": "linear"}))
-        _write_maps(smooth, plan, out / name, of_maps, files, paths[0])
+        written += _write_maps(smooth, plan, out / name, of_maps, files, paths[0])
     for region, inside in region_masks(cleaned, plan.regions).items():
-        write_mask(out / f"{name}_region_{file_safe(region)}{of_masks}", inside, paths[0], (plan.classes[0], region))
+        written.append(out / f"{name}_region_{file_safe(region)}{of_masks}")
+        write_mask(written[-1], inside, paths[0], (plan.classes[0], region))
     sizes = sizes_of(cleaned, grid, plan.classes, plan.regions)
     flags = stored_order(grid, plan.orientation)
-    return look_at(grid, lines, plan.orientation), CaseSummary(name, sizes, confidence.mean, flags)
+    return look_at(grid, lines, plan.orientation), CaseSummary(name, sizes, confidence.mean, flags), written
 
 
 def _prepared(plan: Plan, paths: tuple[Path, ...]) -> tuple[np.ndarray, Grid]:
@@ -252,13 +235,18 @@ def _mask_by_row_blocks(
     return mask, confidence
 
 
-def _write_maps(probs: np.ndarray, plan: Plan, stem: Path, ending: str, files: Files, like: Path) -> None:
+def _write_maps(probs: np.ndarray, plan: Plan, stem: Path, ending: str, files: Files, like: Path) -> list[Path]:
+    maps: dict[str, np.ndarray] = {}
     if files.probabilities:
         by_class = dict(zip(plan.classes[1:], probs[1:], strict=True))
-        for structure, prob in (region_probs(probs, plan.regions) or by_class).items():
-            write_map(stem.with_name(f"{stem.name}_probabilities_{file_safe(structure)}{ending}"), prob, like)
+        probs_by_structure = region_probs(probs, plan.regions) or by_class
+        maps = {f"probabilities_{file_safe(structure)}": prob for structure, prob in probs_by_structure.items()}
     if files.uncertainty:
-        write_map(stem.with_name(f"{stem.name}_uncertainty{ending}"), uncertainty_of(probs), like)
+        maps["uncertainty"] = uncertainty_of(probs)
+    written = {stem.with_name(f"{stem.name}_{kind}{ending}"): values for kind, values in maps.items()}
+    for path, values in written.items():
+        write_map(path, values, like)
+    return list(written)
 
 
 def require_channels(case: str, paths: tuple[Path, ...], plan: Plan) -> None:
