@@ -231,8 +231,11 @@ def checksums_hold(path: Path) -> bool:
         except (OSError, EOFError, zlib.error):
             return False
     if path.suffix == ".npz":
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return archive.testzip() is None
+        except (zipfile.BadZipFile, zlib.error, EOFError):
+            return False
     if path.suffix == ".png":
         place = 8
         while content[place + 4 : place + 8] != b"IEND":
