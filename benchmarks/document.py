@@ -43,6 +43,7 @@ def document(name: str) -> str:
         objects_table,
         speed_table,
         fuzz_table,
+        volumes_table,
         attack_table,
         compare_table,
         inference_table,
@@ -149,6 +150,17 @@ def fuzz_table(real: bool = False) -> str:
     outcomes = list(dict.fromkeys(key for counts in found["outcomes"].values() for key in counts))
     rows = [(name, *(str(counts.get(key, 0)) for key in outcomes)) for name, counts in found["outcomes"].items()]
     return markdown(("", *outcomes), rows)
+
+
+def volumes_table() -> str:
+    """What training on pieces of large volumes and prediction by sliding window took."""
+    found, head = read("large_volumes.json"), ("", "seconds", "of the processor", "peak memory, GiB")
+    verbs = {"train": f"train, {found['steps']} steps and a validation", "predict": "predict, one volume"}
+    rows = [
+        (name, *(f"{found[verb][key]:g}" for key in ("seconds", "cpu_seconds", "peak_gib")))
+        for verb, name in verbs.items()
+    ]
+    return markdown(head, rows)
 
 
 def attack_table() -> str:

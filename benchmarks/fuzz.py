@@ -1,6 +1,6 @@
 """What becomes of damaged files? Bytes of sound ones are flipped, cut, put in and set to extremes, then they are read.
 
-    python benchmarks/fuzz.py              # 400 cases of each of 10 formats, about 4 minutes on 2 cores
+    python benchmarks/fuzz.py              # 400 cases of each of 13 formats, about 5 minutes on 2 cores
     python benchmarks/fuzz.py --formats png --first 17 --cases 1 --keep FOLDER       # one case again, and its files
     python benchmarks/fuzz.py --real DATA  # the same done to real files: data sets and samples of scans in one folder
 
@@ -27,6 +27,7 @@ import sys
 import tempfile
 import time
 import warnings
+import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -40,13 +41,20 @@ from PIL import Image
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json
 from patchcl.data.dataset import Case, read_dataset
+from patchcl.data.formats.dicom import contours
 from patchcl.data.formats.dicom import segmentation as dicom_seg
 from patchcl.data.formats.dicom import series as dicom
 from patchcl.data.formats.dicom.frames import read_header
+from patchcl.data.importers import arrays
 from patchcl.data.scan import read_grid, read_image, read_mask, write_mask
 
 RESULTS = Path(__file__).parent / "results"
-FORMATS = ("nii", "nii.gz", "mha", "nrrd", "png", "tif", "dicom", "dicom_seg", "gif", "webp")
+FORMATS = (
+    *("nii", "nii.gz", "mha", "nrrd", "png", "tif", "dicom", "dicom_seg", "gif", "webp"),
+    *("h5", "npz", "rtstruct"),
+)
+ARRAYS = (".h5", ".npz")
+"""Endings of what is imported and never read in place."""
 CLASSES = ("background", "liver", "tumour")
 SHAPE = (8, 7, 4)
 SECONDS = 10
@@ -66,6 +74,7 @@ class Sound(NamedTuple):
     mask: Path | None
     scan: Path | None = None  # that a mask by names refers to
     classes: Sequence[str] = CLASSES
+    contours: bool = False  # whether the mask is an RTSTRUCT
 
 
 class Ending(NamedTuple):
@@ -155,11 +164,13 @@ def one_case(sound: Sound, kind: str, case: int, folder: Path) -> Ending:
     """Damage a copy of the sound files in `folder` as the number `case` says, and read it."""
     real = kind not in FORMATS
     generator = np.random.default_rng([case, zlib.crc32(kind.encode()) if real else FORMATS.index(kind)])
-    damaged, path, what = damaged_copy(sound, generator, folder, real and generator.random() < 0.5)
+    damaged, path, what = damaged_copy(sound, generator, folder, (real or kind == "npz") and generator.random() < 0.5)
     try:
         read(damaged)
     except UserError as error:
-        wasteful = isinstance(error.__cause__, MemoryError) or re.search("(?i)allocat(e |ion)|bad_alloc", str(error))
+        wasteful = isinstance(error.__cause__, MemoryError) or re.search(
+            "(?i)(?<!end of )allocat(e |ion)|bad_alloc", str(error)
+        )
         message = str(error).replace(str(folder), "")
         return Ending(case, "failed" if wasteful else "refused", f"{what}: {message}")
     except Exception as error:
@@ -175,16 +186,40 @@ def read(files: Sound) -> None:
         UserError: It is refused.
         ValueError: What was read cannot be true.
     """
-    if files.image is not None:
+    if files.image is not None and files.image.suffix in ARRAYS:
+        read_arrays(files.image)
+    elif files.image is not None:
         grid, scan = read_grid(files.image), read_image([files.image])
         _require(np.isfinite(grid.affine).all() and np.isfinite(grid.spacing_mm).all(), "the grid is not finite")
         _require(scan.voxels.shape[1:] == grid.shape == scan.grid.shape, "the shape is not what the header claims")
         _require(bool(np.isfinite(scan.voxels).all()), "voxels are not finite")
-    if files.mask is not None:
+    if files.mask is not None and files.contours:
+        grid = read_grid(files.scan or files.mask)
+        mask = contours.painted(contours.read_structure_set(files.mask), grid, files.classes, in_order=True)
+        _require(mask.shape == grid.shape and int(mask.max()) < len(files.classes), "the mask is none")
+    elif files.mask is not None:
         grid = read_grid(files.scan or files.mask)
         mask = read_mask(files.mask, files.classes, grid if files.scan else None)
         _require(mask.shape == grid.shape, "the shape is not what the header claims")
         _require(int(mask.max()) < len(files.classes), "the mask holds what is no class")
+
+
+def read_arrays(path: Path) -> None:
+    """Import the arrays in the file `path`, which is alone in its folder.
+
+    Raises:
+        UserError: It is refused.
+        ValueError: What was written cannot be true.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        image, mask = Path(folder) / "image.nii.gz", Path(folder) / "mask.nii.gz"
+        (scan,) = arrays.convert(path.parent).scans
+        scan.images[0](image)
+        grid, voxels = read_grid(image), read_image([image]).voxels
+        _require(voxels.shape[1:] == grid.shape and bool(np.isfinite(voxels).all()), "voxels are not finite")
+        if scan.mask is not None:
+            values = scan.mask(mask)
+            _require(set(np.unique(read_mask(mask, 256, grid)).tolist()) == values, "the mask holds other values")
 
 
 def checksums_hold(path: Path) -> bool:
@@ -194,6 +229,12 @@ def checksums_hold(path: Path) -> bool:
         try:
             gzip.GzipFile(fileobj=io.BytesIO(content)).read()
         except (OSError, EOFError, zlib.error):
+            return False
+    if path.suffix == ".npz":
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return archive.testzip() is None
+        except (zipfile.BadZipFile, zlib.error, EOFError):
             return False
     if path.suffix == ".png":
         place = 8
@@ -234,7 +275,9 @@ def damaged(content: bytes, generator: np.random.Generator) -> tuple[bytes, str]
 
 
 def damaged_behind(content: bytes, generator: np.random.Generator) -> tuple[bytes, str]:
-    """`content` with one fault that no checksum of gzip or of a chunk of PNG tells."""
+    """`content` with one fault that no checksum of gzip, of a file in ZIP or of a chunk of PNG tells."""
+    if content.startswith(b"PK"):
+        return _damaged_member(content, generator)
     if content.startswith(b"\x1f\x8b"):
         within, what = damaged(gzip.decompress(content), generator)
         return gzip.compress(within, 1, mtime=0), f"{what} behind the checksum"
@@ -242,6 +285,19 @@ def damaged_behind(content: bytes, generator: np.random.Generator) -> tuple[byte
     if not content.startswith(b"\x89PNG"):
         return spoilt, what
     return _with_sums(spoilt), f"{what} behind the checksum"
+
+
+def _damaged_member(archive: bytes, generator: np.random.Generator) -> tuple[bytes, str]:
+    """A ZIP with one fault in one of its files, and sums that agree."""
+    with zipfile.ZipFile(io.BytesIO(archive)) as sound:
+        members = {name: sound.read(name) for name in sound.namelist()}
+    chosen = sorted(members)[generator.integers(len(members))]
+    members[chosen], what = damaged(members[chosen], generator)
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as spoilt:
+        for name, content in members.items():
+            spoilt.writestr(name, content)
+    return made.getvalue(), f"{what} behind the checksum of {chosen}"
 
 
 def _with_sums(png: bytes) -> bytes:
@@ -340,9 +396,13 @@ def write_sound(folder: Path, kind: str) -> Sound:
         return Sound(_itk(folder / f"image.{kind}", image, True), _itk(folder / f"mask.{kind}", mask, False))
     if kind in ("png", "tif", "gif", "webp"):
         return _pictures(folder, kind, np.abs(image).astype(np.uint16), mask)
+    if kind in ("h5", "npz"):
+        return Sound(_arrays(folder / f"arrays.{kind}", image, mask), None)
     series = _series(folder / "series", image)
     if kind == "dicom":
         return Sound(series, None)
+    if kind == "rtstruct":
+        return Sound(None, _structures(folder / "structures.dcm"), series, contours=True)
     write_mask(folder / "mask.dcm", mask, series, CLASSES)
     return Sound(None, folder / "mask.dcm", series)
 
@@ -379,6 +439,62 @@ def _pictures(folder: Path, kind: str, image: np.ndarray, mask: np.ndarray) -> S
     return Sound(*paths)
 
 
+def _arrays(path: Path, image: np.ndarray, mask: np.ndarray) -> Path:
+    """An image as it is, and a packed mask."""
+    if path.suffix == ".npz":
+        np.savez_compressed(path, image=image, label=mask)
+        return path
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file.create_dataset("image", data=image)
+        file.create_dataset("label", data=mask, compression="gzip")
+    return path
+
+
+def _structures(path: Path) -> Path:
+    """Two structures drawn on every slice of `_series`."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage
+
+    def item(**fields: object) -> Dataset:
+        made = Dataset()
+        for keyword, value in fields.items():
+            setattr(made, keyword, value)
+        return made
+
+    content = item(SOPClassUID=RTStructureSetStorage, SOPInstanceUID="1.2.3.7.1", Modality="RTSTRUCT")
+    content.file_meta = FileMetaDataset()
+    content.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    content.file_meta.MediaStorageSOPClassUID, content.file_meta.MediaStorageSOPInstanceUID = (
+        content.SOPClassUID,
+        content.SOPInstanceUID,
+    )
+    content.StudyInstanceUID, content.SeriesInstanceUID, content.StructureSetLabel = "1.2.3", "1.2.3.7", "plan"
+    study = item(RTReferencedSeriesSequence=[item(SeriesInstanceUID="1.2.3.4")])
+    content.ReferencedFrameOfReferenceSequence = [
+        item(FrameOfReferenceUID="1.2.3.5", RTReferencedStudySequence=[study])
+    ]
+    content.StructureSetROISequence = [
+        item(ROINumber=number, ROIName=name, ReferencedFrameOfReferenceUID="1.2.3.5")
+        for number, name in enumerate(CLASSES[1:], start=1)
+    ]
+    content.ROIContourSequence = [
+        item(ReferencedROINumber=number, ContourSequence=[_contour(item, number, index) for index in range(SHAPE[2])])
+        for number in (1, 2)
+    ]
+    content.save_as(path, enforce_file_format=True)
+    return path
+
+
+def _contour(item: Callable[..., object], number: int, index: int) -> object:
+    """A box in a slice, each structure in another half."""
+    left, right, height = 1.2 + 5 * (number - 1), 4.9 + 5 * (number - 1), 3.0 * index
+    corners = [(left, 1.4), (right, 1.4), (right, 6.8), (left, 6.8)]
+    data = [f"{value:.6g}" for x, y in corners for value in (x, y, height)]
+    return item(ContourGeometricType="CLOSED_PLANAR", NumberOfContourPoints=len(corners), ContourData=data)
+
+
 def _series(folder: Path, voxels: np.ndarray) -> Path:
     """A DICOM series, one file per slice."""
     from pydicom.dataset import Dataset, FileMetaDataset
@@ -412,7 +528,8 @@ def content(found: dict[str, list[Ending]], seconds: float) -> dict[str, object]
     from patchcl.runs.provenance import origin
 
     versions = {
-        name: _version(name) for name in ("numpy", "nibabel", "pillow", "tifffile", "SimpleITK", "pydicom", "highdicom")
+        name: _version(name)
+        for name in ("numpy", "nibabel", "pillow", "tifffile", "SimpleITK", "pydicom", "highdicom", "h5py")
     }
     return {
         "origin": json.loads(json.dumps(origin(torch.device("cpu")))) | {"versions": versions},

@@ -3,6 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
@@ -177,6 +178,19 @@ def test_a_wrong_description_names_the_key(make_dataset: Make, entries: dict[str
     root = make_dataset({"a": True})
     change(root, **entries)
     with pytest.raises(UserError, match=rf"dataset\.json: {message}"):
+        read_dataset(root)
+
+
+def test_one_structure_may_be_white_on_black(make_dataset: Make) -> None:
+    root = make_dataset({"a": True})
+    change(root, labels={"background": 0, "cell": 255})
+    dataset = read_dataset(root)
+    assert dataset.classes == ("background", "cell")
+    white = nib.Nifti1Image(np.full((12, 10, 4), 255, np.uint8), np.diag([1.5, 1.5, 8, 1]))
+    nib.save(white, root / "labelsTr" / "a.nii.gz")
+    assert read_mask(root / "labelsTr" / "a.nii.gz", dataset.classes).all()
+    change(root, labels={"background": 0, "cell": 255, "nucleus": 1})
+    with pytest.raises(UserError, match=r"dataset\.json: labels is"):
         read_dataset(root)
 
 

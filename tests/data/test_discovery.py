@@ -1,5 +1,7 @@
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from patchcl.core.errors import UserError
@@ -72,6 +74,19 @@ def test_where_a_series_is_asked_for_the_rest_is_named(tmp_path: Path) -> None:
     assert over["loose.dcm"].startswith(f"{tmp_path}/loose.dcm is not used: --series takes a series of each folder")
     (over,) = passed_over_by_series(tmp_path / "a", tmp_path / "a" / "out")
     assert over[1].startswith(f"{tmp_path}/a/study/LICENSE is not used")
+
+
+def test_each_x_ray_in_a_folder_is_a_scan(tmp_path: Path, write_file: Callable[..., Path]) -> None:
+    files = [tmp_path / f"{name}.dcm" for name in ("anna_0000", "bert", "carl")]
+    for number, path in enumerate(files):
+        write_file(path, np.zeros((4, 4), np.int16), SeriesInstanceUID=f"1.2.{number}")
+    assert find_scans(tmp_path) == {"anna": (files[0],), "bert": (files[1],), "carl": (files[2],)}
+    assert find_scans(files[1]) == {"bert": (files[1],)}
+    touch(tmp_path / "notes.txt")
+    files[2].write_bytes(files[2].read_bytes()[:200])  # which is told when it is read, and keeps nobody from the others
+    assert [name for name, _ in passed_over(tmp_path, find_scans(tmp_path), tmp_path / "out")] == ["notes.txt"]
+    write_file(tmp_path / "dora.dcm", np.zeros((4, 4), np.int16), SeriesInstanceUID="1.2.0")
+    assert list(find_scans(tmp_path)) == [tmp_path.name]  # two files of one series, so the folder is one
 
 
 def test_a_single_scan_is_found_alone(tmp_path: Path) -> None:

@@ -546,6 +546,11 @@ OTHERS = [
     *("file without permission", "place that cannot be written to", "folder where a mask is to be written"),
     *("link to itself as place to write to", "settings that are no text"),
     *("other files and folders to segment", "other files beside slices to segment"),
+    *(
+        "structure sets and reports beside slices to segment",
+        "a scan whose axes cannot be brought to those of training",
+    ),
+    "names numbered from `_0001` on to segment",
 ]
 """What the document lists after ROWS; the tests below are of these."""
 
@@ -717,6 +722,29 @@ def test_other_files_beside_slices_are_named_by_prediction(
         assert code == 1
         assert "Segmented 1 scan(s)" in said
         assert "study/notes.txt is not used: files of a series are DICOM" in said
+
+
+def test_numbered_and_oblique_scans_and_structure_sets_end_well(
+    run: Path, pool: Path, tmp_path: Path, patchcl: Callable
+) -> None:
+    scans = Path(shutil.copytree(sound(".dcm", pool) / "imagesTr" / "dora_0000", tmp_path / "scans" / "dora")).parent
+    import pydicom
+
+    structures = pydicom.dcmread(scans / "dora" / "0.dcm")
+    structures.SeriesInstanceUID, structures.Modality = "1.2.9", "RTSTRUCT"
+    del structures.Rows, structures.Columns, structures.PixelData
+    structures.save_as(scans / "dora" / "structures.dcm")
+    save(scans / "x_0001.nii.gz", image_of("anna"))
+    save(
+        scans / "x_0002.nii.gz",
+        image_of("bert"),
+        np.array([[1.1, -1, 0, 0], [1, 1.1, 0, 0], [0, 0, 8, 0], [0, 0, 0, 1]]),
+    )
+    code, said = patchcl("predict", run, scans, "-o", tmp_path / "out")
+    assert (code, "Segmented 3 scan(s)" in said) == (0, True), said
+    assert f"Note: {scans}/dora/structures.dcm is not used: DICOM without an image" in said
+    assert re.search(r"x_0002 is unlike .*oblique by more than 37°, so its axes stay as they are stored", said)
+    assert "x_0001 is unlike" not in said
 
 
 def test_a_full_disk_is_one_message(patchcl: Callable, monkeypatch: pytest.MonkeyPatch) -> None:

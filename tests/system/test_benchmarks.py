@@ -14,6 +14,8 @@ import pytest
 import torch
 from scipy import stats
 
+from patchcl.data.dataset import read_dataset
+from patchcl.data.scan import read_mask
 from patchcl.evaluation.intervals import over_patients, over_seeds
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -334,3 +336,13 @@ def test_the_benchmark_of_intervals_knows_bca_and_flipped_signs_from_scipy(monke
         assert (low, high) == pytest.approx(tuple(drawn.confidence_interval), abs=0.003)
         flips = stats.permutation_test((row,), np.mean, permutation_type="samples", n_resamples=np.inf)
         assert (flipped > 0) == (flips.pvalue <= 0.05 and row.mean() > 0)
+
+
+def test_large_volumes_are_a_data_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    large_volumes = importlib.import_module("large_volumes")
+    monkeypatch.setattr(large_volumes, "SHAPE", (40, 44, 42))
+    large_volumes.make(tmp_path)
+    dataset = read_dataset(tmp_path)
+    assert [case.mask is not None for case in dataset.cases] == [True] * 4 + [False] * 2
+    assert set(np.unique(read_mask(dataset.cases[0].mask, dataset.classes))) == {0, 1, 2}

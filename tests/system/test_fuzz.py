@@ -14,8 +14,14 @@ import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-FORMATS = ("nii", "nii.gz", "mha", "nrrd", "png", "tif", "dicom", "dicom_seg", "gif", "webp")
-NEEDS = {"mha": "SimpleITK", "nrrd": "SimpleITK", "dicom": "pydicom", "dicom_seg": "highdicom"}
+FORMATS = (
+    *("nii", "nii.gz", "mha", "nrrd", "png", "tif", "dicom", "dicom_seg", "gif", "webp"),
+    *("h5", "npz", "rtstruct"),
+)
+NEEDS = {
+    **{"mha": "SimpleITK", "nrrd": "SimpleITK", "h5": "h5py"},
+    **{"dicom": "pydicom", "dicom_seg": "highdicom", "rtstruct": "pydicom"},
+}
 CASES = 25
 """Of each format."""
 REAL_CASES = 200
@@ -121,6 +127,14 @@ def test_damage_behind_a_checksum_leaves_the_checksum_right(fuzz: ModuleType, tm
         packed.write_bytes(fuzz.damaged_behind(packed.read_bytes(), np.random.default_rng(case))[0])
         assert fuzz.checksums_hold(packed)
     assert gzip.decompress(packed.read_bytes()) != before
+
+    archive = fuzz.write_sound(tmp_path / "archive", "npz").image
+    sound = archive.read_bytes()
+    for case in range(10):
+        archive.write_bytes(fuzz.damaged_behind(sound, np.random.default_rng(case))[0])
+        assert fuzz.checksums_hold(archive)
+    archive.write_bytes(sound[:90] + bytes([sound[90] ^ 1]) + sound[91:])
+    assert not fuzz.checksums_hold(archive)
 
     drawn = fuzz.write_sound(tmp_path / "drawn", "png").image
     content = bytearray(drawn.read_bytes())

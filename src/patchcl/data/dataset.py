@@ -22,6 +22,8 @@ Folder = Literal["imagesTr", "imagesUn", "imagesTs"]
 MASKS: dict[Folder, str | None] = {"imagesTr": "labelsTr", "imagesUn": None, "imagesTs": "labelsTs"}
 IGNORE_LABEL = "ignore"
 """What nnU-Net calls the value of voxels that nobody annotated."""
+WHITE = 255
+"""What may stand for the one structure there is."""
 MOST_CLASSES = 255
 """Background and all: classes are kept in a byte, whose highest value marks what nobody annotated."""
 LONGEST_NAME = 60
@@ -150,6 +152,8 @@ def _classes(root: Path, description: dict[str, Any]) -> tuple[tuple[str, ...], 
     values = {IGNORE_LABEL if name.casefold() == IGNORE_LABEL else name: value for name, value in given.items()}
     values, regions = stored_classes(path, values, description.get(ORDER), IGNORE_LABEL)
     whole = all(type(value) is int for value in values.values())
+    if whole and set(values.values()) == {0, WHITE} and IGNORE_LABEL not in values:  # one structure in white on black
+        values = {name: int(value == WHITE) for name, value in values.items()}
     order = sorted(values, key=lambda name: (name == IGNORE_LABEL, values[name])) if whole else []
     classes = tuple(name for name in order if name != IGNORE_LABEL)
     if len(classes) < 2 or [values[name] for name in order] != list(range(len(values))):

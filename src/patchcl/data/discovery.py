@@ -9,13 +9,21 @@ from patchcl.core.errors import UserError
 from patchcl.data.folders import beside_images, shortened, unused_in_series
 from patchcl.data.formats import ENDINGS, is_scan, without_ending
 from patchcl.data.formats.base import is_litter
-from patchcl.data.formats.dicom.series import chosen_series, finds, is_series_folder, stack_of, strangers_in
+from patchcl.data.formats.dicom.series import (
+    chosen_series,
+    finds,
+    holds_single_scans,
+    is_series_folder,
+    stack_of,
+    strangers_in,
+)
 
 
 def find_scans(source: Path) -> dict[str, tuple[Path, ...]]:
     """The files of every case in a folder, or of the one case that `source` belongs to, in the order of channels.
 
-    A file here is the folder of the series where a scan is a DICOM series. Of files that are numbered alike but from
+    A file here is the folder of the series where a scan is a DICOM series; in a folder of single DICOM images, such as
+    X-rays, each is a scan. Of files that are numbered alike but from
     _0001 on, each is a case, which has its number in its name: channels begin with _0000.
 
     Raises:
@@ -24,7 +32,7 @@ def find_scans(source: Path) -> dict[str, tuple[Path, ...]]:
     if not source.exists():
         raise UserError(f"{source} does not exist. Name a scan, or a folder of scans.")
     source = source.absolute()  # whose parent is known, also of "."
-    alone = source.is_file() or is_series_folder(source)
+    alone = _is_one_scan(source)
     cases: dict[str, tuple[Path, ...]] = {}
     for path in sorted(source.parent.iterdir() if alone else source.iterdir()):
         if (not alone or case_name(path) == case_name(source)) and is_scan(path):
@@ -39,6 +47,10 @@ def find_scans(source: Path) -> dict[str, tuple[Path, ...]]:
         return {case_name(source): (source,)}
     scans = {name: files for case, paths in cases.items() for name, files in _counted(case, paths).items()}
     return {name: files for name, files in scans.items() if not alone or source in files}
+
+
+def _is_one_scan(source: Path) -> bool:
+    return source.is_file() or (is_series_folder(source) and not holds_single_scans(source))
 
 
 def _counted(case: str, paths: tuple[Path, ...]) -> dict[str, tuple[Path, ...]]:
@@ -58,7 +70,7 @@ def passed_over(source: Path, scans: Mapping[str, tuple[Path, ...]], out: Path) 
     used = {path for paths in scans.values() for path in paths} | {out.absolute()}
     for path in sorted(used - {out.absolute()}):
         yield from ((path.name, f"{path.parent.parent}/{line}") for line in unused_in_series(path, out))
-    alone = source.is_file() or is_series_folder(source)
+    alone = _is_one_scan(source)
     for path in () if alone else sorted(source.absolute().iterdir()):
         if path in used or is_litter(path.name):
             continue

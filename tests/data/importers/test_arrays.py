@@ -1,6 +1,7 @@
 """Files written with h5py and NumPy as LA2018 has them, against what our own reader finds after the import."""
 
 import sys
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -142,6 +143,17 @@ def test_a_header_that_claims_more_than_the_file_holds(tmp_path: Path) -> None:
         convert(tmp_path / "study")
 
 
+def test_a_header_in_npz_that_claims_more_than_the_file_holds(tmp_path: Path) -> None:
+    header = np.lib.format.magic(1, 0)
+    text = b"{'descr': '<f4', 'fortran_order': False, 'shape': (9000, 9000, 9000)}\n"
+    path = tmp_path / "study" / "a.npz"
+    path.parent.mkdir()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("image.npy", header + len(text).to_bytes(2, "little") + text + bytes(64))
+    with pytest.raises(UserError, match=r"a\.npz cannot be read: its header claims 2916000000000 bytes"):
+        convert(tmp_path / "study")
+
+
 def test_slices_along_the_first_axis_bring_a_line(tmp_path: Path) -> None:
     save(tmp_path / "study" / "a.npz", image=IMAGE.T[:2], label=LABEL.T[:2])
     (note,) = convert(tmp_path / "study", MM).notes
@@ -162,5 +174,5 @@ def test_names_are_unique_and_folders_without_arrays_are_not_detected(tmp_path: 
 
 def test_without_h5py_one_is_told_what_to_install(atria: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(UserError, match=r"mri_norm2\.h5 is HDF5, which needs h5py: pip install 'patchcl\[ssl4mis\]'"):
+    with pytest.raises(UserError, match=r"mri_norm2\.h5 is HDF5, which needs h5py: pip install 'patchcl\[hdf5\]'"):
         convert(atria)

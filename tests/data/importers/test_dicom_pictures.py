@@ -69,6 +69,24 @@ def test_ct_with_png_masks_goes_in_with_one_command(patient: Make, tmp_path: Pat
     assert read_image(dataset.cases[0].images).voxels.min() < -500
 
 
+def test_masks_may_lie_in_a_folder_beside_that_of_the_series(patient: Make, tmp_path: Path) -> None:
+    patient("1")
+    source, side = patient("2", ""), tmp_path / "study"
+    (side / "images").mkdir(parents=True)
+    (side / "masks").mkdir()
+    for name in ("1", "2"):
+        (source / name / "DICOM_anon").rename(side / "images" / name)
+    (source / "1" / "Ground").rename(side / "masks" / "1")
+    imported = import_dataset(side, tmp_path / "out", options=ImportOptions(("liver",)))
+    assert (imported.scans, imported.masks, imported.unused) == (2, 1, ())
+    dataset = read_dataset(imported.folder)
+    (case,) = (case for case in dataset.cases if case.mask is not None)
+    np.testing.assert_array_equal(read_mask(case.mask, dataset.classes, read_grid(case.images[0])), mask_of("1"))
+    (side / "masks" / "1").rename(side / "masks" / "9")
+    with pytest.raises(UserError, match=r"masks has folders without one of that name in .*images: 9\. Rename them"):
+        convert(side)
+
+
 def test_pictures_called_like_slices_need_no_order(patient: Make, change: Make) -> None:
     source = patient("1", "i{}b.png", values=1)
     folder = source / "1/DICOM_anon"

@@ -206,7 +206,7 @@ def test_each_layout_is_detected_and_no_other(sources, foreign, write_series, tm
     assert set(samples) == set(LAYOUTS)
     for layout, folder in samples.items():
         detected = [name for name in LAYOUTS if load_importer(name).detect(folder)]
-        assert set(detected) == {layout, *{"ssl4mis": ["arrays"], "stacks": ["plain"]}.get(layout, [])}
+        assert set(detected) == {layout, *{"ssl4mis": ["arrays"]}.get(layout, [])}
         assert detect_layouts(folder) == [layout]
     assert detect_layouts(foreign["table"] / "scans.csv") == ["table"]
 

@@ -190,5 +190,5 @@ def test_a_broken_file_is_named_and_nothing_is_left_behind(
 
 def test_without_h5py_one_is_told_what_to_install(benchmark: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(UserError, match=r"pip install 'patchcl\[ssl4mis\]'"):
+    with pytest.raises(UserError, match=r"pip install 'patchcl\[hdf5\]'"):
         convert(benchmark)

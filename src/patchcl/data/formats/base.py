@@ -33,7 +33,7 @@ BEGINNINGS = (
     (128, b"DICM", "a DICOM file", "DICOM"),
     (0, b"\x89HDF", "an HDF5 file", "HDF5"),
     (0, b"\x1f\x8b", "a file packed by gzip", "NIfTI"),
-    (0, b"PK", "a ZIP archive", "ZIP"),
+    (0, b"PK", "a ZIP archive", "NumPy"),
     (0, b"%PDF", "a PDF document", "PDF"),
     (0, b"<", "a page or document of the web", "XML"),
 )

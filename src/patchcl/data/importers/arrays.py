@@ -4,6 +4,7 @@ Source: LA2018 as https://github.com/yulequan/UA-MT and https://github.com/HiLab
 CASE/mri_norm2.h5 with the arrays image and label, slices along the last axis, beside train.list and test.list.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -94,7 +95,7 @@ def _opened(path: Path) -> Iterator[Any]:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 yield arrays
         else:
-            with library("h5py", path, "HDF5", "ssl4mis").File(path, "r") as arrays:
+            with library("h5py", path, "HDF5", "hdf5").File(path, "r") as arrays:
                 yield arrays
 
 
@@ -112,7 +113,7 @@ def _keys(path: Path, arrays: Any) -> tuple[str, str | None]:  # noqa: ANN401 - 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """The image and the mask, of one size, with two or three axes."""
     with _opened(path) as arrays:
-        image, mask = (None if key is None else _array(path, arrays[key]) for key in _keys(path, arrays))
+        image, mask = (None if key is None else _array(path, arrays, key) for key in _keys(path, arrays))
     assert image is not None
     sizes = f"image {image.shape}" + ("" if mask is None else f" and mask {mask.shape}")
     if image.ndim not in (2, 3) or not image.size or (mask is not None and mask.shape != image.shape):
@@ -123,13 +124,25 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     return image, mask
 
 
-def _array(path: Path, stored: Any) -> np.ndarray:  # noqa: ANN401 - of h5py or NumPy
-    if path.suffix.lower() != ".npz" and hasattr(stored, "nbytes"):
-        require_content(path, stored.nbytes, DEFLATE_RATIO)
-    array = np.asarray(stored)
+def _array(path: Path, arrays: Any, key: str) -> np.ndarray:  # noqa: ANN401 - of h5py or NumPy
+    require_content(path, _claimed(path, arrays, key), DEFLATE_RATIO)
+    array = np.asarray(arrays[key])
     if array.dtype.kind not in "buif":
         raise UserError(f"{path} holds an array of {array.dtype}; expected one real number for each voxel. Convert it.")
     return array
+
+
+def _claimed(path: Path, arrays: Any, key: str) -> int:  # noqa: ANN401 - of h5py or NumPy
+    """How many bytes the array `key` has by its header, which may lie."""
+    if path.suffix.lower() != ".npz":
+        return int(getattr(arrays[key], "nbytes", 0))  # a group has none
+    if f"{key}.npy" not in arrays.zip.namelist():  # no array, as the type of what is read will tell
+        return 0
+    with arrays.zip.open(f"{key}.npy") as member:
+        first = np.lib.format.read_magic(member) == (1, 0)
+        read_header = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(member)
+    return math.prod(shape) * dtype.itemsize
 
 
 def _write_image(path: Path, spacing: Spacing, target: Path) -> None:

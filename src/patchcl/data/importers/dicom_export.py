@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import preview
 from patchcl.data.formats import DICOM
-from patchcl.data.formats.base import library
+from patchcl.data.formats.base import is_litter, library
 from patchcl.data.formats.dicom import series as dicom
 from patchcl.data.formats.dicom.frames import read_header
 from patchcl.data.formats.dicom.pixels import values_of
 from patchcl.data.formats.dicom.stack import Stack
 from patchcl.data.importers import dicom_masks, dicom_pictures
+from patchcl.data.importers.image_mask_folders import IMAGES, MASKS, folders_called
 from patchcl.data.importers.registry import NO_OPTIONS, Importer, ImportOptions
 from patchcl.data.importers.scan_files import COLOURS, first_lines
 from patchcl.data.importers.transfer import link_or_copy
@@ -67,7 +68,7 @@ def detect(folder: Path) -> bool:
 
 
 def convert(source: Path, options: ImportOptions = NO_OPTIONS) -> SourceDataset:
-    """The scans in the folders of `source`, each with its files in it or in folders of any depth below.
+    """The scans in the folders of `source`, or of its folder of images, each with its files there or below.
 
     A folder must hold exactly one series that fits `options.series`, and one mask of it at the most. The classes are
     `options.structures`, or else the labels in the masks, by their numbers, on which masks must agree; contours
@@ -110,14 +111,14 @@ def _with_pictures(
 
 def _all_series(source: Path, pattern: str) -> list[_Series]:
     """The series of each folder; what is wrong with the first few folders is told in one message."""
-    folders = sorted(path for path in source.iterdir() if path.is_dir() and not path.name.startswith("."))
+    folders = _folders(source)
     if dicom.is_series_folder(source) or not folders:
         content = "DICOM files themselves" if dicom.is_series_folder(source) else "no folders"
         raise UserError(f"{source} holds {content}; expected a folder for each scan. Put its files there.")
     all_series, problems = [], []
     for folder in folders:
         try:
-            all_series.append(_series(folder, pattern))
+            all_series.append(_series(folder, pattern, folders[folder]))
         except UserError as error:
             problems.append(indent(str(error), "  "))
     if problems:
@@ -130,7 +131,25 @@ def _all_series(source: Path, pattern: str) -> list[_Series]:
     return all_series
 
 
-def _series(folder: Path, pattern: str) -> _Series:
+def _folders(source: Path) -> dict[Path, Path | None]:
+    """The folder of each scan -> that of its mask, where images/CASE lies beside masks/CASE."""
+    images, masks = folders_called(source, IMAGES), folders_called(source, MASKS)
+    if len(images) != 1 or len(masks) != 1:
+        return dict.fromkeys(_folders_in(source))
+    folders: dict[Path, Path | None] = {folder: masks[0] / folder.name for folder in _folders_in(images[0])}
+    alone = [folder.name for folder in _folders_in(masks[0]) if folder not in folders.values()]
+    if alone:
+        raise UserError(
+            f"{masks[0]} has folders without one of that name in {images[0]}: {preview(alone)}. Rename them."
+        )
+    return folders
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_litter(path.name))
+
+
+def _series(folder: Path, pattern: str, masks_beside: Path | None) -> _Series:
     contents = dicom.contents_of(folder, below=True)
     fitting = dicom.fitting_series(contents.series, pattern)
     if len(fitting) != 1:
@@ -142,7 +161,7 @@ def _series(folder: Path, pattern: str) -> _Series:
         lines = "\n".join(mask.line for mask in masks)
         raise UserError(f"{folder} holds {len(masks)} masks of the series {image.description!r}:\n{lines}")
     channels = COLOURS if image.channels == len(COLOURS) else (image.modality or "image",)
-    drawn = None if masks else dicom_pictures.pictures_of(folder, image)
+    drawn = None if masks else dicom_pictures.pictures_of(folder, image, masks_beside)
     return _Series(folder, tuple(image.files), channels, masks[0] if masks else None, drawn)
 
 
@@ -192,5 +211,5 @@ def _stack(series: _Series) -> Stack:
     return dicom.stack_of(headers, series.folder)
 
 
-DESCRIPTION = "what a PACS exports: a folder of DICOM files for each scan"
+DESCRIPTION = "what a PACS exports: a folder of DICOM files for each scan; or images/CASE/*.dcm beside masks/CASE/*.png"
 IMPORTER = Importer("dicom", DESCRIPTION, detect, convert, options=("series",), certainty=0)

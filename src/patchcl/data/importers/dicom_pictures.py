@@ -31,8 +31,8 @@ class PictureMask(NamedTuple):
         return f"Pictures became masks of slices by the order of names, such as {picture} of {file.name}."
 
 
-def pictures_of(folder: Path, image: Series) -> PictureMask | None:
-    """The mask of the series `image`, if there is a folder of pictures in its `folder` or below.
+def pictures_of(folder: Path, image: Series, beside: Path | None = None) -> PictureMask | None:
+    """The mask of the series `image`, if there is a folder of pictures in its `folder`, in `beside`, or below.
 
     A picture belongs to the file of its name; where none has the name of any, pictures and files go by the numbers in
     their names, which must be the order of the InstanceNumber, too.
@@ -41,7 +41,8 @@ def pictures_of(folder: Path, image: Series) -> PictureMask | None:
         UserError: There are several such folders, more or fewer pictures than slices, or the orders differ.
     """
     found: dict[Path, list[Path]] = {}
-    for path in strangers_in(folder, below=True):
+    places = [place for place in (folder, beside) if place is not None and place.is_dir()]
+    for path in (stranger for place in places for stranger in strangers_in(place, below=True)):
         if ending_of(path.name) in pictures.FORMAT.endings and ending_of(path.name) not in LOSSY:
             found.setdefault(path.parent, []).append(path)
     several = {place: files for place, files in found.items() if len(files) > 1 or len(image.files) == 1}

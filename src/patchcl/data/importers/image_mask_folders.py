@@ -22,7 +22,7 @@ TELLING = re.compile(r"mask|label|seg|manual|truth|anno|(^|[^a-z])gt([^a-z]|$)",
 def detect(folder: Path) -> bool:
     """Whether there is a folder of images, and one of masks or several, by their names."""
     images = folders_called(folder, IMAGES)
-    return len(images) == 1 and bool(_mask_folders(folder, images[0]))
+    return len(images) == 1 and not all(map(_holds_folders_alone, _mask_folders(folder, images[0])))
 
 
 def convert(source: Path, options: ImportOptions = NO_OPTIONS) -> SourceDataset:
@@ -75,6 +75,12 @@ def _mask_folders(source: Path, images: Path) -> list[Path]:
     telling = (path for path in others if path != images and TELLING.search(path.name))
     stems = _names_in(images)
     return sorted([*usual, *(path for path in telling if _belong(_names_in(path), stems))])
+
+
+def _holds_folders_alone(folder: Path) -> bool:
+    """Whether there are folders in `folder`, as of slices, and no mask."""
+    entries = [path for path in folder.iterdir() if not is_litter(path.name)]
+    return bool(entries) and all(path.is_dir() and not is_scan(path) for path in entries)
 
 
 def _belong(masks: Sequence[str], images: Sequence[str]) -> bool:

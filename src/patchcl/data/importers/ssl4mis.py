@@ -32,7 +32,7 @@ def convert(source: Path, options: ImportOptions = NO_OPTIONS) -> SourceDataset:
     scans are put together from the slices in data/slices that training there uses; without train_slices.list they
     are, like all others, the volumes in data. The benchmark has lost the spacing: all voxels are 1 mm wide.
     """
-    library("h5py", source, "a data set of SSL4MIS", "ssl4mis")
+    library("h5py", source, "a data set of SSL4MIS", "hdf5")
     training = _slices(source) if (source / "train_slices.list").is_file() else _volumes(source, "train")
     files: dict[Subset, dict[str, Files]] = {"train": training, "validation": _volumes(source, "val")}
     if (source / "test.list").is_file():
@@ -98,7 +98,7 @@ def _array(files: Files, key: str) -> np.ndarray:
     """One array of a scan, (x, y, z) as NIfTI has it; the benchmark has (z, y, x)."""
     layers = []
     for path in files:
-        with reading(path, KIND), library("h5py", path, KIND, "ssl4mis").File(path, "r") as file:
+        with reading(path, KIND), library("h5py", path, KIND, "hdf5").File(path, "r") as file:
             array = np.asarray(file[key])
             axes = 2 if len(files) > 1 or array.ndim == 2 else 3
             if array.ndim != axes or file["image"].shape != file["label"].shape or not array.size:

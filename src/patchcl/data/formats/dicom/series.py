@@ -53,6 +53,21 @@ def is_series_folder(path: Path) -> bool:
     return path.is_dir() and any(is_dicom(file) for file in _files(path))
 
 
+def holds_single_scans(path: Path) -> bool:
+    """Whether the DICOM files in the folder `path` are images called .dcm, each a series of its own, as X-rays."""
+    seen: set[str] = set()
+    for file in (file for file in _files(path) if is_dicom(file)):
+        try:
+            header = read_header(file)
+            single = file.suffix.lower() in ENDINGS and header.get("SeriesInstanceUID", "") not in seen
+        except UserError:  # a damaged one keeps nobody from the others
+            continue
+        if not single:
+            return False
+        seen |= {str(header.get("SeriesInstanceUID", ""))} if _is_image(file, header) else set()
+    return len(seen) > 1
+
+
 def strangers_in(path: Path, below: bool = False) -> list[Path]:
     """The files in the folder `path` that are no DICOM; with `below`, those in its folders as well."""
     return [file for file in _files(path, below) if not is_dicom(file)]
