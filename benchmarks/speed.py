@@ -8,9 +8,12 @@
 A step is what the training loop does, by the same function: batch, forward, backward, optimizer and teacher, halfway
 through a run of the method's default settings, with a full memory; on CUDA it is captured. Its floor is the passes that
 the method makes through its networks, with and without a gradient, on the images that it makes them with, and nothing
-else; captured where the step is. Its parts are not, so that on CUDA they take longer one by one. All ways of a method
-take turns; see timing.py. Prediction is of files, with symmetries averaged. `--profile FOLDER` writes a trace of a step
-of each method; `--published` writes benchmarks/results/contrast_speed.json; otherwise only `--json FILE` is written.
+else; captured where the step is. Its parts are not, so that on CUDA they take longer one by one: augmentation (images
+chosen included), the passes without a gradient (mostly the teacher's), those with one and their backward passes (the
+student's), contrast, optimizer and moving averages, the sums for the log. All ways of a method take turns; see
+timing.py. Steps of the first method are also timed with images that stream from files. Prediction is of files, with
+symmetries averaged. `--profile FOLDER` writes a trace of a step of each method; `--published` writes
+benchmarks/results/contrast_speed.json; otherwise only `--json FILE` is written.
 """
 
 import argparse
@@ -60,9 +63,10 @@ STEPS, STEP = 1000, 500
 """Length of the run that is imagined, and the step of it that is timed."""
 SLICES = 40
 """Of the data set that batches are drawn from; a quarter of them are a scan to validate on."""
-LOGS = itertools.count()
+LOGS, ALL = itertools.count(), 2**34
 STEP_WAY, FLOOR, OFF = "step", "floor", "step without contrast"
-PARTS = ("batch", "passes without a gradient", "passes with one", "contrast", "optimizer and EMA", "log")
+PARTS = ("augmentation", "teacher", "student", "contrast", "optimizer and EMA", "log")
+RESIDENT, STREAMED = "images on the device", "images streamed from files"
 
 
 class Job(NamedTuple):
@@ -102,9 +106,9 @@ class Timed(NamedTuple):
     batches: BatchLoader
     log: RunLog
 
-    def step(self) -> StepResult:
+    def step(self, number: int = STEP) -> StepResult:
         """All of a step."""
-        result = self.whole(self.batches.load(STEP), STEP)
+        result = self.whole(self.batches.load(number), number)
         self.log.add(result)
         return result
 
@@ -159,11 +163,13 @@ def measured(job: Job, names: list[str], traces: Path | None = None) -> dict[str
         network = timed(job, "supervised", case, Path(folder)).method.student
         ways |= predicting(network, plan(job), Path(folder), SLICES // 4, job.device)
         around = alternate(ways, job.device, job.seconds / 4, warm_up=True)
+        streaming = streamed(job, names[0], case, Path(folder))
         shares = share_rows(lambda classes: share_row(job._replace(classes=classes))) if "patchcl" in names else []
     settings = {name: value for name, value in job._asdict().items() if name != "device"}
     origin = {name: value for name, value in origin.items() if name not in ("seconds", "steps_per_second")}
     slices = SCANS * (SLICES // 4)
     return {"provenance": origin | {"threads": torch.get_num_threads()} | settings, "steps": steps} | {
+        "streaming": {"method": names[0], **streaming},
         "validation": {"slices": SLICES // 4, **around["validation"]},
         "prediction": {"slices": slices, "bare_network_ms": around["bare network"]["ms"], **around["prediction"]},
         "contrast": shares,
@@ -185,8 +191,23 @@ def share_row(job: Job) -> dict[str, Any]:
         return row_of(job, "patchcl", prepared(job, Path(folder)), Path(folder))
 
 
-def timed(job: Job, name: str, case: PreparedCase, folder: Path, contrast: bool = True) -> Timed:
-    """The method of that name with its default settings, or those but for its contrast."""
+def streamed(job: Job, name: str, case: PreparedCase, folder: Path) -> Rounds:
+    """Steps one after the other, with images that lie on the device and with such as are read while a step is taken."""
+    both = [timed(job, name, case, folder, budget=budget) for budget in (ALL, 0)]
+    ways: dict[str, Call] = {}
+    for way, each in zip((RESIDENT, STREAMED), both, strict=True):
+        steps = itertools.count(STEP)
+        ways[way] = lambda each=each, steps=steps: each.step(next(steps))  # type: ignore[misc]
+        for _ in range((WARM_UP + 1) * each.whole.captures):
+            ways[way]()
+    found = alternate(ways, job.device, job.seconds / 4, warm_up=True)
+    for each in both:
+        each.batches.close()
+    return found
+
+
+def timed(job: Job, name: str, case: PreparedCase, folder: Path, contrast: bool = True, budget: int = ALL) -> Timed:
+    """The method of that name with its default settings, or those but for its contrast; images as `loader` has them."""
     torch.manual_seed(0)
     kind, size, network = method_class(name), (job.size, job.size), NetworkSettings(features=job.features)
     changed = {} if contrast or kind.settings_class().contrast is None else {"contrast": {"weight": 0}}
@@ -198,7 +219,7 @@ def timed(job: Job, name: str, case: PreparedCase, folder: Path, contrast: bool 
         memory = method.contrast.memory
         memory.rows.copy_(F.normalize(torch.randn_like(memory.rows), dim=1))
         memory.pushed.fill_(memory.length)
-    batches = loader(job, case, kind.strong_views)
+    batches = loader(job, case, kind.strong_views, budget)
     log = RunLog(RunFolder.create(folder / f"log{next(LOGS)}"), 0, ())
     log.close()  # no row is written
     state = TrainingState(method, optimizer, PolynomialLR(optimizer, STEPS), fabric.strategy.precision)
@@ -219,7 +240,7 @@ def ways_of(timed: Timed, plain: Timed) -> dict[str, Call]:
         timed.whole.captures,
     )
     ways: dict[str, Call] = {STEP_WAY: timed.step, FLOOR: lambda: bare((), STEP)}
-    ways["batch"] = lambda: timed.batches.at(STEP)
+    ways["augmentation"] = lambda: timed.batches.at(STEP)
     for name, learns in zip(PARTS[1:3], (False, True), strict=True):
         some = [each for each in passes if each.learns == learns]
         if some:
@@ -302,9 +323,9 @@ def moved(timed: Timed) -> None:
     timed.move()
 
 
-def loader(job: Job, case: PreparedCase, strong_views: int) -> BatchLoader:
-    """Batches of the slices of `case`, with masks and without."""
-    stores = (ImageStore([each], plan(job), job.device, 2**34) for each in (case, case._replace(mask=None)))
+def loader(job: Job, case: PreparedCase, strong_views: int, budget: int = ALL) -> BatchLoader:
+    """Batches of the slices of `case`, with masks and without; on the device up to that many bytes, else from files."""
+    stores = (ImageStore([each], plan(job), job.device, budget) for each in (case, case._replace(mask=None)))
     streams = (BatchStream(store, job.batch, name, 0) for store, name in zip(stores, ("labeled", "unlabeled")))  # noqa: B905
     return BatchLoader(next(streams), next(streams), AugmentSettings(), strong_views)
 
@@ -370,10 +391,13 @@ def markdown(found: Mapping[str, Any]) -> str:
     files = (
         f"Prediction of {SCANS} files, {prediction['slices']} slices, with symmetries: {shown(prediction)} ms; slices "
     )
+    streaming = found["streaming"]
+    over = ratio(streaming[STREAMED], streaming[RESIDENT])
+    stream = f"A step of {streaming['method']} with {STREAMED} over one with {RESIDENT}: {over}."
     files += f"a second over those of the bare network with as many passes: {bare}."
     shares = [f"{each['classes']} classes {each['contrast_share']:.1%}" for each in found["contrast"]]
     ending = [f"Contrast's share of a step of patchcl: {', '.join(shares)}."] if shares else []
-    return "\n\n".join([where, what + origin["precision"], table(headings, lines), scan, files, *ending])
+    return "\n\n".join([where, what + origin["precision"], table(headings, lines), stream, scan, files, *ending])
 
 
 def cells(name: str, rounds: Rounds) -> list[str]:

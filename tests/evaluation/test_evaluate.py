@@ -19,7 +19,7 @@ from patchcl.data.preprocessing.plan import PlanSettings, save_plan
 from patchcl.data.preprocessing.planner import make_plan
 from patchcl.data.splits import SplitSettings, make_split
 from patchcl.evaluation.evaluate import evaluate_folders, evaluate_run, settings_hash
-from patchcl.evaluation.metrics import EMPTY_POLICY, IGNORE_POLICY
+from patchcl.evaluation.metrics import EMPTY_POLICY, IGNORE_POLICY, SURFACE_POLICY
 from patchcl.evaluation.scores import (
     METRICS,
     OBJECT_METRICS,
@@ -235,6 +235,7 @@ def test_the_scores_of_a_run_are_kept(cardiac, tmp_path):
         by_hand = [float(row["dice"]) for row in rows if row["structure"] == structure]
         assert summary[structure]["dice"]["mean"] == pytest.approx(np.mean(by_hand))
     assert content["summary"]["empty_policy"] == EMPTY_POLICY
+    assert content["summary"]["surface_policy"] == SURFACE_POLICY
 
 
 def test_the_student_is_scored_apart(cardiac, tmp_path):

@@ -10,6 +10,7 @@ from scipy import stats
 from patchcl.evaluation.intervals import (
     FEWEST_PATIENTS,
     Interval,
+    _roots,
     holm,
     over_patients,
     over_seeds,
@@ -41,6 +42,22 @@ def test_two_patients_have_the_t_interval():
     mean, low, high = paired_interval([0.5, 0.5], [0.51, 0.52])
     assert mean == pytest.approx(0.015)
     assert (low, high) == pytest.approx((0.015 - 0.06353, 0.015 + 0.06353), abs=1e-4)
+
+
+@pytest.mark.parametrize("level", [0.6, 0.9])
+def test_of_few_patients_more_of_the_means_drawn_anew_must_lie_within(level):
+    """The tail is the share of misses to one side, less two patients of eight; one or three change its place."""
+    skewed = [0.0, 0.005, 0.01, 0.01, 0.015, 0.02, 0.05, 0.14]
+    roots = _roots(tuple(skewed))
+    tail = (1 - level) / 2 * 6 / 8
+    high = np.mean(skewed) - roots[math.floor(tail * (len(roots) + 1)) - 1] * stats.sem(skewed)
+    assert high > of_student(skewed, level)[1]
+    assert over_patients(skewed).interval(level).high == pytest.approx(high, rel=1e-9)
+
+
+def test_seeds_that_agree_to_the_last_digit_add_no_error():
+    """The variance of three times 0.1 is not 0 in floating point."""
+    assert over_seeds([{"a": 0.1}, {"a": 0.1}, {"a": 0.1}]).seed_error == 0
 
 
 @pytest.mark.parametrize("level", [0.9, 0.95])

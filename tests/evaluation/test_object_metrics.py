@@ -233,6 +233,13 @@ def test_what_has_no_reference_is_not_counted():
     assert score_objects(tallies["gland"]) == (1, 1, 0)
 
 
+def test_the_first_value_beyond_the_classes_is_no_class():
+    reference = objects(SQUARE).astype(np.uint8)
+    reference[APART] = 2
+    tallies = tally_structures((reference > 0).astype(np.uint8), reference, ("background", "gland"), (1, 1))
+    assert score_objects(tallies["gland"]) == (1, 1, 0)
+
+
 @pytest.mark.parametrize("turns", [0, 1, 2])
 def test_scores_do_not_depend_on_names_or_place(turns):
     predicted, reference = blobs(7), blobs(8)

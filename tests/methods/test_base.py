@@ -32,6 +32,7 @@ from patchcl.methods.settings import (
     MethodSettings,
     PatchCLSettings,
     SupervisedSettings,
+    UncertaintyMeanTeacherSettings,
     UniMatchSettings,
 )
 
@@ -131,6 +132,7 @@ def test_the_method_of_contributing_works_as_it_is_written(make_task, make_batch
         (MeanTeacherSettings(), 30000, {"ramp_steps": 30000}),
         (MeanTeacherSettings(ramp_max_steps=3300), 30000, {"ramp_steps": 3300}),
         (BCPSettings(pretrain_max_steps=100), 30000, {"pretrain_steps": 100}),
+        (UncertaintyMeanTeacherSettings(ramp_max_steps=500), 30000, {"ramp_steps": 500}),
     ],
 )
 def test_stages_are_fractions_of_the_run_up_to_a_limit_that_a_fraction_set_alone_does_not_have(
@@ -145,6 +147,7 @@ def test_stages_are_fractions_of_the_run_up_to_a_limit_that_a_fraction_set_alone
     [
         (MeanTeacherSettings(ramp_fraction=0.0), "teacher", True),
         (BCPSettings(pretrain_fraction=0.0), "teacher", True),
+        (UncertaintyMeanTeacherSettings(noise=0.0), "teacher", False),
         (CrossPseudoSettings(ramp_fraction=0.0), "student", False),
         (FixMatchSettings(), "student", False),
         (UniMatchSettings(), "student", False),
@@ -169,6 +172,45 @@ def test_a_method_says_what_it_has_seen(settings, network, keeps_features, make_
 def test_pretraining_has_seen_labeled_images_alone(make_task, make_batch):
     batch = make_batch()
     assert build_method(BCPSettings(), make_task()).training_step(batch, 0).seen == StudentView(batch.labeled)
+
+
+def test_without_unlabeled_images_a_method_has_seen_labeled_ones_and_their_features(make_task, make_batch):
+    torch.manual_seed(0)
+    method, batch = build_method(FixMatchSettings(), make_task()).train(), make_batch()
+    _, features = copy.deepcopy(method).student.segment(batch.labeled.image)
+    seen = method.training_step(batch._replace(unlabeled=None), 5).seen
+    assert seen.labeled is batch.labeled
+    assert seen.unlabeled is None
+    torch.testing.assert_close(seen.features, features)
+
+
+def test_patchcl_has_seen_the_features_of_all_that_its_student_saw_and_accepts_what_is_sure(make_task, make_batch):
+    """As the student sees the boxes of other images, too, these are what the contrast is told of."""
+    torch.manual_seed(0)
+    settings = PatchCLSettings(warm_up_fraction=0.0, mix_probability=0.0, confidence_threshold=0.4, contrast=CONTRAST)
+    method, batch = build_method(settings, make_task(norm="instance")).train(), make_batch()
+    with torch.no_grad():
+        _, features = method.student.segment(torch.cat([batch.labeled.image, batch.unlabeled.strong]))
+        sure = method.teacher(batch.unlabeled.weak).softmax(dim=1).max(dim=1).values >= 0.4
+    result = method.training_step(batch, 0)
+    torch.testing.assert_close(result.seen.features.detach(), features)
+    assert 0.1 < sure.float().mean() < 0.9
+    assert result.terms["accepted"] == sure.float().mean()
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        (PatchCLSettings(warm_up_fraction=0.5), ["warm-up"] * 2 + ["semi-supervised"] * 2),
+        (BCPSettings(pretrain_fraction=0.25), ["pretraining"] + ["self-training"] * 3),
+        *((kind(), ["all"] * 4) for kind in settings_classes() if kind not in (PatchCLSettings, BCPSettings)),
+    ],
+    ids=lambda given: getattr(given, "name", ""),
+)
+def test_steps_of_one_kind_have_one_name_and_every_pseudo_label_counts_unless_told(settings, names, make_task):
+    method = build_method(settings, make_task(steps=4))
+    assert [method.phase(step) for step in range(4)] == names
+    assert method.confidence_threshold == getattr(settings, "confidence_threshold", 0.0)
 
 
 def test_settings_are_those_of_the_method_that_they_name():

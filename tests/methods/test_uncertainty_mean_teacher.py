@@ -57,6 +57,15 @@ def test_the_student_is_compared_with_one_pass_and_the_others_say_where(make_tas
     assert result.terms["certain"] == 0.5
 
 
+def test_every_pass_but_the_first_has_a_say(make_task, make_batch):
+    """Two passes that contradict each other leave no pixel certain; either alone would leave all."""
+    method, batch = build(make_task(), ramp_fraction=0.0, entropy_threshold=0.3), make_batch()
+    one, other = (torch.eye(3)[k].view(1, 3, 1, 1).expand(3, 3, 16, 16) for k in (0, 1))
+    for passes, certain in (((one, one, other), 0.0), ((one, other, one), 0.0), ((other, one, one), 1.0)):
+        method.noisy_probs = lambda _, passes=passes: torch.stack(passes)
+        assert method(batch, 0).terms["certain"] == certain
+
+
 def test_the_teacher_sees_clipped_noise_that_differs_between_passes_in_one_forward_pass(make_task, make_batch):
     method, weak, seen = build(make_task(), teacher_passes=4, noise=0.1), make_batch(count=2).unlabeled.weak, []
     method.teacher.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))

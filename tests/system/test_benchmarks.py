@@ -176,11 +176,15 @@ def test_every_method_is_timed_beside_its_floor_and_in_parts(speed, timing, monk
         assert step["step_ms"] == step["floor_ms"] == step["step_over_floor"] == 1
         parts = set(speed.PARTS) & set(step["rounds"])
         assert ("contrast" in parts) == ("contrast_share" in step) == (step["method"] == "patchcl")
-        assert ("passes without a gradient" in parts) == (step["method"] != "supervised")
+        assert ("teacher" in parts) == (step["method"] != "supervised")
+        assert {"augmentation", "student", "optimizer and EMA", "log"} <= parts
     assert (found["provenance"]["classes"], found["provenance"]["size"]) == (3, 16)
+    assert found["streaming"]["method"] == "supervised"
+    assert [found["streaming"][way]["ms"] for way in (speed.RESIDENT, speed.STREAMED)] == [[1.0]] * 2
     assert found["validation"]["ms"] == found["prediction"]["ms"] == found["prediction"]["bare_network_ms"] == [1.0]
     assert [share["classes"] for share in found["contrast"]] == [3, 104]
     text = capsys.readouterr().out
+    assert "with images streamed from files over one with images on the device: 1 (1 to 1)." in text
     assert text.count("| 1 (1) | 1 (1) | 1 (1 to 1) |") == len(found["steps"])
 
 
