@@ -82,11 +82,15 @@ def test_the_table_gives_all_rows_the_same_but_for_bcp_whose_own_schedule_is_sai
     table = EXPERIMENTS / "variants" / "p1.yaml"
     rows, common = named_settings((), table, PRESET, [f"preset={name}"])
     bcp = {row: rows.pop(row) for row in list(rows) if row.startswith("bcp")}
-    assert len(rows) == 8
+    assert len(rows) == 9
     assert {(row.training, row.augment, row.inference) for row in rows.values()} == {
         (common.training, common.augment, common.inference)
     }
-    assert rows["patchcl without contrast"].method.contrast.weight == 0
+    scored = rows["patchcl"].method
+    assert (scored.consistency_weight, scored.labeled_mix_probability, scored.contrast.weight) == (1, 0.5, 0.1)
+    none = scored.contrast.model_copy(update={"weight": 0})
+    assert rows["patchcl without contrast"].method == scored.model_copy(update={"contrast": none})
+    assert rows["patchcl by default"].method == type(scored)()
     assert list(bcp) == ["bcp 10k + 20k", "bcp 10k + 30k"]
     for steps, row in zip((30000, 40000), bcp.values(), strict=True):
         assert (row.training.steps, row.training.power, row.method.student_view) == (steps, 0, "weak")
