@@ -204,7 +204,7 @@ def survivors_table() -> str:
     return markdown(("reason", "faults", "in"), rows)
 
 
-def compare_table(file: str, labeled: int | None = None) -> str:
+def compare_table(file: str, labeled: int | None = None, baseline: str = "supervised") -> str:
     """What `patchcl compare` found, best Dice of the last checkpoint first; of one count of labeled patients."""
     lines = [line for line in read(file)["rows"] if labeled in (None, line["labeled_patients"]) and line["seeds"]]
     structures = list(dict.fromkeys(line["structure"] for line in lines))
@@ -217,7 +217,7 @@ def compare_table(file: str, labeled: int | None = None) -> str:
         minutes = f"{line['minutes']:.1f}" if line["minutes"] else ""
         rows.append((line["method"], str(line["seeds"]), *last, difference(line), best, minutes))
     heads = (f"{structure} Dice %" for structure in structures)
-    return markdown(("", "seeds", *heads, "less supervised (95 % interval)", "best on validation", "minutes"), rows)
+    return markdown(("", "seeds", *heads, f"less {baseline} (95 % interval)", "best on validation", "minutes"), rows)
 
 
 def measured(file: str) -> bool:
