@@ -13,6 +13,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
+from scipy.stats import binomtest
 
 from patchcl.core.files import write_text
 from patchcl.evaluation.intervals import FEWEST_PATIENTS, Interval, over_patients, patient_means, seed_interval
@@ -186,10 +187,20 @@ def faults_table() -> str:
     """The faults planted in every room of the package, and how many the tests have seen."""
     rows = []
     for room, found in read("mutation.json")["rooms"].items():
-        seen = found["tested"] - found["survived"]
-        counts = (found["planted"], found["tested"], seen, found["survived"])
-        rows.append((f"`{room}`", *map(str, counts), f"{100 * seen / found['tested']:.1f}", found["commit"]))
+        missed = found.get("survived", 0)
+        seen = found["tested"] - missed
+        counts = (found["planted"], found["tested"], seen, missed)
+        rows.append((f"`{room}`", *map(str, counts), share_seen(seen, found), found["commit"]))
     return markdown(("", "faults", "tested", "seen", "missed", "seen %", "commit"), rows)
+
+
+def share_seen(seen: int, found: dict[str, Any]) -> str:
+    """Per cent of the faults tested; for a random sample also what was seen before tests were written for the rest."""
+    share, first = f"{100 * seen / found['tested']:.1f}", found.get("seen_at_first")
+    if first is None:
+        return share
+    low, high = binomtest(first, found["tested"]).proportion_ci(method="wilson")
+    return f"{share}; at first {100 * first / found['tested']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def survivors_table() -> str:

@@ -1,6 +1,7 @@
 """Which faults planted in methods, losses, contrast and evaluation do the tests miss? Mutation testing.
 
-    python benchmarks/mutation.py                                # all four rooms, about an hour on one core
+    python benchmarks/mutation.py                                # all four rooms, some hours on one core
+    python benchmarks/mutation.py --sample 250                   # as many faults of each, drawn at random
     python benchmarks/mutation.py --rooms losses contrast        # some; what was found of the others stays
     python benchmarks/mutation.py --again                        # what was missed or not reached, with other tests
     python benchmarks/mutation.py --count                        # nothing; reasons are read anew
@@ -19,6 +20,7 @@ import argparse
 import difflib
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -52,16 +54,21 @@ def main() -> None:
         "--again", action="store_true", help="only what was missed or not tested yet; sources must be the same"
     )
     arguments.add_argument("--count", action="store_true", help="test nothing, only write what is there")
+    arguments.add_argument("--sample", type=int, help="as many faults of each room, drawn at random; all without")
     given = arguments.parse_args()
     for room in () if given.count else given.rooms:
-        test(room, given.again)
+        test(room, given.again, given.sample)
     write_results()
 
 
-def test(room: str, again: bool) -> None:
-    """Plant all faults of a room and test them, or `again` those that were missed or not tested yet."""
+def test(room: str, again: bool, sample: int | None) -> None:
+    """Plant all faults of a room and test them or a `sample`, or `again` those that were missed or not tested yet.
+
+    Their order is drawn once and for all, so that what was tested is a random sample wherever it ends.
+    """
     planted, codes = (read(room, "changes"), read(room)) if again else (plant(room), {})
-    pending = [name for name in planted if codes.get(name, 0) == 0]
+    drawn = random.Random(0).sample(sorted(planted), len(planted))[:sample]
+    pending = [name for name in drawn if codes.get(name, 0) == 0]
     (WORK / f"{room}.pending").write_text("\n".join(pending), encoding="utf-8")
     write_json(WORK / f"{room}.json", codes)
     paths = os.pathsep.join([str(WORK / room), str(ROOT / "benchmarks")])

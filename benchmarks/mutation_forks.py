@@ -50,7 +50,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
     items = {name: chosen(reached.get(name.partition("__mutmut_")[0], []), seconds, name) for name in pending}
     needed = {name: sum(seconds[item] for item in tests) for name, tests in items.items()}
     killers: dict[str, Counter[str]] = defaultdict(Counter)
-    for name in sorted(pending, key=needed.__getitem__):
+    for name in pending:
         before = killers[name.partition("__mutmut_")[0]]
         tests = sorted(items[name], key=lambda item: -before[item.nodeid])
         codes[name] = forked(session, tests, name, MOST_SECONDS + 3 * needed[name]) if tests else 0
