@@ -52,7 +52,7 @@ class Store:
     def __len__(self) -> int:
         return 8
 
-    def load(self, items, corners):
+    def load(self, items, corners, on_structure):
         return self.image[items], self.mask[items] if self.masked else None
 
 

@@ -207,13 +207,11 @@ def _joined(hashes: Sequence[str]) -> str:
 
 def _key(plan: Plan) -> str:
     """The name of everything in `plan` that decides what prepared files hold."""
-    unused = {"ignore"} if plan.ignore is None else set()  # as in caches made before there was such a value
+    unused = {"output_interpolation", "window_stride", "reasons", "channels", "patch_fraction", "regions", *BATCH}
+    unused |= {"ignore"} if plan.ignore is None else set()  # as in caches made before there was such a value
     unused |= {"orientation"} if plan.orientation is None else set()
     unused |= {"background"} if plan.background == "counted" else set()
-    deciding = plan.model_dump(
-        mode="json",
-        exclude={"output_interpolation", "reasons", "channels", "patch_fraction", "regions", *BATCH} | unused,
-    )
+    deciding = plan.model_dump(mode="json", exclude=unused)
     return hashlib.sha256(json.dumps([RECIPE, deciding], sort_keys=True).encode()).hexdigest()[:16]
 
 
