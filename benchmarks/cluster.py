@@ -3,9 +3,10 @@
     python benchmarks/cluster.py           # 10,000 scans, 60 runs, a kill every 30 s; two workers; hours on one core
     python benchmarks/cluster.py --quick   # the same with a handful, in two minutes
 
-Every scan is its own made-up noise of 32 x 32 x 4 voxels. A worker is ended with SIGKILL, one of the two in turn. Time
-of the processor is what the operating system counted for the command and its processes, those of Dask aside, and
-hardly depends on what else the machine does; seconds on the clock do. Parts that `--on` leaves out stay.
+Every scan is its own made-up noise of 32 x 32 x 4 voxels. A worker is ended with SIGKILL every 30 seconds, or later:
+not before something was done since the last. Time of the processor is what the operating system counted for the command
+and its processes, those of Dask aside, and hardly depends on what else the machine does; seconds on the clock do. Parts
+that `--on` leaves out stay.
 """
 
 import argparse
@@ -38,6 +39,8 @@ SHORT = (
     *("training.validate_every=1000", "training.loggers=[]"),
 )
 LOCAL, DASK = "two processes", "two Dask workers"
+Nannies = list[subprocess.Popen[bytes]] | None
+"""The processes that start Dask's workers anew; None where the command has workers of its own."""
 PARTS = ("predict", "dask", "compare", "scaling")
 
 
@@ -50,7 +53,7 @@ class Sizes(NamedTuple):
     scaled: int = 400  # scans that one and two processes share
 
 
-QUICK = Sizes(scans=40, cells=2, kill_every=6.0, scaled=8)
+QUICK = Sizes(scans=40, cells=2, kill_every=1.0, scaled=8)
 
 
 class Ran(NamedTuple):
@@ -99,8 +102,8 @@ def measured(folder: Path, sizes: Sizes, parts: list[str]) -> Iterator[tuple[str
         yield LOCAL, many_scans(run, scans, folder / "local", sizes, ["--jobs", "2"])
     if "dask" in parts:
         with dask(folder) as (address, workers, scheduler):
-            kills = Killer(sizes.kill_every, workers)
-            yield DASK, many_scans(run, scans, folder / "dask", sizes, ["--cluster", address], kills, scheduler)
+            place = ["--cluster", address]
+            yield DASK, many_scans(run, scans, folder / "dask", sizes, place, workers, scheduler)
     if "compare" in parts:
         yield "compare", many_runs(data, folder / "grid", sizes)
     if "scaling" in parts:
@@ -115,11 +118,11 @@ def many_scans(
     out: Path,
     sizes: Sizes,
     workers: list[str],
-    kills: "Killer | None" = None,
+    nannies: Nannies = None,
     scheduler: int | None = None,
 ) -> dict[str, Any]:
-    """All scans under kills, the same call once more, and what a scan costs beyond what it costs in one process."""
-    killer = kills or Killer(sizes.kill_every)
+    """All scans under kills, and the same call once more."""
+    killer = Killer(sizes.kill_every, out, "*.nii.gz", nannies)
     with killer:
         first = ran("predict", str(run), str(scans), "-o", str(out), *workers, killer=killer, scheduler=scheduler)
     times = {path.name: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}
@@ -143,7 +146,7 @@ def many_runs(data: Path, out: Path, sizes: Sizes) -> dict[str, Any]:
     seeds = ",".join(map(str, range(sizes.cells)))
     options = [part for each in SHORT for part in ("--set", each)]
     call = ["compare", str(data), "-o", str(out), "--methods", "supervised", "--seeds", seeds, "--jobs", "2", *options]
-    killer = Killer(sizes.kill_every)
+    killer = Killer(sizes.kill_every, out, "*.ckpt")
     with killer:
         first = ran(*call, killer=killer)
     again = ran(*call)
@@ -172,10 +175,13 @@ def scaling(run: Path, scans: Path, folder: Path) -> dict[str, Any]:
 
 
 class Killer:
-    """Ends a worker of a command with SIGKILL every few seconds."""
+    """Ends a worker of a command with SIGKILL every few seconds, if another file like `done` has come below `out`."""
 
-    def __init__(self, every: float, workers: list[subprocess.Popen[bytes]] | None = None) -> None:
-        self.every, self.workers, self.kills, self.pid = every, workers, 0, 0
+    def __init__(
+        self, every: float, out: Path, done: str, workers: list[subprocess.Popen[bytes]] | None = None
+    ) -> None:
+        self.every, self.out, self.done, self.nannies = every, out, done, workers
+        self.kills = self.pid = self.there = 0
         self.ended = threading.Event()
 
     def __enter__(self) -> "Killer":
@@ -187,16 +193,16 @@ class Killer:
 
     def _go_on(self) -> None:
         while not self.ended.wait(self.every):
-            found = self._found()
-            if found:
+            found, there = self._found(), sum(1 for _ in self.out.rglob(self.done))
+            if found and there > self.there:
                 os.kill(found[self.kills % len(found)], signal.SIGKILL)
-                self.kills += 1
+                self.kills, self.there = self.kills + 1, there
 
     def _found(self) -> list[int]:
         """Processes that work on units: children of the command, or of the nannies of Dask's workers."""
-        if self.workers is None:
+        if self.nannies is None:
             return [child for child in children(self.pid) if "unit_process" in line_of(child)]
-        return [child for worker in self.workers for child in children(worker.pid) if "spawn_main" in line_of(child)]
+        return [child for worker in self.nannies for child in children(worker.pid) if "spawn_main" in line_of(child)]
 
 
 def children(parent: int) -> list[int]:

@@ -55,6 +55,14 @@ def test_an_image_among_the_test_scans_is_not_for_training_to_find(cardiac, trai
     assert same(weights(tmp_path / "run"), weights(trained))
 
 
+def test_images_on_a_node_s_own_disk_train_as_those_in_the_shared_folder(cardiac, trained, tmp_path, tiny):
+    scratch = tmp_path / "own disk"
+    run(cardiac, tmp_path / "run", tiny, "training.memory_gib=0", f"training.scratch={scratch}")
+    assert same(weights(tmp_path / "run"), weights(trained))
+    copies = {path.relative_to(scratch) for path in scratch.rglob("*.npy")}
+    assert copies == {path.relative_to(tmp_path / "prepared") for path in (tmp_path / "prepared").rglob("*.npy")}
+
+
 def test_images_streamed_from_disk_train_as_those_on_the_device(cardiac, trained, tmp_path, tiny):
     run(cardiac, tmp_path / "streamed", tiny, "training.memory_gib=0")
     assert same(weights(tmp_path / "streamed"), weights(trained))

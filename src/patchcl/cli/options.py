@@ -172,6 +172,9 @@ Cluster = Annotated[
     ),
 ]
 Processes = Annotated[int, typer.Option("--jobs", min=1, help="Processes of this machine that share the scans.")]
+Scratch = Annotated[
+    str | None, typer.Option(help="Folder on a node's own disk for a copy of prepared images, such as '$TMPDIR'.")
+]
 Layout = Annotated[
     str | None, typer.Option(help=f"How SOURCE is laid out: {', '.join(LAYOUTS)}; by default it is looked at.")
 ]

@@ -109,6 +109,7 @@ def train(
     fold: options.Fold = None,
     jobs: options.Jobs = "1",
     cluster: options.Cluster = None,
+    scratch: options.Scratch = None,
 ) -> None:
     """Train on a data folder. Scans without a mask are learned from as well, unless --method supervised."""
     apart = ("resume_if_there", "folds", "fold", "jobs", "cluster")
@@ -118,9 +119,7 @@ def train(
     elif fold is not None:
         raise UserError(f"--fold {fold} says which of several to train. Say of how many with --folds, such as 5.")
     elif cluster is not None:
-        raise UserError(
-            "--cluster is for many runs: compare, or train with --folds. One run takes --devices and --nodes."
-        )
+        raise UserError("--cluster is for many runs: compare, or train --folds. One run takes --devices and --nodes.")
     else:
         finish(_api(given).train(resume_if_there=resume_if_there, **given))
 
@@ -214,6 +213,7 @@ def compare(
     device: options.SettingsDevice = None,
     jobs: options.Jobs = "1",
     cluster: options.Cluster = None,
+    scratch: options.Scratch = None,
     on: options.CompareOn = None,
     voxels: options.Voxels = False,
     fast: options.Fast = False,

@@ -35,6 +35,8 @@ class SharedArguments(TypedDict, total=False):
     """Where to compute; by default the fastest there is."""
     precision: str | None
     """`auto`, `32-true`, `bf16-mixed` or `16-mixed`."""
+    scratch: str | None
+    """A folder on a node's own disk for a copy of prepared images; `$TMPDIR` and the like are filled in there."""
 
 
 class SettingsArguments(SharedArguments, total=False):
@@ -50,7 +52,7 @@ class SettingsArguments(SharedArguments, total=False):
 
 SHORT = {"method": "method.name", "labeled": "split.labeled", "split": "split.file", "plan": "plan.file"}
 SHORT |= {"preset": "preset"}
-SHORT |= {name: f"training.{name}" for name in ("steps", "seed", "device", "precision", "devices", "nodes")}
+SHORT |= {name: f"training.{name}" for name in ("steps", "seed", "device", "precision", "devices", "nodes", "scratch")}
 """Arguments that are short for one setting."""
 
 

@@ -61,6 +61,7 @@ class TrainingSettings(FrozenSettings):
     memory_gib: float = Field(
         8.0, ge=0, description="Of the training device, for prepared images; beyond it they stream."
     )
+    scratch: str | None = Field(None, description="Folder on a node's own disk for a copy of prepared images.")
     loggers: tuple[LoggerName, ...] = Field(("tensorboard",), description="Of tensorboard, wandb, mlflow.")
     seed: int = Field(0, ge=0)
 

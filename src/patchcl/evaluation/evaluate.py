@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -147,7 +147,8 @@ def settings_hash(settings: Settings) -> str:
 
     Who is on which side is told by the hash of the split.
     """
-    tree = settings.model_dump(mode="json", exclude={"data": True, "cache": True, "split": {"file", "fold"}})
+    places: dict[str, Any] = {"data": True, "cache": True, "split": {"file", "fold"}, "training": {"scratch"}}
+    tree = settings.model_dump(mode="json", exclude=places)
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 

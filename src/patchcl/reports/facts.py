@@ -15,7 +15,7 @@ from patchcl.runs.provenance import ACCEPTED, MOVES, read_provenance
 
 HEADLINES = ("test_last", "validation_last", "test_best", "validation_best")
 """Evaluations in the order in which a report prefers them; the last checkpoint is chosen by nobody."""
-ASIDE = ("method", "cache", "training.device", "training.memory_gib")
+ASIDE = ("method", "cache", "training.device", "training.memory_gib", "training.scratch")
 """Settings that two runs may differ in and still be compared as methods."""
 
 

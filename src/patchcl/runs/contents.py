@@ -12,7 +12,7 @@ from patchcl.core.settings import FrozenSettings, differing_keys, flatten
 from patchcl.data.preprocessing.plan import Plan
 from patchcl.data.splits import Split
 
-PLACES = ("data", "cache", "split.file", "plan.file", "training.device", "training.memory_gib")
+PLACES = ("data", "cache", "split.file", "plan.file", "training.device", "training.memory_gib", "training.scratch")
 ASIDE = (*PLACES, "training.devices", "training.nodes")  # how many processes a run had is in its provenance
 """Settings that say where things lie or are done, and may change within a run."""
 SHOWN = 10

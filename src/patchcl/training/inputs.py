@@ -1,5 +1,6 @@
 """What training learns from and is judged by: scans prepared for the network, and the batches of every step."""
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from patchcl.data.duplicates import require_no_leak
 from patchcl.data.loading.image_store import ImageStore
 from patchcl.data.loading.loader import BatchLoader, BatchStream
 from patchcl.data.preprocessing.cache import PreparedCase, prepare
+from patchcl.data.preprocessing.own_disk import on_own_disk
 from patchcl.data.preprocessing.plan import Plan
 from patchcl.data.splits import Split, cases_of
 from patchcl.training.lost_files import tell_damaged
@@ -62,6 +64,8 @@ def prepare_inputs(
         damaged: list[Path] = []
         ready = prepare(cases, plan, settings.cache, lambda count, _: bar.update(task, completed=count), damaged.append)
     tell_damaged(damaged, console)
+    if settings.training.scratch and ready:
+        ready = on_own_disk(ready, settings.training.scratch, partial(console.print, markup=False, soft_wrap=True))
     done = iter(ready)
     prepared = Prepared(*(tuple(next(done) for _ in group) for group in groups))
     require_no_leak(groups._asdict(), {case.name: case.signature for group in prepared for case in group})
