@@ -54,3 +54,14 @@ def test_the_tree_is_checked_without_torch():
     code += "print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]
+
+
+def test_a_method_knows_what_its_images_have_been_through(plan):
+    """Which symmetries it may average over, and how strong a strong view is."""
+    chosen = ["method.average_symmetries=true", "augment.strong_intensity=0.7", "network.features=[4, 8]"]
+    method = load_settings(overrides=[*chosen, "augment.flip=false"]).build_method(plan)
+    assert method.augment.strong_intensity == 0.7
+    assert {symmetry.turns for symmetry in method.symmetries} == {1, 2, 3}
+    flat = plan.model_copy(update={"fit": "crop", "spacing_mm": (1.0, 3.0)})
+    stretched = load_settings(overrides=[*chosen, "augment.flip=false"]).build_method(flat)
+    assert {symmetry.turns for symmetry in stretched.symmetries} == {2}

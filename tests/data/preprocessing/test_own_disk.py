@@ -5,6 +5,7 @@ import pytest
 
 from patchcl.data.preprocessing import own_disk
 from patchcl.data.preprocessing.cache import PreparedCase
+from patchcl.data.preprocessing.manifest import seal
 from patchcl.data.preprocessing.own_disk import on_own_disk
 
 
@@ -16,8 +17,10 @@ def prepared(tmp_path):
     for name in "ab":
         image, mask = folder / f"{name}.image-1.npy", folder / f"{name}.mask-2.npy"
         case = PreparedCase(name, name, image, mask if name == "a" else None)
-        for number, file in enumerate((image, mask, case.signature)):
-            np.save(file, np.full(10, number))
+        for number, file in enumerate((image, case.mask, case.signature)):
+            if file is not None:
+                np.save(file, np.full(10, number))
+        seal([file for file in (image, case.mask, case.signature) if file is not None], folder / f"{name}.json")
         cases.append(case)
     return cases
 
@@ -37,10 +40,11 @@ def test_training_reads_copies_with_the_same_content(prepared, tmp_path, monkeyp
     assert copied[0].mask.read_bytes() == prepared[0].mask.read_bytes()
 
 
-def test_copies_are_used_again_and_half_a_file_is_not(prepared, tmp_path):
+@pytest.mark.parametrize("damage", [lambda whole: whole[:9], lambda whole: whole[:-1] + bytes([whole[-1] ^ 1])])
+def test_copies_are_used_again_and_damaged_ones_are_not(prepared, tmp_path, damage):
     copied = on_own_disk(prepared, str(tmp_path / "own"), refuse)
     before = copied[0].image.stat().st_mtime_ns
-    copied[1].image.write_bytes(b"half")
+    copied[1].image.write_bytes(damage(copied[1].image.read_bytes()))
     assert on_own_disk(prepared, str(tmp_path / "own"), refuse) == copied
     assert copied[0].image.stat().st_mtime_ns == before
     assert copied[1].image.read_bytes() == prepared[1].image.read_bytes()

@@ -98,7 +98,7 @@ def prepare(
 
 def _prepare_case(case: Case, plan: Plan, folder: Path, on_damage: Callable[[Path], object]) -> PreparedCase | None:
     """None while somebody else prepares it."""
-    manifest = folder / f"{case.name}.json"
+    manifest = manifest_in(folder, case.name)
     hashes = known_hashes(_files_of(case), manifest)
     ready = None if hashes is None else _named(case, folder, hashes)
     if ready is not None and not _lacking(ready, read_manifest(manifest)):
@@ -108,7 +108,7 @@ def _prepare_case(case: Case, plan: Plan, folder: Path, on_damage: Callable[[Pat
 
 
 def _prepare_claimed(case: Case, plan: Plan, folder: Path, on_damage: Callable[[Path], object]) -> PreparedCase:
-    manifest = folder / f"{case.name}.json"
+    manifest = manifest_in(folder, case.name)
     prepared = _named(case, folder, file_hashes(_files_of(case), manifest))
     image, mask, drawn = prepared.image, prepared.mask, prepared.signature
     lacking = _lacking(prepared, read_manifest(manifest), on_damage)
@@ -119,6 +119,11 @@ def _prepare_claimed(case: Case, plan: Plan, folder: Path, on_damage: Callable[[
     if lacking:
         seal([image, drawn, *([mask] if mask is not None else [])], manifest)
     return prepared
+
+
+def manifest_in(folder: Path, case: str) -> Path:
+    """The file with the hashes of all that belongs to a case, beside its prepared files."""
+    return folder / f"{case}.json"
 
 
 def _files_of(case: Case) -> list[Path]:

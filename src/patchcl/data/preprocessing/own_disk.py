@@ -8,13 +8,14 @@ from pathlib import Path
 
 from patchcl.core.files import atomic_write
 from patchcl.core.parallel import in_parallel
-from patchcl.data.preprocessing.cache import PreparedCase
+from patchcl.data.preprocessing.cache import PreparedCase, manifest_in
+from patchcl.data.preprocessing.manifest import intact, read_manifest
 
 
 def on_own_disk(
     prepared: Sequence[PreparedCase], folder: str, say: Callable[[str], object]
 ) -> tuple[PreparedCase, ...]:
-    """The files of `prepared` below `folder`, copied unless they are there already.
+    """The files of `prepared` below `folder`, copied unless they are there already and hold what was prepared.
 
     Names tell plan and content, so that runs share the copies; they stay until somebody removes the folder. Where they
     cannot lie there the run goes on from the shared folder: a job that waited for days should not end for a full disk.
@@ -26,7 +27,9 @@ def on_own_disk(
     """
     place = Path(os.path.expandvars(folder)).expanduser()
     copies = {file: place / file.parent.name / file.name for case in prepared for file in _files_of(case)}
-    missing = [file for file, copy in copies.items() if not (copy.is_file() and _same_size(file, copy))]
+    manifests = [read_manifest(manifest_in(case.image.parent, case.name)) for case in prepared]
+    sealed = {file: entry for manifest in manifests for file, entry in manifest.items()}
+    missing = [file for file, copy in copies.items() if not intact(copy, sealed)]
     try:
         place.mkdir(parents=True, exist_ok=True)
         needed, free = sum(file.stat().st_size for file in missing), shutil.disk_usage(place).free
@@ -44,8 +47,3 @@ def on_own_disk(
 
 def _files_of(case: PreparedCase) -> list[Path]:
     return [case.image, case.signature, *([case.mask] if case.mask is not None else [])]
-
-
-def _same_size(file: Path, copy: Path) -> bool:
-    """Copies come into place whole, and their names hold the hash of what they were made from."""
-    return file.stat().st_size == copy.stat().st_size
