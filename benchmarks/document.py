@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import jinja2
@@ -43,6 +44,7 @@ def document(name: str) -> str:
         runs_table,
         objects_table,
         speed_table,
+        threads_table,
         fuzz_table,
         volumes_table,
         attack_table,
@@ -127,7 +129,7 @@ def objects_table(runs: Mapping[str, str]) -> str:
 
 def speed_table() -> str:
     """A step of every method beside its floor, and what contrast takes of it."""
-    found = read("speed_cpu.json")
+    found, head = read("speed_cpu.json"), ("", "step, ms", "floor, ms", "step / floor", "of it contrast")
     rows = [
         (
             step["method"],
@@ -142,7 +144,18 @@ def speed_table() -> str:
         (f"patchcl, {row['classes']} classes", f"{row['step_ms']:.0f}", "", "", f"{100 * row['contrast_share']:.1f} %")
         for row in found["contrast"]
     ]
-    return markdown(("", "step, ms", "floor, ms", "step / floor", "of it contrast"), [*rows, *many])
+    return markdown(head, [*rows, *many])
+
+
+def threads_table() -> str:
+    """How long a step takes by the way in which threads wait, alone and beside another program."""
+    found, rows = read("threads.json"), []
+    for where in ("alone", "beside another program"):
+        for way, took in found[where].items():
+            ms = took["ms"]
+            steps = f"{median(ms):.0f} ({min(ms):.0f} to {max(ms):.0f})"
+            rows.append((where, way, steps, f"{took['asleep']} of {len(ms)}"))
+    return markdown(("", "threads wait", "ms a step", "asleep"), rows)
 
 
 def fuzz_table(real: bool = False) -> str:
