@@ -122,6 +122,36 @@ def test_both_byte_orders_and_data_in_a_file_of_their_own(tmp_path: Path, order:
         read_grid(tmp_path / "a.mhd")
 
 
+NRRD = "NRRD0004\ntype: short\ndimension: 3\nsizes: 5 4 3\nendian: little\nencoding: raw\n"
+META = (
+    "ObjectType = Image\nNDims = 3\nDimSize = 5 4 3\nElementType = MET_SHORT\nBinaryData = True\n"
+    "BinaryDataByteOrderMSB = False\n"
+)
+NRRD_PLACE = "space: {}\nspace directions: ({},0,0) (0,{},0) (0,0,4)\nspace origin: ({},{},9)\n\n"
+META_PLACE = "{} = -1 0 0 0 -1 0 0 0 1\n{} = -7 -8 9\nElementSpacing = 2 3 4\nElementDataFile = LOCAL\n"
+PLACES = {
+    "right.nrrd": NRRD + NRRD_PLACE.format("right-anterior-superior", 2, 3, 7, 8),
+    "ras.nrrd": NRRD + NRRD_PLACE.format("RAS", 2, 3, 7, 8),
+    "las.nrrd": NRRD + NRRD_PLACE.format("LAS", -2, 3, -7, 8),
+    "lps.nrrd": NRRD + NRRD_PLACE.format("left-posterior-superior", -2, -3, -7, -8),
+    "mirrored.mha": META + META_PLACE.format("TransformMatrix", "Offset"),
+    "oriented.mha": META + META_PLACE.format("Orientation", "Position"),
+}
+"""One place in the patient, in all the words that headers have for it."""
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_one_place_is_one_place_however_a_header_says_it(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(PLACES[name].encode() + VOXELS.astype("<i2").tobytes(order="F"))
+    expected = [[2, 0, 0, 7], [0, 3, 0, 8], [0, 0, 4, 9], [0, 0, 0, 1]]
+    np.testing.assert_array_equal(read_grid(tmp_path / name).affine, expected)
+    np.testing.assert_array_equal(read_values(tmp_path / name)[0], VOXELS)
+    write_like(tmp_path / f"out_{name}", MASK, tmp_path / name)
+    scan, mask = (sitk.ReadImage(str(tmp_path / file)) for file in (name, f"out_{name}"))
+    for of in (sitk.Image.GetSpacing, sitk.Image.GetOrigin, sitk.Image.GetDirection):
+        assert of(mask) == of(scan)
+
+
 @ENDINGS
 @pytest.mark.parametrize("compress", [False, True], ids=["plain", "packed"])
 def test_damaged_files_are_named(tmp_path: Path, ending: str, compress: bool) -> None:
