@@ -152,6 +152,18 @@ def test_one_place_is_one_place_however_a_header_says_it(tmp_path: Path, name: s
         assert of(mask) == of(scan)
 
 
+def test_a_negative_spacing_means_what_itk_makes_of_it(tmp_path: Path) -> None:
+    header = META + "Offset = 7 8 9\nElementSpacing = -2 -3 4\nElementDataFile = LOCAL\n"
+    (tmp_path / "a.mha").write_bytes(header.encode() + VOXELS.astype("<i2").tobytes(order="F"))
+    write_like(tmp_path / "out.mha", MASK, tmp_path / "a.mha")
+    grid, mask = (read_grid(tmp_path / name) for name in ("a.mha", "out.mha"))
+    scan = sitk.ReadImage(str(tmp_path / "a.mha"))
+    left, back, up = scan.TransformIndexToPhysicalPoint((4, 3, 2))
+    np.testing.assert_allclose((grid.affine @ [4, 3, 2, 1])[:3], [-left, -back, up])
+    assert grid.spacing_mm == (2, 3, 4)
+    assert mask.affine.tobytes() == grid.affine.tobytes()
+
+
 @ENDINGS
 @pytest.mark.parametrize("compress", [False, True], ids=["plain", "packed"])
 def test_damaged_files_are_named(tmp_path: Path, ending: str, compress: bool) -> None:
@@ -201,6 +213,12 @@ def test_several_numbers_per_voxel_are_refused(tmp_path: Path) -> None:
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((4, 5, 3), np.uint8), isVector=True), str(path))
     with pytest.raises(UserError, match="holds 3 numbers per voxel; expected one"):
         read_values(path)
+    layers = NRRD.replace("dimension: 3", "dimension: 4").replace("sizes: ", "sizes: 2 ")  # overlapping segments
+    layers += "space: left-posterior-superior\nspace directions: none (2,0,0) (0,3,0) (0,0,4)\n"
+    layers += "kinds: list domain domain domain\n\n"
+    (tmp_path / "layers.nrrd").write_bytes(layers.encode() + 2 * VOXELS.tobytes())
+    with pytest.raises(UserError, match=r"layers\.nrrd holds 2 numbers per voxel; expected one"):
+        read_values(tmp_path / "layers.nrrd")
     series = tmp_path / "series.nrrd"
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((2, 3, 4, 5), np.uint8), isVector=False), str(series))
     with pytest.raises(UserError, match=r"series\.nrrd has shape \(5, 4, 3, 2\)"):
