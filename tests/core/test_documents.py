@@ -46,3 +46,13 @@ def test_broken_json_is_one_line(text):
         parse_json(text)
     assert 0 < len(str(told.value)) < 400
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_another_encoding_is_told_with_the_one_to_save_in(encoding):
+    """As PowerShell and old editors write."""
+    text = '{"name": "Prüfung"}'
+    assert parse_json(text.encode("utf-8-sig")) == {"name": "Prüfung"}
+    for parse in (parse_json, parse_yaml):
+        with pytest.raises(DocumentError, match=r"^byte [0-9]+ is no text in UTF-8, as which it is to be saved$"):
+            parse(text.encode(encoding))

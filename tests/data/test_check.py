@@ -17,8 +17,8 @@ Make = Callable[..., Path]
 MASKED = {f"p{number}": True for number in range(4)}
 
 
-def check(root: Path, split: SplitSettings | None = None) -> CheckReport:
-    return check_data(root, split or SplitSettings(), PlanSettings())
+def check(root: Path, split: SplitSettings | None = None, plan: PlanSettings | None = None) -> CheckReport:
+    return check_data(root, split or SplitSettings(), plan or PlanSettings())
 
 
 def shown(report: CheckReport) -> str:
@@ -220,6 +220,19 @@ def test_classes_with_sides_bring_a_warning_unless_mirrors_were_asked_for(make_d
     (alone,) = said("left kidney", "liver")
     assert alone.startswith("left kidney is on one side, and the other side is no class.")
     assert said("left kidney", "right kidney", decided=True) == said("left kidney", "liver", decided=True) == []
+
+
+def test_a_channel_that_is_nearly_all_background_is_told_once(make_dataset: Make) -> None:
+    root = make_dataset(MASKED, ("u",), shape=(16, 16, 4), channels=("T1", "PET"))
+    assert not any("not background" in line for line in check(root).warnings)
+    for number, path in enumerate(sorted((root / "imagesTr").glob("*_0001.nii.gz"))):
+        hot = np.zeros((16, 16, 4))
+        hot[number, :4, 0], hot[number, 4, 0] = 300, 4000
+        replace(path, hot)
+    (line,) = (line for line in check(root).warnings if "not background" in line)
+    assert "In 4 of 5 scans fewer than 0.5% of the voxels of PET are not background, for example 0.49% in p0." in line
+    assert "The 99.5 percentile of those few becomes 1." in line
+    assert not any("not background" in line for line in check(root, plan=PlanSettings(normalise="z_score")).warnings)
 
 
 def test_patients_whom_two_folders_share_are_named(make_dataset: Make) -> None:

@@ -116,6 +116,20 @@ def test_a_mask_may_have_another_ending_than_its_scan_and_a_scan_may_not(make_da
     ]
 
 
+def test_a_mask_whose_name_says_too_much_is_told_how_it_is_called(make_dataset: Make) -> None:
+    root = make_dataset({"a": False, "b": False, "c": False})
+    for name in ("a_0000.nii.gz", "b.seg.nrrd", "d_0000.nii.gz"):
+        (root / "labelsTr").mkdir(exist_ok=True)
+        (root / "labelsTr" / name).write_bytes(b"")
+    with pytest.raises(UserError) as caught:
+        read_dataset(root)
+    assert str(caught.value).splitlines()[1:] == [
+        "  labelsTr/a_0000.nii.gz has no image: a mask is called as its scan without the channel, a",
+        "  labelsTr/b.seg.nrrd has no image: a mask is called as its scan without the channel, b",
+        "  labelsTr/d_0000.nii.gz has no image",
+    ]
+
+
 def test_windows_and_old_tools_may_have_written_dataset_json(make_dataset: Make) -> None:
     root = make_dataset({"a": True})
     described = json.loads((root / "dataset.json").read_text()) | {"labels": {"background": 0, "A": 1, "Ignore": 2}}

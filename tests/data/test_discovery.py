@@ -101,6 +101,10 @@ def test_a_dicom_series_is_a_scan_wherever_one_stands(tmp_path: Path, monkeypatc
     dicom(tmp_path / "patient.7" / "IM1")
     (tmp_path / "patient.7" / "sub").mkdir()
     assert find_scans(tmp_path / "patient.7") == {"patient.7": (tmp_path / "patient.7",)}
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "eight").symlink_to(tmp_path / "patient.7", target_is_directory=True)
+    for source in (tmp_path / "links", tmp_path / "links" / "eight"):
+        assert find_scans(source) == {"eight": (tmp_path / "links" / "eight",)}
     monkeypatch.chdir(tmp_path / "patient.7")
     assert find_scans(Path()) == {"patient.7": (tmp_path / "patient.7",)}
 

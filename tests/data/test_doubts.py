@@ -1,7 +1,8 @@
 """Warnings before training: each where it belongs, none where nothing is doubtful."""
 
 from patchcl.data.dataset import read_dataset
-from patchcl.data.doubts import absent_classes, general_warnings, sides_matter
+from patchcl.data.doubts import absent_classes, general_warnings, sides_matter, sparse_channels
+from patchcl.data.preprocessing.plan import Plan
 from patchcl.data.splits import SplitSettings, make_split
 
 
@@ -35,3 +36,15 @@ def test_sides_are_warned_of_where_nobody_decided():
     assert "is on one side" in sides_matter(("background", "left atrium"))[0]
     assert sides_matter(("background", "left kidney", "right kidney"), decided=True) == []
     assert sides_matter(("background", "liver")) == []
+
+
+def test_few_voxels_that_decide_how_a_channel_is_scaled_are_told_by_what_becomes_of_them():
+    plan = Plan(dimensions=2, fit="resize", size=(32, 32), normalise=("ct", "percentile"), channels=("CT", "PET"),
+                classes=("background", "A"))  # fmt: skip
+    lit = {"a": (0.001, 0.004), "b": (0.9, 0.005), "broken": ()}
+    (line,) = sparse_channels(lit, plan)
+    assert line.startswith("In 1 of 3 scans fewer than 0.5% of the voxels of PET are not background, for example 0.40%")
+    assert "so all of them become 1, however bright" in line
+    (line,) = sparse_channels(lit, plan.model_copy(update={"background": "ignored"}))
+    assert "The 99.5 percentile of those few becomes 1." in line
+    assert sparse_channels({"b": (0.9, 0.005)}, plan) == sparse_channels(lit, None) == []

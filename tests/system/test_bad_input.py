@@ -788,3 +788,24 @@ def test_what_must_work_is_read_exactly(pool: Path, tmp_path: Path) -> None:
     assert deep.max() > 255
     root = spoilt(row_called("compressed TIFF, highest byte first"), pool, tmp_path / "tif")
     np.testing.assert_array_equal(read_image([root / IMAGE_TIFF]).voxels[0], image_of("anna")[..., 0])
+
+
+@pytest.mark.parametrize(("ending", "of_mask"), [(".dcm", ".nii.gz"), (".mha", ".nii.gz"), (".nii.gz", ".nii")])
+def test_masks_may_come_in_another_format_than_their_scans(
+    ending: str, of_mask: str, pool: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(sound(ending, pool), tmp_path / "data"))
+    for name in ("anna", "bert", "carl"):
+        (root / "labelsTr" / f"{name}{ending}").unlink()
+        image = root / "imagesTr" / f"{name}_0000{WRITERS[ending][0]}"
+        write_mask(root / "labelsTr" / f"{name}{of_mask}", mask_of(name), image)
+    report = check_data(root, SplitSettings(), PlanSettings())
+    assert report.problems == ()
+    assert {side: scans for side, (_, scans) in report.sides.items()} == {
+        "labeled": 2,
+        "unlabeled": 1,
+        "validation": 1,
+        "test": 0,
+    }
+    shares = np.bincount(np.concatenate([mask_of(name).ravel() for name in report.split.labeled]), minlength=3)
+    assert list(report.class_fractions.values()) == pytest.approx(list(shares / shares.sum()))

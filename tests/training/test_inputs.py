@@ -8,9 +8,12 @@ from rich.console import Console
 
 from patchcl.config import load_settings
 from patchcl.core.errors import UserError
-from patchcl.data.splits import load_split
+from patchcl.data.dataset import read_dataset
+from patchcl.data.preprocessing.planner import make_plan
+from patchcl.data.splits import load_split, make_split, visible_to_training
 from patchcl.runs.folder import RunFolder
 from patchcl.training.experiment import start
+from patchcl.training.inputs import prepare_inputs
 
 QUIET = Console(quiet=True)
 
@@ -66,6 +69,20 @@ def test_images_on_a_node_s_own_disk_train_as_those_in_the_shared_folder(cardiac
 def test_images_streamed_from_disk_train_as_those_on_the_device(cardiac, trained, tmp_path, tiny):
     run(cardiac, tmp_path / "streamed", tiny, "training.memory_gib=0")
     assert same(weights(tmp_path / "streamed"), weights(trained))
+
+
+def test_a_later_visit_teaches_only_where_its_patient_does(make_dataset, tmp_path):
+    """Scans without a mask of those who validate or test are no unlabeled ones, in whatever folder they lie."""
+    train = {f"p{number}_visit1": True for number in range(3)} | {f"p{number}_visit2": False for number in range(3)}
+    root = make_dataset(train, ("p0_visit3", "p1_visit3", "p2_visit3", "t_visit2", "u"), {"t_visit1": True})
+    (tmp_path / "split.json").write_text('{"train": ["p0", "p1", "u"], "validation": ["p2"], "test": ["t"]}')
+    settings = load_settings(None, [f"split.file={tmp_path / 'split.json'}", f"cache={tmp_path / 'cache'}"])
+    dataset = read_dataset(root)
+    split = make_split(dataset, settings.split)
+    visible, plan = visible_to_training(dataset, split), make_plan(dataset, settings.plan)
+    prepared = prepare_inputs(settings, visible, split, plan, True, QUIET)
+    assert [case.name for case in prepared.unlabeled] == ["p0_visit2", "p0_visit3", "p1_visit2", "p1_visit3", "u"]
+    assert [case.name for case in prepared.validation] == ["p2_visit1"]
 
 
 def test_learning_from_unlabeled_scans_needs_some(cardiac, tmp_path, tiny):

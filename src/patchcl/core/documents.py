@@ -69,5 +69,7 @@ def _decoded(text: str | bytes) -> str:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start} is no text in UTF-8, as which it is to be saved"
     reason = " ".join(str(error).split())
     return reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]}..."

@@ -15,7 +15,7 @@ from patchcl.core.errors import UserError
 from patchcl.core.parallel import ProgressCallback, in_parallel
 from patchcl.data.colour_maps import require_one_colour_map
 from patchcl.data.dataset import Case, Dataset, survey_dataset
-from patchcl.data.doubts import NOTHING_TO_LEARN, general_warnings, taken_as_stored
+from patchcl.data.doubts import NOTHING_TO_LEARN, general_warnings, sparse_channels, taken_as_stored
 from patchcl.data.duplicates import SignatureFiles, find_duplicates, signature
 from patchcl.data.folders import beside_images, unused_in_series
 from patchcl.data.formats import tells_by_name
@@ -51,6 +51,7 @@ class _Finding(NamedTuple):
     grid: Grid | None
     voxels: np.ndarray  # (K + 1,) voxels of each class in its mask, and of none because nobody annotated them
     signature: Path | None  # of all channels, if they are sound
+    lit: tuple[float, ...] = ()  # the share of each channel's voxels above its lowest value, likewise
 
 
 def check_data(
@@ -92,6 +93,7 @@ def check_data(
     with _noting(problems):
         require_one_colour_map([case.mask for case in dataset.cases if case.mask is not None])
     warnings += taken_as_stored(grids, made_plan)
+    warnings += sparse_channels({name: found.lit for name, found in findings.items()}, made_plan)
     if made_split is not None and any(fractions.values()) and not any(list(fractions.values())[1:]):
         problems.append(NOTHING_TO_LEARN)
     problems += [line for found in findings.values() for line in found.problems]
@@ -150,15 +152,17 @@ def _sides(dataset: Dataset, split: Split | None) -> dict[str, tuple[Case, ...]]
 def _look_at(case: Case, dataset: Dataset, signatures: Path) -> _Finding:
     """Every file of one scan by itself, so that one broken file hides no other."""
     found = _Finding([], [], _first_grid(case), np.zeros(len(dataset.classes) + 1, dtype=np.int64), None)
-    sound = []
+    sound: list[np.ndarray] = []
+    lit: list[float] = []
     found.warnings.extend(line for path in case.images for line in [*unused_in_series(path), *beside_images(path)])
     for path in case.images:
         with _noting(found.problems):
             channel = read_image([path])
             _require_sound(channel, path, found.grid, case.images[0].name)
             sound.append(signature(channel.voxels))
+            lit.extend(float((values > values.min()).mean()) for values in channel.voxels)
     if len(sound) == len(case.images):
-        found = found._replace(signature=signatures / f"{case.folder}-{case.name}.npy")
+        found = found._replace(signature=signatures / f"{case.folder}-{case.name}.npy", lit=tuple(lit))
         np.save(signatures / f"{case.folder}-{case.name}.npy", np.concatenate(sound))
     if case.mask is None:
         return found

@@ -6,7 +6,7 @@ may be of any format, as long as they lie on the grid of their scan.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -203,8 +203,15 @@ def _cases_in(
             yield Case(name, patient, tuple(files[channel] for channel in sorted(files)), masks.get(name), folder)
         problems += wrong
     problems += [
-        f"{masks[name].parent.name}/{masks[name].name} has no image" for name in sorted(set(masks) - set(images))
+        f"{masks[name].parent.name}/{masks[name].name} has no image{_meant(name, images)}"
+        for name in sorted(set(masks) - set(images))
     ]
+
+
+def _meant(name: str, images: Collection[str]) -> str:
+    """Which scan a mask called `name` may be of, if its name has a channel or `.seg` too much; nothing if of none."""
+    scan = re.sub(r"(_[0-9]{4}|\.seg)$", "", name)
+    return f": a mask is called as its scan without the channel, {scan}" if scan != name and scan in images else ""
 
 
 def _wrong_channels(name: str, files: dict[int, Path], ending: str, channels: int) -> list[str]:

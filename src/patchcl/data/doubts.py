@@ -13,6 +13,8 @@ NOTHING_TO_LEARN = (
     "No labeled mask holds any structure: all are background, and there is nothing to learn. Annotate scans, or choose "
     "others with --labeled or --split."
 )
+SPARSE = 0.005
+"""Share of a channel's voxels above its lowest value, below which the 99.5 percentile of all is that value."""
 
 
 def general_warnings(
@@ -47,6 +49,36 @@ def taken_as_stored(grids: Sequence[Grid], plan: Plan | None) -> list[str]:
         f"Axes of scans run in different orders ({', '.join(found)}), and are taken as they are stored: some scans are "
         "oblique or do not say how they lie, or slices do not lie along one axis. Bring them to one orientation."
     ]
+
+
+def sparse_channels(lit: Mapping[str, Sequence[float]], plan: Plan | None) -> list[str]:
+    """A warning for each channel of which a handful of voxels decides how it is scaled; or none, by a plan of before.
+
+    `lit` tells, by scan, the share of the voxels of each channel above its lowest value.
+    """
+    warnings = []
+    for place, how in enumerate(() if plan is None else plan.normalise_channels):
+        shares = {name: each[place] for name, each in lit.items() if place < len(each)}
+        sparse = {name: share for name, share in shares.items() if 0 < share < SPARSE}
+        if plan is not None and how == "percentile" and sparse:
+            least = min(sparse, key=sparse.__getitem__)
+            warnings.append(
+                f"In {len(sparse)} of {len(lit)} scans fewer than {SPARSE:.1%} of the voxels of {plan.channels[place]} "
+                f"are not background, for example {sparse[least]:.2%} in {least}. {_scaled_by(plan)}"
+            )
+    return warnings
+
+
+def _scaled_by(plan: Plan) -> str:
+    if plan.background == "ignored":
+        return (
+            "The 99.5 percentile of those few becomes 1. If some are noise that outshines what is sought, "
+            "set plan.normalise=z_score or min_max, or remove the noise."
+        )
+    return (
+        "The plan was made before background was left out of percentiles, so all of them become 1, however bright. "
+        "Write background: ignored into it, or let the data decide."
+    )
 
 
 def sides_matter(classes: Sequence[str], decided: bool = False) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from patchcl.core.errors import UserError
 from patchcl.data.formats import DICOM, ENDINGS, ending_of
 from patchcl.data.formats.base import is_litter
-from patchcl.data.formats.detached import DETACHED, files_beside
+from patchcl.data.formats.detached import files_beside
 from patchcl.data.formats.dicom.frames import is_dicom
 from patchcl.data.formats.dicom.series import contents_of, is_series_folder
 
@@ -56,7 +56,7 @@ def _unused_in(folder: Path, known: Collection[Path], expected: str) -> tuple[li
     `expected` says what names are like there: "names of scans end in .nii.gz".
     """
     others = [path for path in _entries(folder) if path not in known and (path.is_dir() or not ending_of(path.name))]
-    voxels = {file for path in known if path.suffix.lower() in DETACHED for file in files_beside(path)}
+    voxels = {file for path in known for file in files_beside(path)}
     files = [path for path in others if not path.is_dir() and _real(path) not in voxels]
     folders = [path for path in others if path.is_dir() and not _holds(path, voxels)]
     dropped = [path for path in folders if _scan_below(path)]

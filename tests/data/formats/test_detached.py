@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from patchcl.core.errors import UserError
+from patchcl.data.formats.detached import SHORT_HEADER, files_beside
 from patchcl.data.formats.itk import read_grid, read_values
 
 pytest.importorskip("SimpleITK")
@@ -102,3 +103,23 @@ def test_links_to_a_scan_elsewhere_are_read_where_the_header_is_one_too(scans: P
     for name in ("a.raw", "a.mhd"):
         (scans / name).symlink_to(other / name)
     np.testing.assert_array_equal(read_values(scans / "a.mhd")[0].ravel(order="F"), VOXELS)
+
+
+def test_the_files_of_a_header_are_found_whatever_it_is_called_and_however_long_it_is(scans: Path) -> None:
+    long = "#" + SHORT_HEADER * "x" + "\n"
+    headers = {
+        "b.mha": META + "ElementDataFile = a.raw\n",
+        "b.nrrd": NRRD + "data file: a.raw\n",
+        "long.nrrd": NRRD + long + "data file: a.raw\n",
+        "long.mha": META + "Comment = " + long + "ElementDataFile = a.raw\n",
+        "list.mha": META + "ElementDataFile = LIST\n" + "gone.raw\n" * SHORT_HEADER + "a.raw\n",
+    }
+    for name, header in headers.items():
+        (scans / name).write_text(header)
+        assert files_beside(scans / name) == [scans.resolve() / "a.raw"], name
+        np.testing.assert_array_equal(read_values(scans / name)[0].ravel("F"), VOXELS) if name[0] == "b" else None
+    for name, header in {"c.mha": META + "ElementDataFile = LOCAL\n", "c.nrrd": NRRD + "\n"}.items():
+        (scans / name).write_bytes(header.encode() + b"\ndata file: a.raw\nElementDataFile = a.raw\n")
+        assert files_beside(scans / name) == []
+    (scans / "d.nii").write_text(META + "ElementDataFile = a.raw\n")
+    assert files_beside(scans / "d.nii") == []

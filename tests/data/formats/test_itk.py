@@ -122,6 +122,48 @@ def test_both_byte_orders_and_data_in_a_file_of_their_own(tmp_path: Path, order:
         read_grid(tmp_path / "a.mhd")
 
 
+NRRD = "NRRD0004\ntype: short\ndimension: 3\nsizes: 5 4 3\nendian: little\nencoding: raw\n"
+META = (
+    "ObjectType = Image\nNDims = 3\nDimSize = 5 4 3\nElementType = MET_SHORT\nBinaryData = True\n"
+    "BinaryDataByteOrderMSB = False\n"
+)
+NRRD_PLACE = "space: {}\nspace directions: ({},0,0) (0,{},0) (0,0,4)\nspace origin: ({},{},9)\n\n"
+META_PLACE = "{} = -1 0 0 0 -1 0 0 0 1\n{} = -7 -8 9\nElementSpacing = 2 3 4\nElementDataFile = LOCAL\n"
+PLACES = {
+    "right.nrrd": NRRD + NRRD_PLACE.format("right-anterior-superior", 2, 3, 7, 8),
+    "ras.nrrd": NRRD + NRRD_PLACE.format("RAS", 2, 3, 7, 8),
+    "las.nrrd": NRRD + NRRD_PLACE.format("LAS", -2, 3, -7, 8),
+    "lps.nrrd": NRRD + NRRD_PLACE.format("left-posterior-superior", -2, -3, -7, -8),
+    "mirrored.mha": META + META_PLACE.format("TransformMatrix", "Offset"),
+    "oriented.mha": META + META_PLACE.format("Orientation", "Position"),
+}
+"""One place in the patient, in all the words that headers have for it."""
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_one_place_is_one_place_however_a_header_says_it(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(PLACES[name].encode() + VOXELS.astype("<i2").tobytes(order="F"))
+    expected = [[2, 0, 0, 7], [0, 3, 0, 8], [0, 0, 4, 9], [0, 0, 0, 1]]
+    np.testing.assert_array_equal(read_grid(tmp_path / name).affine, expected)
+    np.testing.assert_array_equal(read_values(tmp_path / name)[0], VOXELS)
+    write_like(tmp_path / f"out_{name}", MASK, tmp_path / name)
+    scan, mask = (sitk.ReadImage(str(tmp_path / file)) for file in (name, f"out_{name}"))
+    for of in (sitk.Image.GetSpacing, sitk.Image.GetOrigin, sitk.Image.GetDirection):
+        assert of(mask) == of(scan)
+
+
+def test_a_negative_spacing_means_what_itk_makes_of_it(tmp_path: Path) -> None:
+    header = META + "Offset = 7 8 9\nElementSpacing = -2 -3 4\nElementDataFile = LOCAL\n"
+    (tmp_path / "a.mha").write_bytes(header.encode() + VOXELS.astype("<i2").tobytes(order="F"))
+    write_like(tmp_path / "out.mha", MASK, tmp_path / "a.mha")
+    grid, mask = (read_grid(tmp_path / name) for name in ("a.mha", "out.mha"))
+    scan = sitk.ReadImage(str(tmp_path / "a.mha"))
+    left, back, up = scan.TransformIndexToPhysicalPoint((4, 3, 2))
+    np.testing.assert_allclose((grid.affine @ [4, 3, 2, 1])[:3], [-left, -back, up])
+    assert grid.spacing_mm == (2, 3, 4)
+    assert mask.affine.tobytes() == grid.affine.tobytes()
+
+
 @ENDINGS
 @pytest.mark.parametrize("compress", [False, True], ids=["plain", "packed"])
 def test_damaged_files_are_named(tmp_path: Path, ending: str, compress: bool) -> None:
@@ -171,6 +213,12 @@ def test_several_numbers_per_voxel_are_refused(tmp_path: Path) -> None:
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((4, 5, 3), np.uint8), isVector=True), str(path))
     with pytest.raises(UserError, match="holds 3 numbers per voxel; expected one"):
         read_values(path)
+    layers = NRRD.replace("dimension: 3", "dimension: 4").replace("sizes: ", "sizes: 2 ")  # overlapping segments
+    layers += "space: left-posterior-superior\nspace directions: none (2,0,0) (0,3,0) (0,0,4)\n"
+    layers += "kinds: list domain domain domain\n\n"
+    (tmp_path / "layers.nrrd").write_bytes(layers.encode() + 2 * VOXELS.tobytes())
+    with pytest.raises(UserError, match=r"layers\.nrrd holds 2 numbers per voxel; expected one"):
+        read_values(tmp_path / "layers.nrrd")
     series = tmp_path / "series.nrrd"
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((2, 3, 4, 5), np.uint8), isVector=False), str(series))
     with pytest.raises(UserError, match=r"series\.nrrd has shape \(5, 4, 3, 2\)"):

@@ -11,6 +11,7 @@ from PIL import Image
 
 from patchcl.core.errors import UserError
 from patchcl.data.importers import transfer
+from patchcl.data.importers.scan_files import common_ending
 from patchcl.data.importers.transfer import transfer_image, transfer_mask
 from patchcl.data.scan import read_grid, read_mask
 
@@ -113,6 +114,21 @@ def test_a_mask_goes_onto_the_grid_of_its_image(tmp_path: Path, save: Callable[.
     transfer_mask(save("a_seg.nii.gz", classes), image, tmp_path / "out.nii")
     np.testing.assert_array_equal(np.asarray(nib.load(tmp_path / "out.nii").dataobj), classes)
     np.testing.assert_array_equal(nib.load(tmp_path / "out.nii").affine, nib.load(image).affine)
+
+
+def test_a_header_never_goes_without_its_voxels(tmp_path: Path) -> None:
+    """Whatever the header is called: a copy of it alone would name what does not lie beside it."""
+    pytest.importorskip("SimpleITK")
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "a.bin").write_bytes(CLASSES.tobytes())
+    header = "ObjectType = Image\nNDims = 2\nDimSize = 5 6\nElementType = MET_UCHAR\nElementDataFile = raw/a.bin\n"
+    (tmp_path / "a.mha").write_text(header)
+    (tmp_path / "out").mkdir()
+    assert transfer_mask(tmp_path / "a.mha", tmp_path / "a.mha", tmp_path / "out" / "a.mha") == {0, 1, 2}
+    np.testing.assert_array_equal(read_mask(tmp_path / "out" / "a.mha", 3), CLASSES.T)
+    assert common_ending([tmp_path / "a.mha"]) == ".nii.gz"
+    transfer_image(tmp_path / "a.mha", 1, tmp_path / "out" / "a.nii.gz")
+    np.testing.assert_array_equal(np.asarray(nib.load(tmp_path / "out" / "a.nii.gz").dataobj), CLASSES.T)
 
 
 def test_masks_that_cannot_be_right(tmp_path: Path) -> None:

@@ -76,3 +76,14 @@ def test_voxels_anywhere_in_the_data_set_count(tmp_path: Path, named: str) -> No
     for name in ("voxels", "slice02"):
         (tmp_path / "raw" / f"{name}.bin").write_bytes(b"two")
     assert file_hashes([tmp_path / "a.mhd"], tmp_path / "m.json") != before
+
+
+@pytest.mark.parametrize("header", ["a.mha", "a.nrrd", "a.nhdr"])
+def test_voxels_count_whatever_the_header_is_called(tmp_path: Path, header: str) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "voxels.bin").write_bytes(b"one")
+    first, line = ("NDims = 3", "ElementDataFile =") if header == "a.mha" else ("NRRD0004", "data file:")
+    (tmp_path / header).write_text(f"{first}\n{line} raw/voxels.bin\n")
+    before = file_hashes([tmp_path / header], tmp_path / "m.json")
+    (tmp_path / "raw" / "voxels.bin").write_bytes(b"two")
+    assert file_hashes([tmp_path / header], tmp_path / "m.json") != before

@@ -14,8 +14,14 @@ from patchcl.data.formats.base import require_file
 NRRD = (".nrrd", ".nhdr")
 DETACHED = (".mhd", ".nhdr")
 """Endings of headers whose voxels lie in other files."""
+HEADERS = (*NRRD, ".mhd", ".mha")
+"""Endings of all headers that may name other files."""
 LONGEST_HEADER = 2**24
 """Bytes; a list of files may be long."""
+SHORT_HEADER = 2**16
+"""Bytes, in which most headers end, and voxels begin."""
+END_OF_NRRD = re.compile(r"(\r\n|\n|\r(?!\n))[\r\n]")
+NAMED_DATA = re.compile(r"(?m)^\s*ElementDataFile\s*[=:][ \t]*([^\r\n]*)")
 
 
 def require_inside(path: Path) -> None:
@@ -40,6 +46,8 @@ def require_inside(path: Path) -> None:
 
 def files_beside(path: Path) -> list[Path]:
     """The files, without links on the way, that a header at `path` names; none of what cannot be read as one."""
+    if path.suffix.lower() not in HEADERS:
+        return []
     try:
         named = [path.absolute().parent / name for name in _named_files(path)]
         found = [other for file in named for other in file.parent.glob(re.sub("%[0-9]*d", "*", escape(file.name)))]
@@ -59,10 +67,21 @@ def _belongs(file: Path, header: Path, home: Path) -> bool:
 
 def _named_files(path: Path) -> list[str]:
     """The other files that a header names; of a numbered series the pattern, which leads to the same folder."""
-    with path.open("rb") as file:
-        text = file.read(LONGEST_HEADER).decode("latin-1")
+    text = _beginning(path)
     names = _of_nrrd(text) if path.suffix.lower() in NRRD else _of_meta_image(text, path)
     return [_pattern(name, path) for name in names]
+
+
+def _beginning(path: Path) -> str:
+    """The header at `path`, and some of the voxels behind it; little is read where it ends soon and lists no files."""
+    with path.open("rb") as file:
+        text = file.read(SHORT_HEADER).decode("latin-1")
+        if path.suffix.lower() in NRRD:
+            ended = END_OF_NRRD.search(text) is not None
+        else:
+            named = NAMED_DATA.search(text)
+            ended = named is not None and named.end() < len(text) and not _is_list(named[1])
+        return text if ended else text + file.read(LONGEST_HEADER - SHORT_HEADER).decode("latin-1")
 
 
 def _of_nrrd(text: str) -> list[str]:
@@ -81,13 +100,18 @@ def _of_nrrd(text: str) -> list[str]:
 
 def _of_meta_image(text: str, path: Path) -> list[str]:
     """The line that names the data is the last of the header, and every header has it."""
-    found = re.search(r"(?m)^\s*ElementDataFile\s*[=:][ \t]*([^\r\n]*)", text)
+    found = NAMED_DATA.search(text)
     if found is None:
         raise UserError(f"{path} cannot be read: its header has no line ElementDataFile. Export it again.")
     name = found[1].strip()
-    if re.match("(?i)list\\b", name):
+    if _is_list(name):
         return [line.strip() for line in text[found.end() :].splitlines() if line.strip()]
     return [] if name.upper() == "LOCAL" else [name]
+
+
+def _is_list(name: str) -> bool:
+    """Whether the names of files are the lines that follow."""
+    return re.match(r"(?i)\s*list\b", name) is not None
 
 
 def _pattern(name: str, path: Path) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from patchcl.data.folders import shortened
 from patchcl.data.formats.base import is_litter
-from patchcl.data.formats.detached import DETACHED, files_beside
+from patchcl.data.formats.detached import files_beside
 
 
 def left_over(source: Path, used: Iterable[Path], out: Path) -> tuple[str, ...]:
@@ -15,7 +15,7 @@ def left_over(source: Path, used: Iterable[Path], out: Path) -> tuple[str, ...]:
     Names are relative to `source`. What is nobody's data is passed over, and so is the folder `out`.
     """
     paths = list(used)
-    paths += [file for path in paths if path.suffix.lower() in DETACHED for file in files_beside(path)]
+    paths += [file for path in paths for file in files_beside(path)]
     taken = {os.path.realpath(path) for path in paths}
     return tuple(_below(source, source, taken, _parents(taken), os.path.realpath(out), ()))
 

@@ -12,6 +12,7 @@ from patchcl.core.errors import UserError
 from patchcl.data.dataset import preview
 from patchcl.data.formats import ending_of, format_of, without_ending
 from patchcl.data.formats import images as pictures
+from patchcl.data.formats.detached import files_beside
 from patchcl.data.formats.dicom import series as dicom
 from patchcl.data.importers.transfer import transfer_image, transfer_mask, write_object_ids, write_object_mask
 from patchcl.data.importers.writer import SourceDataset, SourceScan, Subset
@@ -187,7 +188,7 @@ def common_ending(images: Sequence[Path]) -> str:
             f"{kinds[True]} is a picture, but {kinds[False]} is a scan. Import them into folders of their own."
         )
     endings = {ending_of(image.name) for image in images}
-    if len(endings) == 1 and not endings & set(CONVERTED):
+    if len(endings) == 1 and not endings & set(CONVERTED) and not any(map(files_beside, images)):
         return endings.pop()
     return ".png" if True in kinds else ".nii.gz"
 

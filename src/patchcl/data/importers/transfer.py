@@ -13,6 +13,7 @@ from patchcl.data.dataset import preview
 from patchcl.data.formats import ending_of, format_of, nifti
 from patchcl.data.formats import images as pictures
 from patchcl.data.formats.base import require_grey
+from patchcl.data.formats.detached import files_beside
 from patchcl.data.geometry import grid_of, require_same_grid
 from patchcl.data.scan import (
     read_grid,
@@ -151,7 +152,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 def _kept(source: Path, target: Path) -> bool:
     """Whether `source` could stay as it is: linked on the same disk, else copied; NIfTI is compressed where needed."""
     endings = ending_of(source.name), ending_of(target.name)
-    if endings[0] == endings[1]:
+    if endings[0] == endings[1] and not files_beside(source):
         link_or_copy(source, target)
         return True
     if endings != (".nii", ".nii.gz"):

@@ -115,8 +115,8 @@ def _parts(file: Path) -> list[Path]:
     """What `file` is made of: the files in the folder of a DICOM series, or a header and the voxels it names."""
     if file.is_dir():
         return sorted(part for part in file.iterdir() if part.is_file())
+    beside = {file}
     if file.suffix.lower() in DETACHED:
-        beside = {other for other in file.parent.iterdir() if other.name.startswith(f"{file.stem}.")}
-        there = {Path(os.path.realpath(other)) for other in (file, *beside)}
-        return [*sorted({file, *beside}), *(other for other in files_beside(file) if other not in there)]
-    return [file]
+        beside |= {other for other in file.parent.iterdir() if other.name.startswith(f"{file.stem}.")}
+    there = {Path(os.path.realpath(other)) for other in beside}
+    return [*sorted(beside), *(other for other in files_beside(file) if other not in there)]
