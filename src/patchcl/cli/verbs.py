@@ -135,7 +135,7 @@ def resume(
     devices: options.Devices = None,
     nodes: options.Nodes = None,
 ) -> None:
-    """Continue a run that was stopped, exactly as if it had not been."""
+    """Continue a run that was stopped; on a CPU exactly as if it had not been."""
     finish(_api().resume(**locals()))
 
 

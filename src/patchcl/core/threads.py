@@ -36,7 +36,7 @@ def choose_wait_policy(environment: MutableMapping[str, str] = os.environ) -> bo
 
         errors.print(f"Warning: {TOO_LATE}", markup=False, highlight=False, soft_wrap=True)
         return False
-    environment |= {POLICY: "PASSIVE", OURS: "1"}
+    environment.update({POLICY: "PASSIVE", OURS: "1"})
     return True
 
 
