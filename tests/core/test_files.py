@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from patchcl.core.files import atomic_write, write_json, write_text
+from patchcl.core.files import atomic_write, write_json, write_rows, write_text
 
 
 def test_a_write_happens_in_one_step_and_leaves_nothing_else(tmp_path):
@@ -78,3 +78,11 @@ def test_names_of_files_that_are_no_text_are_written_as_text(tmp_path):
     write_json(tmp_path / "record.json", {name: name})
     assert (tmp_path / "table.csv").read_text(encoding="utf-8") == r"scan\udcff"
     assert json.loads((tmp_path / "record.json").read_text(encoding="utf-8")) == {name: name}, "JSON has them back"
+
+
+def test_a_table_has_its_heads_and_no_formula(tmp_path):
+    """A scan may be called as its owner likes; numbers stay numbers."""
+    path = tmp_path / "new" / "table.csv"
+    rows = [{"case": "=1+1", "size": -1.5, "more": None}, {"case": "a, b", "size": "-2.5"}]
+    write_rows(path, {"case": "case", "size": "size_mm", "more": "@more"}, rows)
+    assert path.read_text() == "case,size_mm,'@more\n'=1+1,-1.5,\n\"a, b\",-2.5,\n"

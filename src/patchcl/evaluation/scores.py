@@ -1,7 +1,5 @@
 """Scores of an evaluation: by patient and structure, their means, and the files that hold them."""
 
-import csv
-import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +10,7 @@ from pydantic import Field
 
 from patchcl.core.documents import parse_json
 from patchcl.core.errors import UserError
-from patchcl.core.files import write_json, write_text
+from patchcl.core.files import write_json, write_rows
 from patchcl.core.settings import FrozenSettings
 from patchcl.evaluation.intervals import patient_means
 from patchcl.evaluation.metrics import EMPTY_POLICY, SURFACE_POLICY
@@ -139,14 +137,11 @@ def require_scores(evaluation: Evaluation) -> None:
 
 def write_evaluation(evaluation: Evaluation, stem: Path) -> None:
     """Keep the scores as STEM.csv, one line per scan and structure, and with their summary as STEM.json."""
-    table = io.StringIO()
     unmeasured = {*SURFACE_METRICS, *OBJECT_METRICS} - {*evaluation.metrics}
     fields = [field for field in Score.model_fields if field not in unmeasured]
-    writer = csv.DictWriter(table, fields, lineterminator="\n")
-    writer.writerow({field: field.replace("_mm", f"_{evaluation.unit}") for field in fields})
     scores = [score.model_dump(mode="json", include=set(fields)) for score in evaluation.scores]
-    writer.writerows(scores)
-    write_text(stem.with_name(f"{stem.name}.csv"), table.getvalue())
+    columns = {field: field.replace("_mm", f"_{evaluation.unit}") for field in fields}
+    write_rows(stem.with_name(f"{stem.name}.csv"), columns, scores)
     unused = set() if evaluation.pooled else {"pooled"}
     content = evaluation.model_dump(mode="json", exclude={"scores", "columns"} | unused)
     write_json(stem.with_name(f"{stem.name}.json"), {"summary": _summary(evaluation), **content, "scores": scores})
