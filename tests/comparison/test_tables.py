@@ -122,3 +122,13 @@ def test_a_hundred_structures_are_lines_of_which_the_extremes_are_shown(made):
     ]
     assert "structure 50" not in "\n".join(text)
     assert "The lowest and the highest of 100 structures; all are in compare.csv." in " ".join(" ".join(text).split())
+
+
+def test_names_of_structures_are_text(make_spec, folder, rename_structures):
+    """What is markup to the terminal's library stands in the tables as it is written."""
+    names, spec = ("[/red]", "<script>"), make_spec()
+    out = folder(spec, lambda compare_run: DICE[compare_run.method])
+    rename_structures(out, names)
+    budget = read_budgets(spec, out)[0]
+    shown = "\n".join(line for table in structure_tables(budget) for line in lines(table, 120))
+    assert all(name in shown for name in names)

@@ -119,18 +119,18 @@ def summarise(evaluation: Evaluation, metric: Metric, structure: str = MEAN) -> 
 
 
 def require_scores(evaluation: Evaluation) -> None:
-    """Raise unless every overlap is from 0 to 1 and every distance a finite number.
+    """Raise unless every overlap that was measured is from 0 to 1, and every distance a finite number.
 
     Raises:
         UserError: One is not; it names patient and structure.
     """
     for score in evaluation.scores:
-        for metric in METRICS:
+        for metric, heading in HEADINGS.items():
             value, most = getattr(score, metric), 1 if metric in FRACTION_METRICS else math.inf
-            if not 0 <= value <= most or value == math.inf:
+            if value is not None and (not 0 <= value <= most or value == math.inf):
                 expected = "a number from 0 to 1" if most == 1 else "a finite number from 0 on"
                 raise UserError(
-                    f"{evaluation.name}: {HEADINGS[metric].split()[0]} of {score.structure} in patient {score.patient} "
+                    f"{evaluation.name}: {heading.rpartition(' ')[0]} of {score.structure} in patient {score.patient} "
                     f"is {value}, expected {expected}. Make the scores anew with: patchcl evaluate"
                 )
 
