@@ -153,9 +153,10 @@ def _require_content(path: Path, claimed: int) -> None:
     stated = re.search(r"(?im)^CompressedDataSize *= *(.*?) *$", "\n".join(_header(path)[0]))
     held = data.file.stat().st_size - data.offset
     if data.packed and stated is not None and not (stated[1].isdecimal() and int(stated[1]) <= held):
+        kind = "may be incomplete: copy or" if stated[1].isdecimal() else "is damaged:"
         raise UserError(
             f"{path} cannot be read: its header claims {stated[1]} packed bytes, but {data.file.name} has {held}. "
-            "It may be incomplete: copy or export it again."
+            f"It {kind} export it again."
         )
 
 
