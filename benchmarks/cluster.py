@@ -202,7 +202,8 @@ class Killer:
         """Processes that work on units: children of the command, or of the nannies of Dask's workers."""
         if self.nannies is None:
             return [child for child in children(self.pid) if "unit_process" in line_of(child)]
-        return [child for worker in self.nannies for child in children(worker.pid) if "spawn_main" in line_of(child)]
+        found = [child for worker in self.nannies for child in children(worker.pid)]
+        return [child for child in found if "resource_tracker" not in line_of(child)]
 
 
 def children(parent: int) -> list[int]:
