@@ -49,6 +49,7 @@ def document(name: str) -> str:
         volumes_table,
         attack_table,
         compare_table,
+        default_table,
         inference_table,
     )
     faults = (faults_table, survivors_table)
@@ -242,6 +243,21 @@ def compare_table(file: str, labeled: int | None = None, baseline: str = "superv
         rows.append((line["method"], str(line["seeds"]), *last, difference(line), best, minutes))
     heads = (f"{structure} Dice %" for structure in structures)
     return markdown(("", "seeds", *heads, f"less {baseline} (95 % interval)", "best on validation", "minutes"), rows)
+
+
+def default_table(sets: Mapping[str, str]) -> str:
+    """Of each data set, a file of `patchcl compare`: masks alone, the default, and their difference, a row for each."""
+    rows = []
+    for name, file in sets.items():
+        found = read(file)
+        means = [line for line in found["rows"] if line["checkpoint"] == "last" and line["structure"] == "mean"]
+        alone = {line["labeled_patients"]: line for line in means if line["method"] == "supervised"}
+        for line in (line for line in means if line["method"] == "patchcl"):
+            labeled, seeds = line["labeled_patients"], str(line["seeds"])
+            dice = [spread(each, 100, "dice_") for each in (alone[labeled], line)]
+            rows.append((name, str(labeled), seeds, *dice, difference(line), line["settled_by"] or ""))
+    heads = ("labeled", "seeds", "supervised Dice %", "patchcl Dice %", "difference (95 % interval)", "settled by")
+    return markdown(("", *heads), rows)
 
 
 def measured(file: str) -> bool:
