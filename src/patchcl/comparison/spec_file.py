@@ -13,7 +13,7 @@ from patchcl.core.settings import differing_keys, flatten
 
 MAY_DIFFER = {
     *("preset", "data", "cache", "split.file", "split.labeled", "split.seed"),
-    *("training.seed", "training.device", "training.memory_gib"),
+    *("training.seed", "training.device", "training.memory_gib", "training.scratch"),
 }
 """Settings that differ between runs or machines; of the split the hashes of its sides are compared instead."""
 OLD_KEYS = {"data_fingerprint": "data_hash"}
