@@ -44,6 +44,8 @@ OPERATIONS = (
         ("os.rename", r"prepared/.*\.npy", 1),
         ("os.rename", r"prepared/.*\.json", 3),
         ("os.mkdir", r"run/checkpoints", 1),
+        ("os.link", r"[^/]*\.lock-1", 1),
+        ("os.link", r"[^/]*\.lock-1", 2),
     ),
     *(("os.rename", r"settings\.yaml", 1), ("os.rename", r"split\.json", 1), ("os.rename", r"plan\.yaml", 1)),
     *(

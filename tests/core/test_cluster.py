@@ -2,20 +2,25 @@
 
 import json
 import os
+import shutil
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from patchcl.core import cluster as cluster
 from patchcl.core.errors import UserError
 from patchcl.core.executor import as_they_end, workers
 from patchcl.core.signals import StopRequest
 
+dask = pytest.importorskip("dask", reason="the extra `cluster` is not installed")
 distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
 
+DASK_KEYS = Path(__file__).parents[2] / "examples" / "dask_keys.sh"
 KILLED_ONCE = """
 import os, pathlib, signal
 mark = pathlib.Path({mark!r})
@@ -93,6 +98,15 @@ def test_a_stop_lets_what_runs_save(address, tmp_path):
         ended = list(as_they_end(executor, exec, units, stop, on_wait=look))
     assert [future.exception() for _, future in ended] == [None, None]
     assert [mark.read_text() for mark in tmp_path.iterdir()] == ["saved", "saved"]
+
+
+def test_a_stop_waits_for_nobody_where_no_worker_is_left(tmp_path):
+    here = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "silence_logs": 50, "protocol": "tcp"}
+    with distributed.LocalCluster(n_workers=0, threads_per_worker=1, processes=False, **here) as engine:
+        stop = StopRequest()
+        with workers(1, engine.scheduler_address, tmp_path, print) as executor:
+            ended = as_they_end(executor, exec, [""], stop, on_begin=lambda _: setattr(stop, "signal", 15))
+            assert [future.cancelled() for _, future in ended] == [True]
 
 
 def test_units_of_a_program_that_is_gone_end(address, tmp_path):
@@ -177,6 +191,27 @@ def test_a_scheduler_file_names_the_address(engine, tmp_path):
             cluster.ClusterExecutor(str(file), tmp_path, print)
     with pytest.raises(UserError, match=r"none\.json is not the file"):
         cluster.ClusterExecutor(str(tmp_path / "none.json"), tmp_path, print)
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl here")
+def test_who_has_the_keys_is_served_and_nobody_else(tmp_path, monkeypatch):
+    for name in ("ours", "others"):
+        subprocess.run(["bash", DASK_KEYS, tmp_path / name], check=True)
+    read = [yaml.safe_load((tmp_path / name / "tls.yaml").read_text()) for name in ("ours", "others")]
+    ours, others = ({"distributed": dask.config.merge(dask.config.config, found)["distributed"]} for found in read)
+    assert (tmp_path / "ours" / "key.pem").stat().st_mode & 0o077 == 0
+    here = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "silence_logs": 50, "processes": False}
+    with (
+        dask.config.set(ours),
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, protocol="tls", **here) as engine,
+    ):
+        assert engine.scheduler_address.startswith("tls://")
+        with workers(1, engine.scheduler_address, tmp_path, print) as executor:
+            assert executor.submit(abs, -1).result() == 1
+        monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
+        for config in (others, {"distributed.comm.tls.ca-file": None}):
+            with dask.config.set(config), pytest.raises(UserError, match="No Dask scheduler answered at tls://"):
+                cluster.ClusterExecutor(engine.scheduler_address, tmp_path, print)
 
 
 def test_without_the_extra_it_says_how_to_get_it(monkeypatch):

@@ -70,3 +70,11 @@ def test_json_can_be_read_by_programs_and_people(tmp_path):
     assert "Müller" in text
     assert text.endswith("}\n")
     assert len(text.splitlines()) > 3
+
+
+def test_names_of_files_that_are_no_text_are_written_as_text(tmp_path):
+    name = b"scan\xff".decode(errors="surrogateescape")
+    write_text(tmp_path / "table.csv", name)
+    write_json(tmp_path / "record.json", {name: name})
+    assert (tmp_path / "table.csv").read_text(encoding="utf-8") == r"scan\udcff"
+    assert json.loads((tmp_path / "record.json").read_text(encoding="utf-8")) == {name: name}, "JSON has them back"

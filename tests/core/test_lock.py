@@ -58,17 +58,31 @@ def test_a_lock_goes_when_the_work_fails(target):
     assert list(target.parent.iterdir()) == []
 
 
-def test_a_lock_that_a_full_disk_left_empty_is_taken_away(target, monkeypatch):
-    def full(content, file):
-        raise OSError(errno.ENOSPC, "No space left on device")
+@pytest.mark.parametrize("stop", [OSError(errno.ENOSPC, "No space left on device"), SystemExit("killed")])
+def test_a_lock_that_could_not_be_made_whole_is_not_there(stop, target, monkeypatch):
+    def stopped(whole, path):
+        assert json.loads(whole.read_text()) == [this_host(), os.getpid()], "it names its holder before it counts"
+        assert locks_on(target) == []
+        raise stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(lock_module.json, "dump", full)
-        with pytest.raises(OSError, match="No space left"), locked(target, on_lost=never):
+        patch.setattr(os, "link", stopped)
+        with pytest.raises(type(stop)), locked(target, on_lost=never):
             pass
-    assert locks_on(target) == []
+    assert list(target.parent.iterdir()) == []
     with locked(target, on_lost=never) as ours:
         assert ours
+
+
+def test_a_file_system_without_links_has_locks_all_the_same(target, monkeypatch):
+    def refuse(whole, path):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with locked(target, never) as ours, locked(target, never) as again:
+        assert (ours, again) == (True, False)
+        assert locks_on(target)[0].pid == os.getpid()
+    assert list(target.parent.iterdir()) == []
 
 
 def test_another_folder_is_another_matter(target):

@@ -16,6 +16,7 @@ from patchcl.cli.endings import finish, finish_comparison, finish_folds, list_fa
 from patchcl.core.console import console, replace_what_cannot_be_shown
 from patchcl.core.errors import UserError
 from patchcl.core.version import __version__
+from patchcl.evaluation.source import require_one_source
 
 app = typer.Typer(
     add_completion=False,
@@ -170,9 +171,7 @@ def predict(
 
 @app.command()
 def evaluate(
-    run: Annotated[
-        Path | None, typer.Argument(callback=options.existing, help="A folder made by patchcl train or compare.")
-    ] = None,
+    run: options.RunToScore = None,
     predictions: options.Predictions = None,
     masks: options.Masks = None,
     on: options.EvaluateOn = "auto",
@@ -187,6 +186,7 @@ def evaluate(
     cluster: options.Cluster = None,
 ) -> None:
     """Score predictions per patient and structure: Dice, Jaccard, 95HD, ASD, as table, CSV and JSON."""
+    require_one_source(run, predictions, masks, jobs > 1 or cluster is not None)
     evaluation = _api().evaluate(**locals())
 
     from patchcl.evaluation.tables import render

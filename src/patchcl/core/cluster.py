@@ -71,9 +71,11 @@ class ClusterExecutor(UnitExecutor):
         return max(1, self.places)
 
     def stop(self) -> None:
-        """Begin no unit any more, and ask those that run to end."""
+        """Begin no unit any more, and ask those that run to end; with no worker left, nothing is waited for."""
         with suppress(OSError, TimeoutError):  # workers end with a scheduler that is gone
             self.client.run(stop_units_of, self.sender.session, on_error="ignore")
+            if not self.client.nthreads():
+                self.executor.shutdown(wait=False)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Leave the scheduler, after what its workers do for this program or at once."""

@@ -26,8 +26,8 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path`, whole or not at all."""
-    atomic_write(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+    r"""Write `text` to `path`, whole or not at all; what in a file name is no text becomes `\udcff` and the like."""
+    atomic_write(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
 def write_json(path: Path, content: Any) -> None:  # noqa: ANN401 - whatever JSON can hold

@@ -11,6 +11,7 @@ is fixed often come with older ones. It also makes a process that has just start
 the whole term, where this one goes by the clock of the file system, and it does not tell who has been silent how long.
 """
 
+import errno
 import glob
 import json
 import os
@@ -23,10 +24,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from patchcl.core.documents import parse_json
+from patchcl.core.files import UNFINISHED
 
 HEARTBEAT_SECONDS = 30.0
 STALE_SECONDS = 300.0
 """Far more than a heartbeat: a folder shared over a network may show what another machine did a minute late."""
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What file systems without hard links say, as exFAT and some of networks."""
 ENDINGS = (".lock-", ".claim-")
 """What stands between the name of the folder and the number of its lock; the second is that of version 0.1."""
 
@@ -96,13 +100,9 @@ def _acquire(folder: Path) -> Path | None:
     path = folder.with_name(f"{folder.name}{ENDINGS[0]}{number}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with path.open("x", encoding="utf-8") as file:
-            json.dump([this_host(), os.getpid()], file)
+        _make(path, json.dumps([this_host(), os.getpid()]))
     except FileExistsError:
         return None
-    except OSError:  # a full disk makes the file and leaves it empty, which would count for STALE_SECONDS
-        path.unlink(missing_ok=True)
-        raise
     last = [lock.path for lock in locks_on(folder)][-1:]
     if last != [path]:  # stale ones were cleared away by a quicker process while we counted them
         path.unlink(missing_ok=True)
@@ -110,6 +110,25 @@ def _acquire(folder: Path) -> Path | None:
     for lock in locks:
         lock.path.unlink(missing_ok=True)
     return path
+
+
+def _make(path: Path, holder: str) -> None:
+    """Make a lock file with its holder in one step: one that names nobody would count for `STALE_SECONDS`.
+
+    Raises:
+        FileExistsError: Another was quicker.
+    """
+    whole = path.with_name(f"{UNFINISHED}{os.getpid()}-{threading.get_ident()}-{path.name}")
+    try:
+        whole.write_text(holder, encoding="utf-8")
+        os.link(whole, path)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        with path.open("x", encoding="utf-8") as file:
+            file.write(holder)
+    finally:
+        whole.unlink(missing_ok=True)
 
 
 def _heartbeat(folder: Path, path: Path, ended: threading.Event, on_lost: Callable[[], object]) -> None:
