@@ -65,9 +65,11 @@ class ClusterExecutor(UnitExecutor):
         return future
 
     def slots(self) -> int:
-        """The threads of all workers that are there now; one while there are none."""
+        """The threads of all workers that are there now; one while there are none. A busy scheduler may not say."""
         if time.monotonic() - self.counted > COUNT_SECONDS:
-            self.places, self.counted = sum(self.client.nthreads().values()), time.monotonic()
+            with suppress(OSError, TimeoutError):
+                self.places = sum(self.client.nthreads().values())
+            self.counted = time.monotonic()
         return max(1, self.places)
 
     def stop(self) -> None:
