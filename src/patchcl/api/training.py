@@ -115,7 +115,7 @@ def resume(
     devices: int | None = None,
     nodes: int | None = None,
 ) -> Outcome:
-    """Continue a run that was stopped, exactly as if it had not been.
+    """Continue a run that was stopped; on a CPU exactly as if it had not been.
 
     Args:
         run: A folder made by `train`.

@@ -101,6 +101,7 @@ Output = Literal["same", "nifti", "dicom-seg"]
 Data = Annotated[
     Path, typer.Argument(callback=existing, help="A folder in nnU-Net raw layout: dataset.json, imagesTr, labelsTr.")
 ]
+DataToCompare = Annotated[Path | None, typer.Argument(callback=existing, help="A folder as patchcl train takes it.")]
 Run = Annotated[Path, typer.Argument(callback=existing_run, help="A folder made by patchcl train.")]
 RunToUse = Annotated[
     Path,

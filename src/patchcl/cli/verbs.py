@@ -46,6 +46,7 @@ def demo(
     everything: Annotated[bool, typer.Option("--all", help="Compare all methods in a table, instead of two.")] = False,
 ) -> None:
     """Generate scans, train with and without the unlabeled ones, and say whether they helped."""
+    _api()  # which says how threads wait before torch is loaded
     from patchcl.demo.demo import compare_all, run_demo
 
     if everything:
@@ -134,7 +135,7 @@ def resume(
     devices: options.Devices = None,
     nodes: options.Nodes = None,
 ) -> None:
-    """Continue a run that was stopped, exactly as if it had not been."""
+    """Continue a run that was stopped; on a CPU exactly as if it had not been."""
     finish(_api().resume(**locals()))
 
 
@@ -196,9 +197,7 @@ def evaluate(
 
 @app.command()
 def compare(
-    data: Annotated[
-        Path | None, typer.Argument(callback=options.existing, help="A folder as patchcl train takes it.")
-    ] = None,
+    data: options.DataToCompare = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A folder for all runs; the same to go on.")] = None,
     methods: options.Methods = None,
     variants: options.Variants = None,
