@@ -2,13 +2,17 @@
 
 import json
 import os
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from threading import get_ident
 from typing import Any
 
 UNFINISHED = ".unfinished-"
 """How the names of temporary neighbours begin; a process that was killed leaves them behind."""
+LEFT_SECONDS = 60.0
+"""A file that nobody has written to for so long is nobody's."""
 
 
 def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
@@ -23,6 +27,14 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def remove_left(folder: Path, seconds: float = LEFT_SECONDS) -> None:
+    """Remove what killed processes had half written into `folder`, if nobody has touched it for `seconds`."""
+    for path in folder.glob(f"{UNFINISHED}*"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > seconds:
+                path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
