@@ -5,10 +5,11 @@
 #
 # Two minutes before the time is over, and when another job takes the place, SLURM sends SIGTERM to the training. It
 # finishes its step, saves all, and ends with exit code 143. Then the job queues again, with the same number, and
-# --resume-if-there goes on where the run stopped; the weights become those of a run that was never stopped. If the
-# machine fails, SLURM queues the job again by itself, and what is lost are the steps since the last checkpoint, which is
-# at most training.checkpoint_minutes old (and one log row). A run that is done already ends at once, with exit code 0;
-# one that cannot go on (a mistake in the data or settings: 2, training that diverged: 1) does not queue again.
+# --resume-if-there goes on where the run stopped; on CPUs the weights become those of a run that was never stopped, on a
+# card the same up to rounding. If the machine fails, SLURM queues the job again by itself, and what is lost are the steps
+# since the last checkpoint, which is at most training.checkpoint_minutes old (and one log row). A run that is done already
+# ends at once, with exit code 0; one that cannot go on (a mistake in the data or settings: 2, training that diverged: 1)
+# does not queue again.
 #
 #SBATCH --job-name=patchcl
 #SBATCH --gres=gpu:1

@@ -452,14 +452,56 @@ def test_torch_waits_until_a_verb_needs_it():
     )
 
 
-@pytest.mark.parametrize("verb", [("train", "-o", "new"), ("check",), ("evaluate",), ("predict", ".", "-o", "out")])
-def test_a_folder_that_is_not_there_is_told_without_torch(verb, tmp_path):
-    script = "import sys; from patchcl.cli import main\ntry:\n    main()\nfinally:\n    print('torch' in sys.modules)"
-    call = [sys.executable, "-c", script, verb[0], "nowhere", *verb[1:]]
-    told = subprocess.run(call, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert (told.returncode, told.stdout) == (2, "False\n")
-    assert told.stderr == "Error nowhere does not exist. Give the folder or file that is meant.\n"
+ASKING = """
+import sys
+from patchcl.cli import main
+for verb in {verbs}:
+    sys.argv = ["patchcl", *verb]
+    try:
+        main()
+    except SystemExit as end:
+        print(end.code, file=sys.stderr)
+print("torch" in sys.modules)
+"""
+
+
+def said_without_torch(verbs, folder):
+    """What each of `verbs` says on the errors' stream with its exit code; torch is not loaded for any."""
+    call = [sys.executable, "-c", ASKING.format(verbs=verbs)]
+    told = subprocess.run(call, capture_output=True, text=True, cwd=folder, check=False)
+    assert told.stdout == "False\n", told.stderr
+    return told.stderr.splitlines()
+
+
+def test_a_folder_that_is_not_there_is_told_without_torch(tmp_path):
+    new, missing = ("-o", "new"), "nowhere"
+    first = [("train", missing, *new), ("check", missing), ("evaluate", missing), ("predict", missing, ".", *new)]
+    runs = [("resume", missing), ("report", missing)]
+    options = [("--split", missing), ("--plan", missing), ("-c", missing)]
+    settings = [(verb, ".", *more, *option) for verb, *more in (("train", *new), ("check",)) for option in options]
+    compare = [("compare", ".", *new, option, missing) for option in ("--split", "-c", "--variants")]
+    masks = [
+        ("evaluate", "--predictions", missing, "--masks", "."),
+        ("evaluate", "--predictions", ".", "--masks", missing),
+    ]
+    verbs = [*first, *runs, *settings, *compare, *masks]
+    told = "Error nowhere does not exist. Give the folder or file that is meant."
+    assert said_without_torch(verbs, tmp_path) == [told, "2"] * len(verbs)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_run_or_not_enough_is_told_without_torch(trained, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    verbs = [("resume", "other"), ("predict", "other", ".", "-o", "new"), ("evaluate", "other")]
+    verbs += [("report", str(trained), "other", "-o", "new")]
+    told = "Error other holds no run: settings.yaml is missing. Name a folder made by patchcl train."
+    assert said_without_torch(verbs, tmp_path) == [told, "2"] * len(verbs)
+    one = "Error Give either a RUN, or both --predictions DIR and --masks DIR."
+    assert said_without_torch([("evaluate",), ("evaluate", str(trained), "--masks", ".")], tmp_path) == [one, "2"] * 2
+    (said, code) = said_without_torch([("import", "nowhere", "-o", "new")], tmp_path)
+    assert (said.startswith("Error nowhere is no folder and no file."), code) == (True, "2")
+    assert list(tmp_path.iterdir()) == [other]
 
 
 @pytest.mark.parametrize("verb", [("train", "-o", "new"), ("check",), ("compare", "-o", "new")])

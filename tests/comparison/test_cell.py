@@ -34,6 +34,14 @@ def test_the_process_gets_the_job_and_what_it_prints_is_kept(call, tmp_path):
     assert not error_file(root).exists()
 
 
+def test_how_its_threads_wait_is_chosen_when_it_begins(call, tmp_path, monkeypatch):
+    """Not when the comparison began, which may be days ago."""
+    for policy in ("PASSIVE", "ACTIVE"):
+        monkeypatch.setattr(cell, "for_new_process", lambda given, now=policy: {**given, "OMP_WAIT_POLICY": now})
+        call("import os; print(os.environ['OMP_WAIT_POLICY'])")
+    assert log_file(tmp_path / "runs" / "here").read_text() == "PASSIVE\nACTIVE\n"
+
+
 def test_a_failure_is_kept_and_forgotten_when_it_is_tried_again(call, tmp_path):
     assert call("1 / 0").failure == "its process ended with exit code 1; see here.log"
     assert error_file(tmp_path / "runs" / "here").is_file()

@@ -42,6 +42,12 @@ def test_other_settings_are_refused_by_name(more, message, make_spec, tmp_path):
     assert (tmp_path / "out" / "compare.json").read_bytes() == before
 
 
+def test_where_runs_are_made_may_differ(make_spec, tmp_path):
+    add_spec(make_spec(), tmp_path / "out")
+    elsewhere = ("training.scratch=/somewhere", "training.memory_gib=3")
+    add_spec(make_spec(("supervised", "patchcl"), (2,), (0,), *elsewhere), tmp_path / "out")
+
+
 def test_other_distances_are_refused(make_spec, tmp_path):
     add_spec(make_spec(), tmp_path / "out")
     with pytest.raises(UserError, match="--voxels"):

@@ -86,6 +86,17 @@ def test_units_are_worked_on_and_one_whose_worker_is_killed_again(address, tmp_p
     assert {path.name for path in tmp_path.iterdir()} == {str(number) for number in range(6)}
 
 
+def test_a_scheduler_that_is_too_busy_to_say_how_many_workers_there_are_is_not_lost(address, tmp_path, monkeypatch):
+    def busy():
+        raise OSError("Timed out trying to connect")
+
+    monkeypatch.setattr(cluster, "COUNT_SECONDS", 0)
+    with workers(1, address, tmp_path, print) as executor:
+        monkeypatch.setattr(executor.client, "nthreads", busy)
+        assert executor.slots() == 2
+        assert [future.result() for _, future in as_they_end(executor, abs, [-1], StopRequest())] == [1]
+
+
 def test_a_stop_lets_what_runs_save(address, tmp_path):
     stop, marks = StopRequest(), [tmp_path / str(number) for number in range(4)]
     units = [UNTIL_STOPPED.format(mark=str(mark)) for mark in marks]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from patchcl.core.threads import POLICY, USERS, _quota, busy_cores, crowded, usable_cores
+from patchcl.core import threads
+from patchcl.core.threads import OURS, POLICY, USERS, _quota, busy_cores, crowded, for_new_process, usable_cores
 
 CORES = os.cpu_count() or 1
 
@@ -59,11 +60,14 @@ print(threads.choose_wait_policy(), os.environ.get("OMP_WAIT_POLICY"), "torch" i
 """
 
 
+def ended(code, **environment):
+    """A Python with this code, where the user has decided nothing."""
+    clean = {name: value for name, value in os.environ.items() if name not in (*USERS, OURS)}
+    return subprocess.run([sys.executable, "-c", code], env=clean | environment, capture_output=True, text=True)
+
+
 def said(before="", **environment):
-    clean = {name: value for name, value in os.environ.items() if name not in USERS}
-    code = WHAT.format(before=before)
-    ended = subprocess.run([sys.executable, "-c", code], env=clean | environment, capture_output=True, text=True)
-    return ended.stdout.strip()
+    return ended(WHAT.format(before=before), **environment).stdout.strip()
 
 
 @pytest.mark.parametrize("name", USERS)
@@ -75,15 +79,40 @@ def test_on_crowded_cores_threads_wait_asleep():
     assert said() == "True PASSIVE False"
 
 
-def test_once_torch_is_loaded_nothing_is_changed():
-    assert said("sys.modules['torch'] = sys") == "False None True"
+def test_once_torch_is_loaded_nothing_is_changed_and_a_line_says_what_would_have_helped():
+    late = ended(WHAT.format(before="sys.modules['torch'] = sys"))
+    assert late.stdout.strip() == "False None True"
+    assert "Set OMP_WAIT_POLICY=PASSIVE before torch is imported." in late.stderr
+    assert len(late.stderr.splitlines()) == 1
+    assert not ended(WHAT.format(before="")).stderr
+
+
+def test_a_process_that_begins_later_is_told_what_holds_then(monkeypatch):
+    """Other programs that have come since, or gone; torch in this process is nothing to the new one."""
+    seen = []
+    monkeypatch.setattr(threads, "crowded", lambda cores=None: seen.append(cores) or busy)
+    busy, share = True, {"OMP_NUM_THREADS": "1"}
+    told = for_new_process({"A": "b"})
+    assert told == {"A": "b", POLICY: "PASSIVE", OURS: "1"}
+    assert for_new_process(share) == share | {POLICY: "PASSIVE", OURS: "1"}
+    assert seen == [None, 1]
+    busy = False
+    assert for_new_process(told) == {"A": "b"}
+    busy = True
+    assert for_new_process({POLICY: "ACTIVE"}) == {POLICY: "ACTIVE"}
+    assert for_new_process({"KMP_BLOCKTIME": "0"}) == {"KMP_BLOCKTIME": "0"}
+
+
+def test_a_share_of_the_cores_needs_no_more_than_that_to_be_free(monkeypatch):
+    """The last of eight processes that share eight cores begins while the others compute."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(threads, "usable_cores", lambda: 8.0)
+    assert crowded(lambda: 7.0, lambda: 7.0)
+    assert not crowded(lambda: 7.0, lambda: 7.0, cores=1)
+    assert crowded(lambda: 8.0, lambda: 8.0, cores=1)
 
 
 def test_the_face_chooses_before_it_loads_torch():
     code = "import sys; from patchcl.core import threads; threads.crowded = lambda: 'torch' not in sys.modules\n"
     code += "import patchcl; patchcl.train; import os; print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)"
-    clean = {name: value for name, value in os.environ.items() if name not in USERS}
-    assert (
-        subprocess.run([sys.executable, "-c", code], env=clean, capture_output=True, text=True).stdout
-        == "PASSIVE True\n"
-    )
+    assert ended(code).stdout == "PASSIVE True\n"

@@ -1,9 +1,11 @@
 """Pairs of masks over many processes: the scores of one."""
 
 from contextlib import contextmanager
+from threading import Barrier
 
 import pytest
 
+from patchcl.core import parallel
 from patchcl.core.errors import UserError
 from patchcl.core.signals import StopRequest
 from patchcl.evaluation import pairs
@@ -22,6 +24,25 @@ def test_many_processes_give_the_scores_of_one(folders, in_process, monkeypatch)
             *folders, CLASSES, **options
         )
     assert workers.units == 4
+
+
+def test_here_pairs_are_scored_side_by_side_and_kept_in_order(folders, monkeypatch):
+    """Each of two pairs waits until the other is begun as well; one after the other they would wait for ever."""
+    rule = pairs.Rule(CLASSES, None, False, False, {})
+    both = [
+        pairs.Pair(name, *(folder / f"{name}.nii.gz" for folder in folders))
+        for name in ("bert_frame01", "anna_frame02")
+    ]
+    one_by_one = [pairs.score_pair(pair, rule) for pair in both]
+    begun, score = Barrier(2), pairs.score_pair
+
+    def waiting(pair, rule):
+        begun.wait(timeout=60)
+        return score(pair, rule)
+
+    monkeypatch.setattr(parallel, "READERS", 2)
+    monkeypatch.setattr(pairs, "score_pair", waiting)
+    assert pairs.score_pairs(both, rule) == one_by_one
 
 
 def test_what_cannot_be_read_is_named(folders, in_process):

@@ -1,11 +1,14 @@
 """What a checkpoint holds, and what is said where it cannot be read."""
 
 import math
+from threading import Event
 
 import pytest
 import torch
 
 from patchcl.core.errors import UserError
+from patchcl.core.files import atomic_write
+from patchcl.runs import checkpoint
 from patchcl.runs.checkpoint import CheckpointWriter, read_checkpoint, read_newest, weights_of, weights_used
 from patchcl.runs.folder import RunFolder
 
@@ -106,6 +109,24 @@ def test_a_last_that_was_made_at_a_validation_becomes_the_one_before(tmp_path):
             assert writer.validated == (run.last if validated else run.previous)
     assert torch.load(run.best)["step"] == 2
     assert sorted(path.name for path in run.last.parent.iterdir()) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
+
+
+def test_steps_go_on_while_a_checkpoint_is_written(run, monkeypatch):
+    """A disk that takes its time: `save` returns before the file is there, and what is saved is the state of then."""
+    disk, weights = Event(), torch.zeros(2)
+
+    def slow_write(path, write):
+        assert disk.wait(timeout=20), "nobody goes on before it is written"
+        atomic_write(path, write)
+
+    monkeypatch.setattr(checkpoint, "atomic_write", slow_write)
+    with CheckpointWriter(run, minutes=5, last_is_validated=False) as writer:
+        writer.save({"method": {"student.bias": weights}, "step": 8}, validated=False)
+        weights += 1
+        assert torch.load(run.last)["step"] == 7
+        disk.set()
+    written = torch.load(run.last)
+    assert (written["step"], written["method"]["student.bias"].tolist()) == (8, [0, 0])
 
 
 def test_the_one_before_is_kept_where_files_have_one_name_only(run, monkeypatch):

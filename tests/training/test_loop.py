@@ -1,5 +1,6 @@
 """The loop: what it keeps, when it stops, and that a stop costs nothing."""
 
+import gc
 import json
 import math
 
@@ -12,7 +13,7 @@ from patchcl.config import TrainingSettings
 from patchcl.core.errors import UserError
 from patchcl.core.signals import StopRequest
 from patchcl.methods import build_method, settings_classes
-from patchcl.methods.settings import FixMatchSettings, SupervisedSettings
+from patchcl.methods.settings import FixMatchSettings, PatchCLSettings, SupervisedSettings
 from patchcl.runs.checkpoint import CheckpointWriter
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import read_rows
@@ -116,6 +117,22 @@ def test_killed_after_a_checkpoint_by_the_clock_and_resumed_equals_not_killed(
     assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in straight.state_dict().items())
     rows = [without_times(read_rows(RunFolder(tmp_path / name))) for name in ("straight", "killed")]
     assert rows[0] == rows[1]
+
+
+def test_memory_does_not_grow_with_the_steps(tmp_path, make_task, make_batch):
+    """After warm-up, two steps that are alike by rows and validations: as many tensors, of as many bytes."""
+    seen = {}
+
+    def batch_at(step):
+        if step in (14, 30):
+            gc.collect()
+            tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
+            seen[step] = len(tensors), sum(tensor.nbytes for tensor in tensors)
+        return make_batch(seed=step)
+
+    run_steps(tmp_path, PatchCLSettings, make_task, batch_at, steps=31)
+    assert seen[14] == seen[30]
+    assert seen[14][0] > 50
 
 
 @pytest.mark.parametrize(("minutes", "expected"), [(1e-9, [2, 4, 6, 8]), (60, [4, 8])])

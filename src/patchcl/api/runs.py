@@ -10,6 +10,7 @@ from patchcl.core.console import progress_bar
 from patchcl.core.errors import UserError
 from patchcl.evaluation.evaluate import evaluate_folders, evaluate_trained
 from patchcl.evaluation.scores import Evaluation, write_evaluation
+from patchcl.evaluation.source import require_one_source
 from patchcl.inference.many_scans import Many, predict_many
 from patchcl.inference.output_files import Output
 from patchcl.inference.predict import Files, predict_files
@@ -110,15 +111,12 @@ def evaluate(
         >>> patchcl.evaluate(run).structures
         ('RV', 'MYO', 'LV')
     """
-    if (run is None) == (predictions is None) or (predictions is None) != (masks is None):
-        raise UserError("Give either a RUN, or both --predictions DIR and --masks DIR.")
+    require_one_source(run, predictions, masks, jobs > 1 or cluster is not None)
     many = Many(jobs, cluster) if jobs > 1 or cluster is not None else None
     if predictions is not None and masks is not None:
         evaluation = evaluate_folders(Path(predictions), Path(masks), voxels=voxels, objects=objects, many=many)
         write_evaluation(evaluation, Path(predictions) / "evaluation")
         return evaluation
-    if many is not None:
-        raise UserError("--jobs and --cluster share a folder of masks: give --predictions DIR and --masks DIR.")
     trained = load_run(str(run), **chosen)
     with progress_bar("Segmenting") as on_progress:
         return evaluate_trained(trained, on, on_progress, voxels, objects)

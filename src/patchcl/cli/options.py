@@ -8,8 +8,9 @@ import typer
 
 from patchcl.core import settings
 from patchcl.core.errors import UserError
-from patchcl.data.importers.registry import LAYOUTS
+from patchcl.data.importers.registry import LAYOUTS, require_layout
 from patchcl.methods import METHODS
+from patchcl.runs.folder import COMPARISON, RunFolder
 
 
 def names(listed: str) -> list[str]:
@@ -56,6 +57,36 @@ def existing(path: Path | None) -> Path | None:
     return path
 
 
+def existing_source(path: Path) -> Path:
+    """`path`, refused at once if nothing is there to import."""
+    if not os.path.lexists(path):
+        raise UserError(
+            f"{path} is no folder and no file. Give the folder of the data set, or for a table its CSV file."
+        )
+    return path
+
+
+def known_layout(name: str | None) -> str | None:
+    """`name`, refused at once if no layout is called so."""
+    if name is not None:
+        require_layout(name)
+    return name
+
+
+def existing_run(path: Path | None) -> Path | None:
+    """`path`, refused at once if no run is there, nor a comparison, which has a chosen one."""
+    if existing(path) is not None and not (Path(path or "") / COMPARISON).is_file():
+        RunFolder.open(Path(path or ""))
+    return path
+
+
+def existing_runs(paths: list[Path]) -> list[Path]:
+    """`paths`, refused at once if one of them holds no run."""
+    for path in paths:
+        existing_run(path)
+    return paths
+
+
 def _number(text: str, option: str) -> int:
     if not text.isdecimal():
         raise UserError(f"{option} holds {text!r}; expected whole numbers with commas between them, such as 3,7,14.")
@@ -70,16 +101,20 @@ Output = Literal["same", "nifti", "dicom-seg"]
 Data = Annotated[
     Path, typer.Argument(callback=existing, help="A folder in nnU-Net raw layout: dataset.json, imagesTr, labelsTr.")
 ]
-Run = Annotated[Path, typer.Argument(callback=existing, help="A folder made by patchcl train.")]
+DataToCompare = Annotated[Path | None, typer.Argument(callback=existing, help="A folder as patchcl train takes it.")]
+Run = Annotated[Path, typer.Argument(callback=existing_run, help="A folder made by patchcl train.")]
 RunToUse = Annotated[
     Path,
-    typer.Argument(callback=existing, help="A folder made by patchcl train, or by compare: the run that it chose."),
+    typer.Argument(callback=existing_run, help="A folder made by patchcl train, or by compare: the run that it chose."),
+]
+RunToScore = Annotated[
+    Path | None, typer.Argument(callback=existing_run, help="A folder made by patchcl train or compare.")
 ]
 Preset = Annotated[
     settings.Preset | None,
     typer.Option(help="published: weak augmentation and one pass, as SSL4MIS; matched: one strong recipe for all."),
 ]
-Config = Annotated[Path | None, typer.Option("--config", "-c", help="Settings in YAML.")]
+Config = Annotated[Path | None, typer.Option("--config", "-c", callback=existing, help="Settings in YAML.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="One setting, such as method.teacher_decay=0.99; may be repeated.")
 ]
@@ -89,8 +124,10 @@ Labeled = Annotated[
         parser=patients, metavar="N|NAMES", help="Pretend that only so many training patients, or a,b,c, have masks."
     ),
 ]
-Split = Annotated[Path | None, typer.Option(help="A JSON file that divides the patients.")]
-Plan = Annotated[Path | None, typer.Option(help="A plan that check --plan-out wrote; --set plan.x=y overrides.")]
+Split = Annotated[Path | None, typer.Option(callback=existing, help="A JSON file that divides the patients.")]
+Plan = Annotated[
+    Path | None, typer.Option(callback=existing, help="A plan that check --plan-out wrote; --set plan.x=y overrides.")
+]
 Steps = Annotated[int | None, typer.Option(help="Optimizer steps of a run.")]
 SettingsDevice = Annotated[settings.Device | None, typer.Option("--device", help="Where to compute.")]
 Device = Annotated[settings.Device, typer.Option(help="Where to compute.")]
@@ -109,7 +146,8 @@ Folds = Annotated[
 ]
 Fold = Annotated[int | None, typer.Option(min=0, help="Of --folds: train this one alone, from 0; for a cluster.")]
 ResumeIfThere = Annotated[
-    bool, typer.Option("--resume-if-there", help="Continue the run in --out if there is one, as it was begun.")
+    bool,
+    typer.Option("--resume-if-there", help="Continue the run in --out if the same command began one."),
 ]
 Devices = Annotated[int | None, typer.Option(min=1, help="Devices to train on, of each node; they share every batch.")]
 Nodes = Annotated[int | None, typer.Option(min=1, help="Machines to train on, where srun or torchrun starts this.")]
@@ -135,8 +173,10 @@ Scans = Annotated[
     Path, typer.Argument(callback=existing, help="A scan, a DICOM series, or a folder of these named CASE_0000.")
 ]
 Folder = Annotated[Path, typer.Option("--out", "-o", help="A folder for the masks.")]
-Predictions = Annotated[Path | None, typer.Option(help="A folder of masks, instead of a run.")]
-Masks = Annotated[Path | None, typer.Option(help="The reference masks for --predictions, of the same names.")]
+Predictions = Annotated[Path | None, typer.Option(callback=existing, help="A folder of masks, instead of a run.")]
+Masks = Annotated[
+    Path | None, typer.Option(callback=existing, help="The reference masks for --predictions, of the same names.")
+]
 EvaluateOn = Annotated[Literal["auto", "test", "validation"], typer.Option(help="auto: test if it has masks.")]
 CompareOn = Annotated[Literal["test", "validation"] | None, typer.Option(help="By default test if it has masks.")]
 MinEffect = Annotated[float | None, typer.Option(help="The least difference that counts, in Dice points; 0.1.")]
@@ -150,7 +190,10 @@ Methods = Annotated[
 ]
 Variants = Annotated[
     Path | None,
-    typer.Option(help="A YAML file of named variants, NAME: {method: patchcl, training.steps: 3000}; alone or beside."),
+    typer.Option(
+        callback=existing,
+        help="A YAML file of named variants, NAME: {method: patchcl, training.steps: 3000}; alone or beside.",
+    ),
 ]
 Baseline = Annotated[
     str | None, typer.Option(help="What the others must beat: supervised by default, or the first variant.")
@@ -176,7 +219,12 @@ Scratch = Annotated[
     str | None, typer.Option(help="Folder on a node's own disk for a copy of prepared images, such as '$TMPDIR'.")
 ]
 Layout = Annotated[
-    str | None, typer.Option(help=f"How SOURCE is laid out: {', '.join(LAYOUTS)}; by default it is looked at.")
+    str | None,
+    typer.Option(
+        callback=known_layout,
+        is_eager=True,
+        help=f"How SOURCE is laid out: {', '.join(LAYOUTS)}; by default it is looked at.",
+    ),
 ]
 Structures = Annotated[
     Any,
@@ -201,8 +249,13 @@ Threshold = Annotated[
 NumberedObjects = Annotated[
     bool, typer.Option("--objects", help="Masks number objects, such as cells: keep the numbers beside one structure.")
 ]
-Source = Annotated[Path, typer.Argument(help="The folder of a data set; for a table, its CSV file.")]
-Runs = Annotated[list[Path], typer.Argument(help="Runs to show side by side; the first is what the others must beat.")]
+Source = Annotated[
+    Path, typer.Argument(callback=existing_source, help="The folder of a data set; for a table, its CSV file.")
+]
+Runs = Annotated[
+    list[Path],
+    typer.Argument(callback=existing_runs, help="Runs to show side by side; the first is what the others must beat."),
+]
 MovedData = Annotated[
     Path | None,
     typer.Option("--data", callback=existing, help="Where the data set is now, if it was moved; hashes tell it."),

@@ -16,6 +16,7 @@ from patchcl.cli.endings import finish, finish_comparison, finish_folds, list_fa
 from patchcl.core.console import console, replace_what_cannot_be_shown
 from patchcl.core.errors import UserError
 from patchcl.core.version import __version__
+from patchcl.evaluation.source import require_one_source
 
 app = typer.Typer(
     add_completion=False,
@@ -45,6 +46,7 @@ def demo(
     everything: Annotated[bool, typer.Option("--all", help="Compare all methods in a table, instead of two.")] = False,
 ) -> None:
     """Generate scans, train with and without the unlabeled ones, and say whether they helped."""
+    _api()  # which says how threads wait before torch is loaded
     from patchcl.demo.demo import compare_all, run_demo
 
     if everything:
@@ -133,7 +135,7 @@ def resume(
     devices: options.Devices = None,
     nodes: options.Nodes = None,
 ) -> None:
-    """Continue a run that was stopped, exactly as if it had not been."""
+    """Continue a run that was stopped; on a CPU exactly as if it had not been."""
     finish(_api().resume(**locals()))
 
 
@@ -170,9 +172,7 @@ def predict(
 
 @app.command()
 def evaluate(
-    run: Annotated[
-        Path | None, typer.Argument(callback=options.existing, help="A folder made by patchcl train or compare.")
-    ] = None,
+    run: options.RunToScore = None,
     predictions: options.Predictions = None,
     masks: options.Masks = None,
     on: options.EvaluateOn = "auto",
@@ -187,6 +187,7 @@ def evaluate(
     cluster: options.Cluster = None,
 ) -> None:
     """Score predictions per patient and structure: Dice, Jaccard, 95HD, ASD, as table, CSV and JSON."""
+    require_one_source(run, predictions, masks, jobs > 1 or cluster is not None)
     evaluation = _api().evaluate(**locals())
 
     from patchcl.evaluation.tables import render
@@ -196,9 +197,7 @@ def evaluate(
 
 @app.command()
 def compare(
-    data: Annotated[
-        Path | None, typer.Argument(callback=options.existing, help="A folder as patchcl train takes it.")
-    ] = None,
+    data: options.DataToCompare = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A folder for all runs; the same to go on.")] = None,
     methods: options.Methods = None,
     variants: options.Variants = None,

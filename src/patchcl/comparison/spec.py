@@ -9,26 +9,22 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, ValidationError
 
+from patchcl.comparison.content import hashes_of
 from patchcl.comparison.division import divide, division_hash, require_side, suggest_folds
 from patchcl.comparison.variants import named_settings
 from patchcl.comparison.worker import Job
 from patchcl.config import Settings
 from patchcl.core.console import console
 from patchcl.core.errors import UserError
-from patchcl.core.files import write_json
-from patchcl.core.parallel import in_parallel
 from patchcl.core.settings import FrozenSettings
 from patchcl.core.version import __version__
 from patchcl.data.dataset import Dataset, read_dataset
-from patchcl.data.preprocessing.manifest import file_entry, read_manifest
 from patchcl.data.splits import cases_of, with_split_of
 from patchcl.evaluation.paired import SMALLEST_EFFECT, require_effect
 from patchcl.evaluation.scores import SplitSide
 
 BASELINE = "supervised"
 """What the others are compared with, unless told otherwise: masks alone."""
-MANIFEST = "files.json"
-"""The file of a comparison that tells which scans and masks were read when, and what they held."""
 
 
 class CompareRun(NamedTuple):
@@ -211,15 +207,7 @@ def content_hashes(spec: CompareSpec, out: Path) -> CompareSpec:
         UserError: A file cannot be read.
     """
     dataset = read_dataset(spec.data, spec.settings_of(next(iter(spec.methods))).split.patient_pattern)
-    files = [file for case in dataset.cases for file in (*case.images, case.mask) if file is not None]
-    known = read_manifest(out / MANIFEST)
-    found = in_parallel(files, lambda file: file_entry(file, known.get(str(file.absolute()))))
-    entries = {str(file.absolute()): entry for file, entry in zip(files, found, strict=True)}
-    if (out / "compare.json").is_file():
-        write_json(out / MANIFEST, entries)
-    hashes = sorted(
-        (file.relative_to(dataset.root).as_posix(), entries[str(file.absolute())]["sha256"]) for file in files
-    )
+    hashes = sorted(hashes_of(dataset, out, keep=(out / "compare.json").is_file()).items())
     joined = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
     return spec.model_copy(update={"content_hash": joined})
 

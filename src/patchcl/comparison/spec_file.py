@@ -10,10 +10,11 @@ from patchcl.core.documents import parse_json
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json
 from patchcl.core.settings import differing_keys, flatten
+from patchcl.runs.folder import COMPARISON
 
 MAY_DIFFER = {
     *("preset", "data", "cache", "split.file", "split.labeled", "split.seed"),
-    *("training.seed", "training.device", "training.memory_gib"),
+    *("training.seed", "training.device", "training.memory_gib", "training.scratch"),
 }
 """Settings that differ between runs or machines; of the split the hashes of its sides are compared instead."""
 OLD_KEYS = {"data_fingerprint": "data_hash"}
@@ -68,7 +69,7 @@ def read_spec(out: Path) -> CompareSpec:
 
 def spec_file(out: Path) -> Path:
     """The file in which a comparison keeps its spec."""
-    return out / "compare.json"
+    return out / COMPARISON
 
 
 def _merged(old: CompareSpec, new: CompareSpec, out: Path) -> CompareSpec:

@@ -6,11 +6,14 @@ the work, because it has another version of patchcl or does not see the folder, 
 
 import asyncio
 import os
+import pickle  # nosec B403  # as Dask itself, between programs that trust one scheduler
+import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, NamedTuple, TypeVar
@@ -18,6 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 from patchcl.core.documents import DocumentError, parse_json
 from patchcl.core.errors import UserError
 from patchcl.core.executor import RETRIES, UnitExecutor
+from patchcl.core.threads import choose_wait_policy
 from patchcl.core.unit_process import LostWorkerError, asking
 from patchcl.core.version import __version__
 
@@ -61,13 +65,16 @@ class ClusterExecutor(UnitExecutor):
 
     def submit(self, fn: Callable[..., Found], /, *args: Any, **kwargs: Any) -> "Future[Found]":  # noqa: ANN401
         """Have a worker call `fn`, which it imports by its name."""
-        future: Future[Found] = self.executor.submit(in_worker, self.sender, fn, args, kwargs)
+        call = pickle.dumps(partial(fn, *args, **kwargs))  # apart, as what it imports may load torch
+        future: Future[Found] = self.executor.submit(in_worker, self.sender, call)
         return future
 
     def slots(self) -> int:
-        """The threads of all workers that are there now; one while there are none."""
+        """The threads of all workers that are there now; one while there are none. A busy scheduler may not say."""
         if time.monotonic() - self.counted > COUNT_SECONDS:
-            self.places, self.counted = sum(self.client.nthreads().values()), time.monotonic()
+            with suppress(OSError, TimeoutError):
+                self.places = sum(self.client.nthreads().values())
+            self.counted = time.monotonic()
         return max(1, self.places)
 
     def stop(self) -> None:
@@ -88,8 +95,8 @@ def stop_units_of(session: str) -> None:
     STOPPED.add(session)
 
 
-def in_worker(sender: Sender, function: Callable[..., Found], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Found:
-    """Work on a unit in a worker, which may have come after all others were looked at.
+def in_worker(sender: Sender, call: bytes) -> Any:  # noqa: ANN401 - whatever the call returns
+    """Work on a unit, a pickled call, in a worker, which may have come after all others were looked at.
 
     Raises:
         UserError: The worker has another version of patchcl, or does not see the folder.
@@ -112,7 +119,9 @@ def in_worker(sender: Sender, function: Callable[..., Found], args: tuple[Any, .
     with asking(asked):
         if asked():
             raise CancelledError
-        found = function(*args, **kwargs)
+        if "torch" not in sys.modules:
+            choose_wait_policy()
+        found = pickle.loads(call)()  # nosec B301  # of the program that the scheduler serves
     if leaves():
         raise LostWorkerError(f"the worker at {worker.address} was taken off")
     return found

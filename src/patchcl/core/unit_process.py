@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from patchcl.core.threads import for_new_process
+
 COMMAND = (sys.executable, "-P", "-c", "from patchcl.core.unit_process import serve; serve()")
 STOP = threading.Event()
 """In a process that works on units: whether it was asked to stop."""
@@ -105,8 +107,9 @@ class UnitProcess:
             if self.stopping:
                 raise LostWorkerError("somebody asked to stop")
             if self.process is None:
+                now, pipe = for_new_process(self.environment), subprocess.PIPE
                 self.process = subprocess.Popen(  # nosec B603  # this very Python
-                    COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self.environment, start_new_session=True
+                    COMMAND, stdin=pipe, stdout=pipe, env=now, start_new_session=True
                 )
             return self.process
 

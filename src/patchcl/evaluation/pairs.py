@@ -1,4 +1,4 @@
-"""A predicted mask against its reference, one pair after the other here or in chunks on many processes."""
+"""A predicted mask against its reference, side by side on threads here or in chunks on many processes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 
 from patchcl.core.console import console
 from patchcl.core.executor import as_they_end, workers
-from patchcl.core.parallel import releasing_memory
+from patchcl.core.parallel import in_parallel, releasing_memory
 from patchcl.core.signals import stop_on_signals
 from patchcl.data.formats import tells_by_name, without_ending
 from patchcl.data.geometry import Grid
@@ -61,14 +61,14 @@ def score_pairs(pairs: Sequence[Pair], rule: Rule, many: Many | None = None) -> 
     Args:
         pairs: What to compare.
         rule: How.
-        many: On several processes; here if None.
+        many: On several processes; on threads of this one if None.
 
     Raises:
         StoppedError: Somebody asked to stop.
         UserError: A file cannot be read, or does not fit.
     """
     if many is None:
-        return [score_pair(pair, rule) for pair in releasing_memory(pairs)]
+        return in_parallel(pairs, lambda pair: score_pair(pair, rule))
     starts = range(0, len(pairs), CHUNK)
     chunks = [Chunk(start, tuple(pairs[start : start + CHUNK]), rule) for start in starts]
     found: dict[int, list[PairScores]] = {}
@@ -82,8 +82,8 @@ def score_pairs(pairs: Sequence[Pair], rule: Rule, many: Many | None = None) -> 
 
 
 def score_chunk(chunk: Chunk) -> list[PairScores]:
-    """The scores of each pair of a chunk, in a worker."""
-    return score_pairs(chunk.pairs, chunk.rule)
+    """The scores of each pair of a chunk, in a worker, beside which others score: one after the other."""
+    return [score_pair(pair, chunk.rule) for pair in releasing_memory(chunk.pairs)]
 
 
 def score_pair(pair: Pair, rule: Rule) -> PairScores:

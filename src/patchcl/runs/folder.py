@@ -6,6 +6,9 @@ from pathlib import Path
 from patchcl.core.errors import UserError
 from patchcl.core.files import UNFINISHED
 
+COMPARISON = "compare.json"
+"""The file that says that a folder holds a comparison, and so runs in folders below it."""
+
 
 class RunFolder:
     """The folder that holds one run: what was asked, what happened, what came out."""

@@ -16,7 +16,7 @@ import torch
 
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json
-from patchcl.core.parallel import ProgressCallback, releasing_memory
+from patchcl.core.parallel import ProgressCallback, in_parallel, releasing_memory
 from patchcl.core.settings import FrozenSettings
 from patchcl.data.dataset import Case
 from patchcl.data.preprocessing.plan import Plan
@@ -182,7 +182,7 @@ def _means(structures: Sequence[str], dices: np.ndarray) -> dict[str, float]:
 
 def dice_after(steps: Postprocessing, cases: Sequence[SegmentedCase], plan: Plan) -> np.ndarray:
     """Dice (patients, structures) of masks after `steps`, over annotated voxels; the mean of the scans of a patient."""
-    scores = [_case_dice(steps, case, plan) for case in releasing_memory(cases)]
+    scores = in_parallel(cases, lambda case: _case_dice(steps, case, plan))
     patients = [case.patient for case in cases]
     by_structure = [patient_means(dices, patients) for dices in zip(*scores, strict=True)]
     return np.array([list(means.values()) for means in by_structure]).T

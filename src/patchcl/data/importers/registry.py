@@ -60,14 +60,23 @@ class Importer(NamedTuple):
     certainty: int = 2  # of `detect`: 2 by files that are made for this layout, 1 by usual names, 0 by endings alone
 
 
-def load_importer(name: str) -> Importer:
-    """The importer of the layout `name`.
+def require_layout(name: str) -> None:
+    """Whether there is a layout `name`.
 
     Raises:
         UserError: There is no such layout.
     """
     if name not in LAYOUTS:
         raise UserError(f"--layout {name} is not known; choose one of {', '.join(LAYOUTS)}.")
+
+
+def load_importer(name: str) -> Importer:
+    """The importer of the layout `name`.
+
+    Raises:
+        UserError: There is no such layout.
+    """
+    require_layout(name)
     importer: Importer = importlib.import_module(f"patchcl.data.importers.{LAYOUTS[name]}").IMPORTER
     return importer
 
