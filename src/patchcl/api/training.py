@@ -175,6 +175,7 @@ def compare(
     baseline: str | None = None,
     labeled: Sequence[int | None] | None = None,
     seeds: Sequence[int] = (0, 1, 2),
+    folds: int | None = None,
     jobs: Jobs = 1,
     cluster: str | None = None,
     on: Literal["test", "validation"] | None = None,
@@ -194,9 +195,11 @@ def compare(
         baseline: What the others are compared with; by default `supervised`, or the first variant if there is none.
         labeled: Numbers of patients with masks; None stands for all.
         seeds: Of training, and of the split unless `split` is given.
+        folds: Make each run a cross-validation over so many, see `train_folds`: every labeled patient is scored, by the
+            run that has not seen it, and the chosen run is an ensemble. For where validation patients are few.
         jobs: Runs at a time on this machine; `auto` is as many as it has room for.
         cluster: Address or file of a Dask scheduler, to train on its workers instead.
-        on: By default test if it has masks.
+        on: By default test if it has masks; not with folds.
         voxels: Distances in voxels, where the spacing was lost.
         fast: Score one pass, see `RunArguments`.
         postprocessing: Score masks after what validation chose for each run.
@@ -214,7 +217,8 @@ def compare(
     require_ours(Path(data))
     file, own = (None if path is None else Path(path) for path in (settings.pop("config", None), variants))
     names = (method_names() if own is None else ()) if methods is None else methods
-    overrides, scored = overrides_of(**settings), (on, voxels, fast, postprocessing, min_effect / 100)
+    overrides, scored = overrides_of(**settings), (on, voxels, fast, postprocessing, min_effect / 100, folds)
     spec = build_spec(Path(data), names, list(labeled or ()), seeds, file, overrides, own, baseline, *scored)
-    at_once = count_at_once(jobs, Path(data), [spec.settings_of(name) for name in spec.methods], len(spec.runs))
+    runs = len(spec.runs) * (folds or 1)
+    at_once = count_at_once(jobs, Path(data), [spec.settings_of(name) for name in spec.methods], runs)
     return compare_methods(spec, Path(out), at_once, console, cluster)
