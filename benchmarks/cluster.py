@@ -5,8 +5,8 @@
 
 Every scan is its own made-up noise of 32 x 32 x 4 voxels. A worker is ended with SIGKILL every 30 seconds, or later:
 not before something was done since the last. Time of the processor is what the operating system counted for the command
-and its processes, those of Dask aside, and hardly depends on what else the machine does; seconds on the clock do. Parts
-that `--on` leaves out stay.
+and its processes, those of Dask aside, and hardly depends on what else the machine does; seconds on the clock do. At
+the end 100,000 tiny scans are checked. Parts that `--on` leaves out stay as they were.
 """
 
 import argparse
@@ -33,6 +33,7 @@ from patchcl.core.files import write_json, write_text
 
 RESULTS = Path(__file__).parent / "results"
 SHAPE = (32, 32, 4)
+TINY = (12, 12, 2)
 SHORT = (
     *("plan.dimensions=2", "plan.fit=resize", "plan.size=[32, 32]", "network.features=[8, 16]"),
     *("training.labeled_per_batch=2", "training.unlabeled_per_batch=2", "training.steps=4", "training.device=cpu"),
@@ -41,7 +42,7 @@ SHORT = (
 LOCAL, DASK = "two processes", "two Dask workers"
 Nannies = list[subprocess.Popen[bytes]] | None
 """The processes that start Dask's workers anew; None where the command has workers of its own."""
-PARTS = ("predict", "dask", "compare", "scaling")
+PARTS = ("predict", "dask", "compare", "scaling", "check")
 
 
 class Sizes(NamedTuple):
@@ -51,9 +52,10 @@ class Sizes(NamedTuple):
     cells: int = 60
     kill_every: float = 30.0  # seconds
     scaled: int = 400  # scans that one and two processes share
+    files: int = 100_000  # scans that are checked
 
 
-QUICK = Sizes(scans=40, cells=2, kill_every=1.0, scaled=8)
+QUICK = Sizes(scans=40, cells=2, kill_every=1.0, scaled=8, files=100)
 
 
 class Ran(NamedTuple):
@@ -110,6 +112,11 @@ def measured(folder: Path, sizes: Sizes, parts: list[str]) -> Iterator[tuple[str
         few = folder / "few"
         write_scans(few, sizes.scaled)
         yield "scaling", scaling(run, few, folder)
+    if "check" in parts:
+        many = folder / "many"
+        write_data(many, 8)
+        write_scans(many / "imagesUn", sizes.files, TINY, first=8)
+        yield "check", {"scans": sizes.files, **ran("check", str(many))._asdict()}
 
 
 def many_scans(
@@ -125,7 +132,7 @@ def many_scans(
     killer = Killer(sizes.kill_every, out, "*.nii.gz", nannies)
     with killer:
         first = ran("predict", str(run), str(scans), "-o", str(out), *workers, killer=killer, scheduler=scheduler)
-    times = {path.name: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}
+    times = {path.name: path.stat().st_mtime_ns for path in out.glob("[!.]*.nii.gz")}
     again = ran("predict", str(run), str(scans), "-o", str(out), *workers)
     rows = [row["case"] for row in csv.DictReader((out / "predictions.csv").read_text().splitlines())]
     expected = {path.name.removesuffix("_0000.nii.gz") for path in scans.iterdir()}
@@ -136,7 +143,7 @@ def many_scans(
         "twice": len(rows) - len(set(rows)) + len({*times} - {f"{name}.nii.gz" for name in expected}),
         "left_half_written": len(list(out.glob(".unfinished*"))),
         "again_seconds": again.seconds,
-        "made_again": sum(times[path.name] != path.stat().st_mtime_ns for path in out.glob("*.nii.gz")),
+        "made_again": sum(times[path.name] != path.stat().st_mtime_ns for path in out.glob("[!.]*.nii.gz")),
         "cpu_ms_a_scan": 1000 * first.cpu_seconds / sizes.scans,
     }
 
@@ -202,7 +209,8 @@ class Killer:
         """Processes that work on units: children of the command, or of the nannies of Dask's workers."""
         if self.nannies is None:
             return [child for child in children(self.pid) if "unit_process" in line_of(child)]
-        return [child for worker in self.nannies for child in children(worker.pid) if "spawn_main" in line_of(child)]
+        found = [child for worker in self.nannies for child in children(worker.pid)]
+        return [child for child in found if "resource_tracker" not in line_of(child)]
 
 
 def children(parent: int) -> list[int]:
@@ -284,11 +292,11 @@ def write_data(data: Path, count: int) -> None:
     write_json(data / "dataset.json", {"channel_names": {"0": "MRI"}, "labels": labels, "file_ending": ".nii.gz"})
 
 
-def write_scans(folder: Path, count: int) -> None:
+def write_scans(folder: Path, count: int, shape: tuple[int, ...] = SHAPE, first: int = 0) -> None:
     """So many scans, each another noise."""
-    random = np.random.default_rng(0)
-    for number in range(count):
-        save(folder / f"p{number:06d}_0000.nii.gz", random.integers(0, 1000, SHAPE).astype(np.int16))
+    random = np.random.default_rng(first)
+    for number in range(first, first + count):
+        save(folder / f"p{number:06d}_0000.nii.gz", random.integers(0, 1000, shape).astype(np.int16))
 
 
 def markdown(parts: dict[str, dict[str, Any]]) -> str:

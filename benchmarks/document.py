@@ -23,6 +23,15 @@ from patchcl.evaluation.sample_size import format_needed, format_seeds_needed, n
 from patchcl.evaluation.scores import FRACTION_METRICS
 
 BEFORE, AFTER = "percentile bootstrap", "further of t and studentised bootstrap"
+DEFAULT = {
+    "ACDC": "recipe_acdc.json",
+    "ACDC, another scanner": "recipe_other_scanner.json",
+    "DSB2018": "recipe_dsb2018.json",
+    "GlaS": "recipe_glas.json",
+    "Hippocampus": "recipe_hippocampus.json",
+    "Hippocampus, slices": "recipe_hippocampus_slices.json",
+}
+"""Data sets on which today's default is compared with masks alone."""
 STUDENT, FAILS = "Student's t", "one in ten fails"
 HERE = Path(__file__).parent
 RESULTS, DOCUMENTS = HERE / "results", HERE.parent / "docs"
@@ -49,12 +58,13 @@ def document(name: str) -> str:
         volumes_table,
         attack_table,
         compare_table,
+        default_table,
         inference_table,
     )
     faults = (faults_table, survivors_table)
     intervals = (intervals_table, ways_table, seeds_table)
     figures = (demo_gain, demo_seed_by_seed, compare_answer, gain, measured, inference_choices, attack_origin, kills)
-    words.globals |= {each.__name__: each for each in (*tables, *intervals, *faults, *figures)}
+    words.globals |= {each.__name__: each for each in (*tables, *intervals, *faults, *figures)} | {"DEFAULT": DEFAULT}
     return words.from_string((HERE / f"{name}.j2").read_text(encoding="utf-8")).render()
 
 
@@ -242,6 +252,20 @@ def compare_table(file: str, labeled: int | None = None, baseline: str = "superv
         rows.append((line["method"], str(line["seeds"]), *last, difference(line), best, minutes))
     heads = (f"{structure} Dice %" for structure in structures)
     return markdown(("", "seeds", *heads, f"less {baseline} (95 % interval)", "best on validation", "minutes"), rows)
+
+
+def default_table(sets: Mapping[str, str]) -> str:
+    """Of each data set, a file of `patchcl compare`: masks alone, the default, and their difference, a row for each."""
+    rows = []
+    for name, found in ((name, read(file)) for name, file in sets.items() if measured(file)):
+        means = [line for line in found["rows"] if line["checkpoint"] == "last" and line["structure"] == "mean"]
+        alone = {line["labeled_patients"]: line for line in means if line["method"] == "supervised"}
+        for line in (line for line in means if line["method"] == "patchcl"):
+            labeled, seeds = line["labeled_patients"], str(line["seeds"])
+            dice = [spread(each, 100, "dice_") for each in (alone[labeled], line)]
+            rows.append((name, str(labeled), seeds, *dice, difference(line), line["settled_by"] or ""))
+    heads = ("labeled", "seeds", "supervised Dice %", "patchcl Dice %", "difference (95 % interval)", "settled by")
+    return markdown(("", *heads), rows)
 
 
 def measured(file: str) -> bool:

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from attempts import TINY, Attempt, Copy, Ended, call, mended, predict, refused
+from attempts import TINY, Attempt, Copy, Ended, call, mended, predict, refused, train
 
 MARK = "was_run"
 """The file that hostile code makes where the program was called."""
@@ -40,7 +40,18 @@ class Evil:
 
 def hostile_files() -> Iterator[Attempt]:
     """All of them."""
-    for kind in (settings_files, plans_and_splits, checkpoints, arrays, volumes, pictures, detached, file_names):
+    kinds = (
+        settings_files,
+        plans_and_splits,
+        descriptions,
+        checkpoints,
+        arrays,
+        volumes,
+        pictures,
+        detached,
+        file_names,
+    )
+    for kind in kinds:
         yield from kind()
 
 
@@ -126,6 +137,29 @@ def plans_and_splits() -> Iterator[Attempt]:
             act = partial(train_by_file, option=option, name=file)
             harm = partial(put, name=file, content=content)
             yield Attempt(f"{option.strip('-')}: {name}", harm, unharmed(refused("hostile")), act)
+
+
+def descriptions() -> Iterator[Attempt]:
+    """The dataset.json of a data set, which is looked into for the layout before it is read."""
+    for name, content in {
+        "nested deep": b"[" * 20_000,
+        "labels nested deep": b'{"channel_names": {"0": "MRI"}, "labels": ' + b"[" * 20_000,
+        "a long number": b'{"channel_names": {"0": "MRI"}, "labels": {"background": ' + b"9" * 5000 + b"}}",
+        "bytes that are no text": b"\xff\xfe\xfa",
+    }.items():
+        harm = partial(put, name="data/dataset.json", content=content)
+        for verb, act in {"check": check, "train": train_anew, "import": import_data}.items():
+            yield Attempt(f"dataset.json: {name}, {verb}", harm, unharmed(refused(r"dataset\.json|layout")), act)
+
+
+def train_anew(copy: Copy) -> Ended:
+    """Train on the data set, into a new run."""
+    return train(copy.root / "data", copy.root / "new")
+
+
+def import_data(copy: Copy) -> Ended:
+    """Import the data set."""
+    return call("import", str(copy.root / "data"), "-o", str(copy.root / "imported"))
 
 
 # Checkpoints

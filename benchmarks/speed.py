@@ -162,7 +162,7 @@ def measured(job: Job, names: list[str], traces: Path | None = None) -> dict[str
         ways = validating(job, case, Path(folder))
         network = timed(job, "supervised", case, Path(folder)).method.student
         ways |= predicting(network, plan(job), Path(folder), SLICES // 4, job.device)
-        around = alternate(ways, job.device, job.seconds / 4, warm_up=True)
+        around = alternate(ways, job.device, job.seconds, warm_up=True)
         streaming = streamed(job, names[0], case, Path(folder))
         shares = share_rows(lambda classes: share_row(job._replace(classes=classes))) if "patchcl" in names else []
     settings = {name: value for name, value in job._asdict().items() if name != "device"}

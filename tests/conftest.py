@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -26,6 +27,16 @@ from patchcl.methods.base import Task
 from patchcl.networks import NetworkSettings, build_network
 from patchcl.runs.folder import RunFolder
 from patchcl.training.experiment import start
+
+LAUNCHERS = ("SLURM_", "SRUN_", "SBATCH_", "TORCHELASTIC_", "MASTER_")
+TASK = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "GROUP_RANK"}
+
+
+def pytest_configure() -> None:
+    """Forget the job that the tests may run in, and which of its tasks this is: each test is alone."""
+    for name in set(os.environ) - {"SLURM_CONF"}:
+        if name.startswith(LAUNCHERS) or name in TASK:
+            del os.environ[name]
 
 
 @pytest.fixture(scope="session")

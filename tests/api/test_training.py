@@ -1,5 +1,7 @@
 """Verbs that make runs; their examples run with those of all verbs in test_runs.py."""
 
+import shutil
+
 import pytest
 
 import patchcl
@@ -17,3 +19,22 @@ def test_a_folder_of_folds_is_not_resumed_as_a_run(trained, tmp_path):
     (tmp_path / "folds.json").write_text('{"runs": ["fold_0"]}')
     with pytest.raises(patchcl.UserError, match=r"holds folds\. Go on with the command that began them"):
         patchcl.resume(tmp_path)
+
+
+def test_a_run_that_is_there_goes_on_by_the_same_call_and_by_no_other(cardiac, trained, tmp_path, tiny, make_dataset):
+    run = shutil.copytree(trained, tmp_path / "runs" / "run")
+    config = tmp_path / "tiny.yaml"
+    config.write_text("plan: {size: [32, 32], fit: resize}\nnetwork: {features: [8, 16]}\n")
+    same = {"config": config, "settings": tiny[4:], "steps": 6, "device": "cpu", "resume_if_there": True}
+    assert patchcl.train(cardiac, run, **same).steps_done == 6
+    moved = shutil.copytree(cardiac, tmp_path / "moved")
+    assert patchcl.train(moved, run, scratch=str(tmp_path / "own"), **same).steps_done == 6
+    assert patchcl.load_run(run).settings.data == moved.resolve()
+    assert patchcl.load_run(run).settings.training.scratch == str(tmp_path / "own")
+    with pytest.raises(patchcl.UserError, match=r"method\.name was patchcl, now supervised\n"):
+        patchcl.train(cardiac, run, method="supervised", **same)
+    with pytest.raises(patchcl.UserError, match="is another data set: it holds none of the"):
+        patchcl.train(make_dataset({"a": True, "b": True}), run, **same)
+    (run / "folds.json").write_text('{"runs": ["fold_0"]}')
+    with pytest.raises(patchcl.UserError, match=r"holds folds"):
+        patchcl.train(cardiac, run, **same)

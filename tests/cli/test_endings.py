@@ -41,3 +41,16 @@ def test_failures_are_listed_with_exit_code_1_and_none_is_well(said):
         endings.finish_comparison(Ending({"[b]": "no room"}, StopRequest()))
     assert ended.value.exit_code == 1
     assert said.getvalue() == "Failed [b]: no room\n"
+
+
+def test_after_a_stop_no_more_is_said_than_what_is_known(said):
+    stop = StopRequest()
+    stop.signal = 15
+    for unseen, told in (
+        ((), "all of it is saved"),
+        (("a/[b]", "c"), "not seen to end, and perhaps still saving: a/[b], c"),
+    ):
+        with pytest.raises(typer.Exit) as ended:
+            endings.finish_comparison(Ending({}, stop, unseen))
+        assert ended.value.exit_code == 143
+        assert said.getvalue().endswith(f"Stopped; {told}. Call the same command again to go on.\n")

@@ -14,7 +14,14 @@ import yaml
 from PIL import Image
 
 from patchcl import cli
+from patchcl.comparison import folds as folds
+from patchcl.comparison import worker as worker
+from patchcl.comparison.runner import Ending
+from patchcl.core.signals import StopRequest
 from patchcl.data.importers.registry import LAYOUTS
+from patchcl.data.splits import load_split
+from patchcl.evaluation.scores import read_evaluation
+from patchcl.inference.trained_run import open_folder
 from patchcl.methods import method_names
 from patchcl.training import memory_estimate as estimate
 
@@ -362,6 +369,66 @@ def test_compare_stops_goes_on_and_answers(patchcl, cardiac, tmp_path, tiny):
     assert again in said
     assert (out / "compare.html").is_file()
     assert before == {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*") if path.is_file()}
+
+
+def test_compare_with_folds_stops_goes_on_and_predicts_with_the_chosen_ensemble(
+    patchcl, cardiac, tmp_path, tiny, monkeypatch
+):
+    """Both methods on two folds, all units in this process; the first call is stopped after its first fold."""
+    begun, stop = [], StopRequest()
+
+    def run_here(jobs, folder, at_once, console, cluster):
+        for name, job in jobs.items():
+            if stop:
+                break
+            begun.append(name)
+            worker.work(job, console)
+            stop.signal = signal.SIGINT if len(begun) == 1 else None
+        return Ending({}, stop)
+
+    monkeypatch.setattr(folds, "run_jobs", run_here)
+    monkeypatch.setattr("patchcl.comparison.page.themed", lambda draw: {"light": "blank", "dark": "blank"})
+    out, cells = tmp_path / "comparison", ["labeled_all/supervised/seed_0", "labeled_all/mean_teacher/seed_0"]
+    command = ["compare", cardiac, "-o", out, "--methods", "supervised,mean_teacher", "--seeds", "0"]
+    command += as_options([*tiny, "training.steps=2"])
+    code, said = patchcl(*command, "--folds", "2")
+    assert (code, begun) == (130, [f"{cells[0]}/fold_0"])
+    assert "Call the same command again to go on" in said
+    _, said = patchcl("compare", "--show", out)
+    assert f"Missing: {cells[0]}: fold_1 not run yet" in " ".join(said.split())
+
+    stop.signal = None
+    code, said = patchcl(*command, "--folds", "2")
+    said = " ".join(said.split())
+    assert code == 0
+    assert begun[1:] == [f"{cells[0]}/fold_1", f"{cells[1]}/fold_0", f"{cells[1]}/fold_1", *cells]
+    assert "2 runs of 2 folds each, 0 of them finished already." in said
+    assert "4 labeled patients, each scored by the run that has not seen it; mean" in said
+    assert "beyond chance over 4 labeled patients; with fewer than 6 patients none can be shown to be" in said
+    for cell in cells:
+        root = out / "runs" / cell
+        scored = read_evaluation(root / "evaluation" / "validation_last.json")
+        assert set(scored.patients) == set(load_split(root / "split.json").labeled)
+        by_fold = [load_split(root / f"fold_{fold}" / "split.json").validation for fold in (0, 1)]
+        assert sorted(patient for patients in by_fold for patient in patients) == sorted(scored.patients)
+    results = json.loads((out / "results.json").read_text())
+    assert (results["spec"]["folds"], results["spec"]["on"]) == (2, "validation")
+    assert all(sum(spent["steps"] for spent in run["sessions"]) == 4 for run in results["runs"])
+    assert json.loads((out / "chosen.json").read_text())["run_id"] == results["chosen"]["run_id"] == cells[0]
+
+    code, said = patchcl(*command, "--folds", "2")
+    assert (code, len(begun)) == (0, 6)
+    for other in (["--folds", "3"], []):
+        code, said = patchcl(*command, *other)
+        assert (code, "compares under other conditions" in said, "--folds" in said) == (2, True, True)
+
+    scan = min((cardiac / "imagesTs").iterdir())
+    code, said = patchcl("predict", out, scan, "-o", tmp_path / "masks", "--device", "cpu")
+    assert (code, f"Chosen run: {cells[0]}." in said) == (0, True)
+    (mask,) = (tmp_path / "masks").glob("*.nii.gz")
+    ensemble = open_folder(out / "runs" / cells[0], device="cpu")
+    assert len(ensemble.folds) == 2
+    np.testing.assert_array_equal(nibabel.load(mask).get_fdata(), ensemble.predict(scan).mask)
 
 
 def test_a_failed_run_is_named_at_the_end_and_the_exit_code_is_1(patchcl, cardiac, tmp_path, tiny):

@@ -67,6 +67,15 @@ def test_the_better_method_is_chosen_whatever_the_test_says_and_of_its_seeds_the
     assert choice.against_baseline["mean_teacher"].difference == pytest.approx(0.0625)
 
 
+def test_with_folds_the_reason_speaks_of_labeled_patients(made):
+    budgets, _ = made(supervised=none, patchcl=lambda _: 0.125)
+    better = choose([budgets[0]._replace(folds=5)]).reason
+    assert better.startswith("On labeled patients patchcl is better than supervised: +12.5")
+    assert better.endswith(". Each patient was scored by the run that has not seen it.")
+    alone = choose([budgets[0]._replace(folds=5, rows=budgets[0].rows[:1])]).reason
+    assert "compared with supervised on labeled patients. Each" in alone
+
+
 def test_few_patients_are_no_reason(made):
     budgets, _ = made(patients=4, supervised=none, patchcl=lambda _: 0.25)
     choice = choose(budgets)

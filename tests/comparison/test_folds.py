@@ -1,5 +1,9 @@
 """Folds: each patient is scored by the run that has not seen it, and the ensemble is the mean of all runs."""
 
+import json
+import os
+
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -13,9 +17,11 @@ from patchcl.config import load_settings
 from patchcl.core.errors import UserError
 from patchcl.core.signals import StopRequest
 from patchcl.data.splits import load_split
+from patchcl.evaluation.evaluate import evaluate_trained
 from patchcl.evaluation.scores import read_evaluation
 from patchcl.inference.postprocessing import PostprocessingChoice
 from patchcl.inference.trained_run import open_folder
+from patchcl.reports.facts import facts_table, read_facts
 from patchcl.runs.folder import RunFolder
 
 QUIET = Console(quiet=True)
@@ -90,6 +96,52 @@ def test_other_settings_and_another_number_of_folds_are_refused(train, tmp_path)
         train(count=3)
     with pytest.raises(UserError, match="counted from 0 to 1"):
         train(only=2)
+
+
+def test_a_place_to_train_is_no_other_setting(train):
+    train()
+    assert train("training.scratch=/somewhere", "training.memory_gib=3") == ()
+
+
+def test_masks_that_change_between_the_calls_are_named_and_refused(train, cardiac):
+    """Under the size and the time of before; and of folds that kept no hashes, one is told so once."""
+    train()
+    mask = sorted((cardiac / "labelsTr").iterdir())[0]
+    content, stat = mask.read_bytes(), mask.stat()
+    image = nibabel.load(mask)
+    try:
+        nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj)[::-1].copy(), image.affine, image.header), mask)
+        os.utime(mask, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        with pytest.raises(UserError, match=rf"begun with:\n  labelsTr/{mask.name} was replaced\nFolds of both"):
+            train(only=0)
+        scored = evaluate_trained(open_folder(train.root, device="cpu"), "validation").provenance
+        assert scored["changed_since_training"] == f"fold_0, fold_1: labelsTr/{mask.name} was replaced"
+    finally:
+        mask.write_bytes(content)
+    assert train() == ()
+
+
+def test_folds_that_kept_no_hashes_do_from_now_on(train):
+    train()
+    listed = RunFolder(train.root).folds
+    kept = json.loads(listed.read_text())
+    listed.write_text(json.dumps({"runs": kept["runs"]}))
+    train()
+    assert json.loads(listed.read_text()) == kept
+
+
+def test_a_rescue_of_one_fold_marks_the_ensemble(train):
+    train()
+    log = RunFolder(train.root / "fold_1").log_jsonl
+    before = log.read_text()
+    try:
+        log.write_text(before + json.dumps({"step": 2, "rescues": 2}) + "\n")
+        scored = evaluate_trained(open_folder(train.root, device="cpu"), "validation").provenance
+        ((_, shown),) = [row for row in facts_table(read_facts([RunFolder(train.root)])) if row[0] == "rescues"]
+    finally:
+        log.write_text(before)
+    assert scored["trained_rescues"] == 2
+    assert shown == ["2 (training diverged)"]
 
 
 def test_a_folder_with_something_else_is_left_alone(cardiac, tmp_path):

@@ -33,6 +33,13 @@ def test_scores_of_validation_patients_are_named_as_such(make_spec, folder):
     assert remark.startswith("Scored on validation patients, who chose the best checkpoints")
 
 
+def test_with_folds_it_is_said_what_their_patients_chose_and_what_intervals_leave_out(make_spec, folder):
+    spec = make_spec(("supervised",), (None,), (0, 1, 2), folds=2)
+    (remark,) = remarks(read_budgets(spec, folder(spec, lambda compare_run: [0.5])))
+    assert remark.startswith("The patients that are scored chose post-processing and best checkpoints together")
+    assert remark.endswith("is in no interval.")
+
+
 def test_a_seed_without_a_baseline_is_not_paired(make_spec, folder):
     spec = make_spec(seeds=(0, 1))
     runs = {key: value for key, value in DICE.items() if key != ("supervised", 1)}

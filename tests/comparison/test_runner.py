@@ -13,6 +13,7 @@ from rich.console import Console
 from patchcl.comparison import runner as runner
 from patchcl.comparison.runner import run_jobs
 from patchcl.comparison.spec import CompareRun, job_of
+from patchcl.core.lock import locked
 
 STAND_IN = """
 import json, os, pathlib, signal, sys, time
@@ -129,6 +130,19 @@ def test_a_stop_lets_runs_save_and_begins_no_more(work, tmp_path):
     assert root(tmp_path, 3).with_name("saved").is_file()
     assert "Stopping" in said
     assert not root(tmp_path, 5).with_name("seed_5.log").exists()
+
+
+def test_after_a_stop_the_runs_that_a_process_still_holds_are_named(work, tmp_path):
+    def interrupt() -> None:
+        while not root(tmp_path, 3).with_name("seed_3.log").is_file():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with locked(root(tmp_path, 5), on_lost=pytest.fail) as ours:  # as of a worker that was lost
+        assert ours
+        ending, _ = work(5, 3, at_once=2)
+    assert ending.unseen == ("labeled_2/supervised/seed_5",)
 
 
 def test_with_nothing_to_do_no_cluster_is_asked(tmp_path):

@@ -78,6 +78,28 @@ def test_the_test_side_is_scored_where_it_has_masks(make_spec, cardiac, tmp_path
         build_spec(data, ["supervised"], [2], [0], None, tiny, on="test")
 
 
+def test_with_folds_all_labeled_patients_are_scored_and_none_of_the_test(make_spec):
+    spec = make_spec(labeled=(None,), folds=2)
+    assert (spec.folds, spec.on) == (2, "validation")
+    assert spec.splits != make_spec(labeled=(None,)).splits
+    with pytest.raises(UserError, match="--on asks for test patients"):
+        make_spec(labeled=(None,), folds=2, on="test")
+    with pytest.raises(UserError, match=r"--folds is 3, but .* has 2 patients with masks"):
+        make_spec(labeled=(2,), folds=3)
+
+
+def test_folds_are_suggested_once_where_methods_cannot_be_told_apart_without(make_dataset, tiny, capsys):
+    data = make_dataset(dict.fromkeys((f"p{number}" for number in range(6)), True))
+    build_spec(data, ["supervised", "patchcl"], [], [0], None, tiny)
+    assert capsys.readouterr().out == (
+        "1 validation patient cannot show which run is to be used: that takes 6. With --folds 5 all 6 labeled patients "
+        "judge, each the run that has not seen it.\n"
+    )
+    build_spec(data, ["supervised"], [], [0], None, tiny)
+    build_spec(data, ["supervised", "patchcl"], [], [0], None, tiny, folds=2)
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize(
     ("methods", "labeled", "more", "message"),
     [

@@ -42,6 +42,12 @@ def test_other_settings_are_refused_by_name(more, message, make_spec, tmp_path):
     assert (tmp_path / "out" / "compare.json").read_bytes() == before
 
 
+def test_where_runs_are_made_may_differ(make_spec, tmp_path):
+    add_spec(make_spec(), tmp_path / "out")
+    elsewhere = ("training.scratch=/somewhere", "training.memory_gib=3")
+    add_spec(make_spec(("supervised", "patchcl"), (2,), (0,), *elsewhere), tmp_path / "out")
+
+
 def test_other_distances_are_refused(make_spec, tmp_path):
     add_spec(make_spec(), tmp_path / "out")
     with pytest.raises(UserError, match="--voxels"):
@@ -54,6 +60,18 @@ def test_scores_of_one_pass_and_of_averages_are_not_mixed(make_spec, tmp_path):
         add_spec(make_spec(fast=True), tmp_path / "out")
     with pytest.raises(UserError, match=r"other conditions: --no-postprocessing\."):
         add_spec(make_spec(postprocessing=False), tmp_path / "out")
+
+
+def test_another_number_of_folds_is_refused_and_what_was_made_before_there_were_folds_has_none(make_spec, tmp_path):
+    known = add_spec(make_spec(labeled=(None,)), tmp_path / "out").model_dump(mode="json")
+    old = {key: value for key, value in known.items() if key != "folds"}
+    (tmp_path / "out" / "compare.json").write_text(json.dumps(old))
+    with pytest.raises(UserError, match="--folds"):
+        add_spec(make_spec(labeled=(None,), folds=2), tmp_path / "out")
+    assert add_spec(make_spec(labeled=(None,)), tmp_path / "out").folds is None
+    assert add_spec(make_spec(labeled=(None,), folds=2), tmp_path / "folds").folds == 2
+    with pytest.raises(UserError, match="--folds"):
+        add_spec(make_spec(labeled=(None,), folds=3), tmp_path / "folds")
 
 
 def test_a_comparison_of_version_01_was_made_with_one_pass(make_spec, tmp_path):

@@ -16,6 +16,7 @@ from patchcl.comparison.tables import (
     figure_cell,
     policy,
     quality_table,
+    scored_patients,
     structure_tables,
     surface_table,
 )
@@ -122,6 +123,13 @@ def test_a_hundred_structures_are_lines_of_which_the_extremes_are_shown(made):
     ]
     assert "structure 50" not in "\n".join(text)
     assert "The lowest and the highest of 100 structures; all are in compare.csv." in " ".join(" ".join(text).split())
+
+
+def test_with_folds_it_is_said_who_was_scored_by_what(make_spec, folder):
+    spec = make_spec(("supervised",), (None,), folds=2)
+    (budget,) = read_budgets(spec, folder(spec, lambda compare_run: [0.5, 0.25]))
+    assert scored_patients(budget) == "2 labeled patients, each scored by the run that has not seen it"
+    assert scored_patients(budget._replace(folds=None)) == "2 patients scored"
 
 
 def test_names_of_structures_are_text(make_spec, folder, rename_structures):

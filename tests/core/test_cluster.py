@@ -2,20 +2,25 @@
 
 import json
 import os
+import shutil
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from patchcl.core import cluster as cluster
 from patchcl.core.errors import UserError
 from patchcl.core.executor import as_they_end, workers
 from patchcl.core.signals import StopRequest
 
+dask = pytest.importorskip("dask", reason="the extra `cluster` is not installed")
 distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
 
+DASK_KEYS = Path(__file__).parents[2] / "examples" / "dask_keys.sh"
 KILLED_ONCE = """
 import os, pathlib, signal
 mark = pathlib.Path({mark!r})
@@ -81,6 +86,17 @@ def test_units_are_worked_on_and_one_whose_worker_is_killed_again(address, tmp_p
     assert {path.name for path in tmp_path.iterdir()} == {str(number) for number in range(6)}
 
 
+def test_a_scheduler_that_is_too_busy_to_say_how_many_workers_there_are_is_not_lost(address, tmp_path, monkeypatch):
+    def busy():
+        raise OSError("Timed out trying to connect")
+
+    monkeypatch.setattr(cluster, "COUNT_SECONDS", 0)
+    with workers(1, address, tmp_path, print) as executor:
+        monkeypatch.setattr(executor.client, "nthreads", busy)
+        assert executor.slots() == 2
+        assert [future.result() for _, future in as_they_end(executor, abs, [-1], StopRequest())] == [1]
+
+
 def test_a_stop_lets_what_runs_save(address, tmp_path):
     stop, marks = StopRequest(), [tmp_path / str(number) for number in range(4)]
     units = [UNTIL_STOPPED.format(mark=str(mark)) for mark in marks]
@@ -93,6 +109,27 @@ def test_a_stop_lets_what_runs_save(address, tmp_path):
         ended = list(as_they_end(executor, exec, units, stop, on_wait=look))
     assert [future.exception() for _, future in ended] == [None, None]
     assert [mark.read_text() for mark in tmp_path.iterdir()] == ["saved", "saved"]
+
+
+def test_a_stop_waits_for_nobody_where_no_worker_is_left(tmp_path):
+    here = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "silence_logs": 50, "protocol": "tcp"}
+    with distributed.LocalCluster(n_workers=0, threads_per_worker=1, processes=False, **here) as engine:
+        stop = StopRequest()
+        with workers(1, engine.scheduler_address, tmp_path, print) as executor:
+            ended = as_they_end(executor, exec, [""], stop, on_begin=lambda _: setattr(stop, "signal", 15))
+            assert [future.cancelled() for _, future in ended] == [True]
+
+
+def test_a_scheduler_that_is_lost_is_one_message(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
+    here = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "silence_logs": 50, "protocol": "tcp"}
+    with (
+        distributed.LocalCluster(n_workers=0, processes=False, **here) as engine,
+        pytest.raises(UserError, match="The cluster is gone"),
+        workers(1, engine.scheduler_address, tmp_path, print) as executor,
+    ):
+        list(as_they_end(executor, abs, [1], StopRequest(), on_wait=engine.close))
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_units_of_a_program_that_is_gone_end(address, tmp_path):
@@ -177,6 +214,27 @@ def test_a_scheduler_file_names_the_address(engine, tmp_path):
             cluster.ClusterExecutor(str(file), tmp_path, print)
     with pytest.raises(UserError, match=r"none\.json is not the file"):
         cluster.ClusterExecutor(str(tmp_path / "none.json"), tmp_path, print)
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl here")
+def test_who_has_the_keys_is_served_and_nobody_else(tmp_path, monkeypatch):
+    for name in ("ours", "others"):
+        subprocess.run(["bash", DASK_KEYS, tmp_path / name], check=True)
+    read = [yaml.safe_load((tmp_path / name / "tls.yaml").read_text()) for name in ("ours", "others")]
+    ours, others = ({"distributed": dask.config.merge(dask.config.config, found)["distributed"]} for found in read)
+    assert (tmp_path / "ours" / "key.pem").stat().st_mode & 0o077 == 0
+    here = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "silence_logs": 50, "processes": False}
+    with (
+        dask.config.set(ours),
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, protocol="tls", **here) as engine,
+    ):
+        assert engine.scheduler_address.startswith("tls://")
+        with workers(1, engine.scheduler_address, tmp_path, print) as executor:
+            assert executor.submit(abs, -1).result() == 1
+        monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
+        for config in (others, {"distributed.comm.tls.ca-file": None}):
+            with dask.config.set(config), pytest.raises(UserError, match="No Dask scheduler answered at tls://"):
+                cluster.ClusterExecutor(engine.scheduler_address, tmp_path, print)
 
 
 def test_without_the_extra_it_says_how_to_get_it(monkeypatch):

@@ -52,6 +52,15 @@ def test_what_is_no_scan_is_named(tmp_path: Path) -> None:
     assert list(passed_over(scan, find_scans(scan), tmp_path / "out")) == []
 
 
+def test_the_voxels_of_a_header_belong_to_its_scan(tmp_path: Path) -> None:
+    touch(*(tmp_path / name for name in ("a.raw", "raw/b.bin", "c.raw", "more/d.bin", "more/e.bin")))
+    for name, data in {"a_0000.mhd": "a.raw", "b.mha": "raw/b.bin", "d.mhd": "more/d.bin"}.items():
+        (tmp_path / name).write_text(f"NDims = 3\nElementDataFile = {data}\n")
+    scans = find_scans(tmp_path)
+    assert list(scans) == ["a", "b", "d"]
+    assert [name for name, _ in passed_over(tmp_path, scans, tmp_path / "out")] == ["c.raw", "more"]
+
+
 def test_what_lies_among_slices_is_named(tmp_path: Path) -> None:
     dicom(tmp_path / "scans" / "a_0000" / "IM1")
     touch(*(tmp_path / "scans/a_0000" / name for name in ("notes.txt", ".DS_Store", "deep/IM2", "out/a.dcm")))

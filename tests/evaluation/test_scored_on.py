@@ -8,9 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from patchcl.config import read_settings
 from patchcl.data.dataset import read_dataset
-from patchcl.data.preprocessing.plan import load_plan
 from patchcl.data.splits import cases_of, load_split
 from patchcl.evaluation.scored_on import scored_on
 from patchcl.runs.folder import RunFolder
@@ -29,7 +27,7 @@ def run(trained, tmp_path) -> RunFolder:
 def facts(run: RunFolder, data: Path, side: str = "validation") -> dict:
     split = load_split(run.split)
     cases = cases_of(read_dataset(data), getattr(split, side), masked=True)
-    return scored_on(run, read_settings(run.settings), load_plan(run.plan), split, cases)
+    return scored_on([run], cases)
 
 
 def flip(path: Path) -> None:
@@ -54,6 +52,16 @@ def test_a_replaced_mask_is_another_hash_and_told_where_training_knew_it(side, r
     assert after["data_hash"] != before["data_hash"]
     told = {"validation": f"labelsTr/{mask.name} was replaced", "test": None}[side]
     assert after.get("changed_since_training") == told
+
+
+def test_of_several_runs_those_are_named_that_knew_it_otherwise(run, data, tmp_path):
+    other = RunFolder(shutil.copytree(run.root, tmp_path / "other"))
+    other.settings.write_text(other.settings.read_text().replace("steps: 6\n", "steps: 7\n"))
+    mask = next((data / "labelsTr").glob(f"{load_split(run.split).validation[0]}_*"))
+    flip(mask)
+    cases = cases_of(read_dataset(data), load_split(run.split).validation, masked=True)
+    told = scored_on([run, other], cases)["changed_since_training"]
+    assert told == f"run, other: labelsTr/{mask.name} was replaced; other: training.steps was 6, now 7"
 
 
 def test_edited_settings_are_told(run, data):

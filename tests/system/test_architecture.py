@@ -33,6 +33,7 @@ NO_LOGIC = {
     "patchcl.__main__": "calls the command line, whose tests start it",
 }
 """Modules in which nothing can go wrong, and why."""
+PARSERS = {"json.load", "json.loads", "yaml.load", "yaml.safe_load"}
 HEAVY = {"torch", "monai", "lightning", "scipy", "matplotlib"}
 LONGEST, MEDIAN = 45, 8  # lines of code in a function
 LONGEST_MODULE = 300  # lines, with all that stands in it
@@ -122,6 +123,16 @@ def without_source(sources: Sources, tests: set[str]) -> list[str]:
     return sorted(test for test in tests - known if not test.startswith("system/"))
 
 
+def unguarded(sources: Sources) -> list[str]:
+    """Calls that read JSON or YAML without the care of `core.documents`, such as that nothing is nested too deep."""
+    return [
+        f"{name}:{node.lineno}"
+        for name, text in sources.items()
+        for node in ast.walk(ast.parse(text))
+        if name != "patchcl.core.documents" and isinstance(node, ast.Attribute) and ast.unparse(node) in PARSERS
+    ]
+
+
 def too_long(sources: Sources) -> list[str]:
     lines = {name: len(text.splitlines()) for name, text in sources.items()}
     return [f"{name} has {count} lines" for name, count in lines.items() if count > LONGEST_MODULE]
@@ -201,6 +212,12 @@ def test_tests_mirror_the_source() -> None:
     made = {"patchcl": "", "patchcl.data": "", "patchcl.data.new": "", "patchcl.core.batch": "", "patchcl.top": ""}
     assert without_test(made, {"test_new.py", "test_top.py"}) == ["patchcl.data.new"]
     assert without_source(made, {"data/test_new.py", "test_new.py", "system/test_laws.py"}) == ["test_new.py"]
+
+
+def test_what_somebody_may_have_edited_is_read_in_one_place() -> None:
+    assert unguarded(project()) == []
+    text = "import json, yaml\njson.dumps(1)\njson.loads(a)\nyaml.safe_load(b)\njson.load(c)"
+    assert unguarded({"patchcl.core.documents": text, "m": text}) == ["m:3", "m:4", "m:5"]
 
 
 def test_what_is_excepted_is_there() -> None:

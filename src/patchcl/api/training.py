@@ -1,15 +1,23 @@
 """Verbs that make runs: train, train_folds, resume, compare."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Unpack
+from typing import Any, Literal, Unpack
 
 from patchcl.comparison.at_once import Jobs, count_at_once
 from patchcl.comparison.comparison import compare_methods
 from patchcl.comparison.folds import cross_validate
 from patchcl.comparison.runner import Ending
 from patchcl.comparison.spec import build_spec
-from patchcl.config import PathLike, SettingsArguments, SharedArguments, make_settings, overrides_of, read_settings
+from patchcl.config import (
+    PathLike,
+    Settings,
+    SettingsArguments,
+    SharedArguments,
+    make_settings,
+    overrides_of,
+    read_settings,
+)
 from patchcl.core.console import console
 from patchcl.core.errors import UserError
 from patchcl.core.settings import Device
@@ -18,9 +26,13 @@ from patchcl.methods import method_names
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.writer import one_writer
 from patchcl.training import experiment
+from patchcl.training.begun import require_same
 from patchcl.training.crew import crew_of
 from patchcl.training.experiment import Outcome
 from patchcl.training.place import place_of
+
+WHERE = {"device", "devices", "nodes", "scratch", "memory_gib"}
+"""Settings of training that say where, and may change within a run."""
 
 
 def train(
@@ -31,7 +43,8 @@ def train(
     Args:
         data: A folder in nnU-Net raw layout; cases without a file in labelsTr are unlabeled.
         out: A folder that does not exist yet.
-        resume_if_there: Continue the run in `out` if there is one, with the settings that it was begun with.
+        resume_if_there: Continue the run in `out` if there is one, which must have been begun with these settings; data
+            and device may be elsewhere.
         settings: See `SettingsArguments`; the method is `patchcl` by default.
 
     Raises:
@@ -46,8 +59,7 @@ def train(
     chosen = make_settings(**settings)
     first = place_of(chosen.training).rank == 0  # the others leave the folder alone
     if resume_if_there and first and RunFolder(Path(out)).begun():
-        asked = chosen.training.model_dump(include=chosen.training.model_fields_set & {"devices", "nodes"})
-        return resume(out, **asked)
+        return _go_on(Path(data), _run_in(Path(out)), chosen)
     with crew_of(chosen) as ranks:
         if not ranks.first:
             return experiment.join(ranks)
@@ -120,19 +132,38 @@ def resume(
         >>> patchcl.resume(run).steps_done
         6
     """
-    folder = RunFolder.open(Path(run))
-    if folder.folds.is_file():
-        raise UserError(f"{run} holds folds. Go on with the command that began them: patchcl train DATA --folds ...")
+    folder = _run_in(Path(run))
     if data is not None:
         require_ours(Path(data))
-    settings, moved = read_settings(folder.settings), None if data is None else Path(data)
     asked = {name: count for name, count in (("devices", devices), ("nodes", nodes), ("device", device)) if count}
+    return _resume(folder, None if data is None else Path(data), asked, accept_changes)
+
+
+def _run_in(root: Path) -> RunFolder:
+    """The run in `root`, which must be a single one."""
+    folder = RunFolder.open(root)
+    if folder.folds.is_file():
+        raise UserError(f"{root} holds folds. Go on with the command that began them: patchcl train DATA --folds ...")
+    return folder
+
+
+def _go_on(data: Path, run: RunFolder, chosen: Settings) -> Outcome:
+    """Continue a run that a call for a new one finds begun, where that call says; all else that it says must be so."""
+    require_same(run, data, chosen)
+    moved = data if read_settings(run.settings).data != data.resolve() else None
+    return _resume(run, moved, chosen.training.model_dump(include=chosen.training.model_fields_set & WHERE))
+
+
+def _resume(run: RunFolder, data: Path | None, asked: Mapping[str, Any], accept_changes: bool = False) -> Outcome:
+    """Continue a run with its data there and what is `asked` of where to train, by the names of settings."""
+    settings = read_settings(run.settings)
     training = settings.training.model_copy(update=asked)
+    place = {key: value for key, value in asked.items() if key not in ("devices", "nodes")}
     with crew_of(settings.model_copy(update={"training": training})) as ranks:
         if not ranks.first:
             return experiment.join(ranks)
-        with one_writer(Path(run)):
-            return experiment.resume(Path(run), console, accept_changes, moved, device, ranks)
+        with one_writer(run.root):
+            return experiment.resume(run.root, console, accept_changes, data, None, ranks, place)
 
 
 def compare(
@@ -144,6 +175,7 @@ def compare(
     baseline: str | None = None,
     labeled: Sequence[int | None] | None = None,
     seeds: Sequence[int] = (0, 1, 2),
+    folds: int | None = None,
     jobs: Jobs = 1,
     cluster: str | None = None,
     on: Literal["test", "validation"] | None = None,
@@ -163,9 +195,11 @@ def compare(
         baseline: What the others are compared with; by default `supervised`, or the first variant if there is none.
         labeled: Numbers of patients with masks; None stands for all.
         seeds: Of training, and of the split unless `split` is given.
+        folds: Make each run a cross-validation over so many, see `train_folds`: every labeled patient is scored, by the
+            run that has not seen it, and the chosen run is an ensemble. For where validation patients are few.
         jobs: Runs at a time on this machine; `auto` is as many as it has room for.
         cluster: Address or file of a Dask scheduler, to train on its workers instead.
-        on: By default test if it has masks.
+        on: By default test if it has masks; not with folds.
         voxels: Distances in voxels, where the spacing was lost.
         fast: Score one pass, see `RunArguments`.
         postprocessing: Score masks after what validation chose for each run.
@@ -183,7 +217,8 @@ def compare(
     require_ours(Path(data))
     file, own = (None if path is None else Path(path) for path in (settings.pop("config", None), variants))
     names = (method_names() if own is None else ()) if methods is None else methods
-    overrides, scored = overrides_of(**settings), (on, voxels, fast, postprocessing, min_effect / 100)
+    overrides, scored = overrides_of(**settings), (on, voxels, fast, postprocessing, min_effect / 100, folds)
     spec = build_spec(Path(data), names, list(labeled or ()), seeds, file, overrides, own, baseline, *scored)
-    at_once = count_at_once(jobs, Path(data), [spec.settings_of(name) for name in spec.methods], len(spec.runs))
+    runs = len(spec.runs) * (folds or 1)
+    at_once = count_at_once(jobs, Path(data), [spec.settings_of(name) for name in spec.methods], runs)
     return compare_methods(spec, Path(out), at_once, console, cluster)

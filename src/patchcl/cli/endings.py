@@ -25,7 +25,9 @@ def tell(message: str, exit_code: int = UserError.exit_code) -> NoReturn:
 def finish_comparison(ending: "Ending") -> None:
     """Say which runs failed, with exit code 1, or how to go on with what was stopped."""
     if ending.stop:
-        console.print("Stopped; all of it is saved. Call the same command again to go on.")
+        unseen = ", ".join(ending.unseen)
+        saved = f"not seen to end, and perhaps still saving: {unseen}" if unseen else "all of it is saved"
+        console.print(f"Stopped; {saved}. Call the same command again to go on.", markup=False, soft_wrap=True)
         raise typer.Exit(ending.stop.exit_code)
     list_failures("Failed", [f"{run}: {reason}" for run, reason in ending.failed.items()])
 

@@ -146,7 +146,8 @@ Folds = Annotated[
 ]
 Fold = Annotated[int | None, typer.Option(min=0, help="Of --folds: train this one alone, from 0; for a cluster.")]
 ResumeIfThere = Annotated[
-    bool, typer.Option("--resume-if-there", help="Continue the run in --out if there is one, as it was begun.")
+    bool,
+    typer.Option("--resume-if-there", help="Continue the run in --out if the same command began one."),
 ]
 Devices = Annotated[int | None, typer.Option(min=1, help="Devices to train on, of each node; they share every batch.")]
 Nodes = Annotated[int | None, typer.Option(min=1, help="Machines to train on, where srun or torchrun starts this.")]

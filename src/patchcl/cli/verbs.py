@@ -204,6 +204,7 @@ def compare(
     baseline: options.Baseline = None,
     labeled: options.Budgets = None,
     seeds: options.Seeds = "0,1,2",
+    folds: options.Folds = None,
     preset: options.Preset = None,
     config: options.Config = None,
     settings: options.Set = None,
@@ -255,10 +256,8 @@ def import_data(
     from patchcl.data.importers.registry import describe
 
     console.print(describe(imported), markup=False, highlight=False, soft_wrap=True)
-    check = f"patchcl check {out}" + (f" --split {imported.split}" if imported.split else "")
-    console.print(
-        f"Imported into [bold]{escape(str(out))}[/bold]. Next: {escape(check)}", highlight=False, soft_wrap=True
-    )
+    check = escape(f"patchcl check {out}" + (f" --split {imported.split}" if imported.split else ""))
+    console.print(f"Imported into [bold]{escape(str(out))}[/bold]. Next: {check}", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -50,7 +50,7 @@ def run_cell(cell: Cell) -> CellEnding:
         LostWorkerError: Its process was killed or taken off: it is to be tried again.
     """
     root, began = Path(cell.root), time.monotonic()
-    while any(lock.alive for lock in locks_on(root)):
+    while held(root):
         if stop_asked():
             return CellEnding(None, True, 0.0)
         time.sleep(POLL_SECONDS * 10)
@@ -69,6 +69,11 @@ def run_cell(cell: Cell) -> CellEnding:
     if process.returncode < 0 or process.returncode in CUT_SHORT:
         raise LostWorkerError(reason)
     return CellEnding(reason, False, time.monotonic() - began)
+
+
+def held(root: Path) -> bool:
+    """Whether a process works on the run, or has been silent for too short a time to tell that it is gone."""
+    return any(lock.alive for lock in locks_on(root))
 
 
 def error_file(root: Path) -> Path:

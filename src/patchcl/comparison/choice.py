@@ -1,6 +1,7 @@
 """The run of a comparison that is to be used: masks alone, unless validation patients speak for another method.
 
-Validation patients have masks and are learned from by no run. Test patients never choose.
+Validation patients have masks and are learned from by no run; with folds every labeled patient is one, for the run that
+has not seen it, and the run to be used is an ensemble. Test patients never choose.
 """
 
 import math
@@ -19,6 +20,8 @@ from patchcl.evaluation.intervals import FEWEST_PATIENTS
 from patchcl.evaluation.paired import Comparison, VerdictName, compare_seeds, format_interval, in_words, judged_together
 from patchcl.evaluation.scores import Evaluation, summarise
 from patchcl.evaluation.tables import pluralize
+
+FOLDS_SAY = " Each patient was scored by the run that has not seen it."
 
 
 class Judged(FrozenSettings):
@@ -120,7 +123,7 @@ def _choice(budget: LabelBudget, scored: Mapping[str, Sequence[RunResult]]) -> C
         labeled=run.labeled,
         method=method,
         seed=run.seed,
-        reason=_reason(budget.baseline, judged, judged.get(method)),
+        reason=_reason(budget, judged, judged.get(method)) + FOLDS_SAY * bool(budget.folds),
         patients=len({patient for run in scored[method] for patient in _on_validation(run).patients}),
         dice=dice,
         against_baseline={name: _figures(comparison) for name, comparison in judged.items()},
@@ -135,15 +138,16 @@ def _judged(budget: LabelBudget, scored: Mapping[str, Sequence[RunResult]]) -> d
     return dict(zip(evaluations, judged_together(compared), strict=True))
 
 
-def _reason(baseline: str, judged: Mapping[str, Comparison], best: Comparison | None) -> str:
+def _reason(budget: LabelBudget, judged: Mapping[str, Comparison], best: Comparison | None) -> str:
     """Why the best method, or the baseline where there is none, in words."""
+    baseline, judge = budget.baseline, "labeled patient" if budget.folds else "validation patient"
     if best:
-        return f"On validation patients {in_words(best)}"
+        return f"On {judge}s {in_words(best)}"
     if not judged:
-        return f"No other method is there to be compared with {baseline} on validation patients."
+        return f"No other method is there to be compared with {baseline} on {judge}s."
     first = next(iter(judged.values()))
     gains = [f"{method} {format_interval(comparison.overall.interval)}" for method, comparison in judged.items()]
-    over = pluralize(first.patients, "validation patient") + ("" if first.seeds == 1 else f" and {first.seeds} seeds")
+    over = pluralize(first.patients, judge) + ("" if first.seeds == 1 else f" and {first.seeds} seeds")
     few = f"; with fewer than {FEWEST_PATIENTS} patients none can be shown to be" * (first.patients < FEWEST_PATIENTS)
     return f"No method is better than {baseline} beyond chance over {over}{few}: {', '.join(gains)} Dice points."
 

@@ -6,7 +6,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from patchcl.comparison.choice import choose, write_choice
+from patchcl.comparison.division import require_side
 from patchcl.comparison.export import write_csv, write_results
+from patchcl.comparison.folds import cross_validate_all
 from patchcl.comparison.page import write_compare_page
 from patchcl.comparison.results import read_budgets
 from patchcl.comparison.runner import Ending, run_jobs
@@ -32,8 +34,12 @@ def compare_methods(spec: CompareSpec, out: Path, at_once: int, console: Console
         add_spec(spec, out)
         jobs = {compare_run.run_id: job_of(spec, compare_run, out, at_once) for compare_run in spec.runs}
         left = {run_id: job for run_id, job in jobs.items() if not complete(job)}
-        console.print(f"{len(jobs)} runs, {len(jobs) - len(left)} of them finished already.", highlight=False)
-        ending = run_jobs(left, out, at_once, console, cluster)
+        each = f" of {spec.folds} folds each" if spec.folds else ""
+        console.print(f"{len(jobs)} runs{each}, {len(jobs) - len(left)} of them finished already.", highlight=False)
+        if spec.folds:
+            ending = cross_validate_all(left, spec.folds, out, at_once, console, cluster)
+        else:
+            ending = run_jobs(left, out, at_once, console, cluster)
         if not ending.stop:
             show_comparison(out, console)
     return ending
@@ -55,6 +61,7 @@ def show_comparison(out: Path, console: Console, on: SplitSide | None = None, mi
     """
     spec = read_spec(out)
     if on is not None:
+        require_side(on, spec.folds)
         spec = spec.model_copy(update={"on": on})
     if min_effect is not None:
         spec = spec.model_copy(update={"min_effect": require_effect(min_effect)})

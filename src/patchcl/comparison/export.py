@@ -45,9 +45,8 @@ def write_results(spec: CompareSpec, budgets: Sequence[LabelBudget], path: Path,
 
 def settings_hash(spec: CompareSpec) -> str:
     """The sha256 of what all runs have in common, in hex."""
-    common = spec.model_dump(
-        mode="json", include={"settings", "methods", "on", "voxels"} | ({"own"} if spec.own else set())
-    )
+    set_ = {key for key in ("own", "folds") if getattr(spec, key)}
+    common = spec.model_dump(mode="json", include={"settings", "methods", "on", "voxels"} | set_)
     return hashlib.sha256(json.dumps(common, sort_keys=True).encode()).hexdigest()
 
 

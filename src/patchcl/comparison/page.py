@@ -24,6 +24,7 @@ from patchcl.comparison.tables import (
     has_many,
     is_best,
     policy,
+    scored_patients,
 )
 from patchcl.comparison.variants import changes
 from patchcl.core.errors import UserError
@@ -32,7 +33,6 @@ from patchcl.data.preprocessing.plan import load_plan
 from patchcl.evaluation.intervals import Interval
 from patchcl.evaluation.paired import format_least, format_points
 from patchcl.evaluation.scores import HEADINGS
-from patchcl.evaluation.tables import pluralize
 from patchcl.figures.charts import MethodMarks, efficiency_chart, methods_chart
 from patchcl.figures.overlays import Panel, overlay_grid, png
 from patchcl.figures.representative_slice import RepresentativeSlice, representative_slice
@@ -77,7 +77,7 @@ def _budget(budget: LabelBudget) -> dict[str, Any]:
     """The tables and the chart of one label budget."""
     return {
         "name": describe_budget(budget),
-        "scored": pluralize(budget.patients, "patient"),
+        "scored": scored_patients(budget),
         "policy": policy(budget),
         "columns": column_headings(budget),
         "metrics": [HEADINGS[metric].format(unit=budget.unit) for metric in detail_metrics(budget)],
@@ -187,6 +187,8 @@ def _facts(spec: CompareSpec, budgets: Sequence[LabelBudget]) -> Iterator[tuple[
 
     yield "data", f"{spec.data} (hash {spec.data_hash[:16]})"
     yield "scored on", spec.on
+    if spec.folds:
+        yield "folds of each run", str(spec.folds)
     yield "least difference that counts", format_least(spec.min_effect)
     yield "seeds", ", ".join(map(str, spec.seeds))
     yield "steps", str(common["training"]["steps"])

@@ -29,7 +29,12 @@ def remarks(budgets: Sequence[LabelBudget]) -> Iterator[str]:
     if len(machines) > 1:
         listed = [f"{name} ({threads} threads, {count} at once)" for name, threads, count in sorted(machines)]
         yield f"Times and memory were not all measured under the same conditions: {'; '.join(listed)}."
-    if any(scores.provenance.get("on") == "validation" for scores in _scores(budgets)):
+    if any(budget.folds for budget in budgets if budget.patients):
+        yield (
+            "The patients that are scored chose post-processing and best checkpoints together: their figures flatter. "
+            "That folds learn from most of the same patients is in no interval."
+        )
+    elif any(scores.provenance.get("on") == "validation" for scores in _scores(budgets)):
         yield "Scored on validation patients, who chose the best checkpoints: their figures flatter."
     if results and max(budget.seeds for budget in budgets) < FEWEST_SEEDS:
         yield f"Fewer than {FEWEST_SEEDS} seeds are a first look: another seed may turn the order round."

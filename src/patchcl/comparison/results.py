@@ -25,6 +25,7 @@ from patchcl.evaluation.scores import (
     summary_rows,
 )
 from patchcl.evaluation.tables import pluralize
+from patchcl.inference.trained_run import read_folds
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import read_rows
 from patchcl.runs.provenance import read_provenance
@@ -56,7 +57,7 @@ class RunResult(NamedTuple):
     means: dict[Figure, float]  # over patients
     missing_because: str  # why there are no scores; "" where there are
     sessions: list[Session]
-    steps: int
+    steps: int  # of all folds together
     provenance: dict[str, Any]
     labeled_patients: int | None
     validation: Evaluation | None = None  # its last checkpoint on validation patients, which chooses between methods
@@ -122,6 +123,7 @@ class LabelBudget(NamedTuple):
     missing: tuple[RunResult, ...]  # runs without scores
     smallest: float = SMALLEST_EFFECT  # difference in Dice that counts
     baseline: str = BASELINE  # whose runs the others are paired with
+    folds: int | None = None  # of each run, see `CompareSpec.folds`
 
     @property
     def evaluations(self) -> list[Evaluation]:
@@ -184,6 +186,7 @@ def read_run(spec: CompareSpec, compare_run: CompareRun, out: Path) -> RunResult
     """The result of one run, also where there is none yet."""
     root = run_root(out, compare_run)
     run = RunFolder(root)
+    trained = [root / name for name in read_folds(run)] if run.folds.is_file() else [root]
     steps = spec.settings_of(compare_run.method).training.steps
     scores = _named_scores(compare_run, root, spec.on, CHECKPOINTS) if finished(root, spec.on, steps) else {}
     judged = scored(root, "validation", steps)
@@ -192,8 +195,8 @@ def read_run(spec: CompareSpec, compare_run: CompareRun, out: Path) -> RunResult
         scores=scores,
         means=means_of(scores),
         missing_because="" if scores else _missing_because(run, steps),
-        sessions=sessions_of(root),
-        steps=steps,
+        sessions=[session for each in trained for session in sessions_of(each)],
+        steps=steps * len(trained),
         provenance=read_provenance(run.provenance),
         labeled_patients=len(load_split(run.split).labeled) if run.split.is_file() else None,
         validation=_named_scores(compare_run, root, "validation", ["last"])["last"] if judged else None,
@@ -237,8 +240,8 @@ def over_seeds(values: Sequence[float]) -> MeanStd:
 
 def describe_budget(budget: LabelBudget) -> str:
     """The number of labeled patients in words."""
-    count = budget.labeled_patients or budget.labeled
-    return "all labeled patients" if count is None else pluralize(count, "labeled patient")
+    count, folds = budget.labeled_patients or budget.labeled, f" in {budget.folds} folds" if budget.folds else ""
+    return ("all labeled patients" if count is None else pluralize(count, "labeled patient")) + folds
 
 
 def _budget(spec: CompareSpec, results: Sequence[RunResult], labeled: int | None) -> LabelBudget:
@@ -247,7 +250,7 @@ def _budget(spec: CompareSpec, results: Sequence[RunResult], labeled: int | None
     counts = [result.labeled_patients for result in ours if result.labeled_patients is not None]
     rows = _judged([_row(method, spec, done) for method in spec.methods])
     missing = tuple(result for result in ours if not result.scores)
-    return LabelBudget(labeled, max(counts, default=None), rows, missing, spec.min_effect, spec.baseline)
+    return LabelBudget(labeled, max(counts, default=None), rows, missing, spec.min_effect, spec.baseline, spec.folds)
 
 
 def _judged(rows: Sequence[Row]) -> tuple[Row, ...]:
@@ -274,6 +277,14 @@ def _missing_because(run: RunFolder, steps: int) -> str:
         return f"failed: {failure.read_text('utf-8')}"
     if not run.provenance.is_file():
         return "not run yet"
+    if run.folds.is_file():
+        return _missing_folds(run, steps)
     rows = read_rows(run)
     done = int(rows[-1]["step"]) if rows else 0
     return f"at step {done} of {steps}" if done < steps else "trained, but not scored yet"
+
+
+def _missing_folds(run: RunFolder, steps: int) -> str:
+    open_ = [name for name in read_folds(run) if not finished(run.root / name, "validation", steps)]
+    told = [f"{name} {_missing_because(RunFolder(run.root / name), steps)}" for name in open_]
+    return ", ".join(told) or "trained, but not scored yet"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from patchcl.comparison.cell import WORKER, Cell, CellEnding, error_file, run_cell
+from patchcl.comparison.cell import WORKER, Cell, CellEnding, error_file, held, run_cell
 from patchcl.comparison.progress import CompareProgress
 from patchcl.comparison.worker import Job, scores_of
 from patchcl.core.executor import as_they_end, workers
@@ -21,6 +21,7 @@ class Ending(NamedTuple):
 
     failed: dict[str, str]  # the reason by run id
     stop: StopRequest  # true if somebody asked to stop before the end
+    unseen: tuple[str, ...] = ()  # runs that went on when their worker was lost; after a stop nobody waits for them
 
 
 def run_jobs(
@@ -54,7 +55,7 @@ def run_jobs(
                 if ending.failure is not None:
                     failed[cell.run_id] = ending.failure
                 progress.end(cell, ending, "" if ending.stopped or ending.failure else _dice(jobs[cell.run_id]))
-    return Ending(failed, stop)
+    return Ending(failed, stop, tuple(run_id for run_id, job in jobs.items() if stop and held(job.root)))
 
 
 def _ending(cell: Cell, future: "Future[CellEnding]") -> CellEnding:

@@ -9,25 +9,22 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, ValidationError
 
+from patchcl.comparison.content import hashes_of
+from patchcl.comparison.division import divide, division_hash, require_side, suggest_folds
 from patchcl.comparison.variants import named_settings
 from patchcl.comparison.worker import Job
 from patchcl.config import Settings
 from patchcl.core.console import console
 from patchcl.core.errors import UserError
-from patchcl.core.files import write_json
-from patchcl.core.parallel import in_parallel
 from patchcl.core.settings import FrozenSettings
 from patchcl.core.version import __version__
 from patchcl.data.dataset import Dataset, read_dataset
-from patchcl.data.preprocessing.manifest import file_entry, read_manifest
-from patchcl.data.splits import cases_of, make_split, with_split_of
+from patchcl.data.splits import cases_of, with_split_of
 from patchcl.evaluation.paired import SMALLEST_EFFECT, require_effect
 from patchcl.evaluation.scores import SplitSide
 
 BASELINE = "supervised"
 """What the others are compared with, unless told otherwise: masks alone."""
-MANIFEST = "files.json"
-"""The file of a comparison that tells which scans and masks were read when, and what they held."""
 
 
 class CompareRun(NamedTuple):
@@ -60,6 +57,7 @@ class CompareSpec(FrozenSettings):
     fast: bool = False  # one pass, no average over symmetries
     postprocessing: bool = True
     min_effect: float = SMALLEST_EFFECT  # the least difference in Dice that counts
+    folds: int | None = None  # each run is a cross-validation over so many; None is one run, judged by its validation
     baseline: str = BASELINE  # the method whose runs the others are paired with, seed by seed
     splits: dict[str, str]  # hashes by "labeled_7/seed_0"
 
@@ -103,6 +101,7 @@ def build_spec(
     fast: bool = False,
     postprocessing: bool = True,
     min_effect: float = SMALLEST_EFFECT,
+    folds: int | None = None,
 ) -> CompareSpec:
     """The spec of a comparison, after all checks that need no training.
 
@@ -115,11 +114,12 @@ def build_spec(
         overrides: Single settings such as `training.steps=2000`, for all methods.
         variants: A file of named variants, see `read_variants`.
         baseline: What the others are compared with; by default `supervised`, or the first variant if there is none.
-        on: The side to score; by default the test side where it has masks.
+        on: The side to score; by default the test side where it has masks, and not with folds.
         voxels: Measure distances in voxels.
         fast: Score one pass, instead of an average over the symmetries that training drew from.
         postprocessing: Score masks after what validation chose for each run.
         min_effect: The least difference in Dice that counts, from 0 to 1.
+        folds: Make each run a cross-validation over so many, which scores every labeled patient.
 
     Raises:
         UserError: A method or a setting is unknown, or the data cannot be divided like that.
@@ -131,15 +131,18 @@ def build_spec(
     dataset = read_dataset(data, first.split.patient_pattern)
     division, line = with_split_of(data, first.split)
     first = first.model_copy(update={"split": division})
-    if line:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    labeled = list(labeled) or [_labeled_count(first)]
-    splits = {
-        (count, seed): make_split(dataset, _run_settings(first, count, seed).split)
+    _say(line)
+    labeled = in_order(list(labeled) or [_labeled_count(first)])
+    require_side(on, folds)
+    divisions = {
+        (count, seed): divide(dataset, _run_settings(first, count, seed).split, folds)
         for count in labeled
         for seed in seeds
     }
-    has_test = all(cases_of(dataset, split.test, masked=True) for split in splits.values())
+    if folds is None and len(settings) > 1:
+        most = [splits[0] for (count, _), splits in divisions.items() if count == labeled[-1]]
+        _say(suggest_folds(most, labeled[-1], division.file))
+    has_test = folds is None and all(cases_of(dataset, splits[0].test, masked=True) for splits in divisions.values())
     if on == "test" and not has_test:
         raise UserError(f"No test patient has a mask in {dataset.root / 'labelsTs'}. Compare with: --on validation")
     return CompareSpec(
@@ -147,7 +150,7 @@ def build_spec(
         data=data.resolve(),
         data_hash=data_hash(dataset),
         methods={method: own.method.model_dump(mode="json") for method, own in settings.items()},
-        labeled=in_order(labeled),
+        labeled=labeled,
         seeds=tuple(sorted(set(seeds))),
         own=_own(settings, common),
         settings=common.model_copy(update={"split": division}).model_dump(mode="json", exclude={"method"}),
@@ -157,7 +160,8 @@ def build_spec(
         fast=fast,
         postprocessing=postprocessing,
         min_effect=require_effect(min_effect),
-        splits={_split_key(*key): split.hash for key, split in splits.items()},
+        folds=folds,
+        splits={_split_key(*key): division_hash(splits) for key, splits in divisions.items()},
     )
 
 
@@ -203,15 +207,7 @@ def content_hashes(spec: CompareSpec, out: Path) -> CompareSpec:
         UserError: A file cannot be read.
     """
     dataset = read_dataset(spec.data, spec.settings_of(next(iter(spec.methods))).split.patient_pattern)
-    files = [file for case in dataset.cases for file in (*case.images, case.mask) if file is not None]
-    known = read_manifest(out / MANIFEST)
-    found = in_parallel(files, lambda file: file_entry(file, known.get(str(file.absolute()))))
-    entries = {str(file.absolute()): entry for file, entry in zip(files, found, strict=True)}
-    if (out / "compare.json").is_file():
-        write_json(out / MANIFEST, entries)
-    hashes = sorted(
-        (file.relative_to(dataset.root).as_posix(), entries[str(file.absolute())]["sha256"]) for file in files
-    )
+    hashes = sorted(hashes_of(dataset, out, keep=(out / "compare.json").is_file()).items())
     joined = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
     return spec.model_copy(update={"content_hash": joined})
 
@@ -219,6 +215,11 @@ def content_hashes(spec: CompareSpec, out: Path) -> CompareSpec:
 def _bytes_of(path: Path) -> int:
     """The size of a file, or of all files in the folder of a DICOM series."""
     return sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else (path,)))
+
+
+def _say(line: str) -> None:
+    if line:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _own(settings: Mapping[str, Settings], common: Settings) -> dict[str, dict[str, Any]]:

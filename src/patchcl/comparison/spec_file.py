@@ -14,7 +14,7 @@ from patchcl.runs.folder import COMPARISON
 
 MAY_DIFFER = {
     *("preset", "data", "cache", "split.file", "split.labeled", "split.seed"),
-    *("training.seed", "training.device", "training.memory_gib"),
+    *("training.seed", "training.device", "training.memory_gib", "training.scratch"),
 }
 """Settings that differ between runs or machines; of the split the hashes of its sides are compared instead."""
 OLD_KEYS = {"data_fingerprint": "data_hash"}
@@ -81,7 +81,7 @@ def _merged(old: CompareSpec, new: CompareSpec, out: Path) -> CompareSpec:
         different.append(f"the scans or masks of {new.data}")
     if any(old.splits[key] != new.splits[key] for key in old.splits.keys() & new.splits.keys()):
         different.append("the patients on each side of the split")
-    different += [f"--{key}" for key in ("voxels", "fast") if getattr(old, key) != getattr(new, key)]
+    different += [f"--{key}" for key in ("folds", "voxels", "fast") if getattr(old, key) != getattr(new, key)]
     if old.postprocessing != new.postprocessing:
         different.append("--no-postprocessing")
     if different:

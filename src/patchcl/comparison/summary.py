@@ -14,6 +14,7 @@ from patchcl.comparison.tables import (
     format_mean,
     policy,
     quality_table,
+    scored_patients,
     structure_tables,
     surface_table,
 )
@@ -43,9 +44,7 @@ def render_budgets(budgets: Sequence[LabelBudget], console: Console, choice: Cho
     """Print all tables, what is missing, the answer, and the run to be used."""
     for budget in budgets:
         console.rule(f"[bold]{describe_budget(budget)}[/bold]", align="left")
-        console.print(
-            f"{pluralize(budget.patients, 'patient')} scored; mean ± standard deviation over seeds", highlight=False
-        )
+        console.print(f"{scored_patients(budget)}; mean ± standard deviation over seeds", highlight=False)
         columns = [columns_table(budget)] if budget.columns else []
         for table in (quality_table(budget), *columns, surface_table(budget), *structure_tables(budget)):
             console.print(table)

@@ -12,7 +12,7 @@ from patchcl.comparison.results import COLUMN_METRICS, DICE, Figure, LabelBudget
 from patchcl.evaluation.metrics import EMPTY_POLICY, SURFACE_POLICY
 from patchcl.evaluation.paired import Comparison, format_interval
 from patchcl.evaluation.scores import HEADINGS, SURFACE_METRICS, MeanStd, Metric
-from patchcl.evaluation.tables import format_score
+from patchcl.evaluation.tables import format_score, pluralize
 
 BEST_DICE = Figure("dice", checkpoint="best")
 MOST_COLUMNS = 6
@@ -20,6 +20,13 @@ MOST_COLUMNS = 6
 EXTREMES = 5
 """Of structures that are listed: so many of the lowest, and of the highest."""
 DETAILS: tuple[Metric, ...] = ("jaccard", "surface_dice", "hd95_mm", "asd_mm")
+
+
+def scored_patients(budget: LabelBudget) -> str:
+    """How many patients were scored, and by which runs."""
+    if budget.folds is None:
+        return f"{pluralize(budget.patients, 'patient')} scored"
+    return f"{pluralize(budget.patients, 'labeled patient')}, each scored by the run that has not seen it"
 
 
 def quality_table(budget: LabelBudget) -> Table:

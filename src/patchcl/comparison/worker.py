@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 
 from patchcl.comparison.cell import BUSY, REPLACED, error_file
+from patchcl.comparison.conclusion import conclude
 from patchcl.config import Settings
 from patchcl.core.console import console
 from patchcl.core.devices import best_device
@@ -80,13 +81,17 @@ def main() -> None:
 
 
 def work(job: Job, console: Console) -> None:
-    """Do what is missing of a run: steps, then scores.
+    """Do what is missing of a run: steps, then scores; of a cross-validation the scores.
 
     Raises:
         UserError: Something about the data or the settings must be corrected first.
         SystemExit: Somebody asked to stop; all is saved.
     """
     run = RunFolder(job.root)
+    if run.folds.is_file():  # all of them are trained, each as a job of its own
+        device = best_device(job.settings.training.device)
+        conclude(run, device, CHECKPOINTS, job.voxels, job.fast, job.postprocessing)
+        return
     _train(job, run, console)
     steps = job.settings.training.steps
     if not finished(job.root, job.on, steps):

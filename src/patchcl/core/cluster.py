@@ -5,6 +5,7 @@ the work, because it has another version of patchcl or does not see the folder, 
 """
 
 import asyncio
+import logging
 import os
 import pickle  # nosec B403  # as Dask itself, between programs that trust one scheduler
 import sys
@@ -70,15 +71,19 @@ class ClusterExecutor(UnitExecutor):
         return future
 
     def slots(self) -> int:
-        """The threads of all workers that are there now; one while there are none."""
+        """The threads of all workers that are there now; one while there are none. A busy scheduler may not say."""
         if time.monotonic() - self.counted > COUNT_SECONDS:
-            self.places, self.counted = sum(self.client.nthreads().values()), time.monotonic()
+            with suppress(OSError, TimeoutError):
+                self.places = sum(self.client.nthreads().values())
+            self.counted = time.monotonic()
         return max(1, self.places)
 
     def stop(self) -> None:
-        """Begin no unit any more, and ask those that run to end."""
+        """Begin no unit any more, and ask those that run to end; with no worker left, nothing is waited for."""
         with suppress(OSError, TimeoutError):  # workers end with a scheduler that is gone
             self.client.run(stop_units_of, self.sender.session, on_error="ignore")
+            if not self.client.nthreads():
+                self.executor.shutdown(wait=False)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Leave the scheduler, after what its workers do for this program or at once."""
@@ -132,6 +137,9 @@ def _client(cluster: str) -> Any:  # noqa: ANN401 - of Dask, which need not be i
     address = _address(cluster)
     with ThreadPoolExecutor(1) as apart:  # a notebook has a loop of its own in this thread
         apart.submit(asyncio.run, _require_scheduler(address)).result()
+    logging.getLogger("distributed.client").setLevel(
+        logging.CRITICAL
+    )  # when it loses the scheduler, we say so in a line
     return Client(address, timeout=CONNECT_SECONDS, set_as_default=False, name="patchcl")
 
 

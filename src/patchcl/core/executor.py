@@ -42,7 +42,7 @@ class UnitExecutor(Executor):
 
     @abstractmethod
     def stop(self) -> None:
-        """Begin no unit any more, and ask those that run to save what they have and to end."""
+        """Begin no unit any more, and ask those that run to save what they have and to end; can be called again."""
 
 
 @dataclass
@@ -117,11 +117,11 @@ def as_they_end(
     Raises:
         UserError: A worker cannot do the work, or the cluster is gone.
     """
-    waiting, handed_out, stopping = iter(units), dict[Future[Found], Unit](), False
+    waiting, handed_out = iter(units), dict[Future[Found], Unit]()
     while True:
-        if stop and not stopping:
-            executor.stop()
-            stopping = True
+        stopping = bool(stop)
+        if stopping:
+            executor.stop()  # each time: a worker may have come since
         room = 0 if stopping else executor.slots() + ahead - len(handed_out)
         for unit in islice(waiting, max(0, room)):
             if on_begin is not None:

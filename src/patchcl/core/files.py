@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from threading import get_ident
 from typing import Any
@@ -13,6 +15,8 @@ from patchcl.core.names import no_formula
 
 UNFINISHED = ".unfinished-"
 """How the names of temporary neighbours begin; a process that was killed leaves them behind."""
+LEFT_SECONDS = 60.0
+"""A file that nobody has written to for so long is nobody's."""
 
 
 def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
@@ -27,6 +31,14 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def remove_left(folder: Path, seconds: float = LEFT_SECONDS) -> None:
+    """Remove what killed processes had half written into `folder`, if nobody has touched it for `seconds`."""
+    for path in folder.glob(f"{UNFINISHED}*"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > seconds:
+                path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from patchcl.core.errors import UserError
-from patchcl.data.folders import beside_images, shortened, unused_in_series
+from patchcl.data.folders import beside_images, is_beside, shortened, unused_in_series, voxels_of
 from patchcl.data.formats import ENDINGS, is_scan, without_ending
 from patchcl.data.formats.base import is_litter
 from patchcl.data.formats.dicom.series import (
@@ -65,14 +65,14 @@ def passed_over(source: Path, scans: Mapping[str, tuple[Path, ...]], out: Path) 
     """The name of everything in the folder `source` that belongs to none of `scans`, and a line that says why.
 
     Of a DICOM series also what is no DICOM in its folder. Hidden files, those that systems leave in folders, and
-    the folder `out` are no data.
+    the folder `out` are no data; files in which the voxels of a header lie belong to its scan.
     """
     used = {path for paths in scans.values() for path in paths} | {out.absolute()}
     for path in sorted(used - {out.absolute()}):
         yield from ((path.name, f"{path.parent.parent}/{line}") for line in unused_in_series(path, out))
-    alone = _is_one_scan(source)
+    alone, voxels = _is_one_scan(source), voxels_of(used)
     for path in () if alone else sorted(source.absolute().iterdir()):
-        if path in used or is_litter(path.name):
+        if path in used or is_litter(path.name) or is_beside(path, voxels):
             continue
         if path.is_dir():
             yield path.name, f"{path} is a folder, but no DICOM series. Segment it by itself, or move its scans up."

@@ -56,12 +56,24 @@ def _unused_in(folder: Path, known: Collection[Path], expected: str) -> tuple[li
     `expected` says what names are like there: "names of scans end in .nii.gz".
     """
     others = [path for path in _entries(folder) if path not in known and (path.is_dir() or not ending_of(path.name))]
-    voxels = {file for path in known for file in files_beside(path)}
-    files = [path for path in others if not path.is_dir() and _real(path) not in voxels]
-    folders = [path for path in others if path.is_dir() and not _holds(path, voxels)]
+    voxels = voxels_of(known)
+    unused = [path for path in others if not is_beside(path, voxels)]
+    files = [path for path in unused if not path.is_dir()]
+    folders = [path for path in unused if path.is_dir()]
     dropped = [path for path in folders if _scan_below(path)]
     rest = [f"{folder.name}/{path.name} is not used: it is a folder." for path in folders if path not in dropped]
     return [_line_of(path) for path in dropped], [*rest, *_grouped(files, folder.name, expected)]
+
+
+def voxels_of(scans: Iterable[Path]) -> set[Path]:
+    """The files, without links on the way, in which the voxels of `scans` lie that are headers alone."""
+    return {file for scan in scans for file in files_beside(scan)}
+
+
+def is_beside(path: Path, voxels: Collection[Path]) -> bool:
+    """Whether `path` is one of the `voxels` of headers, or a folder with nothing else in it."""
+    files = [_real(file) for file in (_files_below(path) if path.is_dir() else [path])]
+    return bool(files) and all(file in voxels for file in files)
 
 
 def unused_in_series(path: Path, out: Path | None = None) -> list[str]:
@@ -150,12 +162,6 @@ def _may_be_dicom(file: Path) -> bool:
         return is_dicom(file)
     except UserError:  # it may not be opened
         return False
-
-
-def _holds(folder: Path, voxels: Collection[Path]) -> bool:
-    """Whether all that lies below `folder` are `voxels` of headers elsewhere."""
-    files = [_real(file) for file in _files_below(folder)]
-    return bool(files) and all(file in voxels for file in files)
 
 
 def _real(path: Path) -> Path:

@@ -122,7 +122,8 @@ def evaluate_trained(
     side, held_out = _held_out(read_dataset(settings.data, settings.split.patient_pattern), trained, split, on)
     cases = [case for _, cases in held_out for case in cases]
     name = "_".join([side, trained.checkpoint] + (["student"] if trained.weights == "student" else []))
-    known = _provenance(trained, split, side) | scored_on(run, settings, plan, split, cases) | origin(trained.device)
+    members = [fold.folder for fold in trained.folds] or [run]
+    known = _provenance(trained, split, side) | scored_on(members, cases) | origin(trained.device)
 
     def score(folder: Path) -> Evaluation:
         rule = Rule(plan.classes, plan.ignore, voxels, objects, dict(plan.regions))
@@ -206,8 +207,11 @@ def _score(
 
 
 def _provenance(run: TrainedRun, split: Split, side: SplitSide) -> dict[str, str | int | None]:
-    """What was scored, and where it was trained."""
-    trained, rows = read_provenance(run.folder.provenance), read_rows(run.folder)
+    """What was scored, and where it was trained; of an ensemble the rescues of all folds."""
+    trained = read_provenance(run.folder.provenance)
+    logs = [(each, read_rows(each.folder)) for each in run.folds or (run,)]
+    rescues = sum(rescues_of(rows) for _, rows in logs)
+    unfinished = dict.fromkeys(filter(None, (_unfinished(each, rows) for each, rows in logs)))
     return {
         "on": side,
         "checkpoint": run.checkpoint,
@@ -218,8 +222,8 @@ def _provenance(run: TrainedRun, split: Split, side: SplitSide) -> dict[str, str
         "settings_hash": settings_hash(run.settings),
         "split_hash": split.hash,
         **{f"trained_{key}": trained.get(key) for key in ("commit", "torch", "hardware")},
-        **({RESCUES: rescues} if (rescues := rescues_of(rows)) else {}),
-        **({UNFINISHED: progress} if (progress := _unfinished(run, rows)) else {}),
+        **({RESCUES: rescues} if rescues else {}),
+        **({UNFINISHED: ", ".join(unfinished)} if unfinished else {}),
     }
 
 

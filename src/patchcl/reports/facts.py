@@ -9,6 +9,7 @@ from patchcl.core.settings import differing_keys
 from patchcl.data.preprocessing.plan import Plan, load_plan
 from patchcl.data.splits import Split, load_split
 from patchcl.evaluation.scores import CHANGED, DATA_HASH, UNFINISHED, Evaluation, read_evaluation
+from patchcl.inference.trained_run import read_folds
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import Row, read_rows, rescues_of
 from patchcl.runs.provenance import ACCEPTED, MOVES, read_provenance
@@ -115,12 +116,21 @@ def _evaluations(run: RunFolder, name: str) -> dict[str, Evaluation]:
     }
 
 
+def _logs(run: RunFacts) -> list[list[Row]]:
+    """The log of a run; of an ensemble, which has none itself, those of its folds."""
+    if not run.folder.folds.is_file():
+        return [run.rows]
+    return [read_rows(RunFolder(run.folder.root / name)) for name in read_folds(run.folder)]
+
+
 def _column(run: RunFacts) -> dict[str, str]:
     """The facts of one run by their name."""
     known = run.provenance
     sides = ", ".join(f"{len(patients)} {side}" for side, patients in run.split.model_dump().items())
     training = run.settings.training
-    steps = max((int(row["step"]) for row in run.rows), default=0)
+    logs = _logs(run)
+    steps = min((max((int(row["step"]) for row in rows), default=0) for rows in logs), default=0)
+    rescues = sum(map(rescues_of, logs))
     seconds = known.get("seconds")
     facts = {
         "method": run.settings.method.name,
@@ -128,7 +138,7 @@ def _column(run: RunFacts) -> dict[str, str]:
         "patients": sides,
         "split hash": run.split.hash,
         "steps": f"{steps} of {training.steps}",
-        "rescues": f"{count} (training diverged)" if (count := rescues_of(run.rows)) else "none",
+        "rescues": f"{rescues} (training diverged)" if rescues else "none",
         "seed": str(training.seed),
         "network": f"{run.plan.dimensions}-D U-Net, input {' × '.join(map(str, run.plan.size))}, {training.precision}",
         "hardware": known.get("hardware"),

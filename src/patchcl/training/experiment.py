@@ -3,7 +3,7 @@
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -154,17 +154,18 @@ def resume(
     data: Path | None = None,
     device: Device | None = None,
     ranks: Ranks = ALONE,
+    place: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Continue the run in `root` where it stopped, exactly as if it had not; with its `data` there, on that `device`.
 
-    It is for the first of `ranks`.
+    `place` has further settings of training that say where. It is for the first of `ranks`.
 
     Raises:
         UserError: There is no run, its data are gone, or something changed and `accept_changes` is not set.
     """
     run = RunFolder.open(root)
     run.remove_unfinished()
-    return _train(run, *_kept(run, data, device), console, ranks, accept_changes)
+    return _train(run, *_kept(run, data, {"device": device, **(place or {})}), console, ranks, accept_changes)
 
 
 def join(ranks: Ranks) -> Outcome:
@@ -185,11 +186,11 @@ def join(ranks: Ranks) -> Outcome:
 
 
 def _kept(
-    run: RunFolder, data: Path | None = None, device: Device | None = None
+    run: RunFolder, data: Path | None = None, place: Mapping[str, Any] | None = None
 ) -> tuple[Settings, Dataset, Split, Plan]:
     """What a run that was begun goes on with."""
     settings, split, plan = read_settings(run.settings), load_split(run.split), load_plan(run.plan)
-    settings = relocated(run, settings, data, device)
+    settings = relocated(run, settings, data, place or {})
     dataset = read_dataset(Path(str(settings.data)), settings.split.patient_pattern)
     return settings, visible_to_training(dataset, split), split, plan
 

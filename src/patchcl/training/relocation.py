@@ -1,6 +1,6 @@
 """Where a run goes on: with its data in another folder, or on another device. What differs is said, and kept."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,24 +12,23 @@ from rich.console import Console
 from patchcl.config import Settings, read_settings, settings_yaml
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_text
-from patchcl.core.settings import Device
 from patchcl.runs.contents import read_contents
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.provenance import MOVES, hardware, note, read_provenance
 
 
-def relocated(run: RunFolder, settings: Settings, data: Path | None, device: Device | None) -> Settings:
-    """The `settings` of a run with the folder and the device that it is to go on with; None leaves what they say.
+def relocated(run: RunFolder, settings: Settings, data: Path | None, place: Mapping[str, Any]) -> Settings:
+    """The `settings` of a run with the folder that it is to go on with, and those of training that say where.
+
+    None leaves what they say.
 
     Prepared images are kept beside the run where their folder did not come along with the data.
 
     Raises:
         UserError: There is no data set where it should be, or a quite different one.
     """
-    if device is not None:
-        settings = settings.model_copy(
-            update={"training": settings.training.model_copy(update={"device": device})},
-        )
+    training = settings.training.model_copy(update={key: new for key, new in place.items() if new is not None})
+    settings = settings.model_copy(update={"training": training})
     if data is not None:
         beside, cache = run.root.resolve().parent / "prepared", settings.cache
         cache = cache if cache is not None and cache.is_dir() else beside

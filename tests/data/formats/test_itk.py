@@ -152,6 +152,33 @@ def test_one_place_is_one_place_however_a_header_says_it(tmp_path: Path, name: s
         assert of(mask) == of(scan)
 
 
+@pytest.mark.parametrize(
+    ("name", "unit", "mm"),
+    [
+        ("ras.nrrd", 'space units: "um" "um" "um"', 0.001),
+        ("lps.nrrd", 'space units: "mm" "mm" "mm"', 1),
+        ("mirrored.mha", "DistanceUnits = cm", 10),
+        ("mirrored.mha", "DistanceUnits = ?", 1),
+    ],
+)
+def test_lengths_are_in_mm_whatever_unit_the_header_names(tmp_path: Path, name: str, unit: str, mm: float) -> None:
+    before = "space directions" if name.endswith(".nrrd") else "TransformMatrix"
+    voxels = VOXELS.astype("<i2").tobytes(order="F")
+    (tmp_path / name).write_bytes(PLACES[name].replace(before, f"{unit}\n{before}").encode() + voxels)
+    expected = np.array([[2, 0, 0, 7], [0, 3, 0, 8], [0, 0, 4, 9], [0, 0, 0, 1]]) * [[mm], [mm], [mm], [1]]
+    np.testing.assert_allclose(read_grid(tmp_path / name).affine, expected)
+    write_like(tmp_path / f"out_{name}", MASK, tmp_path / name)
+    assert read_grid(tmp_path / f"out_{name}").affine.tobytes() == read_grid(tmp_path / name).affine.tobytes()
+
+
+@pytest.mark.parametrize("unit", ['"mm" "mm" "um"', '"parsec" "parsec" "parsec"'])
+def test_lengths_in_several_units_or_in_an_unknown_one_are_refused(tmp_path: Path, unit: str) -> None:
+    header = PLACES["ras.nrrd"].replace("space directions", f"space units: {unit}\nspace directions")
+    (tmp_path / "a.nrrd").write_bytes(header.encode() + VOXELS.tobytes())
+    with pytest.raises(UserError, match=r"a\.nrrd has lengths in .*; expected one unit, such as mm"):
+        read_grid(tmp_path / "a.nrrd")
+
+
 def test_a_negative_spacing_means_what_itk_makes_of_it(tmp_path: Path) -> None:
     header = META + "Offset = 7 8 9\nElementSpacing = -2 -3 4\nElementDataFile = LOCAL\n"
     (tmp_path / "a.mha").write_bytes(header.encode() + VOXELS.astype("<i2").tobytes(order="F"))
@@ -204,8 +231,9 @@ def test_packed_bytes_that_are_not_there_are_refused_before_memory_is_asked_for(
     (tmp_path / "a.mha").write_bytes(before + b"CompressedDataSize = " + claimed.encode() + after[after.index(b"\n") :])
     with pytest.raises(
         UserError, match=rf"a\.mha cannot be read: its header claims {claimed} packed bytes, but a\.mha has [0-9]+"
-    ):
+    ) as told:
         read_values(tmp_path / "a.mha")
+    assert ("may be incomplete" in str(told.value)) == claimed.isdecimal()
 
 
 def test_several_numbers_per_voxel_are_refused(tmp_path: Path) -> None:

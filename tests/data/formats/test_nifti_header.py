@@ -36,6 +36,12 @@ def zero_sform(header: nib.Nifti1Header) -> None:
     header["sform_code"] = 1
 
 
+def negative(header: nib.Nifti1Header) -> None:
+    """As old converters write, without any form."""
+    header["pixdim"][1] *= -1
+    header["qform_code"] = 0
+
+
 @pytest.mark.parametrize("change", [too_long, zero_sform])
 def test_what_itk_reads_is_read_alike(tmp_path: Path, change: Callable[[nib.Nifti1Header], None]) -> None:
     sitk = pytest.importorskip("SimpleITK")
@@ -47,6 +53,22 @@ def test_what_itk_reads_is_read_alike(tmp_path: Path, change: Callable[[nib.Nift
     np.testing.assert_allclose(read_grid(path).affine[:3, 3] * (-1, -1, 1), scan.GetOrigin(), atol=1e-5)
     assert (written.GetSpacing(), written.GetOrigin()) == (scan.GetSpacing(), scan.GetOrigin())
     assert written.GetDirection() == scan.GetDirection()
+
+
+def test_a_negative_spacing_is_repaired_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sitk = pytest.importorskip("SimpleITK")
+    path = save(tmp_path / "a.nii", negative)
+    assert read_grid(path).spacing_mm == (1.25, 1.5, 6)
+    assert not read_grid(path).placed
+    write_like(tmp_path / "out.nii", VOXELS.astype(np.uint8), path)
+    assert [record for record in caplog.records if record.name == "nibabel.global"] == []
+    scan, written = (sitk.ReadImage(str(file)) for file in (path, tmp_path / "out.nii"))
+    for of in (sitk.Image.GetSpacing, sitk.Image.GetOrigin, sitk.Image.GetDirection):
+        assert of(written) == of(scan)
+    with pytest.raises(
+        UserError, match=r"b\.nii cannot be read as a NIfTI image \(pixdim is negative, by which readers"
+    ):
+        read_grid(save(tmp_path / "b.nii", lambda header: header["pixdim"].__setitem__(1, -1.25)))
 
 
 def test_a_quaternion_that_no_rounding_explains_is_refused(tmp_path: Path) -> None:

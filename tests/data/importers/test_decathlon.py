@@ -109,8 +109,9 @@ def test_other_descriptions_are_not_those_of_a_task(tmp_path: Path, changes: dic
     assert not detect(root)
     with pytest.raises(UserError, match=r"dataset\.json is not that of a Decathlon task; expected modality"):
         convert(root)
-    (root / "dataset.json").write_text("{")
-    assert not detect(root)
+    for text in ("{", "[" * 20_000, "9" * 5000):
+        (root / "dataset.json").write_text(text)
+        assert not detect(root)
 
 
 def test_what_is_missing_or_wrong_is_named(tmp_path: Path) -> None:

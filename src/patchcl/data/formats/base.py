@@ -216,7 +216,7 @@ def _way_out(path: Path, kind: str, error: Exception) -> str:
         return "It is damaged: copy or export it again."
     return (
         "It is damaged, or of a kind that is not supported; docs/data.md says what patchcl reads of NIfTI, NRRD, "
-        "MetaImage, DICOM, PNG, JPEG, BMP and TIFF. Export it again, or convert it."
+        "MetaImage, DICOM, PNG, JPEG, BMP, TIFF, GIF and WebP. Export it again, or convert it."
     )
 
 

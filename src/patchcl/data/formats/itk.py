@@ -30,6 +30,15 @@ STORAGE = (
 
 PLACE = r"(?i)(space:|(TransformMatrix|Orientation|Rotation) *=)"
 """Lines of a header that tell how the image lies."""
+UNITS = r"(?i)((space )?units:|DistanceUnits *=)(.*)"
+"""Lines of a header that name the unit of length."""
+MM = {
+    **dict.fromkeys(("mm", "millimeter", "millimeters", "millimetre", "millimetres"), 1.0),
+    **dict.fromkeys(("um", "\u00b5m", "micron", "microns", "micrometer", "micrometers"), 0.001),
+    **dict.fromkeys(("cm", "centimeter", "centimeters"), 10.0),
+    **dict.fromkeys(("m", "meter", "meters"), 1000.0),
+}
+"""Millimetres in the units of length that headers name."""
 
 
 class _Data(NamedTuple):
@@ -108,8 +117,21 @@ def _grid_of(reader: Any, path: Path) -> Grid:  # noqa: ANN401 - SimpleITK has n
     if axes in (2, 3):
         affine[:axes, :axes] = np.reshape(reader.GetDirection(), (axes, axes)) * reader.GetSpacing()
         affine[:axes, 3] = reader.GetOrigin()
-    placed = any(re.match(PLACE, line) for line in _header(path)[0])
+    header = _header(path)[0]
+    affine[:3] *= _unit_mm(header, path)
+    placed = any(re.match(PLACE, line) for line in header)
     return grid_of(path, tuple(reader.GetSize()), LPS_TO_RAS @ affine)._replace(placed=placed)
+
+
+def _unit_mm(header: list[str], path: Path) -> float:
+    """Millimetres in the unit of a header's lengths, which ITK passes over; 1 where it names none."""
+    lines = [match[3] for line in header if (match := re.match(UNITS, line))]
+    named = {unit.strip() for line in lines for unit in re.findall(r'"(.*?)"', line) or [line]} - {"", "?", "???"}
+    lengths = {MM.get(unit.lower()) for unit in named} or {1.0}
+    (length, *others) = lengths
+    if others or length is None:
+        raise UserError(f"{path} has lengths in {', '.join(sorted(named))}; expected one unit, such as mm. Convert it.")
+    return length
 
 
 def _header(path: Path) -> tuple[list[str], int]:
@@ -153,9 +175,10 @@ def _require_content(path: Path, claimed: int) -> None:
     stated = re.search(r"(?im)^CompressedDataSize *= *(.*?) *$", "\n".join(_header(path)[0]))
     held = data.file.stat().st_size - data.offset
     if data.packed and stated is not None and not (stated[1].isdecimal() and int(stated[1]) <= held):
+        kind = "may be incomplete: copy or" if stated[1].isdecimal() else "is damaged:"
         raise UserError(
             f"{path} cannot be read: its header claims {stated[1]} packed bytes, but {data.file.name} has {held}. "
-            "It may be incomplete: copy or export it again."
+            f"It {kind} export it again."
         )
 
 

@@ -11,7 +11,7 @@ from nibabel.spatialimages import HeaderDataError
 from patchcl.core.errors import UserError
 from patchcl.core.files import atomic_write
 from patchcl.data.formats.base import DEFLATE_RATIO, Format, reading, require_content
-from patchcl.data.formats.nifti_header import image_in, is_packed, unpacked
+from patchcl.data.formats.nifti_header import image_in, is_packed, stored_lengths, unpacked
 from patchcl.data.geometry import GRID_TOLERANCE, Grid, corner_distance_mm, grid_of
 
 KIND = "a NIfTI image"
@@ -82,6 +82,7 @@ def write_like(path: Path, values: np.ndarray, like: Path) -> None:
     header.set_data_dtype(values.dtype)
     header["cal_min"] = header["cal_max"] = 0  # the display window of the scan means nothing for a mask
     image = type(reference)(values.reshape(reference.shape), None, header)
+    image.header["pixdim"][1:4] = stored_lengths(like)
     atomic_write(path, lambda unfinished: nib.save(image, unfinished))
 
 

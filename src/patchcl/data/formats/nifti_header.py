@@ -1,20 +1,38 @@
 """Headers of NIfTI that nibabel alone would refuse or misplace, read as ITK reads them."""
 
 import gzip
+import logging
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
+from nibabel.spatialimages import HeaderDataError
 
 LONGEST = 1 + 1e-5
 """Of a quaternion, squared: more than float32 loses in rounding is no rounding."""
 GZIP = b"\x1f\x8b"
 """What packed files begin with."""
+REPAIRS = logging.getLogger(__name__)
+"""Told what nibabel sets right in a header; ITK does the same without a word, and nibabel's lines name no file."""
+REPAIRS.addHandler(logging.NullHandler())
+REPAIRS.propagate = False
 
 
 class _Lenient:
     """What both versions of the format share; mixed into nibabel's headers, which have `get_...` and the fields."""
+
+    def check_fix(self: Any, logger: logging.Logger = REPAIRS, error_level: int | None = None) -> None:
+        """Refuse what is beyond repair, and repair the rest.
+
+        Readers differ on lengths of voxels below zero where the qform counts: some mirror the image, others do not.
+        """
+        if self["qform_code"] > 0 and not self._has_sform() and (self["pixdim"][1:4] < 0).any():
+            raise HeaderDataError("pixdim is negative, by which readers mean different places")
+        cast("Any", super()).check_fix(logger, error_level)
+
+    def _has_sform(self: Any) -> bool:
+        return self["sform_code"] > 0 and any(self[f"srow_{axis}"].any() for axis in "xyz")
 
     def get_qform_quaternion(self: Any) -> Any:  # noqa: ANN401 - nibabel has no types
         """The quaternion (4,); that of a half turn where the stored three are a trifle too long."""
@@ -58,7 +76,16 @@ def unpacked(path: Path) -> BinaryIO:
 
 def image_in(file: BinaryIO) -> Any:  # noqa: ANN401 - nibabel has no types
     """The image of nibabel's in an open `file`, NIfTI-1 or -2, its voxels still there."""
+    return _kind_of(file).from_stream(file)
+
+
+def stored_lengths(path: Path) -> np.ndarray:
+    """The lengths of voxels (3,) in the header at `path` as they are stored, also where they are below zero."""
+    with unpacked(path) as file:
+        return np.array(_kind_of(file).header_class.from_fileobj(file, check=False)["pixdim"][1:4])
+
+
+def _kind_of(file: BinaryIO) -> Any:  # noqa: ANN401 - nibabel has no types
     size = file.read(4)  # of the header, which tells the version
     file.seek(0)
-    kind = _Image2 if 540 in (int.from_bytes(size, "little"), int.from_bytes(size, "big")) else _Image1
-    return kind.from_stream(file)
+    return _Image2 if 540 in (int.from_bytes(size, "little"), int.from_bytes(size, "big")) else _Image1

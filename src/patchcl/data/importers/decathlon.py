@@ -4,7 +4,6 @@ Source: http://medicaldecathlon.com and the dataset.json of its tasks: `modality
 names, `training` lists pairs of image and label, `test` images alone. Images of several modalities have four axes.
 """
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from patchcl.core.documents import parse_json
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import preview
 from patchcl.data.formats import without_ending
@@ -55,7 +55,7 @@ def convert(source: Path, options: ImportOptions = NO_OPTIONS) -> SourceDataset:
 def _task(source: Path) -> dict[str, Any] | None:
     """What dataset.json says of a task, None if it is missing or is something else."""
     try:
-        task = json.loads((source / "dataset.json").read_text(encoding="utf-8-sig"))
+        task = parse_json((source / "dataset.json").read_bytes())
         _numbered(task["modality"]), _numbered(task["labels"])
         return task if task["training"] and all({"image", "label"} <= set(pair) for pair in task["training"]) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

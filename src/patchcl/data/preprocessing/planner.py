@@ -168,14 +168,16 @@ def _dimensions(seen: Fingerprint) -> tuple[int, str]:
 
 
 def _slice_axis(scans: Sequence[ScanFacts]) -> tuple[int, str]:
-    """The coarsest axis; where spacing does not tell, the shortest; where that does not either, the last."""
+    """One of length 1; else the coarsest axis; where spacing does not tell, the shortest; else the last."""
     volumes = [scan for scan in scans if len(scan.shape) == 3]
     if not volumes:
         return 2, "files hold one slice each."
+    shape = np.median([scan.shape for scan in volumes], axis=0)
+    if (shape == 1).sum() == 1:
+        return int(shape.argmin()), "files hold a single slice along this axis."
     spacing = np.median([scan.spacing_mm for scan in volumes], axis=0)
     if spacing.max() >= 1.5 * np.sort(spacing)[1]:
         return int(spacing.argmax()), f"slices lie {spacing.max():.3g} mm apart along this axis."
-    shape = np.median([scan.shape for scan in volumes], axis=0)
     if shape.min() < np.sort(shape)[1] / 1.5:
         return int(shape.argmin()), "this axis has the fewest voxels."
     return 2, "the last axis of the file, because no axis stands out."
