@@ -2,7 +2,7 @@
 
 import pytest
 
-from patchcl.core.names import file_safe, no_formula, one_sided, printable, sided, steers
+from patchcl.core.names import ascii_tag, file_safe, no_formula, one_sided, printable, sided, steers
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,9 @@ def test_a_name_is_no_formula_in_a_table(name: str) -> None:
 @pytest.mark.parametrize("cell", ["", "patient-1", "a=b", "-1.5", "+3e-05", "-inf"])
 def test_other_cells_stay_as_they_are(cell: str) -> None:
     assert no_formula(cell) == cell
+
+
+def test_tags_of_ascii_stay_apart() -> None:
+    assert ascii_tag("left ventricle-1.b_c") == "left ventricle-1.b_c"
+    assert ascii_tag("a/b (+)") == "a_x2fb _x28_x2b_x29"
+    assert ascii_tag("Öl") == "_xc396l" != ascii_tag("Äl")

@@ -50,6 +50,13 @@ def file_safe(name: str) -> str:
     return re.sub(r"[^\w .+()-]", _percent, name)
 
 
+def ascii_tag(name: str) -> str:
+    """`name` as MLflow takes it: what is no letter, digit, blank or `-_.` of ASCII becomes _xHEX; two stay two."""
+    return re.sub(
+        r"[^\w .-]", lambda found: f"_x{found[0].encode('utf-8', 'surrogatepass').hex()}", name, flags=re.ASCII
+    )
+
+
 def _is_number(text: str) -> bool:
     try:
         float(text)

@@ -2,10 +2,13 @@
 
 import importlib.util
 import os
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from patchcl.config import LoggerName
 from patchcl.core.errors import UserError
+from patchcl.core.names import ascii_tag
 from patchcl.runs.folder import RunFolder
 
 
@@ -34,4 +37,19 @@ def open_logger(name: LoggerName, run: RunFolder, first_step: int) -> Any:  # no
     from lightning.pytorch.loggers import MLFlowLogger
 
     address = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{run.root.absolute() / 'mlflow.db'}"
-    return MLFlowLogger("patchcl", run_name=run.root.name, tracking_uri=address)
+    return AsciiNames(MLFlowLogger("patchcl", run_name=run.root.name, tracking_uri=address))
+
+
+class AsciiNames:
+    """A logger whose names are ASCII alone: Lightning leaves other letters out for MLflow, and two names become one."""
+
+    def __init__(self, logger: Any) -> None:  # noqa: ANN401 - a logger of Lightning
+        self.logger = logger
+
+    def log_metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Logs `values`, whose names are safe as those of files."""
+        self.logger.log_metrics({ascii_tag(unquote(name)): value for name, value in values.items()}, step)
+
+    def finalize(self, status: str) -> None:
+        """Ends it."""
+        self.logger.finalize(status)
