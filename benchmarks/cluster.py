@@ -132,7 +132,7 @@ def many_scans(
     killer = Killer(sizes.kill_every, out, "*.nii.gz", nannies)
     with killer:
         first = ran("predict", str(run), str(scans), "-o", str(out), *workers, killer=killer, scheduler=scheduler)
-    times = {path.name: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}
+    times = {path.name: path.stat().st_mtime_ns for path in out.glob("[!.]*.nii.gz")}
     again = ran("predict", str(run), str(scans), "-o", str(out), *workers)
     rows = [row["case"] for row in csv.DictReader((out / "predictions.csv").read_text().splitlines())]
     expected = {path.name.removesuffix("_0000.nii.gz") for path in scans.iterdir()}
@@ -143,7 +143,7 @@ def many_scans(
         "twice": len(rows) - len(set(rows)) + len({*times} - {f"{name}.nii.gz" for name in expected}),
         "left_half_written": len(list(out.glob(".unfinished*"))),
         "again_seconds": again.seconds,
-        "made_again": sum(times[path.name] != path.stat().st_mtime_ns for path in out.glob("*.nii.gz")),
+        "made_again": sum(times[path.name] != path.stat().st_mtime_ns for path in out.glob("[!.]*.nii.gz")),
         "cpu_ms_a_scan": 1000 * first.cpu_seconds / sizes.scans,
     }
 

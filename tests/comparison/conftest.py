@@ -84,6 +84,21 @@ def folder(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
+def rename_structures() -> Callable[..., None]:
+    """Gives the structures of all scores in a folder other names."""
+
+    def rename(out: Path, names: Sequence[str]) -> None:
+        other = dict(zip(STRUCTURES, names, strict=True))
+        for path in (out / "runs").rglob("evaluation/*.json"):
+            evaluation = read_evaluation(path)
+            scores = [each.model_copy(update={"structure": other[each.structure]}) for each in evaluation.scores]
+            changes = {"structures": tuple(names), "scores": tuple(scores)}
+            write_evaluation(evaluation.model_copy(update=changes), path.with_suffix(""))
+
+    return rename
+
+
+@pytest.fixture
 def budgets(make_spec: Callable[..., CompareSpec], folder: Callable[..., Path]) -> Callable[..., list[LabelBudget]]:
     """Made of how much Dice every method adds to that of supervised; None for a missing run."""
 

@@ -128,6 +128,14 @@ def test_the_best_of_every_column_is_marked(page):
 
 
 @pytest.mark.usefixtures("blank_charts")
+def test_names_of_structures_are_text(page, rename_structures):
+    names = ("[/red]", "<script>alert(1)</script>")
+    made = page(put=lambda _, out: rename_structures(out, names), supervised=0, patchcl=0.125)
+    assert all(name in made.text for name in names)
+    assert "<script" not in made.html
+
+
+@pytest.mark.usefixtures("blank_charts")
 def test_missing_runs_are_listed_with_their_reason(page):
     made = page(supervised=0, patchcl=None)
     assert "2 of the runs have no result" in made.text

@@ -130,3 +130,13 @@ def test_with_folds_it_is_said_who_was_scored_by_what(make_spec, folder):
     (budget,) = read_budgets(spec, folder(spec, lambda compare_run: [0.5, 0.25]))
     assert scored_patients(budget) == "2 labeled patients, each scored by the run that has not seen it"
     assert scored_patients(budget._replace(folds=None)) == "2 patients scored"
+
+
+def test_names_of_structures_are_text(make_spec, folder, rename_structures):
+    """What is markup to the terminal's library stands in the tables as it is written."""
+    names, spec = ("[/red]", "<script>"), make_spec()
+    out = folder(spec, lambda compare_run: DICE[compare_run.method])
+    rename_structures(out, names)
+    budget = read_budgets(spec, out)[0]
+    shown = "\n".join(line for table in structure_tables(budget) for line in lines(table, 120))
+    assert all(name in shown for name in names)

@@ -120,6 +120,18 @@ def test_a_stop_waits_for_nobody_where_no_worker_is_left(tmp_path):
             assert [future.cancelled() for _, future in ended] == [True]
 
 
+def test_a_scheduler_that_is_lost_is_one_message(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
+    here = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "silence_logs": 50, "protocol": "tcp"}
+    with (
+        distributed.LocalCluster(n_workers=0, processes=False, **here) as engine,
+        pytest.raises(UserError, match="The cluster is gone"),
+        workers(1, engine.scheduler_address, tmp_path, print) as executor,
+    ):
+        list(as_they_end(executor, abs, [1], StopRequest(), on_wait=engine.close))
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 def test_units_of_a_program_that_is_gone_end(address, tmp_path):
     mark = tmp_path / "mark"
     made = cluster.ClusterExecutor(address, tmp_path, print)

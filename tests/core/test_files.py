@@ -1,13 +1,14 @@
 """A file is there whole or not at all."""
 
 import json
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from patchcl.core.files import atomic_write, write_json, write_text
+from patchcl.core.files import UNFINISHED, atomic_write, remove_left, write_json, write_rows, write_text
 
 
 def test_a_write_happens_in_one_step_and_leaves_nothing_else(tmp_path):
@@ -78,3 +79,23 @@ def test_names_of_files_that_are_no_text_are_written_as_text(tmp_path):
     write_json(tmp_path / "record.json", {name: name})
     assert (tmp_path / "table.csv").read_text(encoding="utf-8") == r"scan\udcff"
     assert json.loads((tmp_path / "record.json").read_text(encoding="utf-8")) == {name: name}, "JSON has them back"
+
+
+def test_what_a_killed_process_left_goes_and_what_is_being_written_stays(tmp_path):
+    left, fresh, other = (
+        tmp_path / name for name in (f"{UNFINISHED}1-1-p0.nii.gz", f"{UNFINISHED}2-1-p1.nii.gz", "p2")
+    )
+    for path in (left, fresh, other):
+        path.touch()
+    for path in (left, other):
+        os.utime(path, (0, 0))
+    remove_left(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([fresh, other])
+
+
+def test_a_table_has_its_heads_and_no_formula(tmp_path):
+    """A scan may be called as its owner likes; numbers stay numbers."""
+    path = tmp_path / "new" / "table.csv"
+    rows = [{"case": "=1+1", "size": -1.5, "more": None}, {"case": "a, b", "size": "-2.5"}]
+    write_rows(path, {"case": "case", "size": "size_mm", "more": "@more"}, rows)
+    assert path.read_text() == "case,size_mm,'@more\n'=1+1,-1.5,\n\"a, b\",-2.5,\n"

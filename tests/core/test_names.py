@@ -2,7 +2,7 @@
 
 import pytest
 
-from patchcl.core.names import file_safe, one_sided, printable, sided, steers
+from patchcl.core.names import file_safe, no_formula, one_sided, printable, sided, steers
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,14 @@ def test_names_that_differ_by_their_side(names: tuple[str, ...], found: list[str
 def test_names_of_one_side_alone() -> None:
     names = ("background", "Left kidney", "liver_right", "leftover", "lung left", "lung right", "L")
     assert one_sided(names) == ["Left kidney", "liver_right"]
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+cmd|' /C calc'!A0", "-a", "@SUM(1)", "\t=1", "-1-1"])
+def test_a_name_is_no_formula_in_a_table(name: str) -> None:
+    assert no_formula(name) == f"'{name}"
+    assert no_formula(no_formula(name)) == f"'{name}"
+
+
+@pytest.mark.parametrize("cell", ["", "patient-1", "a=b", "-1.5", "+3e-05", "-inf"])
+def test_other_cells_stay_as_they_are(cell: str) -> None:
+    assert no_formula(cell) == cell

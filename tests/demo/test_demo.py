@@ -1,10 +1,14 @@
 """The demo from end to end, with a few steps: all of its parts are real, only its answer is worth nothing."""
 
 import io
+import shutil
 
+import pytest
 from rich.console import Console
 
-from patchcl.demo.demo import METHODS, compare_spec, demo_settings, run_demo
+from patchcl.config import load_settings
+from patchcl.core.errors import UserError
+from patchcl.demo.demo import METHODS, compare_spec, demo_settings, run_demo, train_or_continue
 from patchcl.demo.phantom import write_cardiac
 from patchcl.methods import method_names
 from patchcl.runs.folder import RunFolder
@@ -21,9 +25,24 @@ def test_it_ends_with_a_table_an_answer_and_a_report_and_does_nothing_twice(tmp_
     assert "data:image/png;base64" in result.report.read_text()
 
     before = {method: RunFolder(tmp_path / method).last.stat().st_mtime_ns for method in METHODS}
+    with pytest.raises(UserError, match=r"holds the demo of seed 0\. Choose a new folder with -o, or add: --seed 0"):
+        run_demo(tmp_path, 1, Console(quiet=True), steps=2)
     again = run_demo(tmp_path, 0, Console(quiet=True), steps=2)
     assert again.evaluations == result.evaluations
     assert before == {method: RunFolder(tmp_path / method).last.stat().st_mtime_ns for method in METHODS}
+
+
+def test_a_run_of_other_steps_is_not_shown_as_that_of_today(cardiac, trained, tmp_path, tiny):
+    root = shutil.copytree(trained, tmp_path / "run")
+    with pytest.raises(UserError, match=r"training\.steps was 6, now 9\n"):
+        train_or_continue(cardiac, root, load_settings(None, [*tiny, "training.steps=9"]), Console(quiet=True))
+
+
+def test_a_demo_that_was_killed_while_a_run_began_goes_on(cardiac, trained, tmp_path, tiny):
+    run = RunFolder.create(tmp_path / "run")
+    shutil.copy(RunFolder(trained).settings, run.settings)
+    train_or_continue(cardiac, run.root, load_settings(None, [*tiny, "training.steps=1"]), Console(quiet=True))
+    assert run.last.is_file()
 
 
 def test_both_methods_get_the_same_but_for_the_method():

@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 
 import numpy as np
 import pytest
@@ -157,6 +158,22 @@ def test_what_is_no_score_is_refused_with_patient_and_structure(dice):
         UserError, match=rf"^new: Dice of left in patient bob is {dice}, expected a number from 0 to 1\."
     ):
         compare(old, new)
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "what"),
+    [
+        ("surface_dice", 7.0, "surface Dice of left in patient bob is 7.0, expected a number from 0 to 1"),
+        ("object_f1", math.inf, "object F1 of left in patient bob is inf, expected a number from 0 to 1"),
+        ("object_hausdorff_mm", math.inf, "Hausdorff of left in patient bob is inf, expected a finite number"),
+        ("asd_mm", math.nan, "ASD of left in patient bob is nan, expected a finite number"),
+    ],
+)
+def test_so_is_what_is_no_score_of_surfaces_or_objects(metric, value, what):
+    old = evaluation_of("old", {"ann": 0.5, "bob": 0.5})
+    bad = old.scores[1].model_copy(update={metric: value})
+    with pytest.raises(UserError, match=f"^old: {re.escape(what)}"):
+        compare(old.model_copy(update={"scores": (old.scores[0], bad)}), old)
 
 
 def test_several_comparisons_share_their_verdicts():

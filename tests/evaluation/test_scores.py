@@ -50,6 +50,13 @@ def test_one_patient_has_no_deviation(tmp_path):
     assert json.loads((tmp_path / "scores.json").read_text())["summary"]["structures"]["mean"]["dice"]["std"] is None
 
 
+def test_a_patient_who_is_called_as_a_formula_is_none_in_the_table_and_keeps_the_name(tmp_path):
+    evaluation = evaluation_of("one", {"=1+1": 0.5})
+    write_evaluation(evaluation, tmp_path / "scores")
+    assert (tmp_path / "scores.csv").read_text().splitlines()[1].startswith("'=1+1,'=1+1,left,0.5,")
+    assert read_evaluation(tmp_path / "scores.json").scores[0].patient == "=1+1"
+
+
 def test_scores_say_nothing_of_objects_that_nobody_asked_for(folders, tmp_path):
     evaluation = evaluate_folders(*folders, CLASSES)
     write_evaluation(evaluation, tmp_path / "scores")

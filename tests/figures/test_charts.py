@@ -164,3 +164,12 @@ def test_of_a_hundred_classes_mean_and_extremes_are_drawn():
     ]
     assert (curves["agreement lowest"], curves["agreement highest"]) == ([0, 0], [127 / 128] * 2)
     assert curves["agreement mean"] == [pytest.approx(127 / 256)] * 2
+
+
+def test_a_run_whose_name_begins_with_an_underscore_has_its_place_in_the_legend():
+    charts = learning_curves({"_first": LOGS["supervised"]}), patient_chart({"_first": {"a": 0.5}})
+    assert [[text.get_text() for text in chart.axes[0].get_legend().get_texts()] for chart in charts] == [
+        [" _first"]
+    ] * 2
+    figure = efficiency_chart({"_first": [(2, 0.5, 0.1)]}, "_first")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [" _first"]

@@ -67,6 +67,11 @@ def test_the_grid_has_a_panel_for_every_image_and_an_outline_for_every_class():
     assert png(figure).startswith(b"\x89PNG")
 
 
+def test_a_class_whose_name_begins_with_an_underscore_is_in_the_legend():
+    figure = overlay_grid([[Panel(np.zeros((4, 4)))]], ("image",), ("background", "_x", "y"), "A title")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [" _x", "y"]
+
+
 @pytest.mark.parametrize("rows", [1, 3])
 def test_of_a_hundred_classes_the_legend_names_those_that_are_shown(rows):
     """A legend of all leaves the panels no room, of which matplotlib warns."""

@@ -54,6 +54,14 @@ def test_scans_that_are_segmented_one_by_one_get_one_table(tmp_path):
     assert [row["case"] for row in csv.DictReader(path.read_text().splitlines())] == ["d"]
 
 
+def test_a_scan_that_is_called_as_a_formula_has_one_row_that_is_none(tmp_path):
+    path = tmp_path / "predictions.csv"
+    for confidence in (0.25, 0.5):
+        write_table(path, [CaseSummary("=HYPERLINK(1)", {"LV ml": 1.0}, confidence, {})])
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    assert [(row["case"], row["mean confidence"]) for row in rows] == [("'=HYPERLINK(1)", "0.5000")]
+
+
 def test_a_line_for_each_scan_that_is_unlike_training(tmp_path):
     console = Console(record=True, width=200)
     cases = [CaseSummary("a", {}, 1.0, {}), CaseSummary("[red]b", {}, 1.0, {"noise": "much", "spacing": "wide"})]

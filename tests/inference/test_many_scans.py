@@ -1,6 +1,7 @@
 """Many scans: the files of one process, nothing done twice, and what is lost with a worker done by another."""
 
 import csv
+import os
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from patchcl.core import unit_process
 from patchcl.core.errors import UserError
+from patchcl.core.files import UNFINISHED
 from patchcl.data.preprocessing.plan import Plan
 from patchcl.inference import many_scans
 from patchcl.inference.case_summary import TABLE
@@ -86,7 +88,10 @@ def test_nothing_is_done_twice_and_what_changed_is_done_again(here, run, scans, 
     (out / "p4.nii.gz").unlink()
     (out / "p5_uncertainty.nii.gz").write_bytes(b"damaged")
     (out / FOLDER / "p6.json").write_text("{")
+    (left := out / f"{UNFINISHED}1-1-p7.nii.gz").touch()
+    os.utime(left, (0, 0))
     segment(run, scans, out)
+    assert not left.exists()
     changed = {name.split("_")[0].split(".")[0] for name, time in times(out).items() if before[name] != time}
     assert changed == {"p3", "p4", "p5", "p6"}
     before = times(out)

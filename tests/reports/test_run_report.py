@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from patchcl.api import report
 from patchcl.config import load_settings, settings_yaml
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json
@@ -159,6 +160,23 @@ def test_the_answer_stands_at_the_top(cardiac, tmp_path, gain, headline):
     page = Page(tmp_path / "report.html")
     assert page.headings[0] == headline
     assert ("+10.0 Dice points" in page.text) == (gain > 0)
+
+
+def test_a_difference_that_is_too_small_to_count_is_none(cardiac, tmp_path):
+    runs = [make_run(tmp_path / method, cardiac, method) for method in ("supervised", "patchcl")]
+    for run, dice in zip(runs, (0.5, 0.51), strict=True):
+        put_scores(run, [dice] * 6)
+    found = {}
+    for points in (0.1, 2):
+        report([run.root for run in runs], tmp_path / "report.html", min_effect=points)
+        page = Page(tmp_path / "report.html")
+        found[points] = page.headings[0], "less than 2 Dice points counts as none" in page.text
+    assert found == {
+        0.1: ("Yes, the unlabeled scans helped", False),
+        2: ("No clear difference from the unlabeled scans", True),
+    }
+    with pytest.raises(UserError, match=r"is 100 Dice points.*--min-effect"):
+        report(runs[0].root, tmp_path / "report.html", min_effect=100)
 
 
 def test_a_run_without_scores_shows_its_curves(cardiac, tmp_path):

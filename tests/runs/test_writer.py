@@ -1,5 +1,6 @@
 """Who may write into a run: one process, the second is told who it is, and a dead one is in nobody's way."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -66,6 +67,19 @@ def test_the_lock_lies_within_where_nothing_may_be_put_beside_it(tmp_path, monke
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder in which nobody can create anything")
 def test_a_folder_that_cannot_be_created_is_named():
     with pytest.raises(UserError, match=r"Cannot create the run folder /proc/run: .*-o"), one_writer(Path("/proc/run")):
+        raise AssertionError
+
+
+def test_a_folder_that_became_read_only_is_named(tmp_path, monkeypatch):
+    """As after a file system was mounted again, for reading alone."""
+    (tmp_path / "run").mkdir()
+
+    def read_only(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("patchcl.core.lock._make", read_only)
+    told = rf"Cannot write into the run folder {tmp_path / 'run'}: Read-only file system\. .*-o"
+    with pytest.raises(UserError, match=told), one_writer(tmp_path / "run"):
         raise AssertionError
 
 

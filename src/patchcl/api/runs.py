@@ -9,6 +9,7 @@ from patchcl.config import PathLike
 from patchcl.core.console import progress_bar
 from patchcl.core.errors import UserError
 from patchcl.evaluation.evaluate import evaluate_folders, evaluate_trained
+from patchcl.evaluation.paired import require_effect
 from patchcl.evaluation.scores import Evaluation, write_evaluation
 from patchcl.evaluation.source import require_one_source
 from patchcl.inference.many_scans import Many, predict_many
@@ -122,19 +123,24 @@ def evaluate(
         return evaluate_trained(trained, on, on_progress, voxels, objects)
 
 
-def report(runs: PathLike | Sequence[PathLike], out: PathLike = "report.html") -> Path:
+def report(runs: PathLike | Sequence[PathLike], out: PathLike = "report.html", *, min_effect: float = 0.1) -> Path:
     """Write a page with the scores, the differences, learning curves and pictures of one run or several.
 
     Args:
         runs: Runs to show side by side; the first is what the others must beat. Of a comparison the chosen one.
         out: The HTML file to write.
+        min_effect: The least difference that counts, in Dice points.
+
+    Raises:
+        UserError: A run's files are missing or damaged, or `out` cannot be written.
 
     Example:
         >>> patchcl.report([run], out / "report.html").name
         'report.html'
     """
     several = [runs] if isinstance(runs, str | Path) else runs
-    write_report([RunFolder.open(run_to_use(Path(run))) for run in several], Path(out))
+    smallest = require_effect(min_effect / 100)
+    write_report([RunFolder.open(run_to_use(Path(run))) for run in several], Path(out), smallest=smallest)
     return Path(out)
 
 

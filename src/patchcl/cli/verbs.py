@@ -264,9 +264,10 @@ def import_data(
 def report(
     runs: options.Runs,
     out: Annotated[Path, typer.Option("--out", "-o", help="The HTML file to write.")] = Path("report.html"),
+    min_effect: options.MinEffect = None,
 ) -> None:
     """Write a page with the scores, the differences, learning curves and pictures of one run or several."""
-    _api().report(runs, out)
+    _api().report(runs, out, min_effect=0.1 if min_effect is None else min_effect)
     console.print(f"Report: [bold]{escape(str(out))}[/bold]", highlight=False, soft_wrap=True)
 
 

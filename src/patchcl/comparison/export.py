@@ -1,8 +1,6 @@
 """Export of a comparison for programs: one CSV for the figures, one JSON with where every run comes from."""
 
-import csv
 import hashlib
-import io
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -14,7 +12,7 @@ from patchcl.comparison.results import COLUMN_METRICS, COLUMNS, Figure, LabelBud
 from patchcl.comparison.spec import CompareSpec, format_labeled
 from patchcl.comparison.summary import headline, sentences
 from patchcl.comparison.worker import CHECKPOINTS
-from patchcl.core.files import write_json, write_text
+from patchcl.core.files import write_json, write_rows
 from patchcl.evaluation.metrics import EMPTY_POLICY, SURFACE_POLICY
 from patchcl.evaluation.paired import Comparison, Difference
 from patchcl.evaluation.scores import MEAN, METRICS, SURFACE_METRICS, Metric
@@ -25,11 +23,7 @@ ALL_METRICS = METRICS + SURFACE_METRICS
 def write_csv(budgets: Sequence[LabelBudget], path: Path) -> None:
     """Write one line for every label budget, method, checkpoint and structure; what is not known is empty."""
     lines = [_without_nan(line) for budget in budgets for row in budget.rows for line in _lines(budget, row)]
-    table = io.StringIO()
-    writer = csv.DictWriter(table, list(dict.fromkeys(key for line in lines for key in line)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    write_text(path, table.getvalue())
+    write_rows(path, {key: key for line in lines for key in line}, lines)
 
 
 def write_results(spec: CompareSpec, budgets: Sequence[LabelBudget], path: Path, choice: Choice | None = None) -> None:

@@ -5,6 +5,7 @@ the work, because it has another version of patchcl or does not see the folder, 
 """
 
 import asyncio
+import logging
 import os
 import pickle  # nosec B403  # as Dask itself, between programs that trust one scheduler
 import sys
@@ -136,6 +137,9 @@ def _client(cluster: str) -> Any:  # noqa: ANN401 - of Dask, which need not be i
     address = _address(cluster)
     with ThreadPoolExecutor(1) as apart:  # a notebook has a loop of its own in this thread
         apart.submit(asyncio.run, _require_scheduler(address)).result()
+    logging.getLogger("distributed.client").setLevel(
+        logging.CRITICAL
+    )  # when it loses the scheduler, we say so in a line
     return Client(address, timeout=CONNECT_SECONDS, set_as_default=False, name="patchcl")
 
 

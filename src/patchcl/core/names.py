@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 STEERING = r"\x00-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
 """What steers a terminal or turns the text around it and is never seen itself, and halves of characters."""
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+"""How what a spreadsheet computes begins."""
 INSTEAD = "\ufffd"
 OTHER_SIDE = {"left": "right", "right": "left", "l": "r", "r": "l"}
 
@@ -17,6 +19,11 @@ def printable(text: str) -> str:
 def steers(text: str) -> bool:
     """Whether `text` holds a character that would steer a terminal, line ends and tabs among them."""
     return re.search(f"[{STEERING}]", text) is not None
+
+
+def no_formula(text: str) -> str:
+    """`text` as a cell of a table; with ' before what a spreadsheet would compute, such as a file called =1+1."""
+    return f"'{text}" if text[:1] in FORMULAS and not _is_number(text) else text
 
 
 def sided(names: Iterable[str]) -> list[str]:
@@ -41,6 +48,14 @@ def file_safe(name: str) -> str:
     Letters and digits of any script, blanks and `-_.+()` stay, all else becomes %XX as in web addresses.
     """
     return re.sub(r"[^\w .+()-]", _percent, name)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _percent(found: re.Match[str]) -> str:

@@ -10,6 +10,9 @@ from patchcl.comparison.comparison import compare_methods
 from patchcl.comparison.runner import Ending
 from patchcl.comparison.spec import CompareSpec, build_spec
 from patchcl.config import Settings, load_settings
+from patchcl.core.documents import DocumentError, parse_json
+from patchcl.core.errors import UserError
+from patchcl.core.files import write_json
 from patchcl.data.check import check_data, render
 from patchcl.demo.phantom import write_cardiac
 from patchcl.evaluation.evaluate import evaluate_run
@@ -19,6 +22,7 @@ from patchcl.methods import method_names
 from patchcl.reports.run_report import write_report
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.writer import one_writer
+from patchcl.training.begun import require_same
 from patchcl.training.experiment import resume, start
 
 METHODS = ("supervised", "patchcl")
@@ -33,6 +37,8 @@ DEMO = (
     "split.labeled=3",
 )
 """Settings that make the job small enough for two processor cores and a few minutes; all else is as for any user."""
+SEED = "demo.json"
+"""The file of a demo that tells from which seed its scans were drawn."""
 TABLE_STEPS = 200
 """Steps of each run of the comparison of all methods."""
 
@@ -96,21 +102,43 @@ def compare_spec(data: Path, seed: int, steps: int) -> CompareSpec:
 
 
 def generated_scans(out: Path, seed: int, console: Console) -> Path:
-    """The folder of the demo's data set, made unless it is there."""
-    data = out / "data"
+    """The folder of the demo's data set, made unless it is there.
+
+    Raises:
+        UserError: Those that are there are of another seed, or the folder cannot be written to.
+    """
+    data, kept = out / "data", out / SEED
+    before = _seed_of(kept)
+    if before not in (seed, None):
+        raise UserError(f"{out} holds the demo of seed {before}. Choose a new folder with -o, or add: --seed {before}")
     if not (data / "dataset.json").is_file():
+        try:
+            write_json(kept, {"seed": seed})
+        except OSError as error:
+            raise UserError(f"Cannot write {kept}: {error.strerror}. Choose another folder with -o.") from error
         console.rule("Generating scans")
         write_cardiac(data, labeled=5, unlabeled=24, test=12, seed=seed)
     return data
+
+
+def _seed_of(kept: Path) -> object:
+    """What the scans of a demo were drawn from; None if none are there, or nothing tells."""
+    try:
+        return parse_json(kept.read_bytes())["seed"]
+    except (OSError, DocumentError, KeyError, TypeError):
+        return None
 
 
 def train_or_continue(data: Path, root: Path, settings: Settings, console: Console) -> None:
     """Starts a run, or continues it where it was stopped.
 
     Raises:
+        UserError: The run was begun with other settings.
         SystemExit: Somebody asked to stop.
     """
-    begun = RunFolder(root).settings.is_file()
+    begun = RunFolder(root).begun()
+    if begun:
+        require_same(RunFolder(root), data, settings)
     with one_writer(root):
         outcome = resume(root, console) if begun else start(data, root, settings, console)
     if outcome.stop:

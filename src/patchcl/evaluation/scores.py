@@ -1,7 +1,5 @@
 """Scores of an evaluation: by patient and structure, their means, and the files that hold them."""
 
-import csv
-import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +10,7 @@ from pydantic import Field
 
 from patchcl.core.documents import parse_json
 from patchcl.core.errors import UserError
-from patchcl.core.files import write_json, write_text
+from patchcl.core.files import write_json, write_rows
 from patchcl.core.settings import FrozenSettings
 from patchcl.evaluation.intervals import patient_means
 from patchcl.evaluation.metrics import EMPTY_POLICY, SURFACE_POLICY
@@ -121,32 +119,29 @@ def summarise(evaluation: Evaluation, metric: Metric, structure: str = MEAN) -> 
 
 
 def require_scores(evaluation: Evaluation) -> None:
-    """Raise unless every overlap is from 0 to 1 and every distance a finite number.
+    """Raise unless every overlap that was measured is from 0 to 1, and every distance a finite number.
 
     Raises:
         UserError: One is not; it names patient and structure.
     """
     for score in evaluation.scores:
-        for metric in METRICS:
+        for metric, heading in HEADINGS.items():
             value, most = getattr(score, metric), 1 if metric in FRACTION_METRICS else math.inf
-            if not 0 <= value <= most or value == math.inf:
+            if value is not None and (not 0 <= value <= most or value == math.inf):
                 expected = "a number from 0 to 1" if most == 1 else "a finite number from 0 on"
                 raise UserError(
-                    f"{evaluation.name}: {HEADINGS[metric].split()[0]} of {score.structure} in patient {score.patient} "
+                    f"{evaluation.name}: {heading.rpartition(' ')[0]} of {score.structure} in patient {score.patient} "
                     f"is {value}, expected {expected}. Make the scores anew with: patchcl evaluate"
                 )
 
 
 def write_evaluation(evaluation: Evaluation, stem: Path) -> None:
     """Keep the scores as STEM.csv, one line per scan and structure, and with their summary as STEM.json."""
-    table = io.StringIO()
     unmeasured = {*SURFACE_METRICS, *OBJECT_METRICS} - {*evaluation.metrics}
     fields = [field for field in Score.model_fields if field not in unmeasured]
-    writer = csv.DictWriter(table, fields, lineterminator="\n")
-    writer.writerow({field: field.replace("_mm", f"_{evaluation.unit}") for field in fields})
     scores = [score.model_dump(mode="json", include=set(fields)) for score in evaluation.scores]
-    writer.writerows(scores)
-    write_text(stem.with_name(f"{stem.name}.csv"), table.getvalue())
+    columns = {field: field.replace("_mm", f"_{evaluation.unit}") for field in fields}
+    write_rows(stem.with_name(f"{stem.name}.csv"), columns, scores)
     unused = set() if evaluation.pooled else {"pooled"}
     content = evaluation.model_dump(mode="json", exclude={"scores", "columns"} | unused)
     write_json(stem.with_name(f"{stem.name}.json"), {"summary": _summary(evaluation), **content, "scores": scores})

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from patchcl.evaluation.intervals import Interval
+from patchcl.figures.overlays import legend_label
 
 
 class Theme(NamedTuple):
@@ -74,7 +75,14 @@ def patient_chart(scores: Mapping[str, Mapping[str, float]], theme: Theme = LIGH
     axis.vlines(range(len(patients)), lowest, highest, color=theme.grid, linewidth=4, zorder=1)
     for run, (name, dice) in enumerate(scores.items()):
         percent = [100 * dice[patient] for patient in patients]
-        axis.scatter(range(len(patients)), percent, color=theme.runs[run % len(theme.runs)], s=28, label=name, zorder=2)
+        axis.scatter(
+            range(len(patients)),
+            percent,
+            color=theme.runs[run % len(theme.runs)],
+            s=28,
+            label=legend_label(name),
+            zorder=2,
+        )
     _plain_axis(axis, "Dice of every patient, %", theme)
     axis.set_xticks(range(len(patients)), patients, rotation=90, fontsize=7)
     _run_legend(axis, theme)
@@ -106,7 +114,7 @@ def efficiency_chart(
             labeled,
             100 * dice,
             error,
-            label=name,
+            label=legend_label(name),
             color=colour,
             linestyle=style,
             marker="o^D"[marker % 3],
@@ -208,10 +216,10 @@ def _plain_axis(axis: Axes, title: str, theme: Theme) -> None:
 
 def _curve(axis: Axes, steps: Sequence[float], values: Sequence[float], name: str, colour: str, smoothed: bool) -> None:
     if not smoothed:
-        axis.plot(steps, values, color=colour, linewidth=1.6, marker="o", markersize=3, label=name)
+        axis.plot(steps, values, color=colour, linewidth=1.6, marker="o", markersize=3, label=legend_label(name))
         return
     axis.plot(steps, values, color=colour, linewidth=0.6, alpha=0.35)
-    axis.plot(steps, smooth(values, max(1, len(values) // 15)), color=colour, linewidth=1.4, label=name)
+    axis.plot(steps, smooth(values, max(1, len(values) // 15)), color=colour, linewidth=1.4, label=legend_label(name))
 
 
 def diagnostic_curves(logs: Mapping[str, Sequence[Mapping[str, float]]], theme: Theme = LIGHT) -> Figure:

@@ -129,6 +129,11 @@ def save_png(figure: Figure, path: Path) -> None:
     atomic_write(path, lambda unfinished: unfinished.write_bytes(png(figure)))
 
 
+def legend_label(name: str) -> str:
+    """`name` for a legend, out of which matplotlib leaves what begins with an underscore."""
+    return f" {name}" if name.startswith("_") else name
+
+
 def png(figure: Figure) -> bytes:
     """The figure as the content of a PNG file."""
     for text in figure.findobj(Text):
@@ -184,7 +189,7 @@ def _class_legend(figure: Figure, classes: Sequence[str], masks: Sequence[np.nda
     if len(values) > MOST_NAMES:
         shown = set(np.unique(np.concatenate([mask.ravel() for mask in masks])).tolist()) if masks else set()
         values = [value for value in values if value in shown]
-    keys = [Patch(color=class_colour(value), label=classes[value]) for value in values]
+    keys = [Patch(color=class_colour(value), label=legend_label(classes[value])) for value in values]
     widest = 0.4 + 0.075 * max((len(classes[value]) for value in values), default=0)  # inches
     columns = max(1, min(len(keys), 6, int(figure.get_figwidth() / widest)))
     figure.set_figheight(figure.get_figheight() + 0.17 * max(0, -(-len(keys) // columns) - 1))

@@ -11,7 +11,8 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
-from patchcl.core.files import write_text
+from patchcl.core.files import write_rows
+from patchcl.core.names import no_formula
 from patchcl.data.geometry import Grid
 from patchcl.data.regions import Regions
 
@@ -76,12 +77,8 @@ def write_table(path: Path, cases: Sequence[CaseSummary]) -> None:
     So a folder to which scans are segmented one by one gets one table.
     """
     columns = [CASE, *dict.fromkeys(column for case in cases for column in case.sizes), CONFIDENCE, FLAGS]
-    rows = {row[CASE]: row for row in _rows_of(path, columns)} | {case.case: _row(case) for case in cases}
-    text = io.StringIO()
-    table = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows[name] for name in sorted(rows))
-    write_text(path, text.getvalue())
+    rows = {row[CASE]: row for row in _rows_of(path, columns)} | {row[CASE]: row for row in map(_row, cases)}
+    write_rows(path, dict(zip(columns, columns, strict=True)), [rows[name] for name in sorted(rows)])
 
 
 def render(cases: Sequence[CaseSummary], out: Path, console: Console) -> None:
@@ -97,7 +94,7 @@ def render(cases: Sequence[CaseSummary], out: Path, console: Console) -> None:
 
 def _row(case: CaseSummary) -> dict[str, str]:
     sizes = {column: f"{size:.6g}" for column, size in case.sizes.items()}
-    return {CASE: case.case, **sizes, CONFIDENCE: f"{case.confidence:.4f}", FLAGS: ", ".join(case.unlike)}
+    return {CASE: no_formula(case.case), **sizes, CONFIDENCE: f"{case.confidence:.4f}", FLAGS: ", ".join(case.unlike)}
 
 
 def _rows_of(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+from patchcl.core.files import remove_left
 from patchcl.data.discovery import (
     find_scans,
     link_series,
@@ -48,5 +49,6 @@ def segment_folder(
     over = passed_over(source, scans, out) if series is None else passed_over_by_series(source, out)
     if summary.cases:
         write_table(out / TABLE, summary.cases)
+    remove_left(out)
     notes = no_scans_beside(scans) if series is None else []
     return summary._replace(failed=(*failed, *told, *over), notes=tuple(notes))

@@ -12,7 +12,7 @@ from patchcl.core.settings import FrozenSettings
 from patchcl.data.dataset import read_dataset
 from patchcl.evaluation.metrics import EMPTY_POLICY, SURFACE_POLICY
 from patchcl.evaluation.object_metrics import OBJECT_POLICY
-from patchcl.evaluation.paired import Comparison, compare, format_points, in_words, judged_together
+from patchcl.evaluation.paired import SMALLEST_EFFECT, Comparison, compare, format_points, in_words, judged_together
 from patchcl.evaluation.sample_size import ASSUMPTION
 from patchcl.evaluation.scores import FRACTION_METRICS, HEADINGS, MEAN, Evaluation, Metric, summarise
 from patchcl.evaluation.tables import format_score, pluralize
@@ -37,22 +37,29 @@ class Verdict(NamedTuple):
     warnings: list[str]
 
 
-def write_report(runs: Sequence[RunFolder], out: Path, title: str = "Did the unlabeled scans help?") -> None:
+def write_report(
+    runs: Sequence[RunFolder],
+    out: Path,
+    title: str = "Did the unlabeled scans help?",
+    smallest: float = SMALLEST_EFFECT,
+) -> None:
     """Write the page about `runs` to `out`; the first run is the one that the others are compared with.
+
+    A difference in Dice of less than `smallest` counts as none.
 
     What is not there yet is left out: a run that was never evaluated shows its curves and its facts.
 
     Raises:
         UserError: A run's files are missing or damaged, or `out` cannot be written.
     """
-    write_page("run_report.html.j2", {"title": title, **_content(read_facts(runs))}, out)
+    write_page("run_report.html.j2", {"title": title, **_content(read_facts(runs), smallest)}, out)
 
 
-def _content(facts: Sequence[RunFacts]) -> dict[str, Any]:
+def _content(facts: Sequence[RunFacts], smallest: float) -> dict[str, Any]:
     """The content of the template; None or nothing where a run has not come so far."""
     stem = _headline(facts)
     evaluations = {run.name: run.evaluations[stem] for run in facts if stem in run.evaluations}
-    comparisons, problems = _compare(list(evaluations.values()))
+    comparisons, problems = _compare(list(evaluations.values()), smallest)
     dice = {name: evaluation.by_patient("dice") for name, evaluation in evaluations.items()}
     logs = {run.name: run.rows for run in facts}
     diagnosed = diagnostics(logs, {run.name: run.settings.method for run in facts})
@@ -86,12 +93,12 @@ def _headline(facts: Sequence[RunFacts]) -> str:
     return max(HEADLINES, key=lambda stem: sum(stem in run.evaluations for run in facts))
 
 
-def _compare(evaluations: Sequence[Evaluation]) -> tuple[list[Comparison], list[str]]:
+def _compare(evaluations: Sequence[Evaluation], smallest: float) -> tuple[list[Comparison], list[str]]:
     """Every evaluation after the first against the first, and why some cannot be compared."""
     comparisons, problems = [], []
     for other in evaluations[1:]:
         try:
-            comparisons.append(compare(evaluations[0], other))
+            comparisons.append(compare(evaluations[0], other, smallest))
         except UserError as error:
             problems.append(str(error))
     return judged_together(comparisons), problems
