@@ -390,7 +390,7 @@ def test_compare_with_folds_stops_goes_on_and_predicts_with_the_chosen_ensemble(
     monkeypatch.setattr("patchcl.comparison.page.themed", lambda draw: {"light": "blank", "dark": "blank"})
     out, cells = tmp_path / "comparison", ["labeled_all/supervised/seed_0", "labeled_all/mean_teacher/seed_0"]
     command = ["compare", cardiac, "-o", out, "--methods", "supervised,mean_teacher", "--seeds", "0"]
-    command += as_options([*tiny, "training.steps=2"])
+    command += as_options([*tiny, "training.steps=2", "inference.symmetries=false"])
     code, said = patchcl(*command, "--folds", "2")
     assert (code, begun) == (130, [f"{cells[0]}/fold_0"])
     assert "Call the same command again to go on" in said

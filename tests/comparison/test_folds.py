@@ -20,7 +20,7 @@ from patchcl.data.splits import load_split
 from patchcl.evaluation.evaluate import evaluate_trained
 from patchcl.evaluation.scores import read_evaluation
 from patchcl.inference.postprocessing import PostprocessingChoice
-from patchcl.inference.trained_run import open_folder
+from patchcl.inference.trained_run import open_folder, read_folds
 from patchcl.reports.facts import facts_table, read_facts
 from patchcl.runs.folder import RunFolder
 
@@ -149,3 +149,11 @@ def test_a_folder_with_something_else_is_left_alone(cardiac, tmp_path):
     with pytest.raises(UserError, match="holds something else than folds"):
         cross_validate(cardiac, tmp_path, load_settings(), 2, None, 1, QUIET)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_start_that_was_killed_is_made_anew(cardiac, tmp_path, tiny, monkeypatch):
+    for name in (".unfinished-1-2-plan.yaml", "settings.yaml"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(folds, "run_jobs", lambda *_: Ending({}, StopRequest()))
+    cross_validate(cardiac, tmp_path, load_settings(None, tiny), 2, None, 1, QUIET)
+    assert read_folds(RunFolder(tmp_path)) == ("fold_0", "fold_1")

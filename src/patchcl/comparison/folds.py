@@ -20,7 +20,7 @@ from patchcl.config import Settings, TrainingSettings, planned, read_settings, s
 from patchcl.core.devices import best_device
 from patchcl.core.documents import parse_json
 from patchcl.core.errors import UserError
-from patchcl.core.files import write_json, write_text
+from patchcl.core.files import UNFINISHED, write_json, write_text
 from patchcl.core.settings import differing_keys
 from patchcl.data.dataset import read_dataset
 from patchcl.data.folds import fold_splits, joined
@@ -129,7 +129,8 @@ def _begin(
 ) -> None:
     """Share out the patients, and plan once for all; processes that do so side by side write the same."""
     ours = {folder.settings, folder.plan, folder.fingerprint, folder.split, folder.provenance, folder.root / SPLITS}
-    if folder.root.exists() and (not folder.root.is_dir() or set(folder.root.iterdir()) - ours):
+    left = {path for path in folder.root.glob("*") if not path.name.startswith(UNFINISHED)}
+    if left - ours or (folder.root.exists() and not folder.root.is_dir()):
         raise UserError(f"{folder.root} holds something else than folds. Choose a new folder with -o.")
     settings = _complete(data, folder.root, settings)
     dataset = read_dataset(data, settings.split.patient_pattern)
