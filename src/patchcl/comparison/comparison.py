@@ -5,6 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from patchcl.comparison.absent import warn_of_absent
 from patchcl.comparison.choice import choose, write_choice
 from patchcl.comparison.export import write_csv, write_results
 from patchcl.comparison.page import write_compare_page
@@ -33,6 +34,7 @@ def compare_methods(spec: CompareSpec, out: Path, at_once: int, console: Console
         jobs = {compare_run.run_id: job_of(spec, compare_run, out, at_once) for compare_run in spec.runs}
         left = {run_id: job for run_id, job in jobs.items() if not complete(job)}
         console.print(f"{len(jobs)} runs, {len(jobs) - len(left)} of them finished already.", highlight=False)
+        warn_of_absent(spec.data, left.values(), console)
         ending = run_jobs(left, out, at_once, console, cluster)
         if not ending.stop:
             show_comparison(out, console)
