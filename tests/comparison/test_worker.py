@@ -89,6 +89,16 @@ def test_what_is_done_is_not_done_again(done):
     assert before == {path: path.stat().st_mtime_ns for path in done.root.rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize(("side", "checkpoint"), [("test", "last"), ("test", "best"), ("validation", "last")])
+@pytest.mark.parametrize("text", ["", "[" * 20_000])
+def test_damaged_scores_are_none_and_to_be_made_anew(done, tmp_path, side, checkpoint, text):
+    job = done.model_copy(update={"root": shutil.copytree(done.root, tmp_path / "seed_0")})
+    assert complete(job)
+    scores_file(job.root, side, checkpoint).write_text(text)
+    assert not complete(job)
+    assert finished(job.root, "test", 4) == (side == "validation")
+
+
 def test_another_side_is_scored_without_training(done, tmp_path):
     job = done.model_copy(update={"root": shutil.copytree(done.root, tmp_path / "seed_0"), "on": "validation"})
     before = RunFolder(job.root).last.stat().st_mtime_ns

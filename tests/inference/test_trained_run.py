@@ -1,5 +1,6 @@
 """A run that is opened once: its network, and what it says of scans from files and arrays."""
 
+import shutil
 from dataclasses import replace
 
 import nibabel as nib
@@ -10,12 +11,13 @@ from torch import nn
 
 from patchcl.core.errors import UserError
 from patchcl.data.geometry import Grid
-from patchcl.data.preprocessing.plan import Plan, save_plan
+from patchcl.data.preprocessing.plan import Plan, load_plan, save_plan
 from patchcl.data.preprocessing.transforms import to_network_grid, to_scan_grid
 from patchcl.data.scan import Scan
 from patchcl.inference.predict import PLAIN, predict_files, uncertainty_of
 from patchcl.inference.test_time_augmentation import ONE_PASS
-from patchcl.inference.trained_run import open_run
+from patchcl.inference.trained_run import open_folder, open_run
+from patchcl.runs.folder import RunFolder
 
 PLAN = Plan(
     dimensions=2, fit="resize", size=(16, 16), normalise="min_max", channels=("MRI",),
@@ -73,6 +75,21 @@ def test_a_damaged_last_checkpoint_is_told_of_and_the_one_before_predicts(untrai
     said = " ".join(capsys.readouterr().err.split())
     assert "Warning:" in said
     assert "previous.ckpt, is used instead: it is that of step 7" in said
+
+
+def test_what_was_edited_since_training_is_one_line(trained, tmp_path, capsys):
+    run = RunFolder(shutil.copytree(trained, tmp_path / "run"))
+    open_folder(run.root, device="cpu")
+    assert "Warning" not in capsys.readouterr().err
+    save_plan(run.plan, load_plan(run.plan).model_copy(update={"normalise": "z_score"}))
+    run.settings.write_text(run.settings.read_text().replace("symmetries: true", "symmetries: false"))
+    open_folder(run.root, device="cpu")
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "Warning" in line]
+    told = "inference.symmetries was True, now False; plan: normalise was percentile, now z_score."
+    assert line == f"Warning: {run.root} is not used as it was trained: {told}"
+    run.contents.unlink()  # as in runs of version 0.1
+    open_folder(run.root, device="cpu")
+    assert "Warning" not in capsys.readouterr().err
 
 
 def test_an_array_is_segmented_as_its_file_is(untrained_run, tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from patchcl.comparison.absent import warn_of_absent
 from patchcl.comparison.choice import choose, write_choice
 from patchcl.comparison.division import require_side
 from patchcl.comparison.export import write_csv, write_results
@@ -39,6 +40,7 @@ def compare_methods(spec: CompareSpec, out: Path, at_once: int, console: Console
         if spec.folds:
             ending = cross_validate_all(left, spec.folds, out, at_once, console, cluster)
         else:
+            warn_of_absent(spec.data, left.values(), console)
             ending = run_jobs(left, out, at_once, console, cluster)
         if not ending.stop:
             show_comparison(out, console)

@@ -34,6 +34,7 @@ from patchcl.runs.contents import changed_files
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.provenance import provenance
 from patchcl.runs.writer import one_writer
+from patchcl.training.experiment import require_structures
 
 SPLITS = "splits"
 """The folder of the splits of all folds."""
@@ -141,6 +142,7 @@ def _begin(
     whole = joined(splits)
     visible = visible_to_training(dataset, whole)
     fingerprint = fingerprint_for(visible, settings.plan, whole.labeled)
+    require_structures(fingerprint, settings, dataset.unused, console)
     plan = make_plan(visible, settings.plan, fingerprint)
     names = [f"fold_{fold}" for fold in range(folds)]
     write_text(folder.settings, settings_yaml(settings))

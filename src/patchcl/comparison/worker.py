@@ -109,7 +109,7 @@ def complete(job: Job) -> bool:
 
 def finished(root: Path, on: SplitSide, steps: int) -> bool:
     """Whether the run in `root` has been trained to its end and scored on that side."""
-    return scores_file(root, on, "best").is_file() and scored(root, on, steps)
+    return _kept(scores_file(root, on, "best")) is not None and scored(root, on, steps)
 
 
 def validated(root: Path, steps: int) -> bool:
@@ -157,8 +157,16 @@ def peak_mib(device: torch.device) -> float | None:
 
 def scored(root: Path, on: SplitSide, steps: int) -> bool:
     """Whether the last checkpoint was scored on that side, at the end of training."""
-    last = scores_file(root, on, "last")
-    return last.is_file() and read_evaluation(last).provenance["step"] == steps
+    last = _kept(scores_file(root, on, "last"))
+    return last is not None and last.provenance.get("step") == steps
+
+
+def _kept(path: Path) -> Evaluation | None:
+    """The scores in a file; None if there is none, or it is damaged: then they are made anew."""
+    try:
+        return read_evaluation(path)
+    except UserError:
+        return None
 
 
 def _train(job: Job, run: RunFolder, console: Console) -> None:

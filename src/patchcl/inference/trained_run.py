@@ -27,6 +27,7 @@ from patchcl.inference.predict import PLAIN, Inference, require_channels, uncert
 from patchcl.inference.sliding_window import network_probs
 from patchcl.inference.test_time_augmentation import ONE_PASS, symmetries_of
 from patchcl.runs.checkpoint import Weights, read_checkpoint, read_newest, weights_of, weights_used
+from patchcl.runs.contents import edits
 from patchcl.runs.folder import RunFolder
 
 Checkpoint = Literal["last", "best"]
@@ -224,7 +225,7 @@ def familiarity_of(trained: TrainedRun) -> Familiarity | None:
 
 
 def open_folder(root: Path, **chosen: Unpack[RunArguments]) -> TrainedRun:
-    """The run in `root`, see `open_run`, or the ensemble of its folds.
+    """The run in `root`, see `open_run`, or the ensemble of its folds; what was edited since training is told.
 
     Raises:
         UserError: There is no run, or its checkpoint is missing or damaged.
@@ -233,4 +234,15 @@ def open_folder(root: Path, **chosen: Unpack[RunArguments]) -> TrainedRun:
     device, fast = best_device(chosen.get("device", "auto")), chosen.get("fast", False)
     folder = RunFolder.open(root)
     opened = open_ensemble if folder.folds.is_file() else open_run
-    return opened(folder, checkpoint, weights, device, fast, chosen.get("postprocessing", True))
+    trained = opened(folder, checkpoint, weights, device, fast, chosen.get("postprocessing", True))
+    _warn_of_edits(trained)
+    return trained
+
+
+def _warn_of_edits(trained: TrainedRun) -> None:
+    """Say in a line which settings, or what of the plan, somebody has changed since training."""
+    for run in trained.folds or (trained,):
+        changed = edits(run.folder.contents, run.settings, run.plan)
+        if changed:
+            line = f"Warning: {run.folder.root} is not used as it was trained: {'; '.join(changed)}."
+            errors.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -39,15 +39,30 @@ def contents_of(
     channels: tuple[str, ...],
 ) -> Contents:
     """The contents of a run; `files` are what was prepared, with their hashes, the rest as dataset.json has it."""
-    tree = flatten(settings.model_dump(mode="json"))
     return Contents(
         files=dict(sorted(files)),
-        settings={key: value for key, value in tree.items() if key not in ASIDE},
-        plan=flatten(plan.model_dump(mode="json", exclude={"reasons"})),
+        **_described(settings, plan),
         split=split.hash,
         classes=classes,
         channels=channels,
     )
+
+
+def edits(path: Path, settings: Settings, plan: Plan) -> list[str]:
+    """What of settings and plan is not as the run was trained whose contents are in `path`; nothing if it kept none."""
+    try:
+        before = read_contents(path)
+    except UserError:
+        return [f"{path.name} cannot be read"] if path.exists() else []
+    return differences(before, before.model_copy(update=_described(settings, plan)))
+
+
+def _described(settings: Settings, plan: Plan) -> dict[str, dict[str, Any]]:
+    tree = flatten(settings.model_dump(mode="json"))
+    return {
+        "settings": {key: value for key, value in tree.items() if key not in ASIDE},
+        "plan": flatten(plan.model_dump(mode="json", exclude={"reasons"})),
+    }
 
 
 def write_contents(path: Path, contents: Contents) -> None:

@@ -87,7 +87,7 @@ def start(data: Path, root: Path, settings: Settings, console: Console, ranks: R
     visible = visible_to_training(dataset, split)
     require_one_colour_map([case.mask for case in visible.cases if case.mask is not None])
     fingerprint = fingerprint_for(visible, settings.plan, split.labeled)
-    _require_structures(fingerprint, settings, dataset.unused, console)
+    require_structures(fingerprint, settings, dataset.unused, console)
     plan = make_plan(visible, settings.plan, fingerprint)
     device = _fabric(settings, ranks).device
     cache = settings.cache or Path(os.path.realpath(root)).parent / "prepared"  # resolve() refuses rings
@@ -120,7 +120,7 @@ def start(data: Path, root: Path, settings: Settings, console: Console, ranks: R
         raise
 
 
-def _require_structures(fingerprint: Fingerprint, settings: Settings, unused: Sequence[str], console: Console) -> None:
+def require_structures(fingerprint: Fingerprint, settings: Settings, unused: Sequence[str], console: Console) -> None:
     """Refuse to train where no labeled mask holds a structure; warn of those that none holds, and of `unused` files."""
     if fingerprint.classes and not any(known.scans for known in fingerprint.classes[1:]):
         raise UserError(NOTHING_TO_LEARN)
