@@ -23,6 +23,7 @@
 data=$1
 run=$2
 
+export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}  # srun does not take it over by itself
 srun patchcl train "$data" -o "$run" --resume-if-there "${@:3}"
 code=$?
 if [ "$code" -eq 143 ]; then
