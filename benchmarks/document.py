@@ -64,7 +64,9 @@ def document(name: str) -> str:
     faults = (faults_table, survivors_table)
     intervals = (intervals_table, ways_table, seeds_table)
     figures = (demo_gain, demo_seed_by_seed, compare_answer, gain, measured, inference_choices, attack_origin, kills)
-    words.globals |= {each.__name__: each for each in (*tables, *intervals, *faults, *figures)} | {"DEFAULT": DEFAULT}
+    words.globals |= {each.__name__: each for each in (*tables, *intervals, *faults, *figures, read)} | {
+        "DEFAULT": DEFAULT
+    }
     return words.from_string((HERE / f"{name}.j2").read_text(encoding="utf-8")).render()
 
 
