@@ -180,7 +180,7 @@ def fuzz_table(real: bool = False) -> str:
 
 def volumes_table() -> str:
     """What training on pieces of large volumes and prediction by sliding window took."""
-    found, head = read("large_volumes.json"), ("", "seconds", "of the processor", "peak memory, GiB")
+    found, head = read("large_volumes.json"), ("", "seconds", "of the processor", "peak memory until then, GiB")
     verbs = {"train": f"train, {found['steps']} steps and a validation", "predict": "predict, one volume"}
     rows = [
         (name, *(f"{found[verb][key]:g}" for key in ("seconds", "cpu_seconds", "peak_gib")))
