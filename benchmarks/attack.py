@@ -32,7 +32,7 @@ import numpy as np
 import torch
 import yaml
 
-from attempts import Attempt, Copy, Ended, call, mended, predict, refused, train
+from attempts import METHOD, TINY, Attempt, Copy, Ended, call, mended, predict, refused, train
 from hostile_files import check, hostile_files
 from kills import can_mount, full_disks, kills_by_operation, kills_by_time
 from patchcl.core.files import write_json
@@ -43,7 +43,7 @@ from patchcl.runs.provenance import origin
 RESULTS = Path(__file__).parent / "results" / "attack.json"
 QUICK = {
     **{"kills by time": 48, "kills by file operation": 192, "tampering": 8, "damage": 8},
-    **{"processes": 8, "hostile files": 20, "names": 16},
+    **{"processes": 3, "hostile files": 20, "names": 16},
 }
 """One in so many attempts is made of each part, but no full disk: each needs a process that loads everything anew."""
 
@@ -136,6 +136,34 @@ def tampering() -> Iterator[Attempt]:
             edit(copy.run.settings, key, value)
 
         yield Attempt(f"{key} edited, hashes removed", unknown, refused(r"last\.ckpt does not fit"))
+    yield from under_many_runs()
+
+
+def under_many_runs() -> Iterator[Attempt]:
+    """The same for a comparison and for folds that were begun, and for `train` called again with other settings."""
+    one = ("--methods", "supervised", "--seeds", "0", "--labeled", "2")
+    compare = lambda copy: call("compare", *many(copy), *one)  # noqa: E731
+    folds = lambda copy: call("train", *many(copy), *METHOD[:2], "--folds", "2", "--fold", "0")  # noqa: E731
+    for name, act, said in (("comparison", compare, "the scans or masks of"), ("folds", folds, r"{}/\S+ was replaced")):
+        for folder in ("imagesTr", "labelsTr"):
+
+            def harm(copy: Copy, act: Callable[[Copy], Ended] = act, folder: str = folder) -> None:
+                if (began := act(copy)).code:
+                    raise RuntimeError(began.said)
+                flip(copy.of(folder), keep_time=True)
+
+            yield Attempt(f"labeled file in {folder} replaced under a {name}", harm, refused(said.format(folder)), act)
+    for option, value in {"--seed": "7", "--steps": "9", "--set": "training.learning_rate=0.5"}.items():
+        again = lambda copy, option=option, value=value: train(  # noqa: E731
+            copy.root / "data", copy.run.root, "--resume-if-there", option, value
+        )
+        yield Attempt(f"train --resume-if-there, other {option}", lambda _: None, refused(r"was .*, now"), again)
+
+
+def many(copy: Copy) -> tuple[str, ...]:
+    """Data, folder and settings of many runs."""
+    settings = (part for each in TINY for part in ("--set", each))
+    return (str(copy.root / "data"), "-o", str(copy.root / "many"), "--device", "cpu", *settings)
 
 
 def damage() -> Iterator[Attempt]:
