@@ -20,7 +20,14 @@ from patchcl.data.splits import make_split
 from patchcl.evaluation.evaluate import evaluate_run
 from patchcl.evaluation.metrics import EMPTY_POLICY
 from patchcl.evaluation.object_metrics import OBJECT_POLICY
-from patchcl.evaluation.scores import Evaluation, PooledObjects, Score, write_evaluation
+from patchcl.evaluation.scores import (
+    Evaluation,
+    PooledObjects,
+    Score,
+    read_evaluation,
+    with_columns,
+    write_evaluation,
+)
 from patchcl.figures.charts import diagnostic_curves
 from patchcl.figures.overlays import png, pseudo_mask_strip
 from patchcl.methods.settings import PatchCLSettings, SupervisedSettings
@@ -148,7 +155,7 @@ def test_the_page_needs_nothing_but_itself(cardiac, tmp_path):
     [
         (0.1, "Yes, the unlabeled scans helped"),
         (-0.1, "No, the unlabeled scans hurt"),
-        (0.0, "No clear difference from the unlabeled scans"),
+        (0.0, "The unlabeled scans made no difference that counts"),
     ],
 )
 def test_the_answer_stands_at_the_top(cardiac, tmp_path, gain, headline):
@@ -173,10 +180,25 @@ def test_a_difference_that_is_too_small_to_count_is_none(cardiac, tmp_path):
         found[points] = page.headings[0], "less than 2 Dice points counts as none" in page.text
     assert found == {
         0.1: ("Yes, the unlabeled scans helped", False),
-        2: ("No clear difference from the unlabeled scans", True),
+        2: ("The unlabeled scans made no difference that counts", True),
     }
     with pytest.raises(UserError, match=r"is 100 Dice points.*--min-effect"):
         report(runs[0].root, tmp_path / "report.html", min_effect=100)
+
+
+def test_what_symmetries_and_postprocessing_add_has_a_table(cardiac, tmp_path):
+    runs = [make_run(tmp_path / method, cardiac, method) for method in ("supervised", "patchcl")]
+    put_scores(runs[0], [0.5, 0.6])
+    put_scores(runs[1], [0.7, 0.8])
+    scored = read_evaluation(runs[1].evaluation / "test_last.json")
+    one_pass = scored.model_copy(
+        update={"scores": tuple(score.model_copy(update={"dice": 0.625}) for score in scored.scores)}
+    )
+    both = with_columns({"one pass": one_pass, "symmetries averaged": scored})
+    write_evaluation(both, runs[1].evaluation / "test_last")
+    write_report(runs, tmp_path / "report.html")
+    text = Page(tmp_path / "report.html").text
+    assert "run one pass symmetries averaged supervised – – patchcl 62.5 75.0" in text
 
 
 def test_a_run_without_scores_shows_its_curves(cardiac, tmp_path):

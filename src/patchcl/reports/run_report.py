@@ -14,7 +14,7 @@ from patchcl.evaluation.metrics import EMPTY_POLICY, SURFACE_POLICY
 from patchcl.evaluation.object_metrics import OBJECT_POLICY
 from patchcl.evaluation.paired import SMALLEST_EFFECT, Comparison, compare, format_points, in_words, judged_together
 from patchcl.evaluation.sample_size import ASSUMPTION
-from patchcl.evaluation.scores import FRACTION_METRICS, HEADINGS, MEAN, Evaluation, Metric, summarise
+from patchcl.evaluation.scores import FRACTION_METRICS, HEADINGS, MEAN, Evaluation, Metric, Rows, summarise
 from patchcl.evaluation.tables import format_score, pluralize
 from patchcl.figures.charts import diagnostic_curves, diagnostic_terms, learning_curves, patient_chart
 from patchcl.figures.overlays import Panel, overlay_grid, png
@@ -66,6 +66,7 @@ def _content(facts: Sequence[RunFacts], smallest: float) -> dict[str, Any]:
     return {
         "verdict": _verdict(facts, evaluations, comparisons, problems),
         "tables": [_table(facts, known) for known in HEADLINES if any(known in run.evaluations for run in facts)],
+        "inference": _inference(evaluations),
         "comparisons": comparisons,
         "mean": MEAN,
         "format_points": format_points,
@@ -137,7 +138,7 @@ def _answer(facts: Sequence[RunFacts], comparison: Comparison) -> str:
     return {
         "helped": "Yes, the unlabeled scans helped",
         "hurt": "No, the unlabeled scans hurt",
-        "equal": "No clear difference from the unlabeled scans",
+        "equal": "The unlabeled scans made no difference that counts",
         "no clear difference": "No clear difference from the unlabeled scans",
         "no verdict": "One patient is no verdict",
     }[comparison.overall.verdict]
@@ -157,6 +158,21 @@ def _table(facts: Sequence[RunFacts], stem: str) -> dict[str, Any]:
         "headings": [HEADINGS[metric].format(unit=first.unit) for metric in metrics],
         "groups": [(name, _group(scored, name, metrics)) for name in (*first.structures, MEAN)],
     }
+
+
+def _inference(evaluations: Mapping[str, Evaluation]) -> dict[str, Any] | None:
+    """The mean Dice of every run by what was done beyond one pass of the network; None where nothing was."""
+    done = list(dict.fromkeys(column for evaluation in evaluations.values() for column in evaluation.columns))
+    rows = [
+        (name, [_mean_dice(evaluation.columns.get(column)) for column in done])
+        for name, evaluation in evaluations.items()
+    ]
+    return {"columns": done, "rows": rows} if done else None
+
+
+def _mean_dice(rows: Rows | None) -> str:
+    dice = rows[MEAN]["dice"]["mean"] if rows else None
+    return "–" if dice is None else f"{100 * dice:.1f}"
 
 
 def _group(
