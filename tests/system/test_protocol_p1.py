@@ -1,5 +1,6 @@
 """The preset of protocol P1 says what the published ACDC tables were made with, and it runs."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -154,3 +155,31 @@ def test_the_preset_teaches_with_the_published_slices(patients, acdc):
         assert each.shape[1:] == (1, 256, 256)
         assert 0 <= each.min() < 0.01
         assert 0.9 < each.max() <= 1
+
+
+def test_the_lists_for_a_gpu_hold_runs_of_the_protocol():
+    """Three seeds of each, what differs from `p1.yaml` named; the best row is the one that was scored."""
+    table, _ = named_settings((), EXPERIMENTS / "variants" / "p1.yaml", PRESET, ())
+    rows = {"best": "patchcl without contrast", "default": "patchcl by default", "bcp": "bcp 10k + 20k"}
+    seen: dict[str, list[int]] = {}
+    for path in sorted((EXPERIMENTS / "p1").glob("*.list")):
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+        assert 1 <= len(lines) <= 8
+        for name, *words in map(shlex.split, lines):
+            options = list(zip(words[::2], words[1::2], strict=True))
+            (method,), (labeled,), (seed,) = (
+                [value for key, value in options if key == option] for option in ("--method", "--labeled", "--seed")
+            )
+            given = [value for key, value in options if key == "--set" and not value.startswith("cache=")]
+            settings = make_settings(method=method, config=PRESET, labeled=int(labeled), seed=int(seed), settings=given)
+            row, patients, number = name.split("_")
+            assert (settings.split.labeled, settings.training.seed) == (int(patients), int(number))
+            assert settings.training.steps == 30_000
+            seen.setdefault(f"{row}_{patients}", []).append(settings.training.seed)
+            if row != "border":
+                expected = table[rows.get(row, row)]
+                assert (settings.method, settings.augment, settings.inference) == (
+                    expected.method, expected.augment, expected.inference,
+                )  # fmt: skip
+    assert set(map(tuple, seen.values())) == {(0, 1, 2)}
+    assert {"best_1", "best_3", "best_7", "best_14", "default_7", "supervised_7", "unimatch_7", "bcp_7"} <= seen.keys()
