@@ -499,6 +499,8 @@ def test_what_is_no_run_or_not_enough_is_told_without_torch(trained, tmp_path):
     assert said_without_torch(verbs, tmp_path) == [told, "2"] * len(verbs)
     one = "Error Give either a RUN, or both --predictions DIR and --masks DIR."
     assert said_without_torch([("evaluate",), ("evaluate", str(trained), "--masks", ".")], tmp_path) == [one, "2"] * 2
+    what, tell = "other holds no comparison: compare.json is missing.", "Name a folder made by it."
+    assert said_without_torch([("compare", "--show", "other")], tmp_path) == [f"Error {what} {tell}", "2"]
     (said, code) = said_without_torch([("import", "nowhere", "-o", "new")], tmp_path)
     assert (said.startswith("Error nowhere is no folder and no file."), code) == (True, "2")
     assert list(tmp_path.iterdir()) == [other]

@@ -6,8 +6,9 @@ import pytest
 
 from patchcl.config import Settings, load_settings, make_settings, read_settings, settings_yaml
 from patchcl.config.presets import preset, with_preset
+from patchcl.core.choices import Preset
 from patchcl.core.errors import UserError
-from patchcl.core.settings import Preset, flatten
+from patchcl.core.settings import flatten
 
 NAMES = get_args(Preset)
 

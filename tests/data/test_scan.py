@@ -5,15 +5,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from patchcl.core.batch import IGNORE
 from patchcl.core.errors import UserError
 from patchcl.data.scan import (
     IGNORED,
     _classes,
-    classes_of,
     read_grid,
     read_ids,
     read_image,
@@ -261,12 +258,6 @@ def test_a_mask_of_another_size_is_never_written(save: Save) -> None:
     with pytest.raises(ValueError, match="do not fit"):
         write_mask(like.with_name("out.nii.gz"), MASK[:2], like)
     assert not like.with_name("out.nii.gz").exists()
-
-
-def test_classes_keep_their_value_and_the_rest_is_ignored() -> None:
-    found = classes_of(torch.tensor([[0, 1], [254, 255]], dtype=torch.uint8))
-    assert found.dtype == torch.int64
-    assert found.tolist() == [[0, 1], [254, IGNORE]]
 
 
 def test_a_mask_that_says_nothing_is_refused() -> None:

@@ -28,6 +28,7 @@ STRANGERS = {"methods", "data"}
 
 NO_LOGIC = {
     "patchcl.core.batch": "tuples of tensors",
+    "patchcl.core.choices": "lists of names",
     "patchcl.core.errors": "one exception, and the exit code it stands for",
     "patchcl.core.version": "one string",
     "patchcl.__main__": "calls the command line, whose tests start it",

@@ -18,9 +18,9 @@ from patchcl.config import (
     overrides_of,
     read_settings,
 )
+from patchcl.core.choices import Device
 from patchcl.core.console import console
 from patchcl.core.errors import UserError
-from patchcl.core.settings import Device
 from patchcl.data.importers.registry import require_ours
 from patchcl.methods import method_names
 from patchcl.runs.folder import RunFolder

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from patchcl.core import settings
+from patchcl.core import choices
 from patchcl.core.errors import UserError
 from patchcl.data.importers.registry import LAYOUTS, require_layout
 from patchcl.methods import METHODS
@@ -111,7 +111,7 @@ RunToScore = Annotated[
     Path | None, typer.Argument(callback=existing_run, help="A folder made by patchcl train or compare.")
 ]
 Preset = Annotated[
-    settings.Preset | None,
+    choices.Preset | None,
     typer.Option(help="published: weak augmentation and one pass, as SSL4MIS; matched: one strong recipe for all."),
 ]
 Config = Annotated[Path | None, typer.Option("--config", "-c", callback=existing, help="Settings in YAML.")]
@@ -129,8 +129,8 @@ Plan = Annotated[
     Path | None, typer.Option(callback=existing, help="A plan that check --plan-out wrote; --set plan.x=y overrides.")
 ]
 Steps = Annotated[int | None, typer.Option(help="Optimizer steps of a run.")]
-SettingsDevice = Annotated[settings.Device | None, typer.Option("--device", help="Where to compute.")]
-Device = Annotated[settings.Device, typer.Option(help="Where to compute.")]
+SettingsDevice = Annotated[choices.Device | None, typer.Option("--device", help="Where to compute.")]
+Device = Annotated[choices.Device, typer.Option(help="Where to compute.")]
 Checkpoint = Annotated[CheckpointName, typer.Option(help="last: the end of training; best: the best on validation.")]
 Weights = Annotated[WeightsName, typer.Option(help="teacher: the moving average of the student.")]
 Voxels = Annotated[bool, typer.Option("--voxels", help="Distances in voxels, where the spacing was lost.")]

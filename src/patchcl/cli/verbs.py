@@ -3,20 +3,20 @@
 What loads torch is imported inside the verbs, so that help and mistakes are answered at once.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from patchcl.cli import options
 from patchcl.cli.endings import finish, finish_comparison, finish_folds, list_failures, tell
+from patchcl.cli.face import face
 from patchcl.core.console import console, replace_what_cannot_be_shown
 from patchcl.core.errors import UserError
 from patchcl.core.version import __version__
 from patchcl.evaluation.source import require_one_source
+from patchcl.runs.folder import comparison_in
 
 app = typer.Typer(
     add_completion=False,
@@ -46,7 +46,7 @@ def demo(
     everything: Annotated[bool, typer.Option("--all", help="Compare all methods in a table, instead of two.")] = False,
 ) -> None:
     """Generate scans, train with and without the unlabeled ones, and say whether they helped."""
-    _api()  # which says how threads wait before torch is loaded
+    face()  # which says how threads wait before torch is loaded
     from patchcl.demo.demo import compare_all, run_demo
 
     if everything:
@@ -69,7 +69,7 @@ def check(
 ) -> None:
     """Say what the tool understood of a data folder, how it would train on it, and what is wrong with it."""
     given = {"preset": preset, "config": config, "settings": settings, "labeled": labeled, "split": split, "plan": plan}
-    found = _api(given).check(data, **given)
+    found = face(given | {"data": data}).check(data, **given)
 
     from patchcl.config import make_settings, planned
     from patchcl.data.check import render
@@ -117,13 +117,13 @@ def train(
     apart = ("resume_if_there", "folds", "fold", "jobs", "cluster")
     given = {key: value for key, value in locals().items() if key not in ("apart", *apart)}
     if folds is not None:
-        finish_folds(out, _api(given).train_folds(folds=folds, fold=fold, jobs=jobs, cluster=cluster, **given))
+        finish_folds(out, face(given).train_folds(folds=folds, fold=fold, jobs=jobs, cluster=cluster, **given))
     elif fold is not None:
         raise UserError(f"--fold {fold} says which of several to train. Say of how many with --folds, such as 5.")
     elif cluster is not None:
         raise UserError("--cluster is for many runs: compare, or train --folds. One run takes --devices and --nodes.")
     else:
-        finish(_api(given).train(resume_if_there=resume_if_there, **given))
+        finish(face(given).train(resume_if_there=resume_if_there, **given))
 
 
 @app.command()
@@ -136,7 +136,7 @@ def resume(
     nodes: options.Nodes = None,
 ) -> None:
     """Continue a run that was stopped; on a CPU exactly as if it had not been."""
-    finish(_api().resume(**locals()))
+    finish(face().resume(**locals()))
 
 
 @app.command()
@@ -157,7 +157,7 @@ def predict(
     cluster: options.Cluster = None,
 ) -> None:
     """Segment new scans, each on its own grid."""
-    summary = _api().predict(**locals())
+    summary = face().predict(**locals())
 
     from patchcl.inference.case_summary import render
 
@@ -188,7 +188,7 @@ def evaluate(
 ) -> None:
     """Score predictions per patient and structure: Dice, Jaccard, 95HD, ASD, as table, CSV and JSON."""
     require_one_source(run, predictions, masks, jobs > 1 or cluster is not None)
-    evaluation = _api().evaluate(**locals())
+    evaluation = face().evaluate(**locals())
 
     from patchcl.evaluation.tables import render
 
@@ -227,13 +227,14 @@ def compare(
     if table is not None:
         raise UserError(f"--table is now called --show. Call: patchcl compare --show {table}")
     if show is not None and data is None:
+        comparison_in(show)
         from patchcl.comparison.comparison import show_comparison
 
         show_comparison(show, console, on, None if min_effect is None else min_effect / 100)
         return
     if show is not None or data is None or out is None:
         raise UserError("Give either DATA and -o DIR, or --show DIR alone.")
-    finish_comparison(_api(given | {"labeled": None}).compare(**given))
+    finish_comparison(face(given | {"labeled": None}).compare(**given))
 
 
 @app.command(name="import")
@@ -251,7 +252,7 @@ def import_data(
     objects: options.NumberedObjects = False,
 ) -> None:
     """Turn images and masks that are laid out otherwise into a data set that patchcl reads, with its split."""
-    imported = _api().import_data(**locals())
+    imported = face().import_data(**locals())
 
     from patchcl.data.importers.registry import describe
 
@@ -267,7 +268,7 @@ def report(
     min_effect: options.MinEffect = None,
 ) -> None:
     """Write a page with the scores, the differences, learning curves and pictures of one run or several."""
-    _api().report(runs, out, min_effect=0.1 if min_effect is None else min_effect)
+    face().report(runs, out, min_effect=0.1 if min_effect is None else min_effect)
     console.print(f"Report: [bold]{escape(str(out))}[/bold]", highlight=False, soft_wrap=True)
 
 
@@ -283,17 +284,3 @@ def main() -> None:
             raise
         named = error.filename2 or error.filename or "A file"
         tell(f"{named} cannot be written or read: {error.strerror or error}. Make room, or choose another place.")
-
-
-def _api(settings: Mapping[str, Any] | None = None) -> ModuleType:
-    """The functions of the Python face; torch is loaded here, and so not for help or a mistyped option.
-
-    Nor for a mistake in `settings`, which may hold other arguments beside them.
-    """
-    if settings is not None:
-        from patchcl.config import SettingsArguments, make_settings
-
-        make_settings(**{key: settings[key] for key in SettingsArguments.__annotations__ if key in settings})
-    from patchcl import api
-
-    return api

@@ -10,7 +10,7 @@ from patchcl.core.documents import parse_json
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json
 from patchcl.core.settings import differing_keys, flatten
-from patchcl.runs.folder import COMPARISON
+from patchcl.runs.folder import COMPARISON, comparison_in
 
 MAY_DIFFER = {
     *("preset", "data", "cache", "split.file", "split.labeled", "split.seed"),
@@ -55,15 +55,13 @@ def read_spec(out: Path) -> CompareSpec:
     Raises:
         UserError: There is no comparison, or its file is damaged.
     """
-    path = spec_file(out)
+    path = comparison_in(out)
     try:
         content = parse_json(path.read_bytes())
         return CompareSpec.model_validate_json(
             json.dumps(OLD_INFERENCE | {OLD_KEYS.get(key, key): value for key, value in content.items()})
         )
-    except OSError as error:
-        raise UserError(f"{out} holds no comparison: {path.name} is missing. Name a folder made by it.") from error
-    except (ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{path} cannot be read. Restore it, or choose a new folder with -o.") from error
 
 

@@ -40,7 +40,8 @@ def named_settings(
     Raises:
         UserError: A name, a method or a setting is unknown or out of range, or the file cannot be read.
     """
-    own = {method: _of_method(method) for method in _known(methods, variants)}
+    require_known(methods, variants)
+    own = {method: _of_method(method) for method in methods}
     own |= {} if variants is None else read_variants(variants, own)
     first = next(iter(own.values()))[:1]  # its method, without which some settings for all would be unknown
     settings = {name: _load(name, config, [*overrides, *changes]) for name, changes in own.items()}
@@ -104,8 +105,12 @@ def _of_method(method: str) -> list[str]:
     return [f"method.name={name}", *([CONTRAST] if name != method else [])]
 
 
-def _known(methods: Sequence[str], variants: Path | None) -> dict[str, None]:
-    """Every method once."""
+def require_known(methods: Sequence[str], variants: Path | None) -> None:
+    """Refuse names of methods that there are not, and none at all where no file of variants is given.
+
+    Raises:
+        UserError: There is such a name, or none.
+    """
     known = method_names()
     unknown = [method for method in methods if method.removesuffix("+contrast") not in known]
     if unknown or (not methods and variants is None):
@@ -113,7 +118,6 @@ def _known(methods: Sequence[str], variants: Path | None) -> dict[str, None]:
             f"--methods names {', '.join(map(repr, unknown)) or 'none'}; choose from {', '.join(sorted(known))}, "
             "each also as NAME+contrast."
         )
-    return dict.fromkeys(methods)
 
 
 def _load(name: str, config: Path | None, overrides: Sequence[str]) -> Settings:

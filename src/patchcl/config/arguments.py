@@ -7,7 +7,7 @@ from typing import Any, TypedDict, Unpack
 
 from patchcl.config.files import load_settings
 from patchcl.config.settings import Settings
-from patchcl.core.settings import Device, Preset
+from patchcl.core.choices import Device, Preset
 
 PathLike = str | Path
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from patchcl.augment import AugmentSettings
+from patchcl.core.choices import Device, Precision, Preset
 from patchcl.core.names import sided
-from patchcl.core.settings import Device, FrozenSettings, Precision, Preset
+from patchcl.core.settings import FrozenSettings
 from patchcl.data.preprocessing.plan import BATCH, Plan, PlanSettings
 from patchcl.data.splits import SplitSettings
 from patchcl.methods import any_method_settings, build_method

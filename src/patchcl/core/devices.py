@@ -4,8 +4,8 @@ from typing import Literal
 
 import torch
 
+from patchcl.core.choices import Device, Precision
 from patchcl.core.errors import UserError
-from patchcl.core.settings import Device, Precision
 
 CPU = torch.device("cpu")
 TENSOR_CORES = (7, 0)

@@ -1,15 +1,9 @@
 """Settings: what every part of the settings tree has in common."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-
-Device = Literal["auto", "cpu", "cuda", "mps"]
-"""Where to compute; `auto` is the fastest there is."""
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-Preset = Literal["published", "matched"]
-"""Settings that belong together: as published tables were made, or one strong recipe for every method."""
 
 
 class FrozenSettings(BaseModel):

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from patchcl.core.documents import parse_json
 from patchcl.core.errors import UserError
 from patchcl.core.names import steers
-from patchcl.data.folders import files_in, mask_files, unused_below
+from patchcl.data.folders import files_in, mask_files, require_description, unused_below
 from patchcl.data.formats import DICOM, ENDINGS, count_channels, ending_of, without_ending
 from patchcl.data.regions import ORDER, Regions, stored_classes
 
@@ -119,11 +119,7 @@ def survey_dataset(root: Path, patient_pattern: str = PATIENT_PATTERN) -> tuple[
 
 
 def _read_description(root: Path) -> dict[str, Any]:
-    path = root / "dataset.json"
-    if not path.is_file():
-        raise UserError(
-            f"{path} does not exist. A data set is a folder with dataset.json, imagesTr and labelsTr, like nnU-Net's."
-        )
+    path = require_description(root)
     try:
         description = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:

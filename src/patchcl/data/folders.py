@@ -21,6 +21,20 @@ LOOKED_AT = 1000
 """Files of a folder that are looked at for a scan."""
 
 
+def require_description(root: Path) -> Path:
+    """The dataset.json of a folder.
+
+    Raises:
+        UserError: There is none, so that this is no data set.
+    """
+    path = root / "dataset.json"
+    if not path.is_file():
+        raise UserError(
+            f"{path} does not exist. A data set is a folder with dataset.json, imagesTr and labelsTr, like nnU-Net's."
+        )
+    return path
+
+
 def files_in(folder: Path, endings: Sequence[str]) -> list[Path]:
     """Files in `folder` and, for DICOM, folders; none if there is no such folder."""
     found = _entries(folder)

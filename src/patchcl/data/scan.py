@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from torch import Tensor
 
-from patchcl.core.batch import IGNORE
 from patchcl.core.errors import UserError
 from patchcl.data.formats import format_of, nifti
 from patchcl.data.formats.base import RowBlocks
@@ -268,11 +266,6 @@ def _write(path: Path, values: np.ndarray, like: Path) -> None:
         nifti.write_on(path, values, read_grid(like))
     else:
         known.write_like(path, values, like)
-
-
-def classes_of(prepared: Tensor) -> Tensor:
-    """The classes, int64, of a prepared mask, uint8; IGNORE where nobody annotated."""
-    return prepared.long().masked_fill(prepared == IGNORED, IGNORE)
 
 
 def require_annotated(mask: np.ndarray, path: Path) -> None:

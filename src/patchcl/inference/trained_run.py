@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from patchcl.config import Settings, read_settings
+from patchcl.core.choices import Device
 from patchcl.core.console import errors
 from patchcl.core.devices import CPU, best_device
 from patchcl.core.documents import DocumentError, parse_json
 from patchcl.core.errors import UserError
-from patchcl.core.settings import Device
 from patchcl.data.discovery import find_scans
 from patchcl.data.geometry import Grid, grid_of
 from patchcl.data.preprocessing.plan import Plan, load_plan

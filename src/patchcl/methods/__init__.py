@@ -1,18 +1,14 @@
 """The register of methods. A new one is a file beside this, its settings in settings.py, one line in METHODS.
 
-Nothing here loads torch.
+Nothing here loads torch, nor pydantic before settings are asked for, so that `--help` lists the names at once.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, Union
 
-from pydantic import Field
-
-from patchcl.methods import settings
-from patchcl.methods.settings import MethodSettings
-
 if TYPE_CHECKING:
     from patchcl.methods.base import Method, Task
+    from patchcl.methods.settings import MethodSettings
 
 METHODS = {
     "supervised": "patchcl.methods.supervised:Supervised",
@@ -39,17 +35,21 @@ def method_class(name: str) -> "type[Method[Any]]":
     return kind
 
 
-def settings_classes() -> tuple[type[MethodSettings], ...]:
+def settings_classes() -> "tuple[type[MethodSettings], ...]":
     """The settings of every registered method: XSettings in `settings.py` are those of X."""
+    from patchcl.methods import settings
+
     kinds = (target.partition(":")[2] for target in METHODS.values())
     return tuple(getattr(settings, f"{kind}Settings") for kind in kinds)
 
 
 def any_method_settings() -> Any:  # noqa: ANN401 - a type that is made while the program runs
     """The type of the settings of any method, for pydantic: their `name` says of which."""
+    from pydantic import Field
+
     return Annotated[Union[settings_classes()], Field(discriminator="name")]  # noqa: UP007
 
 
-def build_method(chosen: MethodSettings, task: "Task") -> "Method[Any]":
+def build_method(chosen: "MethodSettings", task: "Task") -> "Method[Any]":
     """The method that `chosen` describes, for `task`."""
     return method_class(chosen.name)(chosen, task)

@@ -10,6 +10,18 @@ COMPARISON = "compare.json"
 """The file that says that a folder holds a comparison, and so runs in folders below it."""
 
 
+def comparison_in(root: Path) -> Path:
+    """The file of the comparison that was made in `root`.
+
+    Raises:
+        UserError: There is none in `root`.
+    """
+    path = root / COMPARISON
+    if not path.is_file():
+        raise UserError(f"{root} holds no comparison: {COMPARISON} is missing. Name a folder made by it.")
+    return path
+
+
 class RunFolder:
     """The folder that holds one run: what was asked, what happened, what came out."""
 

@@ -15,12 +15,12 @@ from rich.markup import escape
 from torch import nn
 
 from patchcl.config import Settings, planned, read_settings, settings_yaml
+from patchcl.core.choices import Device
 from patchcl.core.console import console, progress_bar
 from patchcl.core.devices import best_device, best_precision
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json, write_text
 from patchcl.core.seeds import seed_for
-from patchcl.core.settings import Device
 from patchcl.core.signals import StopRequest, stop_on_signals
 from patchcl.core.version import __version__
 from patchcl.data.colour_maps import require_one_colour_map

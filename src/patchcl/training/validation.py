@@ -11,9 +11,9 @@ from torch import Tensor
 
 from patchcl.core.devices import CPU
 from patchcl.core.parallel import releasing_memory
+from patchcl.data.loading.image_store import classes_of
 from patchcl.data.preprocessing.cache import PreparedCase
 from patchcl.data.preprocessing.plan import Plan
-from patchcl.data.scan import classes_of
 from patchcl.figures.overlays import pseudo_mask_strip
 from patchcl.inference.sliding_window import images_at_once, network_probs
 from patchcl.losses.pseudo_labels import pseudo_labels

@@ -6,7 +6,7 @@ import torch
 
 from patchcl.core.batch import IGNORE
 from patchcl.core.errors import UserError
-from patchcl.data.loading.image_store import ImageStore
+from patchcl.data.loading.image_store import ImageStore, classes_of
 from patchcl.data.preprocessing.cache import PreparedCase
 from patchcl.data.preprocessing.plan import Plan
 from patchcl.data.scan import IGNORED
@@ -114,6 +114,12 @@ def test_a_piece_on_a_structure_has_it_in_its_middle_or_as_near_as_the_edge_lets
     assert (mask[1].sum(), mask[1][corner]) == (1, 1)
     assert mask[2].sum() == 0
     assert store.foreground.items == (0, 1)
+
+
+def test_classes_keep_their_value_and_the_rest_is_ignored() -> None:
+    found = classes_of(torch.tensor([[0, 1], [254, 255]], dtype=torch.uint8))
+    assert found.dtype == torch.int64
+    assert found.tolist() == [[0, 1], [254, IGNORE]]
 
 
 def test_the_budget_counts_images_and_masks(tmp_path: Path) -> None:

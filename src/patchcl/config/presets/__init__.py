@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any, get_args
 
+from patchcl.core.choices import Preset
 from patchcl.core.documents import parse_yaml
-from patchcl.core.settings import Preset
 
 
 def with_preset(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from patchcl.core.batch import IGNORE
 from patchcl.core.errors import UserError
 from patchcl.data.loading.foreground import Foreground
 from patchcl.data.preprocessing.cache import PreparedCase
 from patchcl.data.preprocessing.plan import Plan
-from patchcl.data.scan import IGNORED, classes_of
+from patchcl.data.scan import IGNORED
 
 NOTHING_ANNOTATED = (
     "No labeled scan has an annotated pixel left at the size that the network sees. Annotate more, or raise plan.size "
@@ -123,6 +124,11 @@ class ImageStore:
     ) -> Tensor:
         pieces = [store[index][window] for index, window in zip(indices, windows, strict=True)]
         return torch.stack(pieces).to(self.device)
+
+
+def classes_of(prepared: Tensor) -> Tensor:
+    """The classes, int64, of a prepared mask, uint8; IGNORE where nobody annotated."""
+    return prepared.long().masked_fill(prepared == IGNORED, IGNORE)
 
 
 def _items_of(case: PreparedCase, plan: Plan, unlabeled: bool) -> list[_Item]:
