@@ -1,6 +1,6 @@
 """Does patchcl hold when runs are killed, disks are full, somebody tampers, or files are damaged or made to do harm?
 
-    python benchmarks/attack.py            # all of it, about 10 minutes on one core
+    python benchmarks/attack.py            # all of it, about 20 minutes on one core
     python benchmarks/attack.py --quick    # a few of each part but the full disks, about 15 seconds
     python benchmarks/attack.py --parts names damage
 

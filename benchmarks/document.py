@@ -17,7 +17,14 @@ import numpy as np
 from scipy.stats import binomtest
 
 from patchcl.core.files import write_text
-from patchcl.evaluation.intervals import FEWEST_PATIENTS, Interval, over_patients, patient_means, seed_interval
+from patchcl.evaluation.intervals import (
+    FEWEST_PATIENTS,
+    Interval,
+    over_patients,
+    over_seeds,
+    patient_means,
+    seed_interval,
+)
 from patchcl.evaluation.paired import SMALLEST_EFFECT, format_interval, format_points
 from patchcl.evaluation.sample_size import format_needed, format_seeds_needed, needed, seeds_needed
 from patchcl.evaluation.scores import FRACTION_METRICS
@@ -32,6 +39,8 @@ DEFAULT = {
     "Hippocampus, slices": "recipe_hippocampus_slices.json",
 }
 """Data sets on which today's default is compared with masks alone."""
+FIGURES = ("contrast_over_collapse", "separability", "effective_rank")
+"""What the logs of an ablation told of the contrast at the end."""
 STUDENT, FAILS = "Student's t", "one in ten fails"
 HERE = Path(__file__).parent
 RESULTS, DOCUMENTS = HERE / "results", HERE.parent / "docs"
@@ -49,6 +58,7 @@ def document(name: str) -> str:
     words = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
     tables = (
         table,
+        ablation_table,
         demo_table,
         runs_table,
         objects_table,
@@ -298,9 +308,36 @@ def survivors_table() -> str:
     return markdown(("reason", "faults", "in"), rows)
 
 
+def ablation_table(file: str, baseline: str) -> str:
+    """Rows of an ablation, several seeds each on the same patients, and what they lose or gain beside one of them."""
+    found = {name: seeds for name, seeds in read(file)["rows"].items() if seeds}
+    rows = []
+    for name, seeds in found.items():
+        dice = [float(np.mean(list(run["dice"]["mean"].values()))) for run in seeds.values()]
+        std = float(np.std(dice, ddof=1)) if len(dice) > 1 else None
+        pairs = [paired(run, found[baseline][seed]) for seed, run in seeds.items()]
+        less = "" if name == baseline else format_interval(over_seeds(pairs).interval())
+        figures = [
+            f"{np.mean([run['figures'][key] for run in seeds.values()]):.2f}"
+            if all(key in run["figures"] for run in seeds.values())
+            else ""
+            for key in FIGURES
+        ]
+        rows.append((name, str(len(seeds)), spread({"mean": float(np.mean(dice)), "std": std}, 100), less, *figures))
+    heads = ("seeds", "Dice %", f"less `{baseline}` (95 % interval)", *(key.replace("_", " ") for key in FIGURES))
+    return markdown(("", *heads), rows)
+
+
+def paired(run: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, float]:
+    """The difference in mean Dice of each patient."""
+    ours, theirs = run["dice"]["mean"], other["dice"]["mean"]
+    return {patient: ours[patient] - theirs[patient] for patient in ours}
+
+
 def compare_table(file: str, labeled: int | None = None, baseline: str = "supervised") -> str:
     """What `patchcl compare` found, best Dice of the last checkpoint first; of one count of labeled patients."""
-    lines = [line for line in read(file)["rows"] if labeled in (None, line["labeled_patients"]) and line["seeds"]]
+    found = read(file)
+    lines = [line for line in found["rows"] if labeled in (None, line["labeled_patients"]) and line["seeds"]]
     structures = list(dict.fromkeys(line["structure"] for line in lines))
     by_key = {(line["method"], line["checkpoint"], line["structure"]): line for line in lines}
     means = [line for line in lines if line["checkpoint"] == "last" and line["structure"] == "mean"]
@@ -309,9 +346,10 @@ def compare_table(file: str, labeled: int | None = None, baseline: str = "superv
         last = [spread(by_key[line["method"], "last", structure], 100, "dice_") for structure in structures]
         best = spread(by_key[line["method"], "best", "mean"], 100, "dice_")
         minutes = f"{line['minutes']:.1f}" if line["minutes"] else ""
-        rows.append((line["method"], str(line["seeds"]), *last, difference(line), best, minutes))
+        rows.append((line["method"], str(line["seeds"]), *last, difference(line, "spec" in found), best, minutes))
     heads = (f"{structure} Dice %" for structure in structures)
-    return markdown(("", "seeds", *heads, f"less {baseline} (95 % interval)", "best on validation", "minutes"), rows)
+    less = f"less {baseline}" + " (95 % interval)" * ("spec" in found)
+    return markdown(("", "seeds", *heads, less, "best on validation", "minutes"), rows)
 
 
 def default_table(sets: Mapping[str, str]) -> str:
@@ -341,7 +379,7 @@ def inference_table(file: str) -> str:
     for name, run in runs.items():
         means = {way: run["summary"][way]["mean"] for way in ways}
         cells = [f"{100 * means[way]['dice']['mean']:.2f} / {means[way]['hd95_mm']['mean']:.2f}" for way in ways]
-        gains = [Interval(**run["gain"][way]) for way in ways[-2:]]
+        gains = [over_patients(gain_of(run["patients"], way)).interval() for way in ways[-2:]]
         rows.append((name, *cells, *map(format_interval, gains)))
     return markdown(("", *ways, *(f"gain: {way}" for way in ways[-2:])), rows)
 
@@ -351,6 +389,11 @@ def inference_choices(file: str) -> str:
     runs = read(file)["runs"]
     chosen = {name: run["chosen"]["symmetries, post-processed"]["in_words"] for name, run in runs.items()}
     return "\n".join(f"- `{name}`: {words}." for name, words in chosen.items())
+
+
+def gain_of(patients: Mapping[str, Mapping[str, float]], way: str) -> list[float]:
+    """What a way to predict adds to one pass, of each patient."""
+    return [dice - patients["one pass"][patient] for patient, dice in patients[way].items()]
 
 
 def compare_answer(file: str) -> str:
@@ -441,10 +484,12 @@ def seeds_table() -> str:
     return markdown(("seeds", "patients", "deviation over seeds, points", "holds the truth", "false “helped”"), rows)
 
 
-def difference(line: Mapping[str, Any]) -> str:
-    """The paired difference from supervised learning; nothing for that itself."""
+def difference(line: Mapping[str, Any], holds: bool = True) -> str:
+    """The paired difference from the baseline, without an interval that does not hold its level; nothing for itself."""
     values = [line[f"dice_difference{part}"] for part in ("", "_low", "_high")]
-    return "" if None in values else format_interval(Interval(*values))
+    if None in values:
+        return ""
+    return format_interval(Interval(*values)) if holds else format_points(values[0])
 
 
 def read(file: str) -> dict[str, Any]:

@@ -200,4 +200,7 @@ def test_half_of_a_negative_class_weighs_evenly_and_half_as_often_as_it_touches(
     torch.testing.assert_close(found[1], torch.tensor([1.5, 1.0, 0.5, 1.0]))
     others = ready & ~torch.eye(4, dtype=torch.bool)
     assert (found * others).sum(dim=1)[:3].tolist() == [2, 2, 2]
+    torch.testing.assert_close(
+        found[3], torch.tensor([0.5 + 1.5, 0.5, 0.5, 1.0])
+    )  # three others, as it is not ready itself
     assert torch.equal(neighbour_weights(torch.zeros(4, 4), ready), torch.ones(4, 4))

@@ -10,11 +10,17 @@ from pydantic import ValidationError
 from patchcl.contrast import ContrastSettings
 from patchcl.contrast import patch_contrast as module
 from patchcl.contrast.class_maps import CLASSES_PER_STEP, ClassMaps, class_maps
-from patchcl.contrast.hard_negatives import neighbour_weights, touching
+from patchcl.contrast.hard_negatives import mixed, neighbour_weights, reweighted, touching
 from patchcl.contrast.loss import Moments, pseudo_label_guided_contrast
 from patchcl.contrast.memory_bank import ClassMemory
 from patchcl.contrast.patch_contrast import PatchContrast, embedded, patch_side
-from patchcl.contrast.patches import class_attended_features, class_attended_patches, flip_at_random, patch_grid
+from patchcl.contrast.patches import (
+    ChosenPatches,
+    class_attended_features,
+    class_attended_patches,
+    flip_at_random,
+    patch_grid,
+)
 from patchcl.contrast.prototypes import Embedded, prototype_positive
 from patchcl.core.batch import IGNORE, StudentView
 from patchcl.losses.supervised import one_hot
@@ -145,6 +151,41 @@ def test_hard_negatives_change_other_classes_and_never_the_own(hard_negatives, m
     own = F.one_hot(label, 3).bool()
     torch.testing.assert_close(found[own], similarity.mean(dim=2)[own])
     assert torch.allclose(found[~own], similarity.mean(dim=2)[~own]) == (hard_negatives == "none")
+
+
+@pytest.mark.parametrize("kind", ["reweight", "mix"])
+def test_each_kind_of_mined_negatives_is_the_one_that_is_asked_for(kind, make_task):
+    contrast, *_ = build(make_task, hard_negatives=kind)
+    generator = torch.Generator().manual_seed(0)
+    rows = F.normalize(torch.randn(3, 20, 8, generator=generator), dim=2)
+    contrast.memory.push(rows.flatten(0, 1), torch.arange(3).repeat_interleave(20))
+    embedding, memory = F.normalize(torch.randn(5, 8, generator=generator), dim=1), contrast.remembered()
+    similarity = torch.einsum("pe,kme->pkm", embedding, memory.embedding)
+    torch.manual_seed(1)
+    found = contrast.class_moments(embedding, torch.zeros(5, dtype=torch.int64), memory).mean[:, 1:]
+    torch.manual_seed(1)
+    expected = {
+        "reweight": lambda: reweighted(similarity, memory.written),
+        "mix": lambda: mixed(embedding, similarity, memory.embedding, memory.written),
+    }[kind]()
+    torch.testing.assert_close(found, expected.mean[:, 1:])
+
+
+def test_the_entropy_that_is_logged_is_the_mean_of_the_patches_that_count(make_task):
+    contrast, *_ = build(make_task)
+    where = torch.zeros(3, dtype=torch.int64), torch.zeros(3, 2, dtype=torch.int64)
+    for label, expected in (([1, IGNORE, IGNORE], 0.5), ([1, 2, IGNORE], 0.375), ([IGNORE] * 3, 0.0)):
+        chosen = ChosenPatches(*where, torch.tensor(label), torch.tensor([0.5, 0.25, 1.0]))
+        assert contrast.chosen_terms(chosen)["patch_entropy"].item() == expected
+
+
+def test_the_head_of_the_teacher_follows_that_of_the_student(make_task):
+    contrast, *_ = build(make_task)
+    for head, value in ((contrast.teacher_head, 1.0), (contrast.student_head, 3.0)):
+        for weight in head.parameters():
+            weight.data.fill_(value)
+    contrast.ema_update(0.75)
+    assert {float(value) for weight in contrast.teacher_head.parameters() for value in weight.flatten()} == {1.5}
 
 
 def test_it_is_the_same_under_bf16_autocast_once_embedded(make_task):

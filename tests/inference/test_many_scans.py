@@ -99,6 +99,20 @@ def test_nothing_is_done_twice_and_what_changed_is_done_again(here, run, scans, 
     assert all(before[name] != time for name, time in times(out).items())
 
 
+def test_what_is_done_takes_no_worker_and_what_is_left_is_shared_out(here, run, scans, tmp_path):
+    out, told = tmp_path / "out", []
+    (scans / "broken_0000.nii.gz").unlink()
+    first, units = segment(run, scans, out), here.units
+    assert segment(run, scans, out) == first
+    assert here.units == units
+    for number in (2, 5):
+        (out / f"p{number}_uncertainty.nii.gz").unlink()
+    watched = Many(2, None, lambda done, total: told.append((done, total)))
+    assert predict_many(run.root, {}, scans, out, ALL, None, watched) == first
+    assert told == [(7, 9), (8, 9), (9, 9)]
+    assert here.units == units + 2
+
+
 def test_a_stop_keeps_what_is_done_and_the_same_call_goes_on(here, run, scans, tmp_path, monkeypatch):
     out = tmp_path / "out"
     looked = iter([False, False, True])

@@ -3,7 +3,7 @@
 import pytest
 
 from patchcl.inference.case_summary import CaseSummary
-from patchcl.inference.record import done_before, write_record
+from patchcl.inference.record import done_before, recorded, write_record
 
 CASE = CaseSummary("p1", {"A ml": 1.5}, 0.75, {"spacing": "coarser than any"})
 
@@ -46,3 +46,8 @@ def test_another_network_or_number_of_channels_is_not_done(files):
     assert done(*files, made_by="another") is None
     assert done_before(files[1].parent, "this network", "p1", [files[0], files[0]]) is None
     assert done_before(files[1].parent, "this network", "p2", [files[0]]) is None
+
+
+def test_cases_with_a_record_are_known_without_reading_it(files, tmp_path):
+    assert recorded(files[1].parent) == {"p1"}
+    assert recorded(tmp_path / "elsewhere") == set()

@@ -17,6 +17,7 @@ from scipy import stats
 from patchcl.data.dataset import read_dataset
 from patchcl.data.scan import read_mask
 from patchcl.evaluation.intervals import over_patients, over_seeds
+from patchcl.evaluation.paired import format_interval
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 CPU = torch.device("cpu")
@@ -315,12 +316,36 @@ def test_the_table_of_a_comparison_names_the_best_method_first(tmp_path, monkeyp
         for checkpoint in ("last", "best")
         for line in ({"method": "supervised", "dice_mean": 0.8} | none, {"method": "bcp", "dice_mean": 0.85} | gain)
     ]
-    (tmp_path / "made.json").write_text(json.dumps({"rows": rows}))
-    assert document.compare_table("made.json", 3).splitlines()[2:] == [
-        "| bcp | 2 | 85.0 ± 1.0 | +5.0 (−1.0 to +11.0) | 85.0 ± 1.0 | 1.5 |",
-        "| supervised | 2 | 80.0 ± 1.0 |  | 80.0 ± 1.0 | 1.5 |",
-    ]
+    for content, gained in (({"spec": {}}, "+5.0 (−1.0 to +11.0)"), ({}, "+5.0")):  # old intervals were too narrow
+        (tmp_path / "made.json").write_text(json.dumps({"rows": rows, **content}))
+        assert document.compare_table("made.json", 3).splitlines()[2:] == [
+            f"| bcp | 2 | 85.0 ± 1.0 | {gained} | 85.0 ± 1.0 | 1.5 |",
+            "| supervised | 2 | 80.0 ± 1.0 |  | 80.0 ± 1.0 | 1.5 |",
+        ]
     assert len(document.compare_table("made.json", 7).splitlines()) == 2
+
+
+def test_the_table_of_an_ablation_pairs_patients_and_seeds(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    document = importlib.import_module("document")
+    monkeypatch.setattr(document, "RESULTS", tmp_path)
+
+    def run(dice, **figures):
+        return {"dice": {"mean": dict(zip("abc", dice, strict=True))}, "figures": figures}
+
+    known = {"contrast_over_collapse": -1.0, "separability": 2.0, "effective_rank": 4.0}
+    gains = [{"a": 0.1, "b": 0.2, "c": 0.3}, {"a": 0.0, "b": 0.1, "c": 0.2}]
+    rows = {
+        "all": {"0": run([0.7, 0.7, 0.7], **known), "1": run([0.5, 0.5, 0.5], **known)},
+        "less": {"0": run([0.8, 0.9, 1.0]), "1": run([0.5, 0.6, 0.7])},
+        "never run": {},
+    }
+    (tmp_path / "made.json").write_text(json.dumps({"rows": rows}))
+    expected = format_interval(over_seeds(gains).interval())
+    assert document.ablation_table("made.json", "all").splitlines()[2:] == [
+        "| all | 2 | 60.0 ± 14.1 |  | -1.00 | 2.00 | 4.00 |",
+        f"| less | 2 | 75.0 ± 21.2 | {expected} |  |  |  |",
+    ]
 
 
 def test_memory_is_told_by_kind(monkeypatch, still_memory):
@@ -358,7 +383,7 @@ def test_a_table_of_inference_has_every_way_and_the_gain_of_the_last_ones(monkey
             way: {"mean": {"dice": {"mean": dice}, "hd95_mm": {"mean": distance}}}
             for way, (dice, distance) in means.items()
         },
-        "gain": {way: {"mean": 0.125, "low": -0.01, "high": 0.25} for way in ("symmetries", "both")},
+        "patients": {way: {"a": dice - 0.125, "b": dice + 0.125} for way, (dice, _) in means.items()},
         "chosen": {"symmetries, post-processed": {"in_words": "holes filled in LV"}},
     }
     (tmp_path / "made.json").write_text(json.dumps({"runs": {"a": run}}))
@@ -366,7 +391,7 @@ def test_a_table_of_inference_has_every_way_and_the_gain_of_the_last_ones(monkey
     assert document.inference_table("made.json").splitlines() == [
         "| " + " | ".join(["", *means, "gain: symmetries", "gain: both"]) + " |",
         "| --- | --- | --- | --- | --- | --- |",
-        "| a | 50.00 / 9.00 | 62.50 / 3.00 | 75.00 / 1.50 | +12.5 (−1.0 to +25.0) | +12.5 (−1.0 to +25.0) |",
+        "| a | 50.00 / 9.00 | 62.50 / 3.00 | 75.00 / 1.50 | +12.5 (+12.5 to +12.5) | +25.0 (+25.0 to +25.0) |",
     ]
     assert document.inference_choices("made.json") == "- `a`: holes filled in LV."
 

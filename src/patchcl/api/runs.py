@@ -17,7 +17,6 @@ from patchcl.inference.output_files import Output
 from patchcl.inference.predict import Files, predict_files
 from patchcl.inference.scan_folder import PredictionSummary
 from patchcl.inference.trained_run import RunArguments, TrainedRun, familiarity_of, open_folder
-from patchcl.reports.run_report import write_report
 from patchcl.runs.folder import RunFolder
 
 
@@ -138,6 +137,8 @@ def report(runs: PathLike | Sequence[PathLike], out: PathLike = "report.html", *
         >>> patchcl.report([run], out / "report.html").name
         'report.html'
     """
+    from patchcl.reports.run_report import write_report  # loads what trains, which other verbs here do without
+
     several = [runs] if isinstance(runs, str | Path) else runs
     smallest = require_effect(min_effect / 100)
     write_report([RunFolder.open(run_to_use(Path(run))) for run in several], Path(out), smallest=smallest)

@@ -33,7 +33,6 @@ from patchcl.inference.trained_run import Checkpoint, open_run
 from patchcl.runs.checkpoint import read_newest
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.provenance import hardware, read_provenance
-from patchcl.training.experiment import resume, start
 
 CHECKPOINTS: tuple[Checkpoint, ...] = ("best", "last")
 """Both are scored, the headline last: a run that has it is finished."""
@@ -170,6 +169,8 @@ def _kept(path: Path) -> Evaluation | None:
 
 
 def _train(job: Job, run: RunFolder, console: Console) -> None:
+    from patchcl.training.experiment import resume, start  # a second of imports that who only reads results is spared
+
     begun = run.provenance.is_file()
     if not begun:  # the last file of a start; what was cut short before it is worth nothing
         shutil.rmtree(run.root, ignore_errors=True)

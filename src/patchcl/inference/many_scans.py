@@ -1,7 +1,8 @@
 """Many scans over processes of this machine or the workers of a cluster; the same call goes on with what is not done.
 
-A unit is a chunk of scans; a worker opens the network once. What is done of a unit is recorded scan by scan, so a
-worker that is killed costs the scans that it had in hand. Masks come into place whole, and the record after them.
+What has a record that fits is passed over at once. Of the rest a unit is a chunk of scans; a worker opens the network
+once. What is done of a unit is recorded scan by scan, so a worker that is killed costs the scans that it had in hand.
+Masks come into place whole, and the record after them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,14 +14,14 @@ from typing import Any, NamedTuple
 from patchcl.core.console import console, errors
 from patchcl.core.errors import UserError
 from patchcl.core.executor import UnitExecutor, as_they_end, workers
-from patchcl.core.parallel import ProgressCallback
+from patchcl.core.parallel import ProgressCallback, in_parallel
 from patchcl.core.signals import StopRequest, stop_on_signals
 from patchcl.core.unit_process import stop_asked
 from patchcl.inference.case_summary import CaseSummary
 from patchcl.inference.familiarity import Familiarity
 from patchcl.inference.output_files import check_out
 from patchcl.inference.predict import Files, predict_cases
-from patchcl.inference.record import done_before, maker, write_record
+from patchcl.inference.record import done_before, maker, recorded, write_record
 from patchcl.inference.scan_folder import PredictionSummary, Scans, segment_folder
 from patchcl.inference.trained_run import RunArguments, TrainedRun, familiarity_of, open_folder
 
@@ -133,10 +134,12 @@ def _done(chunk: Chunk) -> dict[str, CaseSummary]:
 def _segmented(
     plain: Chunk, scans: Scans, executor: UnitExecutor, stop: StopRequest, on_progress: ProgressCallback | None
 ) -> PredictionSummary:
-    """All scans in chunks, and what could not be done in its chunk once more by itself."""
-    size = max(1, min(CHUNK, len(scans) // (UNITS * executor.slots())))
-    done: dict[str, CaseSummary] = {}
+    """What is done, all other scans in chunks, and what could not be done in its chunk once more by itself."""
+    done = _finished(plain, scans, stop)
     failed: dict[str, str] = {}
+    if done and on_progress is not None:
+        on_progress(len(done), len(scans))
+    size = max(1, min(CHUNK, (len(scans) - len(done)) // (UNITS * executor.slots())))
     for length in (size, 1):
         left = [scan for scan in scans.items() if scan[0] not in done and scan[0] not in failed]
         chunks = _chunks(plain, left, length)
@@ -147,6 +150,14 @@ def _segmented(
             if on_progress is not None:
                 on_progress(len(done) + len(failed), len(scans))
     return _summary([done[name] for name in scans if name in done], list(failed.items()))
+
+
+def _finished(plain: Chunk, scans: Scans, stop: StopRequest) -> dict[str, CaseSummary]:
+    """What is known of the scans that are done; on threads, as a folder that machines share answers late."""
+    there = recorded(plain.out)
+    chunks = list(_chunks(plain, [scan for scan in scans.items() if scan[0] in there], CHUNK))
+    found = in_parallel(chunks, lambda chunk: {} if stop else _done(chunk))
+    return {name: case for cases in found for name, case in cases.items()}
 
 
 def _chunks(plain: Chunk, scans: Sequence[tuple[str, tuple[Path, ...]]], length: int) -> Iterator[Chunk]:

@@ -73,5 +73,13 @@ def done_before(out: Path, made_by: str, case: str, sources: Sequence[Path]) -> 
     return record.summary if same and record.made_by == made_by else None
 
 
+def recorded(out: Path) -> set[str]:
+    """The cases that have a record, whatever it says."""
+    try:
+        return {path.stem for path in (out / FOLDER).iterdir()}
+    except OSError:
+        return set()
+
+
 def _file(out: Path, case: str) -> Path:
     return out / FOLDER / f"{case}.json"

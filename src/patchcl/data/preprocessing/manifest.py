@@ -118,5 +118,6 @@ def _parts(file: Path) -> list[Path]:
     beside = {file}
     if file.suffix.lower() in DETACHED:
         beside |= {other for other in file.parent.iterdir() if other.name.startswith(f"{file.stem}.")}
-    there = {Path(os.path.realpath(other)) for other in beside}
-    return [*sorted(beside), *(other for other in files_beside(file) if other not in there)]
+    named = files_beside(file)
+    there = {Path(os.path.realpath(other)) for other in beside} if named else ()
+    return [*sorted(beside), *(other for other in named if other not in there)]
