@@ -1,7 +1,8 @@
-"""What speed.py measures beside steps: prediction of files, a trace of a step, and what contrast costs by classes."""
+"""What speed.py measures beside steps: prediction of files, reading from the disk, a trace, contrast by classes."""
 
+import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,19 @@ from patchcl.inference.sliding_window import BATCH_SIZE, CPU_DIVISOR
 from patchcl.inference.test_time_augmentation import symmetries_of
 from timing import Call
 
-SCANS = 3
+SCANS, SIDE = 10, 256
+"""Files to segment, and the side of their slices in pixels, whatever the network takes: both as ACDC has them."""
+COUNTS = Path("/proc/self/io")
 LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx", "cudaGraphLaunch")
 
 
 def predicting(network: nn.Module, plan: Plan, folder: Path, slices: int, device: torch.device) -> dict[str, Call]:
-    """SCANS files segmented with symmetries, and as many passes of the bare network on as many slices."""
+    """SCANS files read, segmented with symmetries and written; as many passes of the bare network on as many slices."""
     (folder / "scans").mkdir()
     draws, scans = np.random.default_rng(0), {}
     for number in range(SCANS):
         path = folder / "scans" / f"scan{number}_0000.nii.gz"
-        nib.save(nib.Nifti1Image(draws.random((*plan.size, slices)).astype(np.float32), np.eye(4)), path)
+        nib.save(nib.Nifti1Image(draws.integers(0, 1000, (SIDE, SIDE, slices), np.int16), np.eye(4)), path)
         scans[f"scan{number}"] = (path,)
     inference = Inference(symmetries_of(AugmentSettings(), plan))
     out, network = folder / "masks", network.to(device).eval()
@@ -46,6 +49,34 @@ def predicting(network: nn.Module, plan: Plan, folder: Path, slices: int, device
         "prediction": lambda: predict_cases(network, plan, scans, out, device=device, inference=inference),
         "bare network": bare,
     }
+
+
+def on_disk_alone(files: Sequence[Path]) -> bool:
+    """Drops files from the memory in which Linux keeps what was read; false where that cannot be.
+
+    Whoever reads them next waits for the disk, as for those of a data set larger than memory.
+    """
+    if not hasattr(os, "posix_fadvise"):
+        return False
+    for file in files:
+        with file.open("rb") as opened:
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return True
+
+
+def written_out(files: Sequence[Path]) -> None:
+    """Waits until the disk has them; before, they cannot be dropped."""
+    for file in files:
+        with file.open("rb+") as opened:
+            os.fsync(opened.fileno())
+
+
+def mb_from_disk() -> float:
+    """What this process has read from disks so far, by Linux; 0 elsewhere."""
+    if not COUNTS.exists():
+        return 0.0
+    counts = dict(line.split(": ") for line in COUNTS.read_text(encoding="ascii").splitlines())
+    return int(counts["read_bytes"]) / 2**20
 
 
 def traced(step: Call, file: Path, device: torch.device) -> dict[str, Any]:

@@ -63,6 +63,9 @@ def document(name: str) -> str:
         runs_table,
         objects_table,
         speed_table,
+        speed_origin,
+        around_table,
+        answers_table,
         threads_table,
         fuzz_table,
         volumes_table,
@@ -152,6 +155,7 @@ def objects_table(runs: Mapping[str, str]) -> str:
 def speed_table() -> str:
     """A step of every method beside its floor, and what contrast takes of it."""
     found, head = read("speed_cpu.json"), ("", "step, ms", "floor, ms", "step / floor", "of it contrast")
+    launches = ("launches a step",) if any("launches" in step for step in found["steps"]) else ()
     rows = [
         (
             step["method"],
@@ -159,6 +163,7 @@ def speed_table() -> str:
             f"{step['floor_ms']:.0f}",
             f"{step['step_over_floor']:.2f}",
             f"{100 * step['contrast_share']:.1f} %" if "contrast_share" in step else "",
+            *(str(step.get("launches", "")) for _ in launches),
         )
         for step in found["steps"]
     ]
@@ -166,7 +171,60 @@ def speed_table() -> str:
         (f"patchcl, {row['classes']} classes", f"{row['step_ms']:.0f}", "", "", f"{100 * row['contrast_share']:.1f} %")
         for row in found["contrast"]
     ]
-    return markdown(head, [*rows, *many])
+    return markdown((*head, *launches), [*rows, *((*row, *("" for _ in launches)) for row in many)])
+
+
+def speed_origin() -> str:
+    """Where and when steps were measured, and in how many rounds."""
+    found = read("speed_cpu.json")
+    origin, counts = found["provenance"], [len(step["rounds"]["step"]["ms"]) for step in found["steps"]]
+    where = f"{origin['hardware']}, {origin['threads']} CPU threads, commit {origin['commit'][:7]}"
+    return f"{where}; figures are medians of {min(counts)} to {max(counts)} rounds"
+
+
+def around_table() -> str:
+    """What streaming, validation and prediction cost, each beside what it can at best be as fast as."""
+    found = read("speed_cpu.json")
+    streaming, validation, prediction = (found[part] for part in ("streaming", "validation", "prediction"))
+    at_best = "images on the device"
+    rows = [
+        (
+            f"step of {streaming['method']}, {way}" + from_disk(streaming[way]),
+            *beside(streaming[way]["ms"], at_best, streaming[at_best]["ms"]),
+        )
+        for way in streaming
+        if way not in ("method", at_best)
+    ]
+    rows.append((f"validation, a scan of {validation['slices']} slices", f"{median(validation['ms']):.0f}", "", "", ""))
+    files = f"prediction of {prediction['slices']} slices from files to files, with symmetries"
+    bare = beside(prediction["ms"], "as many passes of the bare network", prediction["bare_network_ms"])
+    return markdown(("", "ms", "beside", "ms", "speed, of that beside it"), [*rows, (files, *bare)])
+
+
+def beside(took: Sequence[float], other: str, took_other: Sequence[float]) -> tuple[str, ...]:
+    """Cells with both medians, and the median of how fast the first is in the same round, from slowest to fastest."""
+    speeds = sorted(theirs / ours for ours, theirs in zip(took, took_other, strict=True))
+    spread_of = f"{median(speeds):.2f}" + (f" ({speeds[0]:.2f} to {speeds[-1]:.2f})" if len(speeds) > 1 else "")
+    return f"{median(took):.0f}", other, f"{median(took_other):.0f}", spread_of
+
+
+def from_disk(took: Mapping[str, Any]) -> str:
+    """How much of the disk was read for a step, where that was watched."""
+    return f" ({took['mb_from_disk']:.1f} MB a step)" if "mb_from_disk" in took else ""
+
+
+def answers_table() -> str:
+    """How long help and the answers to mistakes take."""
+    calls = read("answers.json")["calls"]
+    rows = [
+        (
+            f"`patchcl {each['call'].split()[0] if each['mistake'] else each['call']}`",
+            each["mistake"],
+            f"{median(each['cpu_seconds']):.2f}",
+        )
+        for each in calls
+    ]
+    return markdown(("", "mistake", "seconds of the processor"), rows)
 
 
 def threads_table() -> str:

@@ -11,8 +11,9 @@ the method makes through its networks, with and without a gradient, on the image
 else; captured where the step is. Its parts are not, so that on CUDA they take longer one by one: augmentation (images
 chosen included), the passes without a gradient (mostly the teacher's), those with one and their backward passes (the
 student's), contrast, optimizer and moving averages, the sums for the log. All ways of a method take turns; see
-timing.py. Steps of the first method are also timed with images that stream from files. Prediction is of files, with
-symmetries averaged. `--profile FOLDER` writes a trace of a step of each method; `--published` writes
+timing.py. Steps of the first method are also timed with images that stream from files, which the system keeps in
+memory, and with such as it has to read from the disk for every step, as those of a set larger than memory. Prediction
+is of files, with symmetries averaged. `--profile FOLDER` writes a trace of a step of each method; `--published` writes
 benchmarks/results/contrast_speed.json; otherwise only `--json FILE` is written.
 """
 
@@ -20,7 +21,7 @@ import argparse
 import itertools
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from statistics import median
@@ -34,8 +35,9 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 from torch import Tensor
 from torch.optim.lr_scheduler import PolynomialLR
 
+import around_step
 import beside_published
-from around_step import SCANS, predicting, share_rows, traced
+from around_step import mb_from_disk, on_disk_alone, predicting, share_rows, traced, written_out
 from patchcl.augment import AugmentSettings
 from patchcl.config import TrainingSettings
 from patchcl.core.batch import StepResult
@@ -66,7 +68,10 @@ SLICES = 40
 LOGS, ALL = itertools.count(), 2**34
 STEP_WAY, FLOOR, OFF = "step", "floor", "step without contrast"
 PARTS = ("augmentation", "teacher", "student", "contrast", "optimizer and EMA", "log")
-RESIDENT, STREAMED = "images on the device", "images streamed from files"
+RESIDENT, STREAMED, FROM_DISK = "images on the device", "images streamed from files", "every image from the disk"
+LEAST = 3
+"""Rounds of validation and prediction, which take longer than steps; and COUNTED steps are watched reading the disk."""
+COUNTED = 10
 
 
 class Job(NamedTuple):
@@ -138,7 +143,7 @@ def options() -> argparse.ArgumentParser:
     """What can be asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--precision", default="32-true", choices=("32-true", "bf16-mixed"))
+    parser.add_argument("--precision", default="32-true", choices=("32-true", "bf16-mixed", "16-mixed"))
     parser.add_argument("--methods", default=",".join(method_names()), help="names, with commas between them")
     parser.add_argument("--classes", type=int, default=4, help="background included")
     parser.add_argument("--size", type=int, default=128, help="side of a slice in pixels")
@@ -162,16 +167,20 @@ def measured(job: Job, names: list[str], traces: Path | None = None) -> dict[str
         ways = validating(job, case, Path(folder))
         network = timed(job, "supervised", case, Path(folder)).method.student
         ways |= predicting(network, plan(job), Path(folder), SLICES // 4, job.device)
-        around = alternate(ways, job.device, job.seconds, warm_up=True)
+        around = alternate(ways, job.device, job.seconds, warm_up=True, least=LEAST)
         streaming = streamed(job, names[0], case, Path(folder))
         shares = share_rows(lambda classes: share_row(job._replace(classes=classes))) if "patchcl" in names else []
     settings = {name: value for name, value in job._asdict().items() if name != "device"}
     origin = {name: value for name, value in origin.items() if name not in ("seconds", "steps_per_second")}
-    slices = SCANS * (SLICES // 4)
     return {"provenance": origin | {"threads": torch.get_num_threads()} | settings, "steps": steps} | {
         "streaming": {"method": names[0], **streaming},
         "validation": {"slices": SLICES // 4, **around["validation"]},
-        "prediction": {"slices": slices, "bare_network_ms": around["bare network"]["ms"], **around["prediction"]},
+        "prediction": {
+            "files": around_step.SCANS,
+            "slices": around_step.SCANS * (SLICES // 4),
+            "bare_network_ms": around["bare network"]["ms"],
+            **around["prediction"],
+        },
         "contrast": shares,
     }
 
@@ -193,17 +202,36 @@ def share_row(job: Job) -> dict[str, Any]:
 
 def streamed(job: Job, name: str, case: PreparedCase, folder: Path) -> Rounds:
     """Steps one after the other, with images that lie on the device and with such as are read while a step is taken."""
-    both = [timed(job, name, case, folder, budget=budget) for budget in (ALL, 0)]
-    ways: dict[str, Call] = {}
-    for way, each in zip((RESIDENT, STREAMED), both, strict=True):
-        steps = itertools.count(STEP)
-        ways[way] = lambda each=each, steps=steps: each.step(next(steps))  # type: ignore[misc]
+    (folder / "disk").mkdir()
+    apart = prepared(job, folder / "disk")  # files of its own, so that nobody else's are dropped from memory
+    files = [file for file in (apart.image, apart.mask) if file is not None]
+    written_out(files)
+    sources = {RESIDENT: (case, ALL), STREAMED: (case, 0)} | ({FROM_DISK: (apart, 0)} if on_disk_alone(files) else {})
+    takers = {way: timed(job, name, its, folder, budget=budget) for way, (its, budget) in sources.items()}
+    ways = {way: following(each, files if way == FROM_DISK else ()) for way, each in takers.items()}
+    for way, each in takers.items():
         for _ in range((WARM_UP + 1) * each.whole.captures):
             ways[way]()
     found = alternate(ways, job.device, job.seconds / 4, warm_up=True)
-    for each in both:
+    before = mb_from_disk()
+    for _ in range(COUNTED if FROM_DISK in ways else 0):
+        ways[FROM_DISK]()
+    for each in takers.values():
         each.batches.close()
+    if FROM_DISK in ways:
+        found[FROM_DISK]["mb_from_disk"] = round((mb_from_disk() - before) / COUNTED, 3)
     return found
+
+
+def following(timed: Timed, forgotten: Sequence[Path]) -> Call:
+    """Steps one after the other, each after these files were dropped from memory."""
+    steps = itertools.count(STEP)
+
+    def call() -> None:
+        on_disk_alone(forgotten)
+        timed.step(next(steps))
+
+    return call
 
 
 def timed(job: Job, name: str, case: PreparedCase, folder: Path, contrast: bool = True, budget: int = ALL) -> Timed:
@@ -385,19 +413,26 @@ def markdown(found: Mapping[str, Any]) -> str:
     what = f"{origin['batch']} + {origin['batch']} slices of {origin['size']}², {origin['classes']} classes, "
     headings = ["ms (rounds)", "step", "floor", "step / floor", *PARTS, "share of contrast", "peak MB", "floor's"]
     lines = [cells(each["method"], each["rounds"]) for each in found["steps"]]
+    if any("launches" in each for each in found["steps"]):
+        headings.append("launches")
+        lines = [[*line, str(each.get("launches", ""))] for line, each in zip(lines, found["steps"], strict=True)]
     scan = f"Validation of a scan of {validation['slices']} slices: {shown(validation)} ms."
     prediction = found["prediction"]
     bare = ratio({"ms": prediction["bare_network_ms"]}, prediction)
     files = (
-        f"Prediction of {SCANS} files, {prediction['slices']} slices, with symmetries: {shown(prediction)} ms; slices "
+        f"Prediction of {prediction['files']} files, {prediction['slices']} slices, with symmetries: "
+        f"{shown(prediction)} ms; slices a second over those of the bare network with as many passes: {bare}."
     )
     streaming = found["streaming"]
-    over = ratio(streaming[STREAMED], streaming[RESIDENT])
-    stream = f"A step of {streaming['method']} with {STREAMED} over one with {RESIDENT}: {over}."
-    files += f"a second over those of the bare network with as many passes: {bare}."
+    streams = [
+        f"A step of {streaming['method']} with {way} over one with {RESIDENT}: "
+        f"{ratio(streaming[way], streaming[RESIDENT])}."
+        for way in (STREAMED, FROM_DISK)
+        if way in streaming
+    ]
     shares = [f"{each['classes']} classes {each['contrast_share']:.1%}" for each in found["contrast"]]
     ending = [f"Contrast's share of a step of patchcl: {', '.join(shares)}."] if shares else []
-    return "\n\n".join([where, what + origin["precision"], table(headings, lines), stream, scan, files, *ending])
+    return "\n\n".join([where, what + origin["precision"], table(headings, lines), *streams, scan, files, *ending])
 
 
 def cells(name: str, rounds: Rounds) -> list[str]:

@@ -19,8 +19,8 @@ Call = Callable[[], object]
 Rounds = dict[str, dict[str, Any]]  # way -> {"ms": one figure a round, "peak_mb": over all, of the device's memory}
 
 
-def alternate(ways: Mapping[str, Call], device: torch.device, seconds: float, warm_up: bool) -> Rounds:
-    """Every way in turn, round after round, until `seconds` have passed; at least once.
+def alternate(ways: Mapping[str, Call], device: torch.device, seconds: float, warm_up: bool, least: int = 1) -> Rounds:
+    """Every way in turn, round after round, until `seconds` have passed, and at `least` so many rounds.
 
     Without a warm-up the first call of all counts; that is for ways of which one call takes long.
     """
@@ -30,7 +30,8 @@ def alternate(ways: Mapping[str, Call], device: torch.device, seconds: float, wa
     rounds: Rounds = {name: {"ms": [], "peak_mb": 0.0} for name in ways}
     clock = clock_of(device)
     started = clock()
-    while not next(iter(rounds.values()))["ms"] or clock() - started < seconds:
+    first = next(iter(rounds.values()))["ms"]
+    while len(first) < least or clock() - started < seconds:
         for name, call in ways.items():
             before = memory_mb(device)
             rounds[name]["ms"].append(round(milliseconds(call, device), 4))

@@ -7,7 +7,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from patchcl.core import console as module
-from patchcl.core.console import SafeConsole, progress_bar, replace_what_cannot_be_shown
+from patchcl.core.console import SafeConsole, part_of, progress_bar, progress_bars, replace_what_cannot_be_shown
 
 
 def test_a_bar_follows_what_it_is_told(monkeypatch):
@@ -17,6 +17,24 @@ def test_a_bar_follows_what_it_is_told(monkeypatch):
         on_progress(3, 4)
     assert "Reading scans" in shown.getvalue()
     assert "75%" in shown.getvalue()
+
+
+def test_a_phase_is_shown_from_when_it_begins(monkeypatch):
+    shown = io.StringIO()
+    monkeypatch.setattr(module, "console", Console(force_terminal=True, width=80, file=shown))
+    with progress_bars("Reading", "Scoring") as (on_read, on_scored):
+        on_read(1, 1)
+        first = part_of(on_scored, before=0, total=8)
+        second = part_of(on_scored, before=2, total=8, weight=2)
+        assert (first, second) != (None, None)
+        before = shown.getvalue()
+        first(2, 2)
+        second(1, 3)
+    assert "Reading" in before
+    assert "Scoring" not in before
+    assert "Scoring" in shown.getvalue()
+    assert "50%" in shown.getvalue()
+    assert part_of(None, 0, 1) is None
 
 
 def test_nothing_is_shown_where_there_is_no_terminal(capsys):

@@ -18,7 +18,7 @@ from patchcl.data.dataset import read_dataset
 from patchcl.data.preprocessing.plan import PlanSettings, save_plan
 from patchcl.data.preprocessing.planner import make_plan
 from patchcl.data.splits import SplitSettings, make_split
-from patchcl.evaluation.evaluate import evaluate_folders, evaluate_run, settings_hash
+from patchcl.evaluation.evaluate import evaluate_folders, evaluate_run, evaluate_trained, settings_hash
 from patchcl.evaluation.metrics import EMPTY_POLICY, IGNORE_POLICY, SURFACE_POLICY
 from patchcl.evaluation.scores import (
     METRICS,
@@ -29,6 +29,7 @@ from patchcl.evaluation.scores import (
     write_evaluation,
 )
 from patchcl.evaluation.tables import score_table
+from patchcl.inference.trained_run import open_run
 from patchcl.networks import NetworkSettings, build_network
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.provenance import origin
@@ -163,12 +164,22 @@ def test_masks_without_class_names_are_explained(folders):
 
 def test_a_run_is_scored_on_its_test_scans(cardiac, tmp_path):
     run = make_run(tmp_path / "run", cardiac)
-    seen = []
-    evaluation = evaluate_run(run, on_progress=lambda *at: seen.append(at))
+    seen, scored = [], []
+    trained = open_run(run)
+    evaluation = evaluate_trained(
+        trained, on_progress=lambda *at: seen.append(at), on_scored=lambda *at: scored.append(at)
+    )
     dataset = read_dataset(cardiac)
     names = sorted(case.name for case in dataset.cases if case.folder == "imagesTs")
     assert sorted({score.case for score in evaluation.scores}) == names
-    assert seen[-1] == (len(names), len(names))
+    averaged, count = len(trained.inference.symmetries), len(names)
+    assert averaged > 1
+    ends = [
+        *range(1, count + 1),
+        *(count + averaged * (scan + 1) for scan in range(count)),
+    ]
+    assert seen == [(end, count * (1 + averaged)) for end in ends]
+    assert scored == [(done, 2 * count) for done in range(1, 2 * count + 1)]
     apart = evaluate_folders(run.predictions / "test_last", cardiac / "labelsTs", dataset.classes)
     assert apart.scores == evaluation.scores
     assert len({score.dice for score in evaluation.scores}) > 2

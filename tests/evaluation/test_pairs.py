@@ -18,12 +18,15 @@ MANY = Many(2, None)
 
 def test_many_processes_give_the_scores_of_one(folders, in_process, monkeypatch):
     monkeypatch.setattr(pairs, "CHUNK", 2)
-    workers = in_process(pairs)
+    workers, told = in_process(pairs), []
     for options in ({"objects": True}, {"voxels": True}):
-        assert evaluate_folders(*folders, CLASSES, many=MANY, **options) == evaluate_folders(
-            *folders, CLASSES, **options
-        )
+        assert evaluate_folders(
+            *folders, CLASSES, many=MANY, on_progress=lambda *at: told.append(at), **options
+        ) == evaluate_folders(*folders, CLASSES, **options)
     assert workers.units == 4
+    assert len(told) == 4
+    assert told[1] == told[3] == (told[0][1], told[0][1])
+    assert told[0] < told[1]
 
 
 def test_here_pairs_are_scored_side_by_side_and_kept_in_order(folders, monkeypatch):

@@ -168,6 +168,9 @@ def test_the_comparison_with_the_authors_runs_and_keeps_what_other_devices_found
 
 def test_every_method_is_timed_beside_its_floor_and_in_parts(speed, timing, monkeypatch, tmp_path, capsys):
     impatient(timing, monkeypatch)
+    around = importlib.import_module("around_step")
+    monkeypatch.setattr(around, "SCANS", 2)
+    monkeypatch.setattr(around, "SIDE", 16)
     tiny = ["--size", "16", "--batch", "2", "--features", "4,8", "--classes", "3", "--seconds", "0"]
     monkeypatch.setattr(sys, "argv", ["speed.py", *tiny, "--json", str(tmp_path / "speed.json")])
     speed.main()
@@ -181,12 +184,33 @@ def test_every_method_is_timed_beside_its_floor_and_in_parts(speed, timing, monk
         assert {"augmentation", "student", "optimizer and EMA", "log"} <= parts
     assert (found["provenance"]["classes"], found["provenance"]["size"]) == (3, 16)
     assert found["streaming"]["method"] == "supervised"
-    assert [found["streaming"][way]["ms"] for way in (speed.RESIDENT, speed.STREAMED)] == [[1.0]] * 2
-    assert found["validation"]["ms"] == found["prediction"]["ms"] == found["prediction"]["bare_network_ms"] == [1.0]
+    ways = (speed.RESIDENT, speed.STREAMED, *([speed.FROM_DISK] if hasattr(os, "posix_fadvise") else []))
+    assert [found["streaming"][way]["ms"] for way in ways] == [[1.0]] * len(ways)
+    prediction, rounds = found["prediction"], [1.0] * speed.LEAST
+    assert found["validation"]["ms"] == prediction["ms"] == prediction["bare_network_ms"] == rounds
+    assert (prediction["files"], prediction["slices"]) == (2, 20)
     assert [share["classes"] for share in found["contrast"]] == [3, 104]
     text = capsys.readouterr().out
     assert "with images streamed from files over one with images on the device: 1 (1 to 1)." in text
     assert text.count("| 1 (1) | 1 (1) | 1 (1 to 1) |") == len(found["steps"])
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="files stay in memory here")
+def test_what_was_dropped_from_memory_is_read_from_the_disk(speed, tmp_path):
+    around = importlib.import_module("around_step")
+    file = tmp_path / "set.npy"
+    file.write_bytes(bytes(2**20))
+    around.written_out([file])
+    read = []
+    for drop in (True, False):
+        assert not drop or around.on_disk_alone([file])
+        before = around.mb_from_disk()
+        file.read_bytes()
+        read.append(around.mb_from_disk() - before)
+    if read[0] == 0:
+        pytest.skip("the folder for tests is on no disk")
+    assert read[0] >= 0.9
+    assert read[1] == 0
 
 
 def test_a_trace_of_a_step_is_written_if_asked(speed, timing, tmp_path):
@@ -224,6 +248,38 @@ def test_the_share_of_contrast_is_what_a_step_without_it_saves(speed):
     figures = speed.row("x", {name: {"ms": ms, "peak_mb": 2 * ms[0]} for name, ms in ways.items()})
     assert (figures["step_ms"], figures["floor_ms"], figures["step_over_floor"]) == (15, 9, 1.625)
     assert (figures["contrast_share"], figures["contrast_share_of_memory"]) == (0.225, 0.2)
+
+
+def test_speed_is_told_beside_what_it_can_be_at_best(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    document = importlib.import_module("document")
+    monkeypatch.setattr(document, "RESULTS", tmp_path)
+    step = {"method": "x", "step_ms": 20.0, "floor_ms": 10.0, "step_over_floor": 2.0, "launches": 7}
+    streaming = {"method": "x", "images on the device": {"ms": [10.0]}, "files": {"ms": [20.0], "mb_from_disk": 0.5}}
+    around = {"validation": {"slices": 3, "ms": [4.0]}, "streaming": streaming}
+    around["prediction"] = {"slices": 9, "ms": [10.0, 10.0, 20.0], "bare_network_ms": [8.0, 9.0, 10.0]}
+    found = {"steps": [step], "contrast": [{"classes": 3, "step_ms": 5.0, "contrast_share": 0.25}], **around}
+    (tmp_path / "speed_cpu.json").write_text(json.dumps(found))
+    assert document.speed_table().splitlines()[2:] == [
+        "| x | 20 | 10 | 2.00 |  | 7 |",
+        "| patchcl, 3 classes | 5 |  |  | 25.0 % |  |",
+    ]
+    assert document.around_table().splitlines()[2:] == [
+        "| step of x, files (0.5 MB a step) | 20 | images on the device | 10 | 0.50 |",
+        "| validation, a scan of 3 slices | 4 |  |  |  |",
+        "| prediction of 9 slices from files to files, with symmetries | 10 | as many passes of the bare network | 9 "
+        "| 0.80 (0.50 to 0.90) |",
+    ]
+
+
+def test_calls_are_timed_and_end_as_they_must(timing, monkeypatch, tmp_path):
+    answers = importlib.import_module("answers")
+    monkeypatch.setattr(answers, "CALLS", {"report nowhere": "a folder that is not there"})
+    (found,) = answers.answers(1)
+    assert 0 < found["seconds"][0] < 60
+    assert len(found["cpu_seconds"]) == 1
+    with pytest.raises(RuntimeError, match="--version ended with 0, not 2"):
+        answers.answered(["--version"], tmp_path, 2)
 
 
 @pytest.mark.parametrize("name", ["results.md", "reliability.md"])

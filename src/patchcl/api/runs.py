@@ -6,7 +6,7 @@ from typing import Literal, Unpack
 
 from patchcl.comparison.choice import run_to_use
 from patchcl.config import PathLike
-from patchcl.core.console import progress_bar
+from patchcl.core.console import progress_bar, progress_bars
 from patchcl.core.errors import UserError
 from patchcl.evaluation.evaluate import evaluate_folders, evaluate_trained
 from patchcl.evaluation.paired import require_effect
@@ -114,12 +114,15 @@ def evaluate(
     require_one_source(run, predictions, masks, jobs > 1 or cluster is not None)
     many = Many(jobs, cluster) if jobs > 1 or cluster is not None else None
     if predictions is not None and masks is not None:
-        evaluation = evaluate_folders(Path(predictions), Path(masks), voxels=voxels, objects=objects, many=many)
+        with progress_bar("Scoring") as on_progress:
+            evaluation = evaluate_folders(
+                Path(predictions), Path(masks), voxels=voxels, objects=objects, many=many, on_progress=on_progress
+            )
         write_evaluation(evaluation, Path(predictions) / "evaluation")
         return evaluation
     trained = load_run(str(run), **chosen)
-    with progress_bar("Segmenting") as on_progress:
-        return evaluate_trained(trained, on, on_progress, voxels, objects)
+    with progress_bars("Segmenting", "Scoring") as (on_progress, on_scored):
+        return evaluate_trained(trained, on, on_progress, voxels, objects, on_scored)
 
 
 def report(runs: PathLike | Sequence[PathLike], out: PathLike = "report.html", *, min_effect: float = 0.1) -> Path:

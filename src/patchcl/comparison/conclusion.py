@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from patchcl.config import read_settings
-from patchcl.core.console import progress_bar
+from patchcl.core.console import progress_bar, progress_bars
 from patchcl.data.dataset import read_dataset
 from patchcl.data.splits import cases_of, load_split
 from patchcl.evaluation.evaluate import evaluate_trained
@@ -43,8 +43,8 @@ def conclude(
     scores = []
     for checkpoint in checkpoints:
         trained = open_ensemble(folder, checkpoint, "teacher", device, fast, postprocessing)
-        with progress_bar("Segmenting") as on_progress:
-            scores.append(evaluate_trained(trained, "validation", on_progress, voxels))
+        with progress_bars("Segmenting", "Scoring") as (on_progress, on_scored):
+            scores.append(evaluate_trained(trained, "validation", on_progress, voxels, on_scored=on_scored))
     return scores[-1]
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from patchcl.config import Settings
+from patchcl.core.console import part_of
 from patchcl.core.devices import CPU
 from patchcl.core.errors import UserError
 from patchcl.core.names import file_safe
@@ -51,6 +52,7 @@ def evaluate_folders(
     ignore: int | None = None,
     objects: bool = False,
     many: Many | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> Evaluation:
     """Score every mask file in `predictions` against the one of the same name in `masks`.
 
@@ -65,6 +67,7 @@ def evaluate_folders(
         ignore: Value in `masks` of voxels that nobody annotated; where `classes` is None, that of the dataset.json.
         objects: Score single objects too, see `OBJECT_POLICY`.
         many: On several processes.
+        on_progress: Told how many masks of all are scored.
 
     Raises:
         UserError: A prediction or a mask has no partner, a file cannot be read, or nothing names the classes.
@@ -76,7 +79,7 @@ def evaluate_folders(
     _require_partners(predicted, reference, predictions, masks)
     pairs = [Pair(_patient(name, patient_pattern), predicted[name], reference[name]) for name in reference]
     rule = Rule(tuple(classes), ignore, voxels, objects, dict(regions))
-    return _score(predictions.name, pairs, rule, origin(CPU), many)
+    return _score(predictions.name, pairs, rule, origin(CPU), many, on_progress)
 
 
 def evaluate_run(
@@ -102,6 +105,7 @@ def evaluate_trained(
     on_progress: ProgressCallback | None = None,
     voxels: bool = False,
     objects: bool = False,
+    on_scored: ProgressCallback | None = None,
 ) -> Evaluation:
     """Predict the held-out scans of a run anew, score them, and keep the scores in the run folder.
 
@@ -109,9 +113,10 @@ def evaluate_trained(
         trained: A trained run; its data set must still be where it was.
         on: `test` takes the test patients that have masks, `validation` the validation patients, `auto` the former
             where there are any.
-        on_progress: Called with the number of scans predicted and of all.
+        on_progress: See `predict_columns`.
         voxels: Measure distances in voxels, for data whose spacing was lost.
         objects: Score single objects too, see `OBJECT_POLICY`.
+        on_scored: Told how many masks of all are scored, afterwards.
 
     Raises:
         UserError: The data set has moved, no held-out scan has a mask, or a scan cannot be predicted.
@@ -125,14 +130,16 @@ def evaluate_trained(
     members = [fold.folder for fold in trained.folds] or [run]
     known = _provenance(trained, split, side) | scored_on(members, cases) | origin(trained.device)
 
-    def score(folder: Path) -> Evaluation:
+    def score(folder: Path, on_masks: ProgressCallback | None) -> Evaluation:
         rule = Rule(plan.classes, plan.ignore, voxels, objects, dict(plan.regions))
-        return _score(settings.method.name, _pairs(cases, folder), rule, known)
+        return _score(settings.method.name, _pairs(cases, folder), rule, known, None, on_masks)
 
     with TemporaryDirectory(prefix="patchcl-") as scratch:
         for each, its_cases in held_out:
             folders = predict_columns(each, its_cases, run.predictions / name, Path(scratch), on_progress)
-        evaluation = with_columns({column: score(folder) for column, folder in folders.items()})
+        parts = [part_of(on_scored, place * len(cases), len(folders) * len(cases)) for place in range(len(folders))]
+        scored = [score(folder, part) for folder, part in zip(folders.values(), parts, strict=True)]
+        evaluation = with_columns(dict(zip(folders, scored, strict=True)))
     write_evaluation(evaluation, run.evaluation / name)
     return evaluation
 
@@ -189,9 +196,10 @@ def _score(
     rule: Rule,
     provenance: Mapping[str, str | int | None],
     many: Many | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> Evaluation:
     """Scores of all pairs together, of the regions if there are any, else of the classes."""
-    found = score_pairs(pairs, rule, many)
+    found = score_pairs(pairs, rule, many, on_progress)
     structures = tuple(rule.regions or rule.classes[1:])
     spacings = {length for each in found for length in each.spacing}
     ignored = sum(each.ignored for each in found)

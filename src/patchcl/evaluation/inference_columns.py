@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from patchcl.core.console import part_of
 from patchcl.core.errors import UserError
 from patchcl.core.parallel import ProgressCallback, releasing_memory
 from patchcl.data.dataset import Case
@@ -24,18 +25,21 @@ def predict_columns(
         cases: Held-out scans.
         out: For the masks that count, after all that the run does.
         scratch: For the others.
-        on_progress: Called with the number of scans and of all while the run's own average is made.
+        on_progress: Called with the number of passes over scans that are done and of all.
 
     Raises:
         UserError: A scan cannot be segmented.
     """
     symmetries, postprocessing = run.inference
     folders = {}
-    if len(symmetries) > 1:
-        folders[ONE_PASS_COLUMN] = _predicted(run, cases, scratch / "one_pass", PLAIN)
+    first = len(cases) if len(symmetries) > 1 else 0
+    total = first + len(cases) * len(symmetries)
+    if first:
+        folders[ONE_PASS_COLUMN] = _predicted(run, cases, scratch / "one_pass", PLAIN, part_of(on_progress, 0, total))
     column = SYMMETRIES_COLUMN if folders else ONE_PASS_COLUMN
     averaged = scratch / "averaged" if postprocessing else out
-    folders[column] = _predicted(run, cases, averaged, Inference(symmetries), on_progress)
+    on_average = part_of(on_progress, first, total, weight=len(symmetries))
+    folders[column] = _predicted(run, cases, averaged, Inference(symmetries), on_average)
     if postprocessing:
         folders[POSTPROCESSED_COLUMN] = _postprocessed(run, cases, averaged, out)
     return folders

@@ -8,7 +8,7 @@ import numpy as np
 
 from patchcl.core.console import console
 from patchcl.core.executor import as_they_end, workers
-from patchcl.core.parallel import in_parallel, releasing_memory
+from patchcl.core.parallel import ProgressCallback, in_parallel, releasing_memory
 from patchcl.core.signals import stop_on_signals
 from patchcl.data.formats import tells_by_name, without_ending
 from patchcl.data.geometry import Grid
@@ -55,20 +55,23 @@ class Chunk(NamedTuple):
     rule: Rule
 
 
-def score_pairs(pairs: Sequence[Pair], rule: Rule, many: Many | None = None) -> list[PairScores]:
+def score_pairs(
+    pairs: Sequence[Pair], rule: Rule, many: Many | None = None, on_progress: ProgressCallback | None = None
+) -> list[PairScores]:
     """The scores of each pair, in their order.
 
     Args:
         pairs: What to compare.
         rule: How.
         many: On several processes; on threads of this one if None.
+        on_progress: Told how many of all are scored.
 
     Raises:
         StoppedError: Somebody asked to stop.
         UserError: A file cannot be read, or does not fit.
     """
     if many is None:
-        return in_parallel(pairs, lambda pair: score_pair(pair, rule))
+        return in_parallel(pairs, lambda pair: score_pair(pair, rule), on_progress)
     starts = range(0, len(pairs), CHUNK)
     chunks = [Chunk(start, tuple(pairs[start : start + CHUNK]), rule) for start in starts]
     found: dict[int, list[PairScores]] = {}
@@ -76,6 +79,8 @@ def score_pairs(pairs: Sequence[Pair], rule: Rule, many: Many | None = None) -> 
         for chunk, future in as_they_end(pool, score_chunk, chunks, stop, ahead=pool.slots()):
             if not stop:
                 found[chunk.number] = future.result()
+                if on_progress is not None:
+                    on_progress(sum(map(len, found.values())), len(pairs))
     if stop:
         raise StoppedError("Stopped; nothing is kept of an evaluation. Call the same command again.", stop.exit_code)
     return [scores for start in starts for scores in found[start]]
