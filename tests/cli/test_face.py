@@ -3,11 +3,6 @@
 import subprocess
 import sys
 
-import pytest
-
-from patchcl.cli.face import face
-from patchcl.core.errors import UserError
-
 LOADED = """
 import sys
 from pathlib import Path
@@ -38,9 +33,12 @@ def test_what_is_no_data_set_or_no_method_is_told_without_torch(tmp_path):
     assert loaded == "False"
 
 
-def test_the_first_mistake_is_that_of_the_settings(tmp_path):
-    with pytest.raises(UserError, match="Did you mean steps"):
-        face({"data": tmp_path, "settings": ["training.stepz=3"]})
+def test_the_first_mistake_is_that_of_the_settings_for_which_no_file_format_is_loaded():
+    given = '[{"data": Path("scans"), "settings": ["training.stepz=3"]}]'
+    script = LOADED.replace("for each in given", f"for each in {given}").replace('"torch" in', '"nibabel" in')
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert "training.stepz is not a setting. Did you mean steps?" in told
+    assert told.splitlines()[-1] == "False"
 
 
 def test_help_is_given_without_torch_and_without_pydantic():

@@ -11,10 +11,11 @@ from rich.console import Console
 from patchcl.config import load_settings
 from patchcl.core.errors import UserError
 from patchcl.data.check import check_data
-from patchcl.data.dataset import PATIENT_PATTERN, Case, read_dataset
+from patchcl.data.dataset import Case, read_dataset
 from patchcl.data.patients import patient_warnings
 from patchcl.data.preprocessing.plan import PlanSettings
-from patchcl.data.splits import SplitSettings, make_split
+from patchcl.data.split_settings import PATIENT_PATTERN, SplitSettings
+from patchcl.data.splits import make_split
 from patchcl.training.experiment import start
 
 

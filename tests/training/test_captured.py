@@ -251,3 +251,22 @@ def test_captured_steps_on_cuda_learn_as_eager_ones_do(kind, tmp_path):
         assert len(take._graphs) == captures * len({run.step.kind(number) for number in range(STEPS)})
     torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-3)
     assert 2 * STEPS > 2 * WARM_UP
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@KINDS
+def test_no_step_on_cuda_waits_for_the_device(kind, tmp_path):
+    """As torch tells it, of steps on static memory and of replayed ones; the first makes that memory, one the graph."""
+    run, watched = Run(tmp_path, kind, device="cuda"), 0
+    take = CapturedStep(run.step, run.step.kind, run.optimizer, run.device, run.batches.generators, captures=True)
+    for number in range(2 * STEPS):
+        loaded, step = run.batches.load(number), number % STEPS
+        torch.manual_seed(number)
+        makes = take._taken.get(run.step.kind(step), 0) in (0, WARM_UP)
+        torch.cuda.set_sync_debug_mode("default" if makes else "error")
+        try:
+            take(loaded, step)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        watched += not makes
+    assert watched >= STEPS

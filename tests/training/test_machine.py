@@ -46,6 +46,8 @@ def test_a_run_keeps_what_was_settled(cardiac, tmp_path, tiny):
     run = start(cardiac, tmp_path / "run", settings, Console(quiet=True)).run
     kept = read_settings(run.settings).training
     assert (kept.precision, kept.compile) == ("32-true", False)
+    tf32 = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    assert tf32 == (True, "highest"), "a run leaves torch's defaults, TF32 in convolutions alone"
 
 
 def test_steps_are_compiled_and_validation_is_not(make_task, monkeypatch):

@@ -8,7 +8,8 @@ from pathlib import Path
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import Dataset
 from patchcl.data.folds import fold_splits
-from patchcl.data.splits import Split, SplitSettings, count_folds, make_split
+from patchcl.data.split_settings import SplitSettings
+from patchcl.data.splits import Split, count_folds, make_split
 from patchcl.evaluation.intervals import FEWEST_PATIENTS
 from patchcl.evaluation.scores import SplitSide
 from patchcl.evaluation.tables import pluralize

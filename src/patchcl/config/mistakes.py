@@ -13,7 +13,7 @@ from patchcl.contrast import ContrastSettings
 from patchcl.core.errors import UserError
 from patchcl.core.settings import FrozenSettings
 from patchcl.data.preprocessing.plan import PlanSettings
-from patchcl.data.splits import SplitSettings
+from patchcl.data.split_settings import SplitSettings
 from patchcl.methods import method_names, settings_classes
 from patchcl.methods.settings import PatchCLSettings
 from patchcl.networks import NetworkSettings

@@ -10,7 +10,7 @@ from patchcl.core.choices import Device, Precision, Preset
 from patchcl.core.names import sided
 from patchcl.core.settings import FrozenSettings
 from patchcl.data.preprocessing.plan import BATCH, Plan, PlanSettings
-from patchcl.data.splits import SplitSettings
+from patchcl.data.split_settings import SplitSettings
 from patchcl.methods import any_method_settings, build_method
 from patchcl.methods.settings import MethodSettings, PatchCLSettings
 from patchcl.networks import NetworkSettings, build_network

@@ -27,7 +27,11 @@ def best_device(name: Device = "auto") -> torch.device:
 
 
 def best_precision(name: Precision | Literal["auto"], device: torch.device) -> Precision:
-    """The precision called `name`; for `auto` bfloat16 where the card has it, float16 where it has only that."""
+    """The precision called `name`; for `auto` bfloat16 where the card has it, float16 where it has only that.
+
+    With 32-true, cards that have TF32 use it in convolutions, and not for products of matrices, of which there are few:
+    both as torch does by default.
+    """
     if name != "auto":
         return name
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < TENSOR_CORES:

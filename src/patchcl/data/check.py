@@ -25,7 +25,8 @@ from patchcl.data.patients import patient_warnings
 from patchcl.data.preprocessing.plan import Plan, PlanSettings
 from patchcl.data.preprocessing.planner import fingerprint_for, make_plan
 from patchcl.data.scan import IGNORED, Scan, read_grid, read_image, read_mask, require_annotated, require_varied
-from patchcl.data.splits import Split, SplitSettings, cases_of, make_split, visible_to_training, with_split_of
+from patchcl.data.split_settings import SplitSettings
+from patchcl.data.splits import Split, cases_of, make_split, visible_to_training, with_split_of
 
 
 class CheckReport(NamedTuple):

@@ -17,6 +17,7 @@ from patchcl.core.names import steers
 from patchcl.data.folders import files_in, mask_files, require_description, unused_below
 from patchcl.data.formats import DICOM, ENDINGS, count_channels, ending_of, without_ending
 from patchcl.data.regions import ORDER, Regions, stored_classes
+from patchcl.data.split_settings import PATIENT_PATTERN
 
 Folder = Literal["imagesTr", "imagesUn", "imagesTs"]
 MASKS: dict[Folder, str | None] = {"imagesTr": "labelsTr", "imagesUn": None, "imagesTs": "labelsTs"}
@@ -28,14 +29,6 @@ MOST_CLASSES = 255
 """Background and all: classes are kept in a byte, whose highest value marks what nobody annotated."""
 LONGEST_NAME = 60
 """Letters of a class, which becomes a part of file names."""
-PATIENT_PATTERN = (
-    r"(?i)((?P<known>sub-[a-z0-9]+(?=_)|brats-[a-z]+-[0-9]+(?=-[0-9]+$))|.+?)(?(known).*|(?:[_-]"
-    r"(?:frame|phase|time|visit|session|ses|series|scan|slice|ed|es|left|right)(?:[_-]?[0-9]+)?)*)"
-)
-"""Group 1 is the patient: patient002_frame01 -> patient002, hippocampus_001 -> hippocampus_001, knee01_left -> knee01.
-
-BIDS and BraTS have names of their own: sub-01_ses-01_T1w -> sub-01, BraTS-GLI-00001-000 -> BraTS-GLI-00001.
-"""
 
 
 class Case(NamedTuple):

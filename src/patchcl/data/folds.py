@@ -2,7 +2,8 @@
 
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import Dataset
-from patchcl.data.splits import Split, SplitSettings, count_folds, make_split
+from patchcl.data.split_settings import SplitSettings
+from patchcl.data.splits import Split, count_folds, make_split
 
 
 def fold_splits(dataset: Dataset, settings: SplitSettings, count: int) -> tuple[Split, ...]:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from patchcl.data.dataset import PATIENT_PATTERN, Case, preview
+from patchcl.data.dataset import Case, preview
+from patchcl.data.split_settings import PATIENT_PATTERN
 
 ONE_SCENE = 0.9
 """Correlation of what two scans show from afar, which different patients hardly reach; see `duplicates.ALIKE`."""

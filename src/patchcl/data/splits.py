@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from patchcl.core.documents import parse_json
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json
 from patchcl.core.settings import FrozenSettings
-from patchcl.data.dataset import PATIENT_PATTERN, Case, Dataset, preview
+from patchcl.data.dataset import Case, Dataset, preview
 from patchcl.data.patients import one_patient, without
+from patchcl.data.split_settings import SplitSettings
 
 SIDES = {
     "labeled": "labeled",
@@ -31,21 +30,6 @@ SIDES = {
 
 OF_DATA_SET = ("split.json", "splits_final.json")
 """Names of split files that are used without being named, if they lie in the data set; the first that is there."""
-
-
-class SplitSettings(FrozenSettings):
-    """How patients are divided."""
-
-    labeled: int | tuple[str, ...] | None = None
-    """Pretend that only these training patients have masks: the first N, or those named. None: all that do."""
-    file: Path | None = None
-    """A JSON file that divides the patients; it holds for exactly the patients it names. Or nnU-Net's splits_final."""
-    fold: int = Field(default=0, ge=0)
-    """Which of the divisions in nnU-Net's file, from 0."""
-    validation_fraction: float = Field(default=0.2, ge=0, lt=1)
-    """Of the patients with masks, where no file divides them. 0: all train, and nobody chooses or judges."""
-    seed: int = Field(default=0, ge=0)
-    patient_pattern: str = PATIENT_PATTERN
 
 
 class Split(FrozenSettings):

@@ -16,9 +16,10 @@ from patchcl.core.devices import CPU
 from patchcl.core.errors import UserError
 from patchcl.core.names import file_safe
 from patchcl.core.parallel import ProgressCallback
-from patchcl.data.dataset import PATIENT_PATTERN, Case, Dataset, read_dataset
+from patchcl.data.dataset import Case, Dataset, read_dataset
 from patchcl.data.formats import ENDINGS, ending_of, without_ending
 from patchcl.data.regions import Regions
+from patchcl.data.split_settings import PATIENT_PATTERN
 from patchcl.data.splits import Split, cases_of, load_split
 from patchcl.evaluation.inference_columns import predict_columns
 from patchcl.evaluation.object_metrics import pooled

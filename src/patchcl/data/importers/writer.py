@@ -14,9 +14,10 @@ import numpy as np
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json
 from patchcl.core.parallel import ProgressCallback
-from patchcl.data.dataset import IGNORE_LABEL, PATIENT_PATTERN, preview
+from patchcl.data.dataset import IGNORE_LABEL, preview
 from patchcl.data.formats import DICOM, mask_ending
 from patchcl.data.scan import read_mask, write_mask
+from patchcl.data.split_settings import PATIENT_PATTERN
 
 Subset = Literal["train", "validation", "test"]
 MANY = 8
