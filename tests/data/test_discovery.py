@@ -6,6 +6,7 @@ import pytest
 
 from patchcl.core.errors import UserError
 from patchcl.data.discovery import case_name, channel_of, find_scans, passed_over, passed_over_by_series
+from patchcl.data.formats.dicom import series
 
 
 def touch(*paths: Path) -> None:
@@ -29,6 +30,14 @@ def test_scans_of_every_format_are_found_by_case(tmp_path: Path) -> None:
     assert list(found) == ["a", "b", "c", "d", "e", "f", "g"]
     assert found["a"] == (tmp_path / "a_0000.nii.gz", tmp_path / "a_0001.nii.gz")
     assert found["g"] == (tmp_path / "g_0000",)
+
+
+def test_what_another_ending_tells_is_not_opened_to_find_scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(series, "is_dicom", lambda file: opened.append(file.name))
+    touch(*(tmp_path / name for name in ("a_0000.nii.gz", "b_0000.MHA", "IM1", "c.dcm")))
+    assert list(find_scans(tmp_path)) == ["a", "b", "c"]
+    assert opened == ["IM1", "c.dcm"]
 
 
 def test_numbers_from_one_on_count_scans_and_no_channels(tmp_path: Path) -> None:

@@ -431,3 +431,14 @@ def test_large_volumes_are_a_data_set(monkeypatch: pytest.MonkeyPatch, tmp_path:
     dataset = read_dataset(tmp_path)
     assert [case.mask is not None for case in dataset.cases] == [True] * 4 + [False] * 2
     assert set(np.unique(read_mask(dataset.cases[0].mask, dataset.classes))) == {0, 1, 2}
+
+
+def test_workers_that_nobody_killed_and_scans_that_were_lost_are_told(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    cluster = importlib.import_module("cluster")
+    sound = {"kills": 3, "lost": 0, "twice": 0, "made_again": 0}
+    assert cluster.wrong_in({"predict": sound, "check": {"seconds": 1.0}}) == []
+    parts = {"predict": sound | {"kills": 0}, "dask": sound | {"lost": 2}}
+    assert cluster.wrong_in(parts) == ["dask: lost 2", "predict: no worker was killed"]
+    spent = cluster.ticks([os.getpid(), 2**30]) / os.sysconf("SC_CLK_TCK")  # the second is no process
+    assert spent == pytest.approx(sum(os.times()[:4]), abs=1)

@@ -167,7 +167,7 @@ async def _require_scheduler(address: str) -> None:
     except Exception as error:  # whatever else may be there says anything
         raise UserError(
             f"No Dask scheduler answered at {address} within {CONNECT_SECONDS:g} seconds: "
-            f"{error or type(error).__name__}. Start one with dask scheduler, or correct --cluster."
+            f"{str(error) or type(error).__name__}. Start one with dask scheduler, or correct --cluster."
         ) from error
     if kind != "Scheduler":
         raise UserError(f"At {address} is a Dask {kind}, not a scheduler. Give the scheduler's address to --cluster.")

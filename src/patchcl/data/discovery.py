@@ -7,7 +7,7 @@ from pathlib import Path
 
 from patchcl.core.errors import UserError
 from patchcl.data.folders import beside_images, is_beside, shortened, unused_in_series, voxels_of
-from patchcl.data.formats import ENDINGS, is_scan, without_ending
+from patchcl.data.formats import ENDINGS, FILES, is_scan, without_ending
 from patchcl.data.formats.base import is_litter
 from patchcl.data.formats.dicom.series import (
     chosen_series,
@@ -50,7 +50,7 @@ def find_scans(source: Path) -> dict[str, tuple[Path, ...]]:
 
 
 def _is_one_scan(source: Path) -> bool:
-    return source.is_file() or (is_series_folder(source) and not holds_single_scans(source))
+    return source.is_file() or (is_series_folder(source, tuple(FILES)) and not holds_single_scans(source))
 
 
 def _counted(case: str, paths: tuple[Path, ...]) -> dict[str, tuple[Path, ...]]:

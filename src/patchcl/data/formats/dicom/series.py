@@ -48,9 +48,9 @@ class Contents(NamedTuple):
     others: dict[Path, Dataset]  # headers of what is no image: segmentations, plans, reports
 
 
-def is_series_folder(path: Path) -> bool:
-    """Whether `path` is a folder with a DICOM file in it."""
-    return path.is_dir() and any(is_dicom(file) for file in _files(path))
+def is_series_folder(path: Path, others: tuple[str, ...] = ()) -> bool:
+    """Whether `path` is a folder with a DICOM file in it; those with one of the endings of `others` are not opened."""
+    return path.is_dir() and any(is_dicom(file) for file in _files(path) if not file.name.lower().endswith(others))
 
 
 def holds_single_scans(path: Path) -> bool:
