@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from patchcl.core.errors import UserError
 from patchcl.networks import GROUPS
 from patchcl.networks.blocks import Layer, encoder_block
+from patchcl.networks.single_volume import quick_for_one
 
 MIN_SIZE = 4
 """Positions along every axis of the deepest features, as far as the image has them."""
@@ -75,6 +76,7 @@ class UNet(nn.Module):
         self.classify_lower = nn.ModuleList(to_classes(width) for width in features[1:-2] if deep_supervision)
         layout = torch.channels_last if dimensions == 2 else torch.channels_last_3d  # convolutions are faster so
         self.to(memory_format=layout)  # type: ignore[call-overload]
+        quick_for_one(self)
 
     def embed_at(self, levels: tuple[int, ...]) -> None:
         """From now on encoded features are those after so many levels of the decoder each, and not the deepest (0).
