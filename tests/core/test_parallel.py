@@ -2,10 +2,12 @@
 
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from patchcl.core.errors import UserError
 from patchcl.core.parallel import in_parallel, pipelined, release_memory
@@ -75,6 +77,19 @@ def test_the_next_is_read_and_the_last_is_written_while_one_computes():
     assert [end.result() for end in pipelined(task_of(item, visit) for item in range(5))] == [0, 1, 2, 3, 4]
     for part in ("read", "compute", "write"):
         assert [item for said, item in done if said == part] == [0, 1, 2, 3, 4]
+
+
+def test_who_reads_and_writes_computes_alone_and_nobody_else_does():
+    before, seen = torch.get_num_threads(), {}
+    torch.set_num_threads(2)
+    try:
+        tasks = [task_of(0, lambda part, _: seen.update({part: torch.get_num_threads()}))]
+        assert [end.result() for end in pipelined(tasks)] == [0]
+        with ThreadPoolExecutor(1) as later:
+            seen["later"] = later.submit(torch.get_num_threads).result()
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {"read": 1, "compute": 2, "write": 1, "later": 2}
 
 
 def test_what_fails_on_its_way_fails_alone_and_in_its_place():

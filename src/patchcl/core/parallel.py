@@ -45,7 +45,7 @@ def pipelined(tasks: Iterable[Task[Found]]) -> Iterator[Future[Found]]:
     A task is a generator with two `yield`, after it has read and after it has computed; so three are under way at most.
     Gives for each, in their order, how it ended: `result` waits until it has, and raises what the task raised.
     """
-    reader, writer = ThreadPoolExecutor(1, "reader"), ThreadPoolExecutor(1, "writer")
+    reader, writer = _single_thread("reader"), _single_thread("writer")
     begun = ((task, reader.submit(next, task)) for task in tasks)
     last: Future[Found] | None = None
     try:
@@ -61,6 +61,20 @@ def pipelined(tasks: Iterable[Task[Found]]) -> Iterator[Future[Found]]:
     finally:
         reader.shutdown(cancel_futures=True)
         writer.shutdown()
+
+
+def _single_thread(name: str) -> ThreadPoolExecutor:
+    """A thread in which torch computes alone: a team of threads beside that of the network would slow both down."""
+    import torch  # whoever computes has loaded it
+
+    def alone() -> None:
+        torch.get_num_threads()  # which a thread takes from others when it is first asked, and not again
+        torch.set_num_threads(1)
+
+    pool, threads = ThreadPoolExecutor(1, name), torch.get_num_threads()
+    pool.submit(alone).result()
+    torch.set_num_threads(threads)  # for threads to come, which the line above has set as well
+    return pool
 
 
 def _outcome(task: Task[Found], read: Future[None]) -> Exception | None:
