@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from patchcl.contrast import ContrastSettings
 from patchcl.contrast import patch_contrast as module
 from patchcl.contrast.class_maps import CLASSES_PER_STEP, ClassMaps, class_maps
-from patchcl.contrast.hard_negatives import mixed, neighbour_weights, reweighted, touching
-from patchcl.contrast.loss import Moments, pseudo_label_guided_contrast
+from patchcl.contrast.hard_negatives import mixed, neighbour_weights, reweighted, slab, touching
+from patchcl.contrast.loss import Moments, info_nce, pseudo_label_guided_contrast
 from patchcl.contrast.memory_bank import ClassMemory
 from patchcl.contrast.patch_contrast import PatchContrast, embedded, patch_side
 from patchcl.contrast.patches import (
@@ -153,7 +153,7 @@ def test_hard_negatives_change_other_classes_and_never_the_own(hard_negatives, m
     assert torch.allclose(found[~own], similarity.mean(dim=2)[~own]) == (hard_negatives == "none")
 
 
-@pytest.mark.parametrize("kind", ["reweight", "mix"])
+@pytest.mark.parametrize("kind", ["reweight", "mix", "slab"])
 def test_each_kind_of_mined_negatives_is_the_one_that_is_asked_for(kind, make_task):
     contrast, *_ = build(make_task, hard_negatives=kind)
     generator = torch.Generator().manual_seed(0)
@@ -161,12 +161,14 @@ def test_each_kind_of_mined_negatives_is_the_one_that_is_asked_for(kind, make_ta
     contrast.memory.push(rows.flatten(0, 1), torch.arange(3).repeat_interleave(20))
     embedding, memory = F.normalize(torch.randn(5, 8, generator=generator), dim=1), contrast.remembered()
     similarity = torch.einsum("pe,kme->pkm", embedding, memory.embedding)
+    label = torch.zeros(5, dtype=torch.int64)
     torch.manual_seed(1)
-    found = contrast.class_moments(embedding, torch.zeros(5, dtype=torch.int64), memory).mean[:, 1:]
+    found = contrast.class_moments(embedding, label, memory).mean[:, 1:]
     torch.manual_seed(1)
     expected = {
         "reweight": lambda: reweighted(similarity, memory.written),
         "mix": lambda: mixed(embedding, similarity, memory.embedding, memory.written),
+        "slab": lambda: slab(embedding, label, memory.embedding, memory.written),
     }[kind]()
     torch.testing.assert_close(found, expected.mean[:, 1:])
 
@@ -174,9 +176,26 @@ def test_each_kind_of_mined_negatives_is_the_one_that_is_asked_for(kind, make_ta
 def test_the_entropy_that_is_logged_is_the_mean_of_the_patches_that_count(make_task):
     contrast, *_ = build(make_task)
     where = torch.zeros(3, dtype=torch.int64), torch.zeros(3, 2, dtype=torch.int64)
-    for label, expected in (([1, IGNORE, IGNORE], 0.5), ([1, 2, IGNORE], 0.375), ([IGNORE] * 3, 0.0)):
+    for label, expected in (([1, IGNORE, IGNORE], 0.5), ([1, 0, IGNORE], 0.375), ([IGNORE] * 3, 0.0)):
         chosen = ChosenPatches(*where, torch.tensor(label), torch.tensor([0.5, 0.25, 1.0]))
         assert contrast.chosen_terms(chosen)["patch_entropy"].item() == expected
+
+
+def test_the_loss_is_info_nce_where_that_is_asked_for(make_task):
+    contrast, *_ = build(make_task, loss="info_nce")
+    generator = torch.Generator().manual_seed(0)
+    rows = F.normalize(torch.randn(3, 20, 8, generator=generator), dim=2)
+    contrast.memory.push(rows.flatten(0, 1), torch.arange(3).repeat_interleave(20))
+    embedding, label = F.normalize(torch.randn(5, 8, generator=generator), dim=1), torch.tensor([0, 1, IGNORE, 2, 2])
+    seen = contrast.remembered()
+    similarity = torch.einsum("pe,kme->pkm", embedding, seen.embedding)
+    expected = info_nce(similarity, seen.written, label, seen.ready, contrast.settings.temperature)
+    torch.testing.assert_close(contrast.compare(embedding, label, 0)[0], expected)
+
+
+def test_a_head_is_two_layers_with_a_norm_between_them(make_task):
+    contrast, *_ = build(make_task)
+    assert [type(part).__name__ for part in contrast.student_head] == ["Linear", "LayerNorm", "ReLU", "Linear"]
 
 
 def test_the_head_of_the_teacher_follows_that_of_the_student(make_task):
