@@ -113,6 +113,17 @@ def test_what_is_done_takes_no_worker_and_what_is_left_is_shared_out(here, run, 
     assert here.units == units + 2
 
 
+def test_a_worker_opens_the_network_while_what_is_done_is_looked_at(here, run, scans, tmp_path, monkeypatch):
+    out, looked = tmp_path / "out", []
+    (scans / "broken_0000.nii.gz").unlink()
+    first, units = segment(run, scans, out), here.units
+    (out / FOLDER / "p3.json").unlink()
+    finished = many_scans._finished
+    monkeypatch.setattr(many_scans, "_finished", lambda *given: looked.append(here.units - units) or finished(*given))
+    assert segment(run, scans, out) == first
+    assert (looked, here.units - units) == ([1], 2)
+
+
 def test_a_stop_keeps_what_is_done_and_the_same_call_goes_on(here, run, scans, tmp_path, monkeypatch):
     out = tmp_path / "out"
     looked = iter([False, False, True])

@@ -135,7 +135,10 @@ def _segmented(
     plain: Chunk, scans: Scans, executor: UnitExecutor, stop: StopRequest, on_progress: ProgressCallback | None
 ) -> PredictionSummary:
     """What is done, all other scans in chunks, and what could not be done in its chunk once more by itself."""
-    done = _finished(plain, scans, stop)
+    there = recorded(plain.out)
+    if 0 < len(there) < len(scans):
+        executor.submit(segment_chunk, plain)  # of no scan: a worker opens the network while we look at what is done
+    done = _finished(plain, [scan for scan in scans.items() if scan[0] in there], stop)
     failed: dict[str, str] = {}
     if done and on_progress is not None:
         on_progress(len(done), len(scans))
@@ -152,11 +155,11 @@ def _segmented(
     return _summary([done[name] for name in scans if name in done], list(failed.items()))
 
 
-def _finished(plain: Chunk, scans: Scans, stop: StopRequest) -> dict[str, CaseSummary]:
+def _finished(
+    plain: Chunk, recorded_scans: Sequence[tuple[str, tuple[Path, ...]]], stop: StopRequest
+) -> dict[str, CaseSummary]:
     """What is known of the scans that are done; on threads, as a folder that machines share answers late."""
-    there = recorded(plain.out)
-    chunks = list(_chunks(plain, [scan for scan in scans.items() if scan[0] in there], CHUNK))
-    found = in_parallel(chunks, lambda chunk: {} if stop else _done(chunk))
+    found = in_parallel(list(_chunks(plain, recorded_scans, CHUNK)), lambda chunk: {} if stop else _done(chunk))
     return {name: case for cases in found for name, case in cases.items()}
 
 
