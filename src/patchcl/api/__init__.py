@@ -7,6 +7,7 @@ A function is loaded when it is asked for: who predicts does not wait for what t
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from patchcl.core.loading import loading
 from patchcl.core.threads import choose_wait_policy
 
 choose_wait_policy()  # before what follows loads torch
@@ -39,7 +40,8 @@ def __getattr__(name: str) -> object:
     """A function of the face, when it is asked for."""
     if name not in __all__:
         raise AttributeError(f"module 'patchcl.api' has no attribute {name!r}")
-    return getattr(import_module(f"patchcl.api.{ROOMS.get(name, 'training')}"), name)
+    with loading():
+        return getattr(import_module(f"patchcl.api.{ROOMS.get(name, 'training')}"), name)
 
 
 def __dir__() -> list[str]:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Unpack
 
-from patchcl.comparison.choice import run_to_use
 from patchcl.config import PathLike
 from patchcl.core.console import progress_bar, progress_bars
 from patchcl.core.errors import UserError
@@ -17,7 +16,7 @@ from patchcl.inference.output_files import Output
 from patchcl.inference.predict import Files, predict_files
 from patchcl.inference.scan_folder import PredictionSummary
 from patchcl.inference.trained_run import RunArguments, TrainedRun, familiarity_of, open_folder
-from patchcl.runs.folder import RunFolder
+from patchcl.runs.folder import COMPARISON, RunFolder
 
 
 def predict(
@@ -60,7 +59,7 @@ def predict(
         files = Files(probabilities, uncertainty, output)
         with progress_bar("Segmenting") as on_progress:
             where = Many(jobs, cluster, on_progress)
-            return predict_many(run_to_use(Path(run)), chosen, Path(scans), Path(out), files, series, where)
+            return predict_many(_run_to_use(run), chosen, Path(scans), Path(out), files, series, where)
     trained = run if isinstance(run, TrainedRun) else load_run(run, **chosen)
     with progress_bar("Segmenting") as on_progress:
         return predict_files(
@@ -144,7 +143,7 @@ def report(runs: PathLike | Sequence[PathLike], out: PathLike = "report.html", *
 
     several = [runs] if isinstance(runs, str | Path) else runs
     smallest = require_effect(min_effect / 100)
-    write_report([RunFolder.open(run_to_use(Path(run))) for run in several], Path(out), smallest=smallest)
+    write_report([RunFolder.open(_run_to_use(run)) for run in several], Path(out), smallest=smallest)
     return Path(out)
 
 
@@ -164,4 +163,13 @@ def load_run(run: PathLike, **chosen: Unpack[RunArguments]) -> TrainedRun:
         >>> patchcl.load_run(run).predict(voxels, affine).mask.shape == voxels.shape
         True
     """
-    return open_folder(run_to_use(Path(run)), **chosen)
+    return open_folder(_run_to_use(run), **chosen)
+
+
+def _run_to_use(folder: PathLike) -> Path:
+    """`folder`, or of a comparison the folder of the run that it chose."""
+    if not (Path(folder) / COMPARISON).is_file():
+        return Path(folder)
+    from patchcl.comparison.choice import run_to_use  # loads what compares, which others do without
+
+    return run_to_use(Path(folder))

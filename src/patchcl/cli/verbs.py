@@ -3,6 +3,8 @@
 What loads torch is imported inside the verbs, so that help and mistakes are answered at once.
 """
 
+import atexit
+import gc
 from pathlib import Path
 from typing import Annotated
 
@@ -275,6 +277,7 @@ def report(
 def main() -> None:
     """The program `patchcl`: what a user can put right is one message and exit code 2 (1: diverged), no traceback."""
     replace_what_cannot_be_shown()
+    atexit.register(gc.freeze)  # all that is left ends with the process, and looking through it takes half a second
     try:
         app()
     except UserError as error:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 from patchcl.core.documents import DocumentError, parse_json
 from patchcl.core.errors import UserError
 from patchcl.core.executor import RETRIES, UnitExecutor
+from patchcl.core.loading import loading
 from patchcl.core.threads import choose_wait_policy
 from patchcl.core.unit_process import LostWorkerError, asking
 from patchcl.core.version import __version__
@@ -122,7 +123,9 @@ def in_worker(sender: Sender, call: bytes) -> Any:  # noqa: ANN401 - whatever th
             raise CancelledError
         if "torch" not in sys.modules:
             choose_wait_policy()
-        found = pickle.loads(call)()  # nosec B301  # of the program that the scheduler serves
+        with loading():
+            work = pickle.loads(call)  # nosec B301  # of the program that the scheduler serves
+        found = work()
     if leaves():
         raise LostWorkerError(f"the worker at {worker.address} was taken off")
     return found

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from patchcl.core.loading import loading
 from patchcl.core.threads import for_new_process
 
 COMMAND = (sys.executable, "-P", "-c", "from patchcl.core.unit_process import serve; serve()")
@@ -143,7 +144,9 @@ def _read(calls: "queue.SimpleQueue[bytes | None]") -> None:
 def _reply(message: bytes) -> bytes:
     """What a call returns, or raises, with the lines that led there as a note."""
     try:
-        return pickle.dumps((True, pickle.loads(message)()))  # nosec B301
+        with loading():
+            call = pickle.loads(message)  # nosec B301
+        return pickle.dumps((True, call()))
     except Exception as error:
         error.add_note(traceback.format_exc())
         return pickle.dumps((False, error))
