@@ -20,7 +20,7 @@ from torch import nn
 from patchcl.config import Settings, load_settings, settings_yaml
 from patchcl.core.batch import LabeledBatch, TrainingBatch, UnlabeledBatch
 from patchcl.core.executor import UnitExecutor
-from patchcl.core.parallel import release_memory
+from patchcl.core.memory import release_memory
 from patchcl.data.preprocessing.plan import Plan, save_plan
 from patchcl.demo.phantom import write_cardiac
 from patchcl.methods.base import Task

@@ -42,6 +42,12 @@ def test_how_its_threads_wait_is_chosen_when_it_begins(call, tmp_path, monkeypat
     assert log_file(tmp_path / "runs" / "here").read_text() == "PASSIVE\nACTIVE\n"
 
 
+def test_a_worker_of_dask_passes_on_no_wish_to_give_memory_back_at_once(call, tmp_path, monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")
+    call("import os; print(os.environ.get('MALLOC_TRIM_THRESHOLD_'))")
+    assert log_file(tmp_path / "runs" / "here").read_text() == "None\n"
+
+
 def test_a_failure_is_kept_and_forgotten_when_it_is_tried_again(call, tmp_path):
     assert call("1 / 0").failure == "its process ended with exit code 1; see here.log"
     assert error_file(tmp_path / "runs" / "here").is_file()

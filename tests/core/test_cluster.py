@@ -37,6 +37,15 @@ while not stop_asked():
     time.sleep(0.01)
 mark.write_text("saved")
 """
+NEW_PAGES = """
+import os, pathlib, resource
+wish, before = os.environ["MALLOC_TRIM_THRESHOLD_"], resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(100):
+    freed = b"x" * 3_000_000
+    del freed
+pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+pathlib.Path({mark!r}).write_text(f"{{wish}} {{pages * resource.getpagesize() / 3e8}}")
+"""
 ONCE_UNTIL_STOPPED = """
 import pathlib, time
 from patchcl.core.unit_process import stop_asked
@@ -84,6 +93,15 @@ def test_units_are_worked_on_and_one_whose_worker_is_killed_again(address, tmp_p
     assert same[0] < same[1]  # equal calls are two calls
     assert said[0].startswith(f"Cluster {address}: 2 units at a time. Dashboard: http://127.0.0.1:")
     assert {path.name for path in tmp_path.iterdir()} == {str(number) for number in range(6)}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells of new pages")
+def test_what_a_unit_frees_is_kept_for_what_it_makes_next(address, tmp_path):
+    """Dask has its workers give it back at once, and every tensor be made of new pages."""
+    with workers(1, address, tmp_path, print) as executor:
+        executor.submit(exec, NEW_PAGES.format(mark=str(tmp_path / "mark"))).result()
+    wish, share = (tmp_path / "mark").read_text().split()
+    assert (wish, float(share) < 0.2) == ("65536", True)
 
 
 def test_a_scheduler_that_is_too_busy_to_say_how_many_workers_there_are_is_not_lost(address, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from patchcl.core.files import write_text
 from patchcl.core.lock import locks_on
+from patchcl.core.memory import without_dasks_wish
 from patchcl.core.threads import for_new_process
 from patchcl.core.unit_process import LostWorkerError, how_it_ended, stop_asked
 
@@ -90,7 +91,7 @@ def _started(cell: Cell, root: Path) -> "subprocess.Popen[str]":
     """A new process on the run, its output in a file beside it. A Ctrl-C does not reach it: we pass it on."""
     root.parent.mkdir(parents=True, exist_ok=True)
     with log_file(root).open("a", encoding="utf-8") as log:
-        pipe, now = subprocess.PIPE, for_new_process(os.environ)
+        pipe, now = subprocess.PIPE, for_new_process(without_dasks_wish(os.environ))
         process = subprocess.Popen(  # nosec B603  # this very Python; the job goes over a pipe, not the command line
             cell.command, stdin=pipe, stdout=log, stderr=log, text=True, start_new_session=True, env=now
         )

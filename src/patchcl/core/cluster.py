@@ -23,6 +23,7 @@ from patchcl.core.documents import DocumentError, parse_json
 from patchcl.core.errors import UserError
 from patchcl.core.executor import RETRIES, UnitExecutor
 from patchcl.core.loading import loading
+from patchcl.core.memory import keep_freed_memory
 from patchcl.core.threads import choose_wait_policy
 from patchcl.core.unit_process import LostWorkerError, asking
 from patchcl.core.version import __version__
@@ -123,6 +124,7 @@ def in_worker(sender: Sender, call: bytes) -> Any:  # noqa: ANN401 - whatever th
             raise CancelledError
         if "torch" not in sys.modules:
             choose_wait_policy()
+        keep_freed_memory()
         with loading():
             work = pickle.loads(call)  # nosec B301  # of the program that the scheduler serves
         found = work()

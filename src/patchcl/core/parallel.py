@@ -1,10 +1,11 @@
 """Parallel work on many scans, or one after the other, in memory that does not grow with their number."""
 
-import ctypes
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+from patchcl.core.memory import release_memory
 
 READERS = min(os.cpu_count() or 1, 8)
 """How many scans are read at once."""
@@ -97,17 +98,3 @@ def _ended(task: Task[Found], problem: Exception | None) -> Found:
         found: Found = end.value
         return found
     raise RuntimeError("a task has to end after its second yield")
-
-
-def releasing_memory(items: Iterable[Item]) -> Iterator[Item]:
-    """`items`, with the memory that each took given back to the system before the next."""
-    for item in items:
-        yield item
-        release_memory()
-
-
-def release_memory() -> None:
-    """Return to the system what was freed: glibc keeps it, apart for every thread, and more with every scan."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is not None:
-        trim(0)

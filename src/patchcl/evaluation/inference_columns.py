@@ -5,7 +5,8 @@ from pathlib import Path
 
 from patchcl.core.console import part_of
 from patchcl.core.errors import UserError
-from patchcl.core.parallel import ProgressCallback, releasing_memory
+from patchcl.core.memory import releasing_memory
+from patchcl.core.parallel import ProgressCallback
 from patchcl.data.dataset import Case
 from patchcl.data.scan import read_grid, read_mask, write_mask
 from patchcl.inference.postprocessing import postprocess

@@ -8,7 +8,8 @@ import numpy as np
 
 from patchcl.core.console import console
 from patchcl.core.executor import as_they_end, workers
-from patchcl.core.parallel import ProgressCallback, in_parallel, releasing_memory
+from patchcl.core.memory import releasing_memory
+from patchcl.core.parallel import ProgressCallback, in_parallel
 from patchcl.core.signals import stop_on_signals
 from patchcl.data.formats import tells_by_name, without_ending
 from patchcl.data.geometry import Grid

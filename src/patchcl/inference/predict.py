@@ -13,8 +13,9 @@ from torch import nn
 from patchcl.augment.geometry import Symmetry
 from patchcl.core.devices import CPU
 from patchcl.core.errors import UserError
+from patchcl.core.memory import releasing_memory
 from patchcl.core.names import file_safe
-from patchcl.core.parallel import ProgressCallback, Task, pipelined, releasing_memory
+from patchcl.core.parallel import ProgressCallback, Task, pipelined
 from patchcl.data.discovery import channel_of
 from patchcl.data.formats import count_channels, ending_of, without_ending
 from patchcl.data.formats.base import RowBlocks

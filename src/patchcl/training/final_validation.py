@@ -16,7 +16,8 @@ import torch
 
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json
-from patchcl.core.parallel import ProgressCallback, in_parallel, releasing_memory
+from patchcl.core.memory import releasing_memory
+from patchcl.core.parallel import ProgressCallback, in_parallel
 from patchcl.core.settings import FrozenSettings
 from patchcl.data.dataset import Case
 from patchcl.data.preprocessing.plan import Plan

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from patchcl.core.devices import CPU
-from patchcl.core.parallel import releasing_memory
+from patchcl.core.memory import releasing_memory
 from patchcl.data.loading.image_store import classes_of
 from patchcl.data.preprocessing.cache import PreparedCase
 from patchcl.data.preprocessing.plan import Plan
