@@ -49,8 +49,8 @@ def done(cardiac, tmp_path_factory) -> Job:
 
 
 def test_it_is_trained_and_scored_with_both_checkpoints(done):
-    assert finished(done.root, "test", 4)
-    assert not finished(done.root, "validation", 4)  # with its best checkpoint, too
+    assert finished(done.root, "test", 4, done.options)
+    assert not finished(done.root, "validation", 4, done.options)  # with its best checkpoint, too
     for checkpoint in ("last", "best"):
         scores = scores_of(done.root, "test", checkpoint)
         assert scores.unit == "voxels"
@@ -71,7 +71,7 @@ def test_validation_patients_score_the_last_checkpoint_to_choose_between_methods
     assert scores_file(job.root, "test", "last").stat().st_mtime_ns == kept
     RunFolder(job.root).evaluation.joinpath("validation_last.json").unlink()
     RunFolder(job.root).postprocessing.unlink()  # as where nobody validates
-    assert validated(job.root, 4)
+    assert validated(job.root, 4, job.options)
 
 
 def test_what_it_cost_is_kept(done):
@@ -96,14 +96,38 @@ def test_damaged_scores_are_none_and_to_be_made_anew(done, tmp_path, side, check
     assert complete(job)
     scores_file(job.root, side, checkpoint).write_text(text)
     assert not complete(job)
-    assert finished(job.root, "test", 4) == (side == "validation")
+    assert finished(job.root, "test", 4, job.options) == (side == "validation")
+
+
+@pytest.mark.parametrize("asked", [{"voxels": False}, {"voxels": True, "fast": True}, {"postprocessing": False}])
+def test_scores_that_somebody_made_with_other_options_are_made_anew(done, tmp_path, asked):
+    """They may be looked at, but do not pass for those of the comparison."""
+    job = done.model_copy(update={"root": shutil.copytree(done.root, tmp_path / "seed_0")})
+    same, kept = scores_file(job.root, "test", "last"), scores_file(job.root, "test", "last").read_text()
+    evaluate_run(RunFolder(job.root), "test", **{"voxels": True} | asked)
+    assert not complete(job)
+    work(job, QUIET)
+    assert complete(job)
+    assert [score["dice"] for score in json.loads(same.read_text())["scores"]] == [
+        score["dice"] for score in json.loads(kept)["scores"]
+    ]
+
+
+def test_scores_of_before_do_not_say_how_they_were_made_and_are_kept(done, tmp_path):
+    job = done.model_copy(update={"root": shutil.copytree(done.root, tmp_path / "seed_0")})
+    for path in RunFolder(job.root).evaluation.glob("*.json"):
+        content = json.loads(path.read_text())
+        del content["provenance"]["options"]
+        path.write_text(json.dumps(content))
+    assert complete(job)
+    assert complete(job.model_copy(update={"fast": True}))
 
 
 def test_another_side_is_scored_without_training(done, tmp_path):
     job = done.model_copy(update={"root": shutil.copytree(done.root, tmp_path / "seed_0"), "on": "validation"})
     before = RunFolder(job.root).last.stat().st_mtime_ns
     work(job, QUIET)
-    assert finished(job.root, "validation", 4)
+    assert finished(job.root, "validation", 4, job.options)
     assert RunFolder(job.root).last.stat().st_mtime_ns == before
     assert len(sessions_of(job.root)) == 1
 
@@ -113,7 +137,7 @@ def test_a_start_that_was_cut_short_is_made_anew(done, tmp_path):
     RunFolder(job.root).provenance.unlink()
     shutil.rmtree(job.root / "evaluation")
     work(job, QUIET)
-    assert finished(job.root, "test", 4)
+    assert finished(job.root, "test", 4, job.options)
     assert [session.steps for session in sessions_of(job.root)] == [4]
 
 
@@ -134,10 +158,10 @@ def test_a_stopped_run_goes_on_and_half_a_run_is_not_finished(done, tmp_path, mo
     assert [session.steps for session in sessions_of(job.root)] == [3]
     for checkpoint in ("best", "last"):
         evaluate_run(RunFolder(job.root), "test", checkpoint)
-    assert not finished(job.root, "test", 4)
+    assert not finished(job.root, "test", 4, job.options)
 
     work(job, QUIET)
-    assert finished(job.root, "test", 4)
+    assert finished(job.root, "test", 4, job.options)
     assert [session.steps for session in sessions_of(job.root)] == [3, 1]
     straight, stopped = (torch.load(RunFolder(root).last)["method"] for root in (done.root, job.root))
     assert all(torch.equal(straight[name], stopped[name]) for name in straight)
@@ -152,7 +176,7 @@ def test_a_trained_run_without_a_choice_makes_it_before_it_is_scored(done, tmp_p
     work(job, QUIET)
     assert run.postprocessing.read_text() == chosen
     assert run.last.read_bytes() == weights
-    assert finished(job.root, "test", 4)
+    assert finished(job.root, "test", 4, job.options)
 
 
 @pytest.mark.parametrize(("fast", "symmetries"), [(True, 1), (False, 8)])

@@ -211,4 +211,4 @@ def _split_file(folder: RunFolder, name: str) -> Path:
 
 
 def _finished(job: Job) -> bool:
-    return finished(job.root, job.on, job.settings.training.steps)
+    return finished(job.root, job.on, job.settings.training.steps, job.options)

@@ -188,8 +188,9 @@ def read_run(spec: CompareSpec, compare_run: CompareRun, out: Path) -> RunResult
     run = RunFolder(root)
     trained = [root / name for name in read_folds(run)] if run.folds.is_file() else [root]
     steps = spec.settings_of(compare_run.method).training.steps
-    scores = _named_scores(compare_run, root, spec.on, CHECKPOINTS) if finished(root, spec.on, steps) else {}
-    judged = scored(root, "validation", steps)
+    there = finished(root, spec.on, steps, spec.options)
+    scores = _named_scores(compare_run, root, spec.on, CHECKPOINTS) if there else {}
+    judged = scored(root, "validation", steps, spec.options)
     return RunResult(
         run=compare_run,
         scores=scores,
@@ -285,6 +286,6 @@ def _missing_because(run: RunFolder, steps: int) -> str:
 
 
 def _missing_folds(run: RunFolder, steps: int) -> str:
-    open_ = [name for name in read_folds(run) if not finished(run.root / name, "validation", steps)]
+    open_ = [name for name in read_folds(run) if not finished(run.root / name, "validation", steps, "")]
     told = [f"{name} {_missing_because(RunFolder(run.root / name), steps)}" for name in open_]
     return ", ".join(told) or "trained, but not scored yet"

@@ -21,7 +21,7 @@ from patchcl.core.version import __version__
 from patchcl.data.dataset import Dataset, read_dataset
 from patchcl.data.splits import cases_of, with_split_of
 from patchcl.evaluation.paired import SMALLEST_EFFECT, require_effect
-from patchcl.evaluation.scores import SplitSide
+from patchcl.evaluation.scores import SplitSide, options_of
 
 BASELINE = "supervised"
 """What the others are compared with, unless told otherwise: masks alone."""
@@ -70,6 +70,11 @@ class CompareSpec(FrozenSettings):
             for labeled in self.labeled
             for method in self.methods
         )
+
+    @property
+    def options(self) -> str:
+        """How all runs are scored, see `options_of`."""
+        return options_of(self.fast, self.postprocessing, self.voxels)
 
     def settings_of(self, method: str) -> Settings:
         """The settings of a method or variant, with today's defaults for what did not exist when the spec was made.

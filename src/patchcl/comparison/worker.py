@@ -28,7 +28,7 @@ from patchcl.core.lock import locked
 from patchcl.core.settings import FrozenSettings
 from patchcl.data.splits import load_split
 from patchcl.evaluation.evaluate import evaluate_trained
-from patchcl.evaluation.scores import Evaluation, SplitSide, read_evaluation
+from patchcl.evaluation.scores import OPTIONS, Evaluation, SplitSide, options_of, read_evaluation
 from patchcl.inference.trained_run import Checkpoint, open_run
 from patchcl.runs.checkpoint import read_newest
 from patchcl.runs.folder import RunFolder
@@ -49,6 +49,11 @@ class Job(FrozenSettings):
     postprocessing: bool = True
     at_once: int  # runs that share the machine
     command: tuple[str, ...] = ()  # what the user typed
+
+    @property
+    def options(self) -> str:
+        """How it is to be scored, see `options_of`."""
+        return options_of(self.fast, self.postprocessing, self.voxels)
 
 
 class Session(FrozenSettings):
@@ -93,30 +98,30 @@ def work(job: Job, console: Console) -> None:
         return
     _train(job, run, console)
     steps = job.settings.training.steps
-    if not finished(job.root, job.on, steps):
+    if not finished(job.root, job.on, steps, job.options):
         for checkpoint in CHECKPOINTS:
             _score(job, job.on, checkpoint)
-    if not validated(job.root, steps):
+    if not validated(job.root, steps, job.options):
         _score(job, "validation", "last")
 
 
 def complete(job: Job) -> bool:
     """Whether nothing is left to do for a run."""
     steps = job.settings.training.steps
-    return finished(job.root, job.on, steps) and validated(job.root, steps)
+    return finished(job.root, job.on, steps, job.options) and validated(job.root, steps, job.options)
 
 
-def finished(root: Path, on: SplitSide, steps: int) -> bool:
-    """Whether the run in `root` has been trained to its end and scored on that side."""
-    return _kept(scores_file(root, on, "best")) is not None and scored(root, on, steps)
+def finished(root: Path, on: SplitSide, steps: int, options: str) -> bool:
+    """Whether the run in `root` has been trained to its end and scored on that side, with these `options_of` scores."""
+    return _kept(scores_file(root, on, "best"), options) is not None and scored(root, on, steps, options)
 
 
-def validated(root: Path, steps: int) -> bool:
+def validated(root: Path, steps: int, options: str) -> bool:
     """Whether a run that is trained to its end was scored on validation patients, if they chose anything in it.
 
     These scores choose between methods, so that test patients never do.
     """
-    return scored(root, "validation", steps) or not RunFolder(root).postprocessing.is_file()
+    return scored(root, "validation", steps, options) or not RunFolder(root).postprocessing.is_file()
 
 
 def scores_of(root: Path, on: SplitSide, checkpoint: str) -> Evaluation:
@@ -154,18 +159,19 @@ def peak_mib(device: torch.device) -> float | None:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
 
 
-def scored(root: Path, on: SplitSide, steps: int) -> bool:
-    """Whether the last checkpoint was scored on that side, at the end of training."""
-    last = _kept(scores_file(root, on, "last"))
+def scored(root: Path, on: SplitSide, steps: int, options: str) -> bool:
+    """Whether the last checkpoint was scored on that side with these `options_of` scores, at the end of training."""
+    last = _kept(scores_file(root, on, "last"), options)
     return last is not None and last.provenance.get("step") == steps
 
 
-def _kept(path: Path) -> Evaluation | None:
-    """The scores in a file; None if there is none, or it is damaged: then they are made anew."""
+def _kept(path: Path, options: str) -> Evaluation | None:
+    """The scores in a file; None if there is none, or it is damaged or of other options: then they are made anew."""
     try:
-        return read_evaluation(path)
+        kept = read_evaluation(path)
     except UserError:
         return None
+    return kept if kept.provenance.get(OPTIONS, options) == options else None  # scores of before do not say theirs
 
 
 def _train(job: Job, run: RunFolder, console: Console) -> None:

@@ -27,11 +27,13 @@ from patchcl.evaluation.pairs import Pair, Rule, object_scores, score_pairs
 from patchcl.evaluation.scored_on import scored_on
 from patchcl.evaluation.scores import (
     IGNORED_VOXELS,
+    OPTIONS,
     RESCUES,
     UNFINISHED,
     Evaluation,
     PooledObjects,
     SplitSide,
+    options_of,
     with_columns,
     write_evaluation,
 )
@@ -130,6 +132,7 @@ def evaluate_trained(
     name = "_".join([side, trained.checkpoint] + (["student"] if trained.weights == "student" else []))
     members = [fold.folder for fold in trained.folds] or [run]
     known = _provenance(trained, split, side) | scored_on(members, cases) | origin(trained.device)
+    known[OPTIONS] = options_of(trained.fast, trained.postprocessing, voxels)
 
     def score(folder: Path, on_masks: ProgressCallback | None) -> Evaluation:
         rule = Rule(plan.classes, plan.ignore, voxels, objects, dict(plan.regions))

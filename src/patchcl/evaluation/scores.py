@@ -48,6 +48,8 @@ RESCUES = "trained_rescues"
 """How often training diverged and was rescued, in the provenance of the scores of such a run."""
 UNFINISHED = "unfinished"
 """How far training had come, in words, in the provenance of the scores of a run that was stopped before its steps."""
+OPTIONS = "options"
+"""What `evaluate` and `compare` were told of how to score, in the provenance; see `options_of`."""
 OLD_KEYS = {"settings_fingerprint": "settings_hash", "split_fingerprint": "split_hash"}
 """Keys of the provenance that version 0.1 wrote, and their names today."""
 
@@ -74,6 +76,12 @@ class PooledObjects(FrozenSettings):
     object_f1: float
     object_dice: float
     object_hausdorff_mm: float
+
+
+def options_of(fast: bool, postprocessing: bool, voxels: bool) -> str:
+    """The options that ask for scores which cannot stand beside those of a call without them."""
+    given = {"--fast": fast, "--no-postprocessing": not postprocessing, "--voxels": voxels}
+    return " ".join(option for option, asked in given.items() if asked)
 
 
 class Evaluation(FrozenSettings):

@@ -74,6 +74,9 @@ class TrainedRun:
     device: torch.device
     inference: Inference = PLAIN
     """What it does beyond one pass: the symmetries that training drew from, and what validation chose for masks."""
+    fast: bool = False
+    """What was asked when it was opened, see `open_run`; as is the next."""
+    postprocessing: bool = True
     folds: "tuple[TrainedRun, ...]" = ()
     """Of an ensemble the runs it consists of; each did not see the patients that validate it."""
 
@@ -160,7 +163,8 @@ def open_run(
         else NO_POSTPROCESSING,
     )
     network, step = network.to(device).eval(), int(content["step"])
-    return TrainedRun(folder, settings, plan, network, checkpoint, used, step, device, inference)
+    parts = (folder, settings, plan, network, checkpoint, used, step, device, inference)
+    return TrainedRun(*parts, fast, postprocessing)
 
 
 def open_ensemble(
@@ -190,7 +194,8 @@ def open_ensemble(
     folds = tuple(replace(fold, inference=fold.inference._replace(postprocessing=chosen)) for fold in opened)
     network, step = Ensemble([fold.network for fold in folds]).eval(), min(fold.step for fold in folds)
     first = folds[0]
-    return TrainedRun(folder, settings, plan, network, checkpoint, first.weights, step, device, first.inference, folds)
+    parts = (folder, settings, plan, network, checkpoint, first.weights, step, device, first.inference)
+    return TrainedRun(*parts, fast, postprocessing, folds)
 
 
 def read_folds(folder: RunFolder) -> tuple[str, ...]:
