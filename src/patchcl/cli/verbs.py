@@ -3,8 +3,6 @@
 What loads torch is imported inside the verbs, so that help and mistakes are answered at once.
 """
 
-import atexit
-import gc
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +14,7 @@ from patchcl.cli.endings import finish, finish_comparison, finish_folds, list_fa
 from patchcl.cli.face import face
 from patchcl.core.console import console, replace_what_cannot_be_shown
 from patchcl.core.errors import UserError
+from patchcl.core.loading import end_without_a_look
 from patchcl.core.version import __version__
 from patchcl.evaluation.source import require_one_source
 from patchcl.runs.folder import comparison_in
@@ -277,7 +276,7 @@ def report(
 def main() -> None:
     """The program `patchcl`: what a user can put right is one message and exit code 2 (1: diverged), no traceback."""
     replace_what_cannot_be_shown()
-    atexit.register(gc.freeze)  # all that is left ends with the process, and looking through it takes half a second
+    end_without_a_look()
     try:
         app()
     except UserError as error:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from patchcl.core.files import write_text
+from patchcl.core.loading import program
 from patchcl.core.lock import locks_on
 from patchcl.core.memory import without_dasks_wish
 from patchcl.core.threads import for_new_process
 from patchcl.core.unit_process import LostWorkerError, how_it_ended, stop_asked
 
-WORKER = (sys.executable, "-P", "-m", "patchcl.comparison.worker")
+WORKER = (sys.executable, *program("patchcl.comparison.worker"))
 POLL_SECONDS = 0.1
 BUSY, REPLACED = 75, 76
 """Exit codes: another process has the run, from the start or since this one fell silent."""

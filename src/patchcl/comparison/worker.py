@@ -24,6 +24,7 @@ from patchcl.core.devices import best_device
 from patchcl.core.documents import parse_json
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json, write_text
+from patchcl.core.loading import loading
 from patchcl.core.lock import locked
 from patchcl.core.settings import FrozenSettings
 from patchcl.data.splits import load_split
@@ -175,7 +176,8 @@ def _kept(path: Path, options: str) -> Evaluation | None:
 
 
 def _train(job: Job, run: RunFolder, console: Console) -> None:
-    from patchcl.training.experiment import resume, start  # a second of imports that who only reads results is spared
+    with loading():
+        from patchcl.training.experiment import resume, start  # a second that who only reads results is spared
 
     begun = run.provenance.is_file()
     if not begun:  # the last file of a start; what was cut short before it is worth nothing
@@ -231,7 +233,3 @@ def _leave(number: int, _: FrameType | None) -> None:
 def _stop_at_end_of_input() -> None:
     sys.stdin.read()
     interrupt_main(signal.SIGTERM)
-
-
-if __name__ == "__main__":
-    main()

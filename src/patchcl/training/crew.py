@@ -14,6 +14,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 
 from patchcl.config import Settings
 from patchcl.core.errors import UserError
+from patchcl.core.loading import program
 from patchcl.core.settings import FrozenSettings
 from patchcl.training.place import Place, place_of, require_device, require_shares
 from patchcl.training.ranks import ALONE, Ranks
@@ -98,7 +99,7 @@ def _started(place: Place, settings: Settings, port: int) -> list[subprocess.Pop
         "TORCH_CPP_LOG_LEVEL": "ERROR"
     } | os.environ  # else torch logs a stack trace when the first one is gone
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    command, started = [sys.executable, "-m", "patchcl.training.member"], []
+    command, started = [sys.executable, *program("patchcl.training.member")], []
     for rank in range(1, place.size):
         task = Task(place=place._replace(rank=rank, local=rank, port=port, starts=False), settings=settings)
         process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)  # nosec B603  # this very Python

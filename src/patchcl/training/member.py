@@ -1,6 +1,6 @@
 """A process of a run that the first one started on this machine: it trains along and writes nothing.
 
-python -m patchcl.training.member < TASK, as `crew` writes it.
+Its task comes over its input, as `crew` writes it.
 """
 
 import sys
@@ -20,7 +20,3 @@ def main() -> None:
     except UserError as error:
         errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
-
-
-if __name__ == "__main__":
-    main()
