@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 
 import nibabel
 import numpy as np
@@ -36,6 +37,7 @@ def train(cardiac, tmp_path_factory):
     def run_here(jobs, folder, at_once, console, cluster):
         for name, job in jobs.items():
             begun.append(name)
+            assert list(job.command) == sys.argv  # as what made it
             work(job, console)
         return Ending({}, StopRequest())
 

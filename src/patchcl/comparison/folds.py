@@ -5,6 +5,7 @@ folds, the post-processing that all held-out patients chose, and their scores.
 """
 
 import os
+import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -203,7 +204,8 @@ def _job(folder: RunFolder, name: str, at_once: int, asked: TrainingSettings) ->
     divided = settings.split.model_copy(update={"file": _split_file(folder, name), "fold": 0, "labeled": None})
     same_plan = settings.plan.model_copy(update={"file": Path(os.path.realpath(folder.plan))})
     own = planned(settings, plan).model_copy(update={"split": divided, "plan": same_plan})
-    return Job(root=folder.root / name, settings=own, on="validation", voxels=False, at_once=at_once)
+    root, command = folder.root / name, tuple(sys.argv)
+    return Job(root=root, settings=own, on="validation", voxels=False, at_once=at_once, command=command)
 
 
 def _split_file(folder: RunFolder, name: str) -> Path:
