@@ -17,6 +17,7 @@ from patchcl.core.errors import UserError
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import read_rows
 from patchcl.training import crew
+from patchcl.training.place import Place
 from patchcl.training.watch import LostProcessError
 
 SETTINGS = (
@@ -73,6 +74,16 @@ def same(one, other) -> bool:
 
 def without_times(root):
     return [{k: v for k, v in row.items() if k != "seconds_per_step"} for row in read_rows(RunFolder(root))]
+
+
+@pytest.mark.parametrize(("devices", "rank", "told"), [(3, 0, True), (2, 0, False), (3, 1, False)])
+def test_more_processes_than_cores_are_told_once(devices, rank, told, monkeypatch, capsys):
+    monkeypatch.setattr(crew, "usable_cores", lambda: 2.0)
+    crew._warn_of_few_cores(devices, Place(rank, devices, rank), torch.device("cpu"))
+    warning = "Warning: --devices 3 makes as many processes, and there are 2 cores. More gain nothing.\n"
+    assert capsys.readouterr().err == warning * told
+    crew._warn_of_few_cores(devices, Place(rank, devices, rank), torch.device("cuda"))
+    assert capsys.readouterr().err == ""
 
 
 @pytest.fixture(scope="module")

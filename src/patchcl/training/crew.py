@@ -13,9 +13,11 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import PrefixStore
 
 from patchcl.config import Settings
+from patchcl.core.console import errors
 from patchcl.core.errors import UserError
 from patchcl.core.loading import program
 from patchcl.core.settings import FrozenSettings
+from patchcl.core.threads import usable_cores
 from patchcl.training.place import Place, place_of, require_device, require_shares
 from patchcl.training.ranks import ALONE, Ranks
 from patchcl.training.watch import LostProcessError, Watch, end
@@ -48,6 +50,7 @@ def crew_of(settings: Settings, place: Place | None = None) -> Iterator[Ranks]:
     place = place_of(settings.training) if place is None else place
     device = require_device(settings.training, place)
     require_shares(settings, place.size)
+    _warn_of_few_cores(settings.training.devices, place, device)
     if place.size == 1:
         yield ALONE
         return
@@ -59,6 +62,14 @@ def crew_of(settings: Settings, place: Place | None = None) -> Iterator[Ranks]:
             if not _says_that_one_is_gone(error):
                 raise
             raise LostProcessError(watch.explained()) from error
+
+
+def _warn_of_few_cores(devices: int, place: Place, device: torch.device) -> None:
+    """Say in a line that processes which compute on cores have to share them."""
+    cores = max(1, int(usable_cores()))
+    if device.type == "cpu" and devices > cores and place.rank == 0:
+        line = f"Warning: --devices {devices} makes as many processes, and there are {cores} cores. More gain nothing."
+        errors.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
