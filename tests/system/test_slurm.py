@@ -81,15 +81,21 @@ def submitted(script: str, placed: list[str], *arguments: str):
         raise
 
 
+def shown(job: str) -> str:
+    """What SLURM says of a job; nothing while it is too busy to answer."""
+    call = ("scontrol", "show", "job", job)
+    return subprocess.run(call, capture_output=True, text=True, check=False, timeout=30).stdout
+
+
 def preempt(job: str) -> None:
     """SIGTERM, as in a preemption, and a second turn in the queue."""
     slurm("scancel", "--signal=TERM", job)
-    wait_for("second turn in the queue", lambda: "PENDING" in slurm("scontrol", "show", "job", job))
+    wait_for("second turn in the queue", lambda: "PENDING" in shown(job))
 
 
 def begin_again(job: str) -> None:
     slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
-    wait_for("end of the job", lambda: "COMPLETED" in slurm("scontrol", "show", "job", job))
+    wait_for("end of the job", lambda: "COMPLETED" in shown(job))
 
 
 def steps_logged(root: Path) -> int:
