@@ -78,10 +78,11 @@ def test_importing_loads_nothing_heavy():
     assert told.stdout == "[]\n"
 
 
-def test_who_predicts_does_not_wait_for_what_trains():
-    script = "import sys, patchcl; print(patchcl.predict.__name__, 'lightning' in sys.modules)"
+def test_who_predicts_or_reports_does_not_wait_for_what_trains():
+    script = "import sys, patchcl; print(patchcl.predict.__name__, 'lightning' in sys.modules)\n"
+    script += "import patchcl.reports.run_report; print('lightning' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert told.stdout == "predict False\n"
+    assert told.stdout == "predict False\nFalse\n"
 
 
 def test_mistakes_are_user_errors(tmp_path):

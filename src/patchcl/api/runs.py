@@ -7,6 +7,7 @@ from typing import Literal, Unpack
 from patchcl.config import PathLike
 from patchcl.core.console import progress_bar, progress_bars
 from patchcl.core.errors import UserError
+from patchcl.core.loading import loading
 from patchcl.evaluation.evaluate import evaluate_folders, evaluate_trained
 from patchcl.evaluation.paired import require_effect
 from patchcl.evaluation.scores import Evaluation, write_evaluation
@@ -139,7 +140,8 @@ def report(runs: PathLike | Sequence[PathLike], out: PathLike = "report.html", *
         >>> patchcl.report([run], out / "report.html").name
         'report.html'
     """
-    from patchcl.reports.run_report import write_report  # loads what trains, which other verbs here do without
+    with loading():
+        from patchcl.reports.run_report import write_report  # loads what draws, which other verbs here do without
 
     several = [runs] if isinstance(runs, str | Path) else runs
     smallest = require_effect(min_effect / 100)

@@ -27,6 +27,8 @@ Row = dict[str, float]
 
 RENAMED = {"alarms": "warnings"}
 """Key that version 0.1 wrote -> what it is called now."""
+REMEDIES = ("clipped gradients", "clipped gradients and half the learning rate")
+"""What is tried after the first and after the second time that a run diverged."""
 DAMAGED = "log.damaged-"
 LAST_STEP = 2**53
 """More than any run has; numbers beyond it are no steps."""

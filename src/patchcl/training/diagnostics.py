@@ -6,8 +6,7 @@ Everything is read from log rows alone, so a resumed run, a finished one and one
 from collections.abc import Mapping, Sequence
 
 from patchcl.core.settings import FrozenSettings, flatten
-from patchcl.runs.log import Row, rescues_of
-from patchcl.training.rescue import REMEDIES
+from patchcl.runs.log import REMEDIES, Row, rescues_of
 
 ROWS = 20
 """Log rows with a contrast term before the contrast is judged, by the later half of them."""

@@ -21,12 +21,10 @@ from patchcl.core.errors import UserError
 from patchcl.methods.base import Method
 from patchcl.runs.checkpoint import CheckpointWriter, Content, all_finite, read_content, read_newest
 from patchcl.runs.folder import RunFolder
-from patchcl.runs.log import Row
+from patchcl.runs.log import REMEDIES, Row
 
 CLIP_NORM = 1.0
 """Norm of all gradients together that they are clipped to in a run that was rescued."""
-REMEDIES = ("clipped gradients", "clipped gradients and half the learning rate")
-"""What is tried after the first and after the second time that a run diverged."""
 NEVER = 2**62
 
 
