@@ -76,13 +76,15 @@ def without_times(root):
     return [{k: v for k, v in row.items() if k != "seconds_per_step"} for row in read_rows(RunFolder(root))]
 
 
-@pytest.mark.parametrize(("devices", "rank", "told"), [(3, 0, True), (2, 0, False), (3, 1, False)])
-def test_more_processes_than_cores_are_told_once(devices, rank, told, monkeypatch, capsys):
+@pytest.mark.parametrize(("devices", "starts", "told"), [(3, True, True), (2, True, False), (3, False, False)])
+def test_who_starts_more_processes_than_cores_is_told(devices, starts, told, monkeypatch, capsys):
+    """Where a launcher starts them, a process may see its own cores alone."""
     monkeypatch.setattr(crew, "usable_cores", lambda: 2.0)
-    crew._warn_of_few_cores(devices, Place(rank, devices, rank), torch.device("cpu"))
-    warning = "Warning: --devices 3 makes as many processes, and there are 2 cores. More gain nothing.\n"
+    place = Place(0, devices, 0, starts=starts)
+    crew._warn_of_few_cores(devices, place, torch.device("cpu"))
+    warning = "Warning: --devices 3 makes more processes than there are cores (2), which gains nothing.\n"
     assert capsys.readouterr().err == warning * told
-    crew._warn_of_few_cores(devices, Place(rank, devices, rank), torch.device("cuda"))
+    crew._warn_of_few_cores(devices, place, torch.device("cuda"))
     assert capsys.readouterr().err == ""
 
 

@@ -10,7 +10,7 @@ AT_EACH_FREE = "MALLOC_TRIM_THRESHOLD_"
 DASKS_WISH = "65536"
 """What Dask sets it to: every tensor is made of new pages then, a quarter of the time of small scans and steps."""
 MOST_KEPT = 64 << 20
-"""Bytes that glibc keeps at the most where nobody asks for anything: it starts with fewer and finds out."""
+"""Bytes that glibc comes to keep by itself, at the most, where nobody sets anything; of one block, half of that."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 Item = TypeVar("Item")

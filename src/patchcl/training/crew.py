@@ -65,10 +65,10 @@ def crew_of(settings: Settings, place: Place | None = None) -> Iterator[Ranks]:
 
 
 def _warn_of_few_cores(devices: int, place: Place, device: torch.device) -> None:
-    """Say in a line that processes which compute on cores have to share them."""
+    """Say in a line that the processes which we start have to share cores; a launcher gives each its own."""
     cores = max(1, int(usable_cores()))
-    if device.type == "cpu" and devices > cores and place.rank == 0:
-        line = f"Warning: --devices {devices} makes as many processes, and there are {cores} cores. More gain nothing."
+    if place.starts and device.type == "cpu" and devices > cores:
+        line = f"Warning: --devices {devices} makes more processes than there are cores ({cores}), which gains nothing."
         errors.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
