@@ -160,6 +160,13 @@ def test_lower_logits_stay_those_of_the_pass_that_is_learned_from():
     assert deeply_supervised().eval()(image).shape == (2, 3, 32, 32)
 
 
+@pytest.mark.parametrize(("features", "lower"), [((4, 8), 0), ((4, 8, 8), 0), ((4, 8, 8, 8), 1)])
+def test_lower_levels_learn_by_default_where_some_lie_between_the_first_and_the_lowest(features, lower):
+    network = build_network(NetworkSettings(features=features), 1, 3, (32, 32))
+    network(torch.randn(2, 1, 32, 32))
+    assert len(network.lower_logits) == lower
+
+
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_a_residual_encoder_has_blocks_with_a_skip_on_the_way_down_alone(dimensions):
     network = build_network(NetworkSettings(features=SMALL, residual_encoder=True), 1, 3, (16,) * dimensions)
@@ -176,10 +183,6 @@ def test_a_residual_encoder_has_blocks_with_a_skip_on_the_way_down_alone(dimensi
     [
         ({"features": SMALL, "encoder_dropout": (0.1, 0.2)}, "encoder_dropout has 2 rates for 3 features: give 3"),
         ({"features": SMALL, "encoder_dropout": (0.1, 0.2, 1.0)}, "less than 1"),
-        (
-            {"features": SMALL, "deep_supervision": True},
-            r"needs at least 4 features, not \[4, 8, 16\]",
-        ),
     ],
 )
 def test_settings_that_the_levels_do_not_bear_are_refused(settings, said):

@@ -34,6 +34,8 @@ def as_version_0_1_wrote_it(run: Path) -> None:
                 section[old.rpartition(".")[2]] = section.pop(new.rpartition(".")[2])
     settings["training"].pop("loggers")
     contents = json.loads((run / "contents.json").read_text())
+    settings["network"].pop("deep_supervision")
+    contents["settings"].pop("network.deep_supervision")
     for stage in ("warm_up", "ramp"):
         settings["method"].pop(f"{stage}_max_steps")
         contents["settings"].pop(f"method.{stage}_max_steps")

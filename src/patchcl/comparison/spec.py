@@ -16,6 +16,7 @@ from patchcl.comparison.worker import Job
 from patchcl.config import Settings
 from patchcl.core.console import console
 from patchcl.core.errors import UserError
+from patchcl.core.renamed import brought_up_to_date
 from patchcl.core.settings import FrozenSettings
 from patchcl.core.version import __version__
 from patchcl.data.dataset import Dataset, read_dataset
@@ -77,14 +78,15 @@ class CompareSpec(FrozenSettings):
         return options_of(self.fast, self.postprocessing, self.voxels)
 
     def settings_of(self, method: str) -> Settings:
-        """The settings of a method or variant, with today's defaults for what did not exist when the spec was made.
+        """The settings of a method or variant, as they were when the spec was made.
 
         Raises:
             UserError: They belong to another version of patchcl.
         """
         try:
             own = self.own.get(method, {})
-            return Settings.model_validate({**self.settings, **own, "method": self.methods[method]})
+            tree = {**self.settings, **own, "method": self.methods[method]}
+            return Settings.model_validate(brought_up_to_date(tree))
         except ValidationError as error:
             raise UserError(
                 f"The comparison was made by patchcl {self.patchcl}, whose settings of {method} are not those of "

@@ -11,7 +11,7 @@ from patchcl.config.presets import with_preset
 from patchcl.config.settings import Settings
 from patchcl.core.documents import DocumentError, parse_yaml
 from patchcl.core.errors import UserError
-from patchcl.core.renamed import old_settings, with_new_names
+from patchcl.core.renamed import brought_up_to_date, old_settings
 from patchcl.data.preprocessing.plan import BATCH, load_plan
 
 
@@ -37,7 +37,7 @@ def read_settings(path: Path) -> Settings:
     Raises:
         UserError: They cannot be read, or belong to another version of patchcl.
     """
-    return checked(with_new_names(_read_yaml(path)), str(path))
+    return checked(brought_up_to_date(_read_yaml(path)), str(path))
 
 
 def settings_yaml(settings: Settings) -> str:

@@ -1,4 +1,4 @@
-"""Settings of version 0.1 that have other names now."""
+"""Settings of version 0.1 that have other names now, or that it did not have and did not do."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -24,6 +24,8 @@ RENAMED_SETTINGS = {
     "split.validation_share": "split.validation_fraction",
 }
 """Dotted key that version 0.1 knew -> the key of the same setting now, for all sections of the settings tree."""
+NOT_DONE = {"network.deep_supervision": False}
+"""What version 0.1 had no setting for and did not do, while the default of today does."""
 
 
 def old_settings(tree: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -33,13 +35,17 @@ def old_settings(tree: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield old, new
 
 
-def with_new_names(tree: dict[str, Any]) -> dict[str, Any]:
-    """A settings tree that version 0.1 saved, in the names of today; the values are the same, and `tree` stays."""
+def brought_up_to_date(tree: dict[str, Any]) -> dict[str, Any]:
+    """A settings tree that version 0.1 saved, in the names of today, and what it did; `tree` stays."""
     tree = _copied(tree)
     for old, new in RENAMED_SETTINGS.items():
         section = _section(tree, old)
         if section is not None:
             section[_leaf(new)] = section.pop(_leaf(old))
+    for key, value in NOT_DONE.items():
+        section = tree.get(key.partition(".")[0])
+        if isinstance(section, dict):
+            section.setdefault(_leaf(key), value)
     return tree
 
 

@@ -29,7 +29,9 @@ class NetworkSettings(FrozenSettings):
     )
     residual_encoder: bool = Field(False, description="Residual blocks on the way down.")
     deep_supervision: bool = Field(
-        False, description="Masks teach lower levels of the decoder too, with half the weight of the one above."
+        True,
+        description="Masks teach lower levels of the decoder too, with half the weight of the one above; "
+        "where there are four features or more.",
     )
 
     @model_validator(mode="after")
@@ -45,8 +47,6 @@ class NetworkSettings(FrozenSettings):
             raise ValueError(
                 f"encoder_dropout has {len(self.encoder_dropout)} rates for {levels} features: give {levels}"
             )
-        if self.deep_supervision and levels < 4:
-            raise ValueError(f"deep_supervision needs at least 4 features, not {list(self.features)}")
         return self
 
 

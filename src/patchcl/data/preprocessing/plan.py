@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 from patchcl.core.documents import DocumentError, parse_yaml
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_text
-from patchcl.core.renamed import with_new_names
+from patchcl.core.renamed import brought_up_to_date
 from patchcl.core.settings import FrozenSettings
 
 SOFT_TISSUE = (-175.0, 250.0)
@@ -140,7 +140,7 @@ def load_plan(path: Path) -> Plan:
     """
     try:
         content = parse_yaml(path.read_bytes())
-        return Plan.model_validate(with_new_names({"plan": content})["plan"])
+        return Plan.model_validate(brought_up_to_date({"plan": content})["plan"])
     except OSError as error:
         raise UserError(f"The plan {path} cannot be read: {error.strerror}.") from error
     except DocumentError as error:
