@@ -79,7 +79,8 @@ def document(name: str) -> str:
     )
     faults = (faults_table, survivors_table)
     intervals = (intervals_table, ways_table, seeds_table)
-    figures = (demo_gain, demo_seed_by_seed, compare_answer, gain, labeled_of, measured, inference_choices, attack_origin, kills)
+    of_demo, of_sets = (demo_gain, demo_seed_by_seed), (compare_answer, gain, labeled_of, measured)
+    figures = (*of_demo, *of_sets, inference_choices, attack_origin, kills)
     words.globals |= {each.__name__: each for each in (*tables, *intervals, *faults, *figures, read)} | {
         "DEFAULT": DEFAULT,
         "PLAIN": PLAIN,
