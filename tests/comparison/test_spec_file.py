@@ -117,6 +117,17 @@ def test_a_setting_that_is_new_has_its_default(make_spec, tmp_path):
     add_spec(make_spec(), tmp_path / "out")
 
 
+def test_a_comparison_of_networks_without_deep_supervision_gets_no_others(make_spec, tmp_path):
+    add_spec(make_spec(), tmp_path / "out")
+    path = tmp_path / "out" / "compare.json"
+    known = json.loads(path.read_text())
+    del known["settings"]["network"]["deep_supervision"]
+    path.write_text(json.dumps(known))
+    assert not read_spec(tmp_path / "out").settings_of("supervised").network.deep_supervision
+    with pytest.raises(UserError, match=r"network\.deep_supervision was False, now True"):
+        add_spec(make_spec(), tmp_path / "out")
+
+
 def test_settings_of_another_version_are_refused(make_spec, tmp_path):
     add_spec(make_spec(), tmp_path / "out")
     path = tmp_path / "out" / "compare.json"
