@@ -383,10 +383,10 @@ def deep_supervision_table() -> str:
         )
         for labeled, method in dict.fromkeys(key[:2] for key in with_it):
             pairs = [(without[key], dice) for key, dice in with_it.items() if key[:2] == (labeled, method)]
-            before, after = (100 * float(dice) for dice in np.mean(pairs, axis=0))
+            before, after = (float(dice) for dice in np.mean(pairs, axis=0))
             gains = ", ".join(format_points(dice - less) for less, dice in pairs)
-            gain = format_points((after - before) / 100)
-            rows.append((name, str(labeled), method, f"{before:.1f}", f"{after:.1f}", gain, gains))
+            both = [f"{100 * dice:.1f}" for dice in (before, after)]
+            rows.append((name, str(labeled), method, *both, format_points(after - before), gains))
     heads = ("labeled", "method", "without, Dice %", "with", "difference", "seed by seed")
     return markdown(("", *heads), rows)
 

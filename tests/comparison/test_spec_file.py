@@ -108,21 +108,22 @@ def test_machine_and_side_may_differ(make_spec, tmp_path):
     assert add_spec(other, tmp_path / "out").on == "validation"
 
 
+def forget(out, section, key):
+    """Write the file of a comparison as a version that did not know a setting wrote it."""
+    known = json.loads((out / "compare.json").read_text())
+    del known["settings"][section][key]
+    (out / "compare.json").write_text(json.dumps(known))
+
+
 def test_a_setting_that_is_new_has_its_default(make_spec, tmp_path):
     add_spec(make_spec(), tmp_path / "out")
-    path = tmp_path / "out" / "compare.json"
-    known = json.loads(path.read_text())
-    del known["settings"]["training"]["weight_decay"]
-    path.write_text(json.dumps(known))
+    forget(tmp_path / "out", "training", "weight_decay")
     add_spec(make_spec(), tmp_path / "out")
 
 
 def test_a_comparison_of_networks_without_deep_supervision_gets_no_others(make_spec, tmp_path):
     add_spec(make_spec(), tmp_path / "out")
-    path = tmp_path / "out" / "compare.json"
-    known = json.loads(path.read_text())
-    del known["settings"]["network"]["deep_supervision"]
-    path.write_text(json.dumps(known))
+    forget(tmp_path / "out", "network", "deep_supervision")
     assert not read_spec(tmp_path / "out").settings_of("supervised").network.deep_supervision
     with pytest.raises(UserError, match=r"network\.deep_supervision was False, now True"):
         add_spec(make_spec(), tmp_path / "out")
