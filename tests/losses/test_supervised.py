@@ -72,15 +72,19 @@ def test_deep_supervision_halves_the_weight_of_each_level_by_hand():
     logits, half, quarter = (torch.full((3, 3, side, side), value) for side, value in ((4, 7.0), (2, 2.0), (1, 10.0)))
     seen = []
 
-    def loss(given, target):
-        seen.append(target)
+    def loss(given, target, weight):
+        seen.append((target, weight))
         return given.mean()
 
     assert over_levels(loss, logits, (half, quarter), mask).item() == pytest.approx(6)
-    assert torch.equal(seen[0], mask)
-    assert seen[1].tolist() == [[[0, 1], [2, IGNORE]]] * 3
-    assert seen[2].shape == (3, 1, 1)
-    assert torch.equal(over_levels(loss, logits, (), mask), loss(logits, mask))
+    (of_all, unweighted), (of_half, _), (of_quarter, _) = seen
+    assert torch.equal(of_all, mask)
+    assert unweighted is None
+    assert of_half.tolist() == [[[0, 1], [2, IGNORE]]] * 3
+    assert of_quarter.shape == (3, 1, 1)
+    assert torch.equal(over_levels(loss, logits, (), mask), loss(logits, mask, None))
+    over_levels(loss, logits, (half,), mask, (mask + 0.5).float())
+    assert seen[-1][1].tolist() == [[[0.5, 1.5], [2.5, IGNORE + 0.5]]] * 3
 
 
 @SIZES

@@ -13,7 +13,7 @@ from patchcl.config import load_settings
 from patchcl.core.batch import IGNORE, LabeledBatch
 from patchcl.core.components import largest_components
 from patchcl.losses.pseudo_labels import PseudoLabels, pseudo_labels
-from patchcl.losses.supervised import dice_and_cross_entropy, one_hot
+from patchcl.losses.supervised import dice_and_cross_entropy, one_hot, over_levels
 from patchcl.methods import build_method, patchcl
 from patchcl.methods.settings import PatchCLSettings
 
@@ -210,6 +210,24 @@ def test_half_of_consistency_is_of_weak_views_with_perturbed_features(make_task,
     assert (perturbed - plain).abs() > 1e-3
     expected = terms["supervised"] + 0.35 * terms["consistency"] + 0.35 * perturbed
     torch.testing.assert_close(result.loss.detach(), expected)
+
+
+@pytest.mark.parametrize("direction", ["into_unlabeled", "both"])
+def test_pseudo_masks_teach_the_lower_levels_if_so_set(make_task, make_batch, direction):
+    """Under deep supervision, and with instance norm, as above."""
+    task, batch = make_task(norm="instance", features=(4, 8, 8, 8), deep_supervision=True), make_batch()
+    stages = {"warm_up_fraction": 0.0, "ramp_fraction": 0.0, "mix_direction": direction, "confidence_weighting": True}
+    method = build(task, deep_consistency=True, weight=0.0, **stages)
+    torch.manual_seed(5)
+    pseudo, _ = method.pseudo_labels(batch.unlabeled.weak)
+    first, strong = method.views(method.annotated(batch.labeled), method.believed(batch.unlabeled.strong, pseudo))
+    logits, taught = method.taught(method.student(torch.cat([first.image, strong.image])), first, strong)
+    (lower,) = (level[-len(logits) :] for level in method.student.lower_logits)
+    torch.manual_seed(5)
+    told = method(batch, 0).terms["consistency"]
+    expected = over_levels(dice_and_cross_entropy, logits, (lower,), taught.mask, taught.weight)
+    torch.testing.assert_close(told, expected.detach())
+    assert (told - dice_and_cross_entropy(logits, taught.mask, taught.weight)).abs() > 1e-3
 
 
 def test_pseudo_labels_are_means_over_the_weak_view_and_a_symmetry_of_it(make_task, make_batch):

@@ -26,27 +26,30 @@ def dice_and_cross_entropy(
 
 
 def over_levels(
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss: Callable[[Tensor, Tensor, Tensor | None], Tensor],
     logits: Float[Tensor, "B K *S"],
     lower_logits: Sequence[Tensor],
     mask: Int[Tensor, "B *S"],
+    weight: Float[Tensor, "B *S"] | None = None,
 ) -> Float[Tensor, ""]:
     """Deep supervision: the weighted mean of `loss` over levels, each of which weighs half of the one above.
 
-    `lower_logits`, (B, K, *s) each, are compared with the mask at their size. Without any it is `loss` itself.
+    `lower_logits`, (B, K, *s) each, are compared with the mask at their size, where pixels count with the `weight` that
+    they have there. Without any it is `loss` itself.
 
     Source: nnU-Net, `nnUNetTrainer._build_loss`; Isensee et al., 2021, https://arxiv.org/abs/1904.08128.
     """
-    total, weight, weights = loss(logits, mask), 1.0, 1.0
+    total, share, shares = loss(logits, mask, weight), 1.0, 1.0
     for lower in lower_logits:
-        weight /= 2
-        weights += weight
-        total = total + weight * loss(lower, shrunk(mask, lower.shape[2:]))
-    return total / weights if lower_logits else total
+        size = lower.shape[2:]
+        share /= 2
+        shares += share
+        total = total + share * loss(lower, shrunk(mask, size), None if weight is None else shrunk(weight, size))
+    return total / shares if lower_logits else total
 
 
-def shrunk(mask: Int[Tensor, "B *S"], size: Sequence[int]) -> Tensor:
-    """The mask, (B, *size): of every pixel the class of the nearest one."""
+def shrunk(mask: Tensor, size: Sequence[int]) -> Tensor:
+    """A mask (B, *S), or the weights of its pixels, at another size, (B, *size): every pixel is the nearest one."""
     return F.interpolate(mask.unsqueeze(1).float(), size=tuple(size), mode="nearest-exact")[:, 0].to(mask.dtype)
 
 

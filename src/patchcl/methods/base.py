@@ -111,7 +111,9 @@ class Method(nn.Module, ABC, Generic[S]):
         seen = StudentView(labeled, features=features)
         return weighted_sum(seen, supervised=(1.0, self.supervised_loss(logits, labeled.mask)))
 
-    def supervised_loss(self, logits: Tensor, mask: Tensor, first: int = 0, network: UNet | None = None) -> Tensor:
+    def supervised_loss(
+        self, logits: Tensor, mask: Tensor, first: int = 0, network: UNet | None = None, weight: Tensor | None = None
+    ) -> Tensor:
         """The segmentation loss of what is labeled; of the lower levels of the decoder, too, under deep supervision.
 
         Args:
@@ -119,10 +121,11 @@ class Method(nn.Module, ABC, Generic[S]):
             mask: (B, *S), of the labeled pixels; IGNORE elsewhere.
             first: Where these images began in that pass.
             network: By default the student.
+            weight: (B, *S), how much every pixel counts; None: all do in full.
         """
         network = self.student if network is None else network
         lower = [level[first : first + len(logits)] for level in network.lower_logits]
-        return over_levels(self.segmentation_loss, logits, lower, mask)
+        return over_levels(self.segmentation_loss, logits, lower, mask, weight)
 
     def train(self, mode: bool = True) -> Self:
         """Sets the training mode of all that learns; a teacher stays in evaluation mode."""

@@ -59,7 +59,7 @@ class PatchCL(Method[PatchCLSettings]):
         known = LabeledBatch(first.image, first.mask.masked_fill(~first.annotated, IGNORE))
         taught_logits, taught = self.taught(logits, first, strong)
 
-        losses = {"consistency": self.segmentation_loss(taught_logits, taught.mask, taught.weight)}
+        losses = {"consistency": self.consistency(taught_logits, taught, first=len(logits) - len(taught_logits))}
         losses |= self.perturbed(unlabeled.weak, pseudo)
         weight = self.gate(taught_logits, taught) * scheduled(step, self.consistency_weight) / len(losses)
         result = weighted_sum(
@@ -71,6 +71,12 @@ class PatchCL(Method[PatchCLSettings]):
         if self.agreement is not None:
             result.terms["agreement"] = self.agreement.dice
         return result
+
+    def consistency(self, logits: Tensor, taught: Shown, first: int) -> Tensor:
+        """The loss of pseudo-masks, at the lower levels of the decoder, too, if so set; see `supervised_loss`."""
+        if self.settings.deep_consistency:
+            return self.supervised_loss(logits, taught.mask, first, weight=taught.weight)
+        return self.segmentation_loss(logits, taught.mask, taught.weight)
 
     def consistency_weight(self, step: int) -> float:
         """Of the loss at a step after the warm-up: it rises, and may fall again until the end of the run."""

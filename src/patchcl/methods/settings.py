@@ -137,6 +137,9 @@ class PatchCLSettings(MethodSettings):
     feature_dropout: float = Field(
         0.0, ge=0, lt=1, description="Above 0, half of consistency is of weak views, and so many features are dropped."
     )
+    deep_consistency: bool = Field(
+        False, description="Under deep supervision pseudo-masks, too, teach the lower levels of the decoder."
+    )
     contrast: ContrastSettings = ContrastSettings()
 
     @model_validator(mode="after")
