@@ -377,10 +377,7 @@ def deep_supervision_table() -> str:
     for name, file in DEFAULT.items():
         if not measured(file):
             continue
-        with_it, without = (
-            {(run["labeled"], run["method"], run["seed"]): run["scores"]["last"]["dice"] for run in read(each)["runs"]}
-            for each in (file, PLAIN[name])
-        )
+        with_it, without = (dice_of_runs(read(each)) for each in (file, PLAIN[name]))
         for labeled, method in dict.fromkeys(key[:2] for key in with_it):
             pairs = [(without[key], dice) for key, dice in with_it.items() if key[:2] == (labeled, method)]
             before, after = (float(dice) for dice in np.mean(pairs, axis=0))
@@ -389,6 +386,15 @@ def deep_supervision_table() -> str:
             rows.append((name, str(labeled), method, *both, format_points(after - before), gains))
     heads = ("labeled", "method", "without, Dice %", "with", "difference", "seed by seed")
     return markdown(("", *heads), rows)
+
+
+def dice_of_runs(found: Mapping[str, Any]) -> dict[tuple[int, str, int], float]:
+    """Dice of the last checkpoint by number of labeled patients, method and seed."""
+    patients = {line["labeled"]: line["labeled_patients"] for line in found["rows"]}
+    return {
+        (patients[str(run["labeled"] or "all")], run["method"], run["seed"]): run["scores"]["last"]["dice"]
+        for run in found["runs"]
+    }
 
 
 def labeled_of(file: str) -> list[int]:
