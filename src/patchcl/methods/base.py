@@ -114,11 +114,11 @@ class Method(nn.Module, ABC, Generic[S]):
     def supervised_loss(
         self, logits: Tensor, mask: Tensor, first: int = 0, network: UNet | None = None, weight: Tensor | None = None
     ) -> Tensor:
-        """The segmentation loss of what is labeled; of the lower levels of the decoder, too, under deep supervision.
+        """The segmentation loss of what has labels or pseudo-labels; under deep supervision of the lower levels, too.
 
         Args:
             logits: (B, K, *S), of the last pass of `network` with a gradient and nothing perturbed.
-            mask: (B, *S), of the labeled pixels; IGNORE elsewhere.
+            mask: (B, *S), of the pixels that have a label; IGNORE elsewhere.
             first: Where these images began in that pass.
             network: By default the student.
             weight: (B, *S), how much every pixel counts; None: all do in full.
