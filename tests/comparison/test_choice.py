@@ -131,3 +131,24 @@ def test_a_comparison_without_a_choice_is_explained(made):
     choice_file(out).write_text("{}")
     with pytest.raises(UserError, match=r"chosen\.json cannot be read. Make it anew with: patchcl compare --show"):
         run_to_use(out)
+
+
+def test_where_nobody_validates_masks_alone_are_chosen(made):
+    budgets, out = made(supervised=none, patchcl=lambda _: 0.125)
+    blind = [row._replace(results=tuple(map(unseen, row.results))) for row in budgets[0].rows]
+    choice = choose([budgets[0]._replace(rows=tuple(blind))])
+    assert (choice.run_id, choice.patients) == ("labeled_2/supervised/seed_0", 0)
+    assert choice.reason == (
+        "No patient was kept for validation, so nothing speaks for another method than supervised."
+    )
+    write_choice(choice, out)
+    assert run_to_use(out) == out / "runs" / choice.run_id
+    still_to_judge = [row._replace(results=tuple(r._replace(validation=None) for r in row.results)) for row in blind]
+    still_to_judge[0] = still_to_judge[0]._replace(
+        results=tuple(r._replace(validation_patients=2) for r in still_to_judge[0].results)
+    )
+    assert choose([budgets[0]._replace(rows=tuple(still_to_judge))]) is None
+
+
+def unseen(result):
+    return result._replace(validation=None, validation_patients=0)

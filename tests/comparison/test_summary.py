@@ -119,6 +119,14 @@ def test_methods_that_score_alike_are_named_together(budgets):
     assert "Equal to supervised: patchcl." in sentences(made)[0]
 
 
+def test_what_a_few_patients_leave_open_is_no_lead_of_methods_that_score_alike(budgets):
+    made = budgets(patients=3, supervised=0, patchcl=0)
+    said = sentences(made)[0]
+    assert "share the highest Dice" in said
+    assert "lead" not in said
+    assert "would settle" not in said.partition("Not clearly")[0]
+
+
 @pytest.mark.parametrize(
     ("gain", "headline_"),
     [(0.0003, "patchcl and supervised score alike"), (0.0008, "patchcl and supervised score alike")],

@@ -52,7 +52,7 @@ def test_it_is_trained_and_scored_with_both_checkpoints(done):
     assert finished(done.root, "test", 4, done.options)
     assert not finished(done.root, "validation", 4, done.options)  # with its best checkpoint, too
     for checkpoint in ("last", "best"):
-        scores = scores_of(done.root, "test", checkpoint)
+        scores = scores_of(done.root, "test", checkpoint, done.options)
         assert scores.unit == "voxels"
         assert scores.provenance["checkpoint"] == checkpoint
         assert len(scores.patients) == 3
@@ -60,16 +60,16 @@ def test_it_is_trained_and_scored_with_both_checkpoints(done):
 
 def test_validation_patients_score_the_last_checkpoint_to_choose_between_methods(done, tmp_path):
     split = load_split(RunFolder(done.root).split)
-    assert set(scores_of(done.root, "validation", "last").patients) == set(split.validation)
+    assert set(scores_of(done.root, "validation", "last", done.options).patients) == set(split.validation)
     assert complete(done)
     job = done.model_copy(update={"root": shutil.copytree(done.root, tmp_path / "seed_0")})
-    RunFolder(job.root).evaluation.joinpath("validation_last.json").unlink()
-    kept = scores_file(job.root, "test", "last").stat().st_mtime_ns
+    RunFolder(job.root).evaluation.joinpath("validation_last_voxels.json").unlink()
+    kept = scores_file(job.root, "test", "last", job.options).stat().st_mtime_ns
     assert not complete(job)
     work(job, QUIET)
     assert complete(job)
-    assert scores_file(job.root, "test", "last").stat().st_mtime_ns == kept
-    RunFolder(job.root).evaluation.joinpath("validation_last.json").unlink()
+    assert scores_file(job.root, "test", "last", job.options).stat().st_mtime_ns == kept
+    RunFolder(job.root).evaluation.joinpath("validation_last_voxels.json").unlink()
     RunFolder(job.root).postprocessing.unlink()  # as where nobody validates
     assert validated(job.root, 4, job.options)
 
@@ -94,23 +94,29 @@ def test_what_is_done_is_not_done_again(done):
 def test_damaged_scores_are_none_and_to_be_made_anew(done, tmp_path, side, checkpoint, text):
     job = done.model_copy(update={"root": shutil.copytree(done.root, tmp_path / "seed_0")})
     assert complete(job)
-    scores_file(job.root, side, checkpoint).write_text(text)
+    scores_file(job.root, side, checkpoint, job.options).write_text(text)
     assert not complete(job)
     assert finished(job.root, "test", 4, job.options) == (side == "validation")
 
 
 @pytest.mark.parametrize("asked", [{"voxels": False}, {"voxels": True, "fast": True}, {"postprocessing": False}])
-def test_scores_that_somebody_made_with_other_options_are_made_anew(done, tmp_path, asked):
-    """They may be looked at, but do not pass for those of the comparison."""
+def test_scores_that_somebody_makes_with_other_options_lie_beside_those_of_the_comparison(done, tmp_path, asked):
     job = done.model_copy(update={"root": shutil.copytree(done.root, tmp_path / "seed_0")})
-    same, kept = scores_file(job.root, "test", "last"), scores_file(job.root, "test", "last").read_text()
-    evaluate_run(RunFolder(job.root), "test", **{"voxels": True} | asked)
-    assert not complete(job)
-    work(job, QUIET)
+    before = {path: path.read_bytes() for path in RunFolder(job.root).evaluation.iterdir()}
+    other = evaluate_run(RunFolder(job.root), "test", **{"voxels": True} | asked)
     assert complete(job)
-    assert [score["dice"] for score in json.loads(same.read_text())["scores"]] == [
-        score["dice"] for score in json.loads(kept)["scores"]
-    ]
+    assert {path: path.read_bytes() for path in before} == before
+    assert scores_of(job.root, "test", "last", other.provenance["options"]) == other
+    assert scores_of(job.root, "test", "last", job.options).provenance["options"] == "--voxels"
+
+
+def test_scores_of_before_have_all_options_under_one_name(done, tmp_path):
+    job = done.model_copy(update={"root": shutil.copytree(done.root, tmp_path / "seed_0")})
+    for path in RunFolder(job.root).evaluation.glob("*_voxels.json"):
+        path.rename(path.with_name(path.name.replace("_voxels", "")))
+    assert complete(job)
+    assert scores_file(job.root, "test", "last", job.options).name == "test_last.json"
+    assert not complete(job.model_copy(update={"fast": True}))
 
 
 def test_scores_of_before_do_not_say_how_they_were_made_and_are_kept(done, tmp_path):
@@ -118,7 +124,8 @@ def test_scores_of_before_do_not_say_how_they_were_made_and_are_kept(done, tmp_p
     for path in RunFolder(job.root).evaluation.glob("*.json"):
         content = json.loads(path.read_text())
         del content["provenance"]["options"]
-        path.write_text(json.dumps(content))
+        path.unlink()
+        path.with_name(path.name.replace("_voxels", "")).write_text(json.dumps(content))
     assert complete(job)
     assert complete(job.model_copy(update={"fast": True}))
 
@@ -183,9 +190,10 @@ def test_a_trained_run_without_a_choice_makes_it_before_it_is_scored(done, tmp_p
 def test_one_pass_is_scored_where_one_asks_for_it(done, tmp_path, fast, symmetries):
     root = shutil.copytree(done.root, tmp_path / "seed_0")
     shutil.rmtree(RunFolder(root).evaluation)
-    work(done.model_copy(update={"root": root, "fast": fast, "postprocessing": False}), QUIET)
+    job = done.model_copy(update={"root": root, "fast": fast, "postprocessing": False})
+    work(job, QUIET)
     for checkpoint in ("last", "best"):
-        facts = scores_of(root, "test", checkpoint).provenance
+        facts = scores_of(root, "test", checkpoint, job.options).provenance
         assert (facts["symmetries"], facts["postprocessing"]) == (symmetries, "none")
 
 

@@ -6,20 +6,23 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from patchcl.config import load_settings, planned
+from patchcl.config import load_settings, planned, read_settings
+from patchcl.config.files import settings_yaml
 from patchcl.core.errors import UserError
 from patchcl.data.preprocessing.plan import BATCH
 
+MIRRORS = ("augment.flip=true", "augment.rotate_90=true")
+
 
 def test_the_patches_of_the_plan_are_those_of_the_method(plan):
-    settings = load_settings(overrides=["method.contrast.weight=0.3"])
+    settings = load_settings(overrides=["method.contrast.weight=0.3", *MIRRORS])
     contrast = planned(settings, plan).method.contrast
     assert contrast == settings.method.contrast.model_copy(update={"patch_fraction": 0.2})
     assert planned(settings, plan.model_copy(update=dict.fromkeys(BATCH))).training == settings.training
     bare = plan.model_copy(update={"patch_fraction": None, **dict.fromkeys(BATCH)})
     assert planned(settings, bare) == settings
     plan = plan.model_copy(update=dict.fromkeys(BATCH))
-    supervised = load_settings(overrides=["method=supervised"])
+    supervised = load_settings(overrides=["method=supervised", *MIRRORS])
     assert planned(supervised, plan) == supervised
 
 
@@ -37,6 +40,17 @@ def test_classes_that_differ_by_their_side_are_not_mirrored_unless_asked_for(pla
     augment = planned(load_settings(), sides).augment
     assert (augment.flip, augment.rotate_90, augment.scale) == (False, False, load_settings().augment.scale)
     assert planned(load_settings(overrides=["augment.flip=true"]), sides).augment.flip
+    assert planned(load_settings(overrides=["augment.flip=false"]), plan).augment.flip is False
+
+
+@pytest.mark.parametrize("chosen", [[], ["preset=matched"], ["preset=published"]])
+def test_neither_a_preset_nor_a_file_that_spells_out_all_settings_asks_for_mirrors(plan, tmp_path, chosen):
+    """As the spec of a comparison and the settings of folds do."""
+    (tmp_path / "settings.yaml").write_text(settings_yaml(load_settings(overrides=chosen)))
+    sides = plan.model_copy(update={"classes": ("background", "left kidney", "right kidney")})
+    for settings in (load_settings(overrides=chosen), read_settings(tmp_path / "settings.yaml")):
+        assert (planned(settings, sides).augment.flip, planned(settings, sides).augment.rotate_90) == (False, False)
+        assert (planned(settings, plan).augment.flip, planned(settings, plan).augment.rotate_90) == (True, True)
 
 
 def test_settings_do_not_change_once_made():

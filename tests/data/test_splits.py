@@ -335,3 +335,15 @@ def test_a_split_that_was_changed_after_the_fact_is_refused(tmp_path):
     path.write_text("{}")
     with pytest.raises(UserError, match=r"split\.json cannot be read"):
         load_split(path)
+
+
+def test_folds_in_the_data_set_are_left_aside_where_nobody_is_to_validate(tmp_path):
+    """Who asks for all masks gets them; a split that is named, or that keeps a test side, still counts."""
+    all_masks = SplitSettings(validation_fraction=0)
+    (tmp_path / "splits_final.json").write_text(json.dumps([{"train": ["a"], "val": ["b"]}]))
+    settings, line = with_split_of(tmp_path, all_masks)
+    assert settings == all_masks
+    assert "splits_final.json is left aside" in line
+    assert with_split_of(tmp_path, SplitSettings())[0].file == tmp_path / "splits_final.json"
+    (tmp_path / "split.json").write_text(json.dumps({"train": ["a"], "test": ["b"]}))
+    assert with_split_of(tmp_path, all_masks)[0].file == tmp_path / "split.json"

@@ -5,8 +5,8 @@ import pytest
 from patchcl.config import load_settings
 from patchcl.core.errors import UserError
 from patchcl.data.splits import Split
-from patchcl.evaluation.scores import Evaluation
-from patchcl.reports.facts import RunFacts, _names, changes, facts_table, unfinished, unmatched
+from patchcl.evaluation.scores import Evaluation, Score, write_evaluation
+from patchcl.reports.facts import RunFacts, _evaluations, _names, changes, facts_table, unfinished, unmatched
 from patchcl.runs.folder import RunFolder
 
 SPLIT = Split(labeled=("a",), unlabeled=("b", "c"), validation=("d",), test=())
@@ -94,3 +94,20 @@ def test_scores_on_other_masks_are_told(facts) -> None:
         "fixmatch and supervised were scored on other scans or masks: evaluate both anew."
     ]
     assert list(unmatched([first, facts("mean_teacher")])) == []
+
+
+def test_scores_of_different_options_are_never_set_side_by_side(tmp_path) -> None:
+    """A name of its own for each; scores of before have their options in the provenance alone."""
+    scores = scored_with("--fast").model_copy(update={"name": "patchcl"})
+    runs = [RunFolder.create(tmp_path / name) for name in ("old", "new")]
+    write_evaluation(scores, runs[0].evaluation / "test_last")
+    write_evaluation(scores, runs[1].evaluation / "test_last_fast")
+    write_evaluation(scored_with(""), runs[1].evaluation / "test_last")
+    write_evaluation(scores, runs[1].evaluation / "test_last_student")
+    assert list(_evaluations(runs[0], "old")) == ["test_last_fast"]
+    assert list(_evaluations(runs[1], "new")) == ["test_last", "test_last_fast"]
+
+
+def scored_with(options: str) -> Evaluation:
+    one = Score(patient="p", case="p", structure="left", dice=0.5, jaccard=0.5, hd95_mm=9, asd_mm=1)
+    return Evaluation(name="run", structures=("left",), unit="mm", scores=(one,), provenance={"options": options})

@@ -31,7 +31,7 @@ def check(data: PathLike, **settings: Unpack[SettingsArguments]) -> CheckReport:
     require_ours(Path(data))
     chosen = make_settings(**settings)
     with progress_bar("Reading scans") as on_progress:
-        decided = "flip" in chosen.augment.model_fields_set
+        decided = chosen.augment.flip is not None
         return check_data(Path(data), chosen.split, chosen.plan, on_progress, decided)
 
 

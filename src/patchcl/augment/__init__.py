@@ -8,8 +8,8 @@ from patchcl.core.settings import FrozenSettings
 class AugmentSettings(FrozenSettings):
     """How far an augmented image may be from the scan. Every method is given the same."""
 
-    flip: bool = Field(True, description="Mirror along any axis.")
-    rotate_90: bool = Field(True, description="Turn slices by multiples of 90 degrees, where they are square.")
+    flip: bool | None = Field(None, description="Mirror along any axis; by default unless structures have sides.")
+    rotate_90: bool | None = Field(None, description="Turn square slices by quarters; by default likewise.")
     rotate_degrees: float = Field(20.0, ge=0, le=180, description="In every plane; thick slices turn in theirs alone.")
     ssl4mis_policy: bool = Field(
         False,
@@ -20,3 +20,13 @@ class AugmentSettings(FrozenSettings):
     shift: float = Field(0.1, ge=0, lt=1, description="Fraction of the image's side.")
     labeled_intensity: float = Field(0.5, ge=0, le=1, description="Strength of intensity changes, labeled images.")
     strong_intensity: float = Field(1.0, ge=0, le=1, description="The same for the strong view of unlabeled images.")
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether images are mirrored; where nobody has decided, they are."""
+        return self.flip is not False
+
+    @property
+    def quarter_turns(self) -> bool:
+        """Whether slices are turned by quarters, if they are square; where nobody has decided, they are."""
+        return self.rotate_90 is not False

@@ -77,7 +77,7 @@ def drawn_symmetries(
 
 def _drawn_mirrors(dimensions: int, settings: AugmentSettings) -> list[tuple[int, ...]]:
     """The sets of axes along which one image may be mirrored."""
-    if not settings.flip:
+    if not settings.mirrors:
         return [()]
     counts = (1,) if settings.ssl4mis_policy else range(dimensions + 1)
     return [axes for count in counts for axes in itertools.combinations(range(dimensions), count)]
@@ -128,7 +128,7 @@ def _everything(turn: Tensor, size: tuple[int, ...], settings: AugmentSettings, 
     batch, dimensions, device = len(turn), len(size), generator.device
     if _may_rotate_90(size, settings):
         turn = turn @ _quarter_rotations(batch, generator)
-    if settings.flip:
+    if settings.mirrors:
         turn = turn * (torch.randint(0, 2, (batch, 1, dimensions), generator=generator, device=device) * 2 - 1)
     return turn
 
@@ -143,7 +143,7 @@ def _ssl4mis_policy(turn: Tensor, size: tuple[int, ...], settings: AugmentSettin
     exact = still = torch.eye(dimensions, device=device).expand(batch, -1, -1)
     if _may_rotate_90(size, settings):
         exact = _quarter_rotations(batch, generator)
-    if settings.flip:
+    if settings.mirrors:
         axis = torch.randint(0, dimensions, (batch,), generator=generator, device=device)
         exact = exact * (1 - 2 * (axis.view(-1, 1, 1) == torch.arange(dimensions, device=device)).int())
     uniform = torch.rand((batch, 1, 1), generator=generator, device=device)
@@ -151,7 +151,7 @@ def _ssl4mis_policy(turn: Tensor, size: tuple[int, ...], settings: AugmentSettin
 
 
 def _may_rotate_90(size: tuple[int, ...], settings: AugmentSettings) -> bool:
-    return settings.rotate_90 and len(size) == 2 and size[0] == size[1]
+    return settings.quarter_turns and len(size) == 2 and size[0] == size[1]
 
 
 def _quarter_rotations(batch: int, generator: Generator) -> Tensor:

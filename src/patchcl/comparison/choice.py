@@ -53,16 +53,17 @@ class Choice(FrozenSettings):
 
 
 def choose(budgets: Sequence[LabelBudget]) -> Choice | None:
-    """The run to be used, among those with most labeled patients; None where the baseline has no validation scores.
+    """The run to be used, among those with most labeled patients; None where the baseline is not scored.
 
     A method must be better than the baseline beyond chance, after Holm, on validation patients; of several the one
-    with the highest Dice is taken, else the baseline. Of its seeds that with the highest Dice.
+    with the highest Dice is taken, else the baseline, as where no patient was kept for validation. Of its seeds that
+    with the highest Dice.
     """
     for budget in reversed(budgets):
         scored = _scored(budget)
         if budget.baseline in scored:
             return _choice(budget, scored)
-    return None
+    return next(filter(None, map(_unjudged, reversed(budgets))), None)
 
 
 def write_choice(choice: Choice | None, out: Path) -> None:
@@ -91,8 +92,9 @@ def run_to_use(folder: Path) -> Path:
         choice = Choice.model_validate(parse_json(path.read_bytes()))
     except OSError as error:
         raise UserError(
-            f"{folder} holds a comparison that has chosen no run: that needs scores of its baseline on validation "
-            f"patients. Go on with patchcl compare -o {folder}, or name one of the runs in it."
+            f"{folder} holds a comparison that has chosen no run: that needs scores of its baseline (--baseline, by "
+            f"default the method supervised). Go on with patchcl compare DATA -o {folder}, with it among --methods; or "
+            "name one of the runs."
         ) from error
     except ValueError as error:
         raise UserError(f"{path} cannot be read. Make it anew with: patchcl compare --show {folder}") from error
@@ -109,6 +111,16 @@ def _scored(budget: LabelBudget) -> dict[str, list[RunResult]]:
         for method, results in scored.items()
         if seeds and seeds <= {result.run.seed for result in results}
     }
+
+
+def _unjudged(budget: LabelBudget) -> Choice | None:
+    """The first run of the baseline that kept nobody for validation; None if there is none that is finished."""
+    ours = [result for row in budget.rows if row.method == budget.baseline for result in row.results]
+    runs = [result.run for result in ours if result.validation_patients == 0]
+    if not runs:
+        return None
+    reason = f"No patient was kept for validation, so nothing speaks for another method than {budget.baseline}."
+    return Choice(**runs[0]._asdict(), run_id=runs[0].run_id, reason=reason, patients=0, dice={}, against_baseline={})
 
 
 def _choice(budget: LabelBudget, scored: Mapping[str, Sequence[RunResult]]) -> Choice:

@@ -27,6 +27,7 @@ from patchcl.comparison.tables import (
     scored_patients,
 )
 from patchcl.comparison.variants import changes
+from patchcl.comparison.worker import scores_file
 from patchcl.core.errors import UserError
 from patchcl.data.dataset import read_dataset
 from patchcl.data.preprocessing.plan import load_plan
@@ -160,7 +161,8 @@ def _overlay(spec: CompareSpec, budget: LabelBudget, out: Path) -> Overlay | Non
     runs = [RunFolder(run_root(out, result.run)) for result in results.values()]
     try:
         plan = load_plan(runs[0].plan)
-        masks = [run.predictions / f"{spec.on}_last" / f"{case}.nii.gz" for run in runs]
+        stems = [scores_file(run.root, spec.on, "last", spec.options).stem for run in runs]
+        masks = [run.predictions / stem / f"{case}.nii.gz" for run, stem in zip(runs, stems, strict=True)]
         view = representative_slice(read_dataset(spec.data).case(case), masks, plan)
     except UserError:
         return None

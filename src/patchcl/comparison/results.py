@@ -61,6 +61,7 @@ class RunResult(NamedTuple):
     provenance: dict[str, Any]
     labeled_patients: int | None
     validation: Evaluation | None = None  # its last checkpoint on validation patients, which chooses between methods
+    validation_patients: int | None = None
 
     @property
     def rescues(self) -> int:
@@ -189,8 +190,9 @@ def read_run(spec: CompareSpec, compare_run: CompareRun, out: Path) -> RunResult
     trained = [root / name for name in read_folds(run)] if run.folds.is_file() else [root]
     steps = spec.settings_of(compare_run.method).training.steps
     there = finished(root, spec.on, steps, spec.options)
-    scores = _named_scores(compare_run, root, spec.on, CHECKPOINTS) if there else {}
+    scores = _named_scores(spec, compare_run, root, spec.on, CHECKPOINTS) if there else {}
     judged = scored(root, "validation", steps, spec.options)
+    split = load_split(run.split) if run.split.is_file() else None
     return RunResult(
         run=compare_run,
         scores=scores,
@@ -199,17 +201,18 @@ def read_run(spec: CompareSpec, compare_run: CompareRun, out: Path) -> RunResult
         sessions=[session for each in trained for session in sessions_of(each)],
         steps=steps * len(trained),
         provenance=read_provenance(run.provenance),
-        labeled_patients=len(load_split(run.split).labeled) if run.split.is_file() else None,
-        validation=_named_scores(compare_run, root, "validation", ["last"])["last"] if judged else None,
+        labeled_patients=len(split.labeled) if split else None,
+        validation=_named_scores(spec, compare_run, root, "validation", ["last"])["last"] if judged else None,
+        validation_patients=len(split.validation) if split and not spec.folds else None,
     )
 
 
 def _named_scores(
-    compare_run: CompareRun, root: Path, on: SplitSide, checkpoints: Sequence[str]
+    spec: CompareSpec, compare_run: CompareRun, root: Path, on: SplitSide, checkpoints: Sequence[str]
 ) -> dict[str, Evaluation]:
     """Scores of a run by checkpoint, under the name of its method."""
-    named = {"name": compare_run.method}
-    return {checkpoint: scores_of(root, on, checkpoint).model_copy(update=named) for checkpoint in checkpoints}
+    scores = {checkpoint: scores_of(root, on, checkpoint, spec.options) for checkpoint in checkpoints}
+    return {checkpoint: each.model_copy(update={"name": compare_run.method}) for checkpoint, each in scores.items()}
 
 
 def means_of(scores: Mapping[str, Evaluation]) -> dict[Figure, float]:

@@ -72,4 +72,4 @@ def _ending(cell: Cell, future: "Future[CellEnding]") -> CellEnding:
 
 
 def _dice(job: Job) -> str:
-    return f"Dice {100 * summarise(scores_of(job.root, job.on, 'last'), 'dice').mean:.1f} % on {job.on}"
+    return f"Dice {100 * summarise(scores_of(job.root, job.on, 'last', job.options), 'dice').mean:.1f} % on {job.on}"

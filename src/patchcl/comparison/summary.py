@@ -113,7 +113,7 @@ def _about(budget: LabelBudget) -> Iterator[str]:
     has = "share" if " and " in highest else "has"
     yield f"{where} {highest} {has} the highest Dice, {figure_cell(best, DICE)} %{gain}."
     if ahead is not None:
-        yield _about_lead(ahead)
+        yield _about_lead(ahead, shared=has == "share")
     for verdict, wording in WORDS.items():
         names = [
             _with_outlook(row.method, row.against)
@@ -124,12 +124,14 @@ def _about(budget: LabelBudget) -> Iterator[str]:
             yield f"{wording} {budget.baseline}: {', '.join(names)}."
 
 
-def _about_lead(ahead: Comparison) -> str:
-    """What the best method's lead over the next is worth."""
+def _about_lead(ahead: Comparison, shared: bool) -> str:
+    """What the best method's lead over the next is worth; where they share the highest Dice it is none."""
     if ahead.overall.verdict == "equal":
         return f"The next, {ahead.first}, is equal to it: {difference_cell(ahead)}."
     if ahead.overall.verdict == "no verdict":
         return f"Its lead over the next, {ahead.first}, {difference_cell(ahead)}, is that of one patient: no verdict."
+    if shared:
+        return f"{ahead.second} and {ahead.first} differ by {difference_cell(ahead)}."
     how = "is clear" if ahead.overall.verdict == "helped" else "may be chance"
     enough = ahead.settled_by(ahead.overall)
     outlook = f"; {enough} would settle it" if enough else ""

@@ -29,7 +29,7 @@ from patchcl.core.lock import locked
 from patchcl.core.settings import FrozenSettings
 from patchcl.data.splits import load_split
 from patchcl.evaluation.evaluate import evaluate_trained
-from patchcl.evaluation.scores import OPTIONS, Evaluation, SplitSide, options_of, read_evaluation
+from patchcl.evaluation.scores import OPTIONS, Evaluation, SplitSide, options_of, read_evaluation, stem_of
 from patchcl.inference.trained_run import Checkpoint, open_run
 from patchcl.runs.checkpoint import read_newest
 from patchcl.runs.folder import RunFolder
@@ -114,7 +114,7 @@ def complete(job: Job) -> bool:
 
 def finished(root: Path, on: SplitSide, steps: int, options: str) -> bool:
     """Whether the run in `root` has been trained to its end and scored on that side, with these `options_of` scores."""
-    return _kept(scores_file(root, on, "best"), options) is not None and scored(root, on, steps, options)
+    return _kept(root, on, "best", options) is not None and scored(root, on, steps, options)
 
 
 def validated(root: Path, steps: int, options: str) -> bool:
@@ -125,14 +125,15 @@ def validated(root: Path, steps: int, options: str) -> bool:
     return scored(root, "validation", steps, options) or not RunFolder(root).postprocessing.is_file()
 
 
-def scores_of(root: Path, on: SplitSide, checkpoint: str) -> Evaluation:
+def scores_of(root: Path, on: SplitSide, checkpoint: str, options: str = "") -> Evaluation:
     """The scores of a finished run."""
-    return read_evaluation(scores_file(root, on, checkpoint))
+    return read_evaluation(scores_file(root, on, checkpoint, options))
 
 
-def scores_file(root: Path, on: SplitSide, checkpoint: str) -> Path:
-    """The file in which `evaluate_run` keeps the scores."""
-    return RunFolder(root).evaluation / f"{on}_{checkpoint}.json"
+def scores_file(root: Path, on: SplitSide, checkpoint: str, options: str = "") -> Path:
+    """The file in which `evaluate_run` keeps the scores; runs of before have all options under one name."""
+    own, plain = (RunFolder(root).evaluation / f"{stem_of(on, checkpoint, given)}.json" for given in (options, ""))
+    return own if own.is_file() else plain
 
 
 def sessions_of(root: Path) -> list[Session]:
@@ -162,14 +163,14 @@ def peak_mib(device: torch.device) -> float | None:
 
 def scored(root: Path, on: SplitSide, steps: int, options: str) -> bool:
     """Whether the last checkpoint was scored on that side with these `options_of` scores, at the end of training."""
-    last = _kept(scores_file(root, on, "last"), options)
+    last = _kept(root, on, "last", options)
     return last is not None and last.provenance.get("step") == steps
 
 
-def _kept(path: Path, options: str) -> Evaluation | None:
-    """The scores in a file; None if there is none, or it is damaged or of other options: then they are made anew."""
+def _kept(root: Path, on: SplitSide, checkpoint: str, options: str) -> Evaluation | None:
+    """The scores of a run; None if there are none, or they are damaged or of other options: then they are made anew."""
     try:
-        kept = read_evaluation(path)
+        kept = scores_of(root, on, checkpoint, options)
     except UserError:
         return None
     return kept if kept.provenance.get(OPTIONS, options) == options else None  # scores of before do not say theirs

@@ -114,10 +114,9 @@ def planned(settings: Settings, plan: Plan) -> Settings:
     """
     batch = {key: min(count, getattr(settings.training, key)) for key in BATCH if (count := getattr(plan, key))}
     settings = settings.model_copy(update={"training": settings.training.model_copy(update=batch)})
-    if sided(plan.classes):
-        asked = settings.augment.model_dump(include=settings.augment.model_fields_set)
-        calm = settings.augment.model_copy(update={"flip": False, "rotate_90": False, **asked})
-        settings = settings.model_copy(update={"augment": calm})
+    open_ = [key for key in ("flip", "rotate_90") if getattr(settings.augment, key) is None]
+    decided = settings.augment.model_copy(update=dict.fromkeys(open_, not sided(plan.classes)))
+    settings = settings.model_copy(update={"augment": decided})
     contrast = settings.method.contrast
     if contrast is None or plan.patch_fraction is None:
         return settings

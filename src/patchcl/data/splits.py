@@ -48,10 +48,18 @@ class Split(FrozenSettings):
 
 
 def with_split_of(root: Path, settings: SplitSettings) -> tuple[SplitSettings, str]:
-    """`settings` with the split file in the data set `root`, and a line that says so; unless they set `file` at all."""
+    """`settings` with the split file in the data set `root`, and a line that says so; unless they set `file` at all.
+
+    Folds are left aside where nobody is to be kept for validation.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
     found = next((root / name for name in OF_DATA_SET if (root / name).is_file()), None)
     if found is None or "file" in settings.model_fields_set:
         return settings, ""
+    if settings.validation_fraction == 0 and count_folds(found) is not None:
+        return settings, f"{found} is left aside: its folds keep patients out, and split.validation_fraction is 0."
     line = f"The split is that of {found}, since it lies in the data set; --set split.file=null draws one instead."
     return settings.model_copy(update={"file": found.absolute()}), line
 

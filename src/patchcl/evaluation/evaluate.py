@@ -34,6 +34,7 @@ from patchcl.evaluation.scores import (
     PooledObjects,
     SplitSide,
     options_of,
+    stem_of,
     with_columns,
     write_evaluation,
 )
@@ -110,7 +111,7 @@ def evaluate_trained(
     objects: bool = False,
     on_scored: ProgressCallback | None = None,
 ) -> Evaluation:
-    """Predict the held-out scans of a run anew, score them, and keep the scores in the run folder.
+    """Predict the held-out scans of a run anew, score them, and keep the scores in the run folder, see `stem_of`.
 
     Args:
         trained: A trained run; its data set must still be where it was.
@@ -129,10 +130,11 @@ def evaluate_trained(
         raise UserError(f"{run.settings} does not say where the data are: add `data: FOLDER`.")
     side, held_out = _held_out(read_dataset(settings.data, settings.split.patient_pattern), trained, split, on)
     cases = [case for _, cases in held_out for case in cases]
-    name = "_".join([side, trained.checkpoint] + (["student"] if trained.weights == "student" else []))
+    options = options_of(trained.fast, trained.postprocessing, voxels)
+    name = stem_of(side, trained.checkpoint + "_student" * (trained.weights == "student"), options)
     members = [fold.folder for fold in trained.folds] or [run]
     known = _provenance(trained, split, side) | scored_on(members, cases) | origin(trained.device)
-    known[OPTIONS] = options_of(trained.fast, trained.postprocessing, voxels)
+    known[OPTIONS] = options
 
     def score(folder: Path, on_masks: ProgressCallback | None) -> Evaluation:
         rule = Rule(plan.classes, plan.ignore, voxels, objects, dict(plan.regions))

@@ -84,6 +84,11 @@ def options_of(fast: bool, postprocessing: bool, voxels: bool) -> str:
     return " ".join(option for option, asked in given.items() if asked)
 
 
+def stem_of(side: str, checkpoint: str, options: str = "") -> str:
+    """What the files of scores and masks are called: those made with some `options_of` scores lie beside all others."""
+    return "_".join([side, checkpoint, *(option.removeprefix("--") for option in options.split())])
+
+
 class Evaluation(FrozenSettings):
     """Every score of a set of predictions, and where the predictions came from."""
 

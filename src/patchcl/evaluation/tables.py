@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -60,10 +61,10 @@ def columns_table(evaluation: Evaluation) -> Table:
     """Means by what was done beyond one pass of the network; the last of each metric is the one that counts."""
     metrics: tuple[Metric, Metric] = ("dice", "hd95_mm")
     title = f"{evaluation.name}: what symmetries and post-processing add"
-    headings = [
-        f"{heading}\n{column}" for heading in _headings(metrics, evaluation.unit) for column in evaluation.columns
-    ]
-    table = empty_table(title, f"Post-processing: {evaluation.provenance.get('postprocessing')}.", headings)
+    done = [column.replace("-", "-\n") for column in evaluation.columns]
+    headings = [f"{heading}\n{column}" for heading in _headings(metrics, evaluation.unit) for column in done]
+    narrow = {"box": box.SIMPLE, "padding": (0, 1, 0, 0)} if len(headings) > 4 else {}  # for 80 characters
+    table = empty_table(title, f"Post-processing: {evaluation.provenance.get('postprocessing')}.", headings, **narrow)
     for structure in (*evaluation.structures, MEAN):
         cells = [
             format_score(MeanStd(rows[structure][metric]["mean"] or 0.0, math.nan), metric)

@@ -1,6 +1,7 @@
 """Facts about runs: what their folders hold, what somebody needs to repeat them, and in what their settings differ."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from patchcl.config import Settings, read_settings
@@ -8,14 +9,17 @@ from patchcl.core.errors import UserError
 from patchcl.core.settings import differing_keys
 from patchcl.data.preprocessing.plan import Plan, load_plan
 from patchcl.data.splits import Split, load_split
-from patchcl.evaluation.scores import CHANGED, DATA_HASH, UNFINISHED, Evaluation, read_evaluation
+from patchcl.evaluation.scores import CHANGED, DATA_HASH, OPTIONS, UNFINISHED, Evaluation, read_evaluation, stem_of
 from patchcl.inference.trained_run import read_folds
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import Row, read_rows, rescues_of
 from patchcl.runs.provenance import ACCEPTED, MOVES, read_provenance
 
 HEADLINES = ("test_last", "validation_last", "test_best", "validation_best")
-"""Evaluations in the order in which a report prefers them; the last checkpoint is chosen by nobody."""
+"""Evaluations in the order in which a report prefers them; the last checkpoint is chosen by nobody.
+
+Those that were made with options, such as --fast, come after those without; a report compares like with like.
+"""
 ASIDE = ("method", "cache", "training.device", "training.memory_gib", "training.scratch")
 """Settings that two runs may differ in and still be compared as methods."""
 
@@ -30,7 +34,7 @@ class RunFacts(NamedTuple):
     split: Split
     rows: list[Row]
     provenance: dict[str, Any]
-    evaluations: dict[str, Evaluation]  # by side and checkpoint, such as test_last
+    evaluations: dict[str, Evaluation]  # by what `stem_of` calls them, such as test_last or test_last_fast
 
 
 def read_facts(runs: Sequence[RunFolder]) -> list[RunFacts]:
@@ -54,6 +58,12 @@ def read_facts(runs: Sequence[RunFolder]) -> list[RunFacts]:
         )
         for name, run, own in zip(names, runs, settings, strict=True)
     ]
+
+
+def masks_of(run: RunFacts, stem: str) -> Path:
+    """The folder of the masks that have the scores `stem`; runs of before have those of all options in one."""
+    own = run.folder.predictions / stem
+    return own if own.is_dir() else own.with_name("_".join(stem.split("_")[:2]))
 
 
 def facts_table(facts: Sequence[RunFacts]) -> list[tuple[str, list[str]]]:
@@ -110,10 +120,19 @@ def _names(runs: Sequence[RunFolder], settings: Sequence[Settings]) -> list[str]
 
 
 def _evaluations(run: RunFolder, name: str) -> dict[str, Evaluation]:
-    paths = {stem: run.evaluation / f"{stem}.json" for stem in HEADLINES}
-    return {
-        stem: read_evaluation(path).model_copy(update={"name": name}) for stem, path in paths.items() if path.is_file()
-    }
+    found = {}
+    for headline in HEADLINES:
+        for path in sorted(run.evaluation.glob(f"{headline}*.json")):
+            if not path.stem.startswith(f"{headline}_student"):
+                scores = read_evaluation(path).model_copy(update={"name": name})
+                found[_stem(path.stem, scores)] = scores
+    return found
+
+
+def _stem(name: str, scores: Evaluation) -> str:
+    """What a file of scores is called; one of before has options in its provenance alone."""
+    side, _, checkpoint = name.partition("_")
+    return name if name not in HEADLINES else stem_of(side, checkpoint, str(scores.provenance.get(OPTIONS) or ""))
 
 
 def _logs(run: RunFacts) -> list[list[Row]]:

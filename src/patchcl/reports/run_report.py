@@ -19,7 +19,7 @@ from patchcl.evaluation.tables import format_score, pluralize
 from patchcl.figures.charts import diagnostic_curves, diagnostic_terms, learning_curves, patient_chart
 from patchcl.figures.overlays import Panel, overlay_grid, png
 from patchcl.figures.representative_slice import representative_slice
-from patchcl.reports.facts import HEADLINES, RunFacts, changes, facts_table, read_facts, unfinished, unmatched
+from patchcl.reports.facts import HEADLINES, RunFacts, changes, facts_table, masks_of, read_facts, unfinished, unmatched
 from patchcl.reports.page import picture_uri, themed, write_page
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import Row
@@ -65,7 +65,7 @@ def _content(facts: Sequence[RunFacts], smallest: float) -> dict[str, Any]:
     diagnosed = diagnostics(logs, {run.name: run.settings.method for run in facts})
     return {
         "verdict": _verdict(facts, evaluations, comparisons, problems),
-        "tables": [_table(facts, known) for known in HEADLINES if any(known in run.evaluations for run in facts)],
+        "tables": [_table(facts, known) for known in _stems(facts)],
         "inference": _inference(evaluations),
         "comparisons": comparisons,
         "mean": MEAN,
@@ -91,7 +91,13 @@ def _content(facts: Sequence[RunFacts], smallest: float) -> dict[str, Any]:
 
 def _headline(facts: Sequence[RunFacts]) -> str:
     """The evaluation that most runs have; of those the one that `HEADLINES` prefers."""
-    return max(HEADLINES, key=lambda stem: sum(stem in run.evaluations for run in facts))
+    return max(_stems(facts), key=lambda stem: sum(stem in run.evaluations for run in facts), default=HEADLINES[0])
+
+
+def _stems(facts: Sequence[RunFacts]) -> list[str]:
+    """What evaluations there are, in the order of `HEADLINES`."""
+    known = sorted({stem for run in facts for stem in run.evaluations}, key=len)
+    return [stem for headline in HEADLINES for stem in known if stem.startswith(headline)]
 
 
 def _compare(evaluations: Sequence[Evaluation], smallest: float) -> tuple[list[Comparison], list[str]]:
@@ -150,11 +156,12 @@ def _table(facts: Sequence[RunFacts], stem: str) -> dict[str, Any]:
     first = next(iter(scored.values()))
     measured = [evaluation.metrics for evaluation in scored.values()]
     metrics = [metric for metric in measured[0] if all(metric in known for known in measured)]
-    side, checkpoint = stem.split("_")
+    side, checkpoint, *options = stem.split("_")
     chosen = "the end of training" if checkpoint == "last" else "the checkpoint that scored best on validation"
+    how = ", with " + " ".join(f"--{option}" for option in options) if options else ""
     patients = pluralize(len(first.patients), "patient")
     return {
-        "caption": f"{side}, {patients}, {chosen}; mean ± standard deviation over patients",
+        "caption": f"{side}, {patients}, {chosen}{how}; mean ± standard deviation over patients",
         "headings": [HEADINGS[metric].format(unit=first.unit) for metric in metrics],
         "groups": [(name, _group(scored, name, metrics)) for name in (*first.structures, MEAN)],
     }
@@ -220,9 +227,7 @@ def _overlay_row(scored: Sequence[RunFacts], stem: str, patient: str, rank: str)
     if first.settings.data is None:
         raise UserError("The scans are not there.")
     case = read_dataset(first.settings.data, first.settings.split.patient_pattern).case(score.case)
-    view = representative_slice(
-        case, [run.folder.predictions / stem / f"{case.name}.nii.gz" for run in scored], first.plan
-    )
+    view = representative_slice(case, [masks_of(run, stem) / f"{case.name}.nii.gz" for run in scored], first.plan)
     dice = [run.evaluations[stem].by_patient("dice")[patient] for run in scored]
     captions = [f"{rank}: {case.name}, slice {view.slice_index}", "", *(f"Dice {100 * value:.1f} %" for value in dice)]
     panels = [Panel(view.image, mask, caption) for mask, caption in zip([None, *view.masks], captions, strict=True)]

@@ -125,7 +125,7 @@ def require_structures(fingerprint: Fingerprint, settings: Settings, unused: Seq
     if fingerprint.classes and not any(known.scans for known in fingerprint.classes[1:]):
         raise UserError(NOTHING_TO_LEARN)
     counts = {known.name: known.scans for known in fingerprint.classes}
-    sides = sides_matter(tuple(counts), "flip" in settings.augment.model_fields_set)
+    sides = sides_matter(tuple(counts), settings.augment.flip is not None)
     for line in (*unused, *absent_classes(counts), *sides):
         console.print(f"[yellow]Warning:[/yellow] {escape(line)}", highlight=False, soft_wrap=True)
 
