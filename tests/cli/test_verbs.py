@@ -216,12 +216,13 @@ def test_one_pass_and_no_postprocessing_are_asked_for(patchcl, cardiac, trained,
     facts = {}
     for options in ((), ("--fast",), ("--no-postprocessing",), ("--fast", "--no-postprocessing")):
         assert patchcl("evaluate", run, *options)[0] == 0
-        known = json.loads((run / "evaluation" / "test_last.json").read_text())["provenance"]
+        name = "_".join(["test_last", *(option.removeprefix("--") for option in options)])
+        known = json.loads((run / "evaluation" / f"{name}.json").read_text())["provenance"]
         facts[options] = (known["symmetries"], known["postprocessing"])
     together = "largest component of all structures together"
     assert list(facts.values()) == [(8, together), (1, together), (8, "none"), (1, "none")]
     scan = sorted((cardiac / "imagesTs").iterdir())[0]
-    masks = run / "predictions" / "test_last"
+    masks = run / "predictions" / "test_last_fast_no-postprocessing"
     assert patchcl("predict", run, scan, "-o", tmp_path / "out", "--fast", "--no-postprocessing")[0] == 0
     name = scan.name.replace("_0000", "")
     assert (tmp_path / "out" / name).read_bytes() == (masks / name).read_bytes()
@@ -514,3 +515,11 @@ def test_a_mistyped_setting_is_told_without_torch(verb, tmp_path):
     assert (told.returncode, told.stdout) == (2, "False\n")
     assert "method.contrast.wait is not a setting. Did you mean weight?" in told.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_masks_are_not_written_into_a_run(patchcl, trained, cardiac):
+    before = sorted(trained.iterdir())
+    code, said = patchcl("predict", trained, cardiac / "imagesTs", "-o", trained)
+    assert code == 2
+    assert sorted(trained.iterdir()) == before
+    assert "holds a run or a comparison" in " ".join(said.split())

@@ -41,7 +41,7 @@ def train(cardiac, tmp_path_factory):
             work(job, console)
         return Ending({}, StopRequest())
 
-    def run(*more, only=None, count=2):
+    def run(*more, only=None, count=2, root=root):
         begun.clear()
         small = ["plan.size=[32, 32]", "plan.fit=resize", "network.features=[8, 16]", "method=supervised"]
         small += ["training.steps=2", "training.labeled_per_batch=2", "training.device=cpu", *more]
@@ -61,6 +61,15 @@ def test_a_fold_alone_is_trained_and_the_last_makes_the_ensemble(train):
         open_folder(train.root, device="cpu")
     assert train() == ("fold_0",)
     assert train() == ()
+
+
+def test_folds_go_on_where_their_folder_was_moved_to(train, tmp_path):
+    """Prepared images lie in the folder by default, and move with it."""
+    assert train(only=0, root=tmp_path / "before") == ("fold_0",)
+    moved = (tmp_path / "before").rename(tmp_path / "after")
+    assert train(root=moved) == ("fold_1",)
+    assert RunFolder(moved).postprocessing.is_file()
+    assert not (tmp_path / "before").exists()
 
 
 def test_every_patient_is_scored_by_the_run_that_has_not_seen_it(train):

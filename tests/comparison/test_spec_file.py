@@ -42,6 +42,15 @@ def test_other_settings_are_refused_by_name(more, message, make_spec, tmp_path):
     assert (tmp_path / "out" / "compare.json").read_bytes() == before
 
 
+def test_mirrors_that_are_left_open_stay_what_they_were_in_a_comparison_of_before(make_spec, tmp_path):
+    before = make_spec(("supervised",), (2,), (0,), "augment.flip=true", "augment.rotate_90=true")
+    add_spec(before, tmp_path / "out")
+    grown = add_spec(make_spec(("supervised", "patchcl"), (2,), (0, 1)), tmp_path / "out")
+    assert grown.settings_of("patchcl").augment.flip is True
+    with pytest.raises(UserError, match=r"augment\.flip was True, now False"):
+        add_spec(make_spec(("supervised",), (2,), (0,), "augment.flip=false"), tmp_path / "out")
+
+
 def test_where_runs_are_made_may_differ(make_spec, tmp_path):
     add_spec(make_spec(), tmp_path / "out")
     elsewhere = ("training.scratch=/somewhere", "training.memory_gib=3")

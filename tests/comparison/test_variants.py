@@ -52,7 +52,7 @@ def test_every_variant_is_a_run_with_its_own_settings(specified, tmp_path):
     ]
     assert [each.training.steps for each in (alone, plain, without, nested)] == [6, 3, 3, 6]
     assert (plain.method.contrast.weight > 0, without.method.contrast.weight) == (True, 0)
-    assert (nested.augment.flip, nested.method.consistency_weight, plain.augment.flip) == (False, 0.5, True)
+    assert (nested.augment.flip, nested.method.consistency_weight, plain.augment.flip) == (False, 0.5, None)
     assert {each.split for each in (plain, without, nested)} == {alone.split}
 
 
@@ -65,7 +65,7 @@ def test_variants_go_on_and_more_may_be_added(specified, tmp_path):
     assert [more.settings_of(name).training.steps for name in ("plain", "other", "unimatch")] == [3, 2, 6]
     with pytest.raises(UserError, match=r"training\.steps was 3, now 4"):
         add_spec(specified("plain: {method: patchcl, training.steps: 4}"), out)
-    with pytest.raises(UserError, match=r"augment\.flip was False, now True"):
+    with pytest.raises(UserError, match=r"augment.flip was False, now None"):
         add_spec(specified("nested: {method: {name: fixmatch, consistency_weight: 0.5}}"), out)
 
 
@@ -85,8 +85,8 @@ def test_a_comparison_without_variants_is_what_it_was(make_spec):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("plain: {training.stepps: 3}", r"^plain: .*stepps is not a setting. Did you mean steps\?"),
-        ("a: {method: patchcl}\nb: {method: nothing}", "^b: .*method.name is 'nothing'"),
+        ("plain: {training.stepps: 3}", r"variant plain: .*stepps is not a setting. Did you mean steps\?"),
+        ("a: {method: patchcl}\nb: {method: nothing}", "variant b: .*method.name is 'nothing'"),
         ("a: {split.labeled: 3}", "variant a sets split.labeled, which all must have in common"),
         ("a: {training: {seed: 3}, data: x}", "variant a sets training.seed, data"),
         ("a: {split: {file: x}}", "variant a sets split.file"),
@@ -135,3 +135,31 @@ def test_a_preset_is_a_variant_too_and_single_settings_of_all_have_the_last_word
     assert (settings["own"].augment.scale, settings["published"].augment.scale) == (0.3, 0.3)
     assert (settings["own"].augment.labeled_intensity, settings["published"].augment.labeled_intensity) == (0.5, 0)
     assert settings["published"].inference.symmetries is False
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: {method: patchcl}\na: {method: supervised}\n", "a is there twice, in line 1 and in line 2"),
+        ("a: {method: patchcl, method.name: supervised}\n", "variant a gives method.name twice"),
+        ("a: {training.steps: 5, training: {steps: 7}}\n", "variant a gives training.steps twice"),
+    ],
+)
+def test_what_is_there_twice_is_refused(tmp_path, text, said):
+    """One of two would be forgotten without a word."""
+    path = tmp_path / "variants.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=said) as error:
+        read_variants(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_mistake_in_a_variant_names_its_file_and_whose_setting_it_is(tmp_path):
+    path, config = tmp_path / "variants.yaml", tmp_path / "tiny.yaml"
+    path.write_text("a: {method: supervised, method.mix_probability: 0.3}\n")
+    config.write_text("training: {steps: 3}\n")
+    with pytest.raises(UserError) as error:
+        named_settings([], path, config, [])
+    assert str(error.value).startswith(f"{path}, variant a: In {config} and the settings given beside it:")
+    assert "method.mix_probability is not a setting of supervised, but of " in str(error.value)
+    assert "patchcl" in str(error.value)

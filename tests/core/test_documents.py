@@ -56,3 +56,12 @@ def test_another_encoding_is_told_with_the_one_to_save_in(encoding):
     for parse in (parse_json, parse_yaml):
         with pytest.raises(DocumentError, match=r"^byte [0-9]+ is no text in UTF-8, as which it is to be saved$"):
             parse(text.encode(encoding))
+
+
+def test_a_key_that_is_there_twice_is_refused():
+    """Else the first of two groups of settings is forgotten without a word."""
+    with pytest.raises(DocumentError, match=r"training is there twice, in line 1 and in line 3"):
+        parse_yaml("training: {steps: 12}\nplan: {}\ntraining: {validate_every: 6}\n")
+    with pytest.raises(DocumentError, match="a is there twice"):
+        parse_yaml("- {b: {a: 1, a: 1}}")
+    assert parse_yaml("x: &x {a: 1}\ny: {<<: *x, a: 2}\n") == {"x": {"a": 1}, "y": {"a": 2}}

@@ -54,6 +54,7 @@ def predict(
         >>> patchcl.predict(run, scans, out, uncertainty=True).failed
         ()
     """
+    _require_no_run(Path(out))
     if jobs > 1 or cluster is not None:
         if isinstance(run, TrainedRun):
             raise UserError("Several processes open a run themselves. Give predict its folder, not what load_run gave.")
@@ -166,6 +167,11 @@ def load_run(run: PathLike, **chosen: Unpack[RunArguments]) -> TrainedRun:
         True
     """
     return open_folder(_run_to_use(run), **chosen)
+
+
+def _require_no_run(out: Path) -> None:
+    if RunFolder(out).provenance.is_file() or (out / COMPARISON).is_file():
+        raise UserError(f"{out} holds a run or a comparison. Choose another folder for the masks with -o.")
 
 
 def _run_to_use(folder: PathLike) -> Path:

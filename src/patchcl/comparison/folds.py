@@ -17,7 +17,7 @@ from patchcl.comparison.conclusion import conclude
 from patchcl.comparison.content import hashes_of
 from patchcl.comparison.runner import Ending, run_jobs
 from patchcl.comparison.worker import Job, finished
-from patchcl.config import Settings, TrainingSettings, planned, read_settings, settings_yaml
+from patchcl.config import Settings, planned, read_settings, settings_yaml
 from patchcl.core.devices import best_device
 from patchcl.core.documents import parse_json
 from patchcl.core.errors import UserError
@@ -41,7 +41,7 @@ SPLITS = "splits"
 """The folder of the splits of all folds."""
 FILES = "files"
 """The key under which the list of folds has the hashes of all scans and masks."""
-MAY_DIFFER = ("training.device", "training.memory_gib", "training.scratch")
+MAY_DIFFER = ("cache", "training.device", "training.memory_gib", "training.scratch")
 """Settings that say where a fold is trained, and may differ from one call to the next."""
 
 
@@ -82,7 +82,8 @@ def cross_validate(
             _require_same_files(folder, console)
         else:
             _begin(data, folder, settings, folds, console)
-        jobs = {name: _job(folder, name, at_once, settings.training) for name in read_folds(folder)}
+        asked = _complete(data, root, settings)
+        jobs = {name: _job(folder, name, at_once, asked) for name in read_folds(folder)}
         wanted = jobs if only is None else {f"fold_{only}": jobs[f"fold_{only}"]}
         left = {name: job for name, job in wanted.items() if not _finished(job)}
         ending = run_jobs(left, root, at_once, console, cluster)
@@ -123,7 +124,7 @@ def _jobs_of(cell: Job, folds: int, console: Console) -> dict[str, Job]:
     if not folder.folds.is_file():
         assert cell.settings.data is not None
         _begin(cell.settings.data, folder, cell.settings, folds, console, hashes=False)  # compare.json has one
-    return {name: _job(folder, name, cell.at_once, cell.settings.training) for name in read_folds(folder)}
+    return {name: _job(folder, name, cell.at_once, cell.settings) for name in read_folds(folder)}
 
 
 def _begin(
@@ -166,7 +167,8 @@ def _complete(data: Path, root: Path, settings: Settings) -> Settings:
 def _require_same(folder: RunFolder, settings: Settings, folds: int) -> None:
     before = read_settings(folder.settings)
     keys = differing_keys(before.model_dump(mode="json"), settings.model_dump(mode="json"))
-    keys = [key for key in keys if key not in MAY_DIFFER]
+    left_open = [f"augment.{key}" for key in ("flip", "rotate_90") if getattr(settings.augment, key) is None]
+    keys = [key for key in keys if key not in (*MAY_DIFFER, *left_open)]  # folds are mirrored as they were begun
     if keys:
         raise UserError(f"The folds in {folder.root} were begun with other {', '.join(keys)}. Choose a new folder.")
     if len(read_folds(folder)) != folds:
@@ -196,11 +198,12 @@ def _require_same_files(folder: RunFolder, console: Console) -> None:
         )
 
 
-def _job(folder: RunFolder, name: str, at_once: int, asked: TrainingSettings) -> Job:
+def _job(folder: RunFolder, name: str, at_once: int, asked: Settings) -> Job:
     """The run of a fold, which may be made elsewhere than those before it."""
     settings, plan = read_settings(folder.settings), load_plan(folder.plan)
-    place = asked.model_dump(include={key.rpartition(".")[2] for key in MAY_DIFFER})
-    settings = settings.model_copy(update={"training": settings.training.model_copy(update=place)})
+    place = asked.training.model_dump(include={key.rpartition(".")[2] for key in MAY_DIFFER})
+    training = settings.training.model_copy(update=place)
+    settings = settings.model_copy(update={"cache": asked.cache, "training": training})
     divided = settings.split.model_copy(update={"file": _split_file(folder, name), "fold": 0, "labeled": None})
     same_plan = settings.plan.model_copy(update={"file": Path(os.path.realpath(folder.plan))})
     own = planned(settings, plan).model_copy(update={"split": divided, "plan": same_plan})

@@ -72,6 +72,7 @@ def spec_file(out: Path) -> Path:
 
 def _merged(old: CompareSpec, new: CompareSpec, out: Path) -> CompareSpec:
     """The new spec with the runs of the old one beside its own."""
+    new = _mirrored_as_before(old, new)
     different = list(_changes(old, new, None))
     different += [line for method in old.methods if method in new.methods for line in _changes(old, new, method)]
     replaced = None not in (old.content_hash, new.content_hash) and old.content_hash != new.content_hash
@@ -97,6 +98,13 @@ def _merged(old: CompareSpec, new: CompareSpec, out: Path) -> CompareSpec:
             "splits": old.splits | new.splits,
         }
     )
+
+
+def _mirrored_as_before(old: CompareSpec, new: CompareSpec) -> CompareSpec:
+    """`new`, which leaves mirrors open, with those of a comparison from when they were true by default."""
+    before, augment = old.settings.get("augment", {}), new.settings.get("augment", {})
+    kept = {key: True for key, value in augment.items() if value is None and before.get(key) is True}
+    return new.model_copy(update={"settings": new.settings | {"augment": augment | kept}}) if kept else new
 
 
 def _changes(old: CompareSpec, new: CompareSpec, method: str | None) -> Iterator[str]:

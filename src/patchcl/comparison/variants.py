@@ -42,9 +42,11 @@ def named_settings(
     """
     require_known(methods, variants)
     own = {method: _of_method(method) for method in methods}
-    own |= {} if variants is None else read_variants(variants, own)
+    named = {} if variants is None else read_variants(variants, own)
+    own |= named
     first = next(iter(own.values()))[:1]  # its method, without which some settings for all would be unknown
-    settings = {name: _load(name, config, [*overrides, *changes]) for name, changes in own.items()}
+    called = {name: f"{variants}, variant {name}" if name in named else name for name in own}
+    settings = {name: _load(called[name], config, [*overrides, *changes]) for name, changes in own.items()}
     return settings, load_settings(config, [*overrides, *first])
 
 
@@ -88,8 +90,13 @@ def changes(own: Settings, common: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _overrides(file: Path, name: str, own: dict[str, Any]) -> Iterator[str]:
-    settings = flatten({str(key): value for key, value in own.items()})
-    settings = {"method.name" if key == "method" else key: value for key, value in settings.items()}
+    settings: dict[str, Any] = {}
+    for group, content in own.items():
+        for key, value in flatten({str(group): content}).items():
+            key = "method.name" if key == "method" else key
+            if key in settings:
+                raise UserError(f"{file}: variant {name} gives {key} twice. Leave one of them.")
+            settings[key] = value
     shared = [key for key in settings if any(f"{key}.".startswith(f"{common}.") for common in SHARED)]
     if shared:
         raise UserError(

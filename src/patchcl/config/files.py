@@ -26,7 +26,7 @@ def load_settings(file: Path | None = None, overrides: Sequence[str] = ()) -> Se
     tree = _read_yaml(file) if file else {}
     for override in overrides:
         _set(tree, override)
-    source = str(file) if file else "the settings"
+    source = "the settings" if file is None else f"{file} and the settings given beside it" if overrides else str(file)
     _refuse_old_names(tree, source)
     return _with_plan_file(checked(with_preset(tree), source))
 

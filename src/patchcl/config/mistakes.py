@@ -55,12 +55,22 @@ def _explained(errors: Sequence[ErrorDetails]) -> Iterator[str]:
         named, users = (place[:-1], place[-1:]) if extra else (place, ())
         keys = [str(part) for part in named if "[" not in str(part)] + [str(part) for part in users]
         key = ".".join(keys)  # a part with a bracket names one of several types
-        if extra:
+        if extra and (having := _methods_with(error["loc"])):
+            yield f"{key} is not a setting of {error['loc'][1]}, but of {', '.join(having)}."
+        elif extra:
             yield f"{key} is not a setting.{_meant(keys[-1])}"
         elif error["type"] == "union_tag_invalid":
             yield f"method.name is {error['ctx']['tag']!r}; choose one of {', '.join(sorted(method_names()))}."
         else:
             yield f"{key} is {error['input']!r}: {error['msg']}."
+
+
+def _methods_with(place: tuple[int | str, ...]) -> list[str]:
+    """The methods that have the setting at `place`, which that method there does not have."""
+    if len(place) != 3 or place[0] != "method":
+        return []
+    having = [known.model_fields for known in settings_classes() if place[2] in known.model_fields]
+    return sorted(str(fields["name"].default) for fields in having)
 
 
 def _meant(key: str) -> str:

@@ -20,8 +20,8 @@ def parse_yaml(text: str | bytes) -> Any:  # noqa: ANN401 - whatever YAML can ho
     """What a YAML text holds.
 
     Raises:
-        DocumentError: It is no YAML, is nested deeper than Python can follow, holds a number or a date that is none, or
-            stands for more than `MOST_VALUES` values.
+        DocumentError: It is no YAML, is nested deeper than Python can follow, holds a number or a date that is none,
+            gives a key of one mapping twice, or stands for more than `MOST_VALUES` values.
     """
     try:
         loader = yaml.SafeLoader(_decoded(text))
@@ -30,6 +30,7 @@ def parse_yaml(text: str | bytes) -> Any:  # noqa: ANN401 - whatever YAML can ho
             return None
         if _values(node, {}) > MOST_VALUES:
             raise DocumentError(f"its aliases stand for more than {MOST_VALUES} values, or for themselves")
+        _require_single_keys(node)
         return loader.construct_document(node)
     except DocumentError:
         raise
@@ -61,6 +62,22 @@ def _values(node: yaml.Node, known: dict[yaml.Node, float]) -> float:
         inside = parts if isinstance(node, yaml.CollectionNode) else ()
         known[node] = 1 + sum(_values(part, known) for part in inside)
     return known[node]
+
+
+def _require_single_keys(node: yaml.Node) -> None:
+    """PyYAML takes the last of two and forgets the first; the standard says that there are none."""
+    if isinstance(node, yaml.MappingNode):
+        lines: dict[tuple[str, str], int] = {}
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                line, known = key.start_mark.line + 1, (key.tag, key.value)
+                if known in lines:
+                    raise DocumentError(f"{key.value} is there twice, in line {lines[known]} and in line {line}")
+                lines[known] = line
+            _require_single_keys(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for part in node.value:
+            _require_single_keys(part)
 
 
 def _decoded(text: str | bytes) -> str:

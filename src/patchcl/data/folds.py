@@ -29,7 +29,7 @@ def fold_splits(dataset: Dataset, settings: SplitSettings, count: int) -> tuple[
     if not 2 <= count <= len(pool):
         raise UserError(
             f"--folds is {count}, but {dataset.root} has {len(pool)} patients with masks to share out. "
-            f"Choose 2 to {max(len(pool), 2)} folds."
+            f"Choose {'2' if len(pool) <= 2 else f'2 to {len(pool)}'} folds."
         )
     return tuple(
         Split(

@@ -37,8 +37,8 @@ def one_writer(root: Path, kind: str = "run", readers: str = "patchcl evaluate, 
         if not ours:
             holders = [str(lock) for lock in locks_on(target)[-1:]] or ["another process"]
             raise UserError(
-                f"{root} is in the hands of {holders[0]}, and a {kind} has one writer. Wait until that ends or stop "
-                f"it; {readers} need not wait."
+                f"{root} is in the hands of {holders[0]}, and {'an' if kind[0] in 'aeio' else 'a'} {kind} has one "
+                f"writer. Wait until that ends or stop it; {readers} need not wait."
             )
         yield
 
