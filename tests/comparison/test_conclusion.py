@@ -28,7 +28,7 @@ def test_both_checkpoints_are_scored_as_asked_and_the_last_is_given(ensemble):
     alone = evaluate_run(RunFolder(ensemble.root / "fold_0"), on="validation", voxels=True)
     assert found.by_patient("dice") == alone.by_patient("dice")
     assert (found.unit, found.provenance["checkpoint"], found.provenance["step"]) == ("voxels", "last", 6)
-    best = read_evaluation(ensemble.evaluation / "validation_best.json")
+    best = read_evaluation(ensemble.evaluation / "validation_best_voxels.json")
     assert (best.unit, best.provenance["checkpoint"]) == ("voxels", "best")
     chosen = json.loads(ensemble.postprocessing.read_text(encoding="utf-8"))
     assert chosen["validation"]["patients"] == len(found.patients) == 1

@@ -151,7 +151,7 @@ def test_a_run_averages_over_its_symmetries_and_cleans_up_unless_told_otherwise(
     assert open_run(run).inference == open_run(run, postprocessing=False).inference
     assert len(open_run(run).inference.symmetries) == 8
     run.settings.write_text(
-        settings.replace("flip: true", "flip: false").replace("rotate_90: true", "rotate_90: false")
+        settings.replace("flip: null", "flip: false").replace("rotate_90: null", "rotate_90: false")
     )
     assert open_run(run).inference.symmetries == ONE_PASS
 

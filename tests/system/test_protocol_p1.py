@@ -45,7 +45,8 @@ def test_every_constant_is_that_of_the_protocol(patients):
         },
         "network": {"features": (16, 32, 64, 128, 256), "norm": "batch", "dropout": 0.0},
         "augment": {
-            "ssl4mis_policy": True, "flip": True, "rotate_90": True, "rotate_degrees": 20.0, "scale": 0.0,
+            "ssl4mis_policy": True, "flip": None, "rotate_90": None,  # so both, as no structure of ACDC has a side
+            "rotate_degrees": 20.0, "scale": 0.0,
             "shift": 0.0, "labeled_intensity": 0.0,
         },
         "training": {

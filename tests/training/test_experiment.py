@@ -77,7 +77,8 @@ def test_a_run_leaves_everything_one_would_look_for(trained):
 def test_the_settings_beside_a_run_are_those_it_was_made_with(cardiac, trained, tiny):
     settings = read_settings(RunFolder(trained).settings)
     assert settings.data == cardiac.resolve()
-    asked = load_settings(None, [*tiny, "training.precision=32-true", "training.compile=false"])  # settled on a CPU
+    settled = ["training.precision=32-true", "training.compile=false", "augment.flip=true", "augment.rotate_90=true"]
+    asked = load_settings(None, [*tiny, *settled])  # on a CPU, of structures without sides
     assert settings.model_copy(update={"data": None, "cache": None}) == asked
 
 
