@@ -125,7 +125,10 @@ def test_the_folder_of_a_comparison_stands_for_its_chosen_run(trained, tmp_path,
     (tmp_path / "grid" / "compare.json").write_text("{}")
     loaded = patchcl.load_run(tmp_path / "grid")
     assert loaded.folder.root == run
-    masks = [patchcl.predict(given, first_scan(loaded), tmp_path / given.name) for given in (trained, run.parents[3])]
+    masks = [
+        patchcl.predict(given, first_scan(loaded), tmp_path / f"{given.name}_masks")
+        for given in (trained, run.parents[3])
+    ]
     assert masks[0] == masks[1]
     assert patchcl.evaluate(tmp_path / "grid", fast=True).provenance["step"] == 6
     assert patchcl.report(tmp_path / "grid", tmp_path / "page.html").is_file()
