@@ -37,7 +37,7 @@ def test_the_first_mistake_is_that_of_the_settings_for_which_no_file_format_is_l
     given = '[{"data": Path("scans"), "settings": ["training.stepz=3"]}]'
     script = LOADED.replace("for each in given", f"for each in {given}").replace('"torch" in', '"nibabel" in')
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    assert "training.stepz is not a setting. Did you mean steps?" in told
+    assert "training.stepz is not a setting. Did you mean training.steps?" in told
     assert told.splitlines()[-1] == "False"
 
 

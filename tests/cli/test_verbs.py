@@ -253,7 +253,7 @@ def test_predict_does_the_good_scans_lists_the_bad_and_exits_with_1(patchcl, car
     [
         (
             ("train", "{data}", "-o", "{out}", "--set", "training.stepz=3"),
-            "Did you mean steps?",
+            "Did you mean training.steps?",
         ),
         (("train", "{data}", "-o", "{out}", "--method", "magic"), f"choose one of {', '.join(sorted(method_names()))}"),
         (("train", "{data}", "-o", "{out}", "--steps", "-3"), "training.steps is -3"),
@@ -513,7 +513,7 @@ def test_a_mistyped_setting_is_told_without_torch(verb, tmp_path):
     call = [sys.executable, "-c", script, verb[0], ".", *verb[1:], "--set", "method.contrast.wait=1"]
     told = subprocess.run(call, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (told.returncode, told.stdout) == (2, "False\n")
-    assert "method.contrast.wait is not a setting. Did you mean weight?" in told.stderr
+    assert "method.contrast.wait is not a setting. Did you mean method.contrast.weight?" in told.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 
 import nibabel
@@ -14,7 +15,7 @@ from patchcl.comparison import folds as folds
 from patchcl.comparison.folds import cross_validate
 from patchcl.comparison.runner import Ending
 from patchcl.comparison.worker import work
-from patchcl.config import load_settings
+from patchcl.config import load_settings, read_settings
 from patchcl.core.errors import UserError
 from patchcl.core.signals import StopRequest
 from patchcl.data.splits import load_split
@@ -41,13 +42,13 @@ def train(cardiac, tmp_path_factory):
             work(job, console)
         return Ending({}, StopRequest())
 
-    def run(*more, only=None, count=2, root=root):
+    def run(*more, only=None, count=2, root=root, data=cardiac):
         begun.clear()
         small = ["plan.size=[32, 32]", "plan.fit=resize", "network.features=[8, 16]", "method=supervised"]
         small += ["training.steps=2", "training.labeled_per_batch=2", "training.device=cpu", *more]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(folds, "run_jobs", run_here)
-            cross_validate(cardiac, root, load_settings(None, small), count, only, 1, QUIET)
+            cross_validate(data, root, load_settings(None, small), count, only, 1, QUIET)
         return tuple(begun)
 
     run.root = root
@@ -70,6 +71,21 @@ def test_folds_go_on_where_their_folder_was_moved_to(train, tmp_path):
     assert train(root=moved) == ("fold_1",)
     assert RunFolder(moved).postprocessing.is_file()
     assert not (tmp_path / "before").exists()
+
+
+def test_folds_go_on_where_their_data_were_moved_to(train, cardiac, tmp_path):
+    """The folds that are left are trained there, and all of them scored."""
+    root, before = tmp_path / "all", shutil.copytree(cardiac, tmp_path / "before")
+    assert train(only=0, root=root, data=before) == ("fold_0",)
+    after = before.rename(tmp_path / "after")
+    assert train(root=root, data=after) == ("fold_1",)
+    assert read_settings(RunFolder(root).settings).data == after
+    assert len(read_evaluation(root / "evaluation" / "validation_last.json").patients) == 4
+    another = shutil.copytree(after, tmp_path / "another")
+    sorted((another / "labelsTr").iterdir())[0].unlink()
+    with pytest.raises(UserError, match=r"are not those that .* was begun with"):
+        train(root=root, data=another)
+    assert read_settings(RunFolder(root).settings).data == after
 
 
 def test_every_patient_is_scored_by_the_run_that_has_not_seen_it(train):

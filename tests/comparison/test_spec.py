@@ -107,7 +107,7 @@ def test_folds_are_suggested_once_where_methods_cannot_be_told_apart_without(mak
         (("supervised+magic",), (2,), (), "supervised.magic"),
         ((), (2,), (), "names none"),
         (("supervised",), (50,), (), r"split\.labeled is 50"),
-        (("supervised",), (2,), ("training.stepz=3",), "supervised: .*\n.*Did you mean steps"),
+        (("supervised",), (2,), ("training.stepz=3",), "supervised: .*\n.*Did you mean training.steps"),
         (("patchcl", "supervised"), (2,), ("method.ramp_fraction=0.5",), "supervised: .*\n.*method.ramp_fraction"),
         (("supervised",), (), ("split.labeled=[a, b]",), "takes counts"),
         (("supervised",), (2,), ("training.devices=2",), "every run on one device"),

@@ -85,7 +85,7 @@ def test_a_comparison_without_variants_is_what_it_was(make_spec):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("plain: {training.stepps: 3}", r"variant plain: .*stepps is not a setting. Did you mean steps\?"),
+        ("plain: {training.stepps: 3}", r"variant plain: .*stepps is not a setting. Did you mean training.steps\?"),
         ("a: {method: patchcl}\nb: {method: nothing}", "variant b: .*method.name is 'nothing'"),
         ("a: {split.labeled: 3}", "variant a sets split.labeled, which all must have in common"),
         ("a: {training: {seed: 3}, data: x}", "variant a sets training.seed, data"),

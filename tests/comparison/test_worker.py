@@ -24,7 +24,7 @@ from patchcl.comparison.worker import (
     validated,
     work,
 )
-from patchcl.config import load_settings
+from patchcl.config import load_settings, read_settings
 from patchcl.core.errors import UserError
 from patchcl.data.splits import load_split
 from patchcl.evaluation.evaluate import evaluate_run
@@ -72,6 +72,20 @@ def test_validation_patients_score_the_last_checkpoint_to_choose_between_methods
     RunFolder(job.root).evaluation.joinpath("validation_last_voxels.json").unlink()
     RunFolder(job.root).postprocessing.unlink()  # as where nobody validates
     assert validated(job.root, 4, job.options)
+
+
+def test_a_run_goes_on_where_its_data_were_moved_to(done, cardiac, tmp_path):
+    before = shutil.copytree(cardiac, tmp_path / "before")
+    job = done.model_copy(
+        update={"root": tmp_path / "run", "settings": done.settings.model_copy(update={"data": before})}
+    )
+    work(job, QUIET)
+    shutil.rmtree(RunFolder(job.root).evaluation)
+    after = before.rename(tmp_path / "after")
+    moved = job.model_copy(update={"settings": job.settings.model_copy(update={"data": after})})
+    work(moved, QUIET)
+    assert complete(moved)
+    assert read_settings(RunFolder(job.root).settings).data == after
 
 
 def test_what_it_cost_is_kept(done):

@@ -10,9 +10,9 @@ from patchcl.core.errors import UserError
     ("override", "message"),
     [
         ("trainin.steps=4", "trainin is not a setting. Did you mean training?"),
-        ("training.step=4", "training.step is not a setting. Did you mean steps?"),
+        ("training.step=4", "training.step is not a setting. Did you mean training.steps?"),
         ("training.qqqq=4", "training.qqqq is not a setting."),
-        ("method.contrast.overlp=4", "method.contrast.overlp is not a setting. Did you mean overlap?"),
+        ("method.contrast.overlp=4", "method.contrast.overlp is not a setting. Did you mean method.contrast.overlap?"),
         ("method.patchcl=4", "method.patchcl is not a setting."),
         ("[/red]=4", "[/red] is not a setting."),
         ("training.[0]=4", "training.[0] is not a setting."),
@@ -31,6 +31,7 @@ from patchcl.core.errors import UserError
         ("network.norm=layer", "network.norm is 'layer': Input should be 'batch', 'instance' or 'group'."),
         ("augment.scale=1", "augment.scale is 1"),
         ("training.steps.x=4", "training.steps is {'x': 4}"),
+        ("method.smallest_box=0.9", "method: smallest_box 0.9 must not be above largest_box 0.6."),
         ("plan.normalise=z", "plan.normalise is 'z': Input should be 'min_max', 'percentile', "),
     ],
 )
@@ -38,6 +39,13 @@ def test_a_wrong_setting_is_named_with_what_was_found(override, message):
     with pytest.raises(UserError) as error:
         load_settings(overrides=[override])
     assert str(error.value).startswith(f"In the settings:\n  {message}")
+
+
+@pytest.mark.parametrize("without", ["network.deep_supervision=false", "network.features=[8, 16, 32]"])
+def test_lower_levels_that_the_network_has_not_cannot_be_taught(without):
+    with pytest.raises(UserError, match=r"^In the settings:\n  method.deep_consistency teaches lower levels .* four"):
+        load_settings(overrides=["method.deep_consistency=true", without])
+    assert load_settings(overrides=["method.deep_consistency=true"]).method.deep_consistency
 
 
 def test_all_wrong_settings_are_told_at_once_with_their_file(written):

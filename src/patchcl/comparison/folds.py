@@ -41,7 +41,7 @@ SPLITS = "splits"
 """The folder of the splits of all folds."""
 FILES = "files"
 """The key under which the list of folds has the hashes of all scans and masks."""
-MAY_DIFFER = ("cache", "training.device", "training.memory_gib", "training.scratch")
+MAY_DIFFER = ("data", "cache", "training.device", "training.memory_gib", "training.scratch")
 """Settings that say where a fold is trained, and may differ from one call to the next."""
 
 
@@ -77,12 +77,13 @@ def cross_validate(
         raise UserError("Folds are trained on one device each. Leave training.devices and training.nodes out.")
     folder = RunFolder(root)
     with nullcontext() if only is not None else one_writer(root, "ensemble"):
+        asked = _complete(data, root, settings)
         if folder.folds.is_file():
-            _require_same(folder, _complete(data, root, settings), folds)
-            _require_same_files(folder, console)
+            _require_same(folder, asked, folds)
+            _require_same_files(folder, data, console)
+            _keep_place(folder, data, console)
         else:
             _begin(data, folder, settings, folds, console)
-        asked = _complete(data, root, settings)
         jobs = {name: _job(folder, name, at_once, asked) for name in read_folds(folder)}
         wanted = jobs if only is None else {f"fold_{only}": jobs[f"fold_{only}"]}
         left = {name: job for name, job in wanted.items() if not _finished(job)}
@@ -121,8 +122,10 @@ def cross_validate_all(
 def _jobs_of(cell: Job, folds: int, console: Console) -> dict[str, Job]:
     """The jobs of the folds of a cell, which is begun if it was not."""
     folder = RunFolder(cell.root)
-    if not folder.folds.is_file():
-        assert cell.settings.data is not None
+    assert cell.settings.data is not None
+    if folder.folds.is_file():
+        _keep_place(folder, cell.settings.data, console)
+    else:
         _begin(cell.settings.data, folder, cell.settings, folds, console, hashes=False)  # compare.json has one
     return {name: _job(folder, name, cell.at_once, cell.settings) for name in read_folds(folder)}
 
@@ -175,12 +178,11 @@ def _require_same(folder: RunFolder, settings: Settings, folds: int) -> None:
         raise UserError(f"{folder.root} has {len(read_folds(folder))} folds, not {folds}. Choose a new folder.")
 
 
-def _require_same_files(folder: RunFolder, console: Console) -> None:
+def _require_same_files(folder: RunFolder, data: Path, console: Console) -> None:
     """Refuse to train on other scans and masks than other folds; folds of before have kept no hashes, which is told."""
     settings, listed = read_settings(folder.settings), parse_json(folder.folds.read_bytes())
-    assert settings.data is not None
     before = listed.get(FILES)
-    visible = visible_to_training(read_dataset(settings.data, settings.split.patient_pattern), load_split(folder.split))
+    visible = visible_to_training(read_dataset(data, settings.split.patient_pattern), load_split(folder.split))
     now = hashes_of(visible, folder.root, keep=True)
     if not isinstance(before, dict):
         line = f"{folder.root} kept no hashes of its data when it was begun; from now on it does."
@@ -190,12 +192,21 @@ def _require_same_files(folder: RunFolder, console: Console) -> None:
         raise UserError(
             "\n".join(
                 [
-                    f"The scans and masks in {settings.data} are not those that {folder.root} was begun with:",
+                    f"The scans and masks in {data} are not those that {folder.root} was begun with:",
                     *(f"  {line}" for line in changed),
                     "Folds of both cannot be one ensemble. Put these files back, or choose a new folder with -o.",
                 ]
             )
         )
+
+
+def _keep_place(folder: RunFolder, data: Path, console: Console) -> None:
+    """Keep where the data lie now, from where the folds that are left train and all of them are scored."""
+    settings = read_settings(folder.settings)
+    if settings.data != data.resolve():
+        line = f"The folds go on with the data in {data.resolve()}, which were in {settings.data}."
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        write_text(folder.settings, settings_yaml(settings.model_copy(update={"data": data.resolve()})))
 
 
 def _job(folder: RunFolder, name: str, at_once: int, asked: Settings) -> Job:

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from patchcl.comparison.cell import BUSY, REPLACED, error_file
 from patchcl.comparison.conclusion import conclude
-from patchcl.config import Settings
+from patchcl.config import Settings, read_settings
 from patchcl.core.console import console
 from patchcl.core.devices import best_device
 from patchcl.core.documents import parse_json
@@ -183,10 +183,12 @@ def _train(job: Job, run: RunFolder, console: Console) -> None:
     begun = run.provenance.is_file()
     if not begun:  # the last file of a start; what was cut short before it is worth nothing
         shutil.rmtree(run.root, ignore_errors=True)
-    before, spent = _steps_done(run), _seconds(run)
-    if before == job.settings.training.steps and (run.postprocessing.is_file() or not load_split(run.split).validation):
+    data, before, spent = _data(job.settings), _steps_done(run), _seconds(run)
+    moved = data if begun and read_settings(run.settings).data != data.resolve() else None
+    whole = before == job.settings.training.steps
+    if whole and not moved and (run.postprocessing.is_file() or not load_split(run.split).validation):
         return
-    outcome = resume(run.root, console) if begun else start(_data(job.settings), run.root, job.settings, console)
+    outcome = resume(run.root, console, data=moved) if begun else start(data, run.root, job.settings, console)
     device = best_device(job.settings.training.device)
     session = Session(
         hardware=hardware(device),

@@ -61,8 +61,15 @@ def _explained(errors: Sequence[ErrorDetails]) -> Iterator[str]:
             yield f"{key} is not a setting.{_meant(keys[-1])}"
         elif error["type"] == "union_tag_invalid":
             yield f"method.name is {error['ctx']['tag']!r}; choose one of {', '.join(sorted(method_names()))}."
+        elif error["type"] == "value_error" and isinstance(error["input"], dict):  # settings that do not go together
+            yield f"{key}{': ' * bool(key)}{_said(error)}."
         else:
-            yield f"{key} is {error['input']!r}: {error['msg']}."
+            yield f"{key} is {error['input']!r}: {_said(error)}."
+
+
+def _said(error: ErrorDetails) -> str:
+    """What is wrong, in our own words where a validator of ours has found it."""
+    return str(error["ctx"]["error"]) if error["type"] == "value_error" else error["msg"]
 
 
 def _methods_with(place: tuple[int | str, ...]) -> list[str]:
@@ -75,20 +82,22 @@ def _methods_with(place: tuple[int | str, ...]) -> list[str]:
 
 def _meant(key: str) -> str:
     """The setting whose name is nearest to `key`, as a suggestion; nothing if none is near."""
-    close = difflib.get_close_matches(key, sorted(_all_keys()), n=1)
-    return f" Did you mean {close[0]}?" if close else ""
+    known = _all_keys()
+    close = difflib.get_close_matches(key, sorted(known), n=1)
+    return f" Did you mean {known[close[0]]}?" if close else ""
 
 
-def _all_keys() -> set[str]:
-    sections: list[type[FrozenSettings]] = [
-        Settings,
-        NetworkSettings,
-        PlanSettings,
-        SplitSettings,
-        AugmentSettings,
-        TrainingSettings,
-        InferenceSettings,
-        ContrastSettings,
-        *settings_classes(),
+def _all_keys() -> dict[str, str]:
+    """By the name of every setting where it stands; of equal names the first group that has one."""
+    groups: list[tuple[str, type[FrozenSettings]]] = [
+        ("", Settings),
+        ("network.", NetworkSettings),
+        ("plan.", PlanSettings),
+        ("split.", SplitSettings),
+        ("augment.", AugmentSettings),
+        ("training.", TrainingSettings),
+        ("inference.", InferenceSettings),
+        *(("method.", method) for method in settings_classes()),
+        ("method.contrast.", ContrastSettings),
     ]
-    return {key for section in sections for key in section.model_fields}
+    return {key: f"{group}{key}" for group, section in reversed(groups) for key in section.model_fields}
