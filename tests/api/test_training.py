@@ -21,6 +21,12 @@ def test_a_folder_of_folds_is_not_resumed_as_a_run(trained, tmp_path):
         patchcl.resume(tmp_path)
 
 
+def test_a_comparison_is_not_resumed_as_a_run(tmp_path):
+    (tmp_path / "compare.json").touch()
+    with pytest.raises(patchcl.UserError, match=r"comparison\. Go on with the command .*: patchcl compare"):
+        patchcl.resume(tmp_path)
+
+
 def test_a_run_that_is_there_goes_on_by_the_same_call_and_by_no_other(cardiac, trained, tmp_path, tiny, make_dataset):
     run = shutil.copytree(trained, tmp_path / "runs" / "run")
     config = tmp_path / "tiny.yaml"

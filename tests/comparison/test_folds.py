@@ -55,12 +55,19 @@ def train(cardiac, tmp_path_factory):
     return run
 
 
+def steps_shown(root):
+    """What a report says of how far folds have come."""
+    return dict(facts_table(read_facts([RunFolder(root)])))["steps"]
+
+
 def test_a_fold_alone_is_trained_and_the_last_makes_the_ensemble(train):
     assert train(only=1) == ("fold_1",)
     assert not RunFolder(train.root).postprocessing.exists()
     with pytest.raises(UserError, match=r"fold_0 of 2 folds are not trained yet"):
         open_folder(train.root, device="cpu")
+    assert steps_shown(train.root) == ["1 of 2 folds trained, of 2 steps each"]
     assert train() == ("fold_0",)
+    assert steps_shown(train.root) == ["2 of 2"]
     assert train() == ()
 
 

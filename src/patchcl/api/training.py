@@ -23,7 +23,7 @@ from patchcl.core.console import console
 from patchcl.core.errors import UserError
 from patchcl.data.importers.registry import require_ours
 from patchcl.methods import method_names
-from patchcl.runs.folder import RunFolder
+from patchcl.runs.folder import COMPARISON, RunFolder
 from patchcl.runs.writer import one_writer
 from patchcl.training import experiment
 from patchcl.training.begun import require_same
@@ -141,9 +141,12 @@ def resume(
 
 def _run_in(root: Path) -> RunFolder:
     """The run in `root`, which must be a single one."""
+    again = "{} holds {}. Go on with the command that began them: patchcl {}"
+    if (root / COMPARISON).is_file():
+        raise UserError(again.format(root, "the runs of a comparison", f"compare DATA -o {root} ..."))
     folder = RunFolder.open(root)
     if folder.folds.is_file():
-        raise UserError(f"{root} holds folds. Go on with the command that began them: patchcl train DATA --folds ...")
+        raise UserError(again.format(root, "folds", f"train DATA -o {root} --folds ..."))
     return folder
 
 

@@ -142,13 +142,20 @@ def _logs(run: RunFacts) -> list[list[Row]]:
     return [read_rows(RunFolder(run.folder.root / name)) for name in read_folds(run.folder)]
 
 
+def _steps(done: Sequence[int], of: int) -> str:
+    """How far training has come; of an ensemble that is not trained yet, in how many of its folds."""
+    if len(done) > 1 and min(done) < of:
+        return f"{sum(steps == of for steps in done)} of {len(done)} folds trained, of {of} steps each"
+    return f"{min(done)} of {of}"
+
+
 def _column(run: RunFacts) -> dict[str, str]:
     """The facts of one run by their name."""
     known = run.provenance
     sides = ", ".join(f"{len(patients)} {side}" for side, patients in run.split.model_dump().items())
     training = run.settings.training
     logs = _logs(run)
-    steps = min((max((int(row["step"]) for row in rows), default=0) for rows in logs), default=0)
+    steps = [max((int(row["step"]) for row in rows), default=0) for rows in logs]
     rescues = sum(map(rescues_of, logs))
     seconds = known.get("seconds")
     facts = {
@@ -156,7 +163,7 @@ def _column(run: RunFacts) -> dict[str, str]:
         "data": str(run.settings.data),
         "patients": sides,
         "split hash": run.split.hash,
-        "steps": f"{steps} of {training.steps}",
+        "steps": _steps(steps, training.steps),
         "rescues": f"{rescues} (training diverged)" if rescues else "none",
         "seed": str(training.seed),
         "network": f"{run.plan.dimensions}-D U-Net, input {' × '.join(map(str, run.plan.size))}, {training.precision}",
