@@ -67,6 +67,17 @@ def test_the_better_method_is_chosen_whatever_the_test_says_and_of_its_seeds_the
     assert choice.against_baseline["mean_teacher"].difference == pytest.approx(0.0625)
 
 
+def test_masks_alone_judge_whatever_the_tables_compare_with(made):
+    """Otherwise the method that an ablation starts from would be chosen for no other being better."""
+    budgets, _ = made(patchcl=none, supervised=none, mean_teacher=lambda run: 0.125 * run.seed)
+    ablated = budgets[0]._replace(baseline="patchcl")
+    choice = choose([ablated])
+    assert choice.method == "supervised"
+    assert choice.reason.startswith("No method is better than supervised beyond chance")
+    without = [row for row in ablated.rows if row.method != "supervised"]
+    assert choose([ablated._replace(rows=tuple(without))]).method == "patchcl"
+
+
 def test_with_folds_the_reason_speaks_of_labeled_patients(made):
     budgets, _ = made(supervised=none, patchcl=lambda _: 0.125)
     better = choose([budgets[0]._replace(folds=5)]).reason

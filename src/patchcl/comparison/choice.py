@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from patchcl.comparison.results import LabelBudget, RunResult, over_seeds
-from patchcl.comparison.spec import CompareRun, run_root
+from patchcl.comparison.spec import BASELINE, CompareRun, run_root
 from patchcl.comparison.spec_file import spec_file
 from patchcl.core.console import console
 from patchcl.core.documents import parse_json
@@ -57,8 +57,9 @@ def choose(budgets: Sequence[LabelBudget]) -> Choice | None:
 
     A method must be better than the baseline beyond chance, after Holm, on validation patients; of several the one
     with the highest Dice is taken, else the baseline, as where no patient was kept for validation. Of its seeds that
-    with the highest Dice.
+    with the highest Dice. Where there is `supervised`, that is the baseline, whatever the tables compare with.
     """
+    budgets = list(map(_beside_masks_alone, budgets))
     for budget in reversed(budgets):
         scored = _scored(budget)
         if budget.baseline in scored:
@@ -100,6 +101,12 @@ def run_to_use(folder: Path) -> Path:
         raise UserError(f"{path} cannot be read. Make it anew with: patchcl compare --show {folder}") from error
     console.print(choice.sentence, markup=False, highlight=False, soft_wrap=True)
     return run_root(folder, CompareRun(choice.labeled, choice.method, choice.seed))
+
+
+def _beside_masks_alone(budget: LabelBudget) -> LabelBudget:
+    rows = (row for row in budget.rows if row.method == BASELINE)
+    scored = any(result.validation for row in rows for result in row.results)
+    return budget._replace(baseline=BASELINE) if scored else budget
 
 
 def _scored(budget: LabelBudget) -> dict[str, list[RunResult]]:
