@@ -93,6 +93,8 @@ def test_a_comparison_without_variants_is_what_it_was(make_spec):
         ("../a: {method: patchcl}", "variant '../a' cannot be the name of a folder"),
         ("supervised: {method: patchcl}", "variant 'supervised' is taken by --methods"),
         ("3: {method: patchcl}", "variant 3 cannot be"),
+        ("Plain: {method: bcp}\nplain: {method: bcp}", "variant 'plain' and 'Plain' are one folder where case"),
+        ("Supervised: {method: bcp}", "variant 'Supervised' and 'supervised' are one folder"),
         ("a: patchcl", "holds no variants; expected names with settings"),
         ("[a, b]", "holds no variants"),
         ("", "holds no variants"),

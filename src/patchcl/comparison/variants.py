@@ -67,13 +67,23 @@ def read_variants(file: Path, taken: Sequence[str] | dict[str, list[str]] = ()) 
         raise UserError(
             f"{file} holds no variants; expected names with settings, such as `plain: {{method: patchcl}}`."
         )
-    for name in tree:
-        if not isinstance(name, str) or not re.fullmatch(NAME, name) or name in taken:
-            problem = "is taken by --methods" if name in taken else "cannot be the name of a folder"
+    for place, name in enumerate(tree):
+        problem = _problem(name, taken, list(tree)[:place])
+        if problem:
             raise UserError(
                 f"{file}: variant {name!r} {problem}. Give it another name: letters, digits, blanks and _+-."
             )
     return {name: list(_overrides(file, name, own)) for name, own in tree.items()}
+
+
+def _problem(name: object, taken: Sequence[str] | dict[str, list[str]], before: Sequence[str]) -> str | None:
+    """Why the runs of a variant cannot lie in a folder of that name."""
+    if not isinstance(name, str) or not re.fullmatch(NAME, name):
+        return "cannot be the name of a folder"
+    if name in taken:
+        return "is taken by --methods"
+    alike = [other for other in (*taken, *before) if other.lower() == name.lower()]
+    return f"and {alike[0]!r} are one folder where case is not told apart" if alike else None
 
 
 def changes(own: Settings, common: Mapping[str, Any]) -> dict[str, Any]:
