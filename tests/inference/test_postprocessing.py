@@ -8,7 +8,13 @@ import pytest
 from patchcl.core.errors import UserError
 from patchcl.data.geometry import Grid
 from patchcl.data.preprocessing.plan import Plan
-from patchcl.inference.postprocessing import NO_POSTPROCESSING, Postprocessing, postprocess, read_postprocessing
+from patchcl.inference.postprocessing import (
+    NO_POSTPROCESSING,
+    Postprocessing,
+    describe,
+    postprocess,
+    read_postprocessing,
+)
 from patchcl.runs.folder import RunFolder
 
 PLAN = Plan(
@@ -139,3 +145,10 @@ def test_what_was_chosen_is_read_from_the_run(tmp_path):
     run.postprocessing.write_text("{")
     with pytest.raises(UserError, match=r"postprocessing.json cannot be read"):
         read_postprocessing(run, PLAN)
+
+
+def test_the_steps_are_told_in_words():
+    steps = Postprocessing(largest_of=("wall",), smallest_object_mm=2.5, filled=("wall", "pool"))
+    told = "largest component of wall; no component below 2.5 mm² or mm³; holes filled in wall, pool"
+    assert describe(steps) == told
+    assert describe(Postprocessing()) == "none"

@@ -100,7 +100,7 @@ def describe(steps: Postprocessing) -> str:
     """The steps in words."""
     parts = ["largest component of all structures together"] * steps.largest_together
     parts += [f"largest component of {', '.join(steps.largest_of)}"] if steps.largest_of else []
-    parts += [f"no component below {steps.smallest_object_mm:g} mm"] if steps.smallest_object_mm else []
+    parts += [f"no component below {steps.smallest_object_mm:g} mm² or mm³"] if steps.smallest_object_mm else []
     parts += [f"holes filled in {', '.join(steps.filled)}"] if steps.filled else []
     return "; ".join(parts) or "none"
 
