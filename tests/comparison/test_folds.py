@@ -25,6 +25,7 @@ from patchcl.inference.postprocessing import PostprocessingChoice
 from patchcl.inference.trained_run import open_folder, read_folds
 from patchcl.reports.facts import facts_table, read_facts
 from patchcl.runs.folder import RunFolder
+from patchcl.runs.provenance import MOVES, read_provenance
 
 QUIET = Console(quiet=True)
 
@@ -86,7 +87,9 @@ def test_folds_go_on_where_their_data_were_moved_to(train, cardiac, tmp_path):
     assert train(only=0, root=root, data=before) == ("fold_0",)
     after = before.rename(tmp_path / "after")
     assert train(root=root, data=after) == ("fold_1",)
-    assert read_settings(RunFolder(root).settings).data == after
+    for run in (root, root / "fold_0", root / "fold_1"):
+        assert read_settings(RunFolder(run).settings).data == after
+    assert "which were in" in read_provenance(RunFolder(root / "fold_0").provenance)[MOVES][0]
     assert len(read_evaluation(root / "evaluation" / "validation_last.json").patients) == 4
     another = shutil.copytree(after, tmp_path / "another")
     sorted((another / "labelsTr").iterdir())[0].unlink()

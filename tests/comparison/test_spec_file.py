@@ -144,7 +144,11 @@ def test_settings_of_another_version_are_refused(make_spec, tmp_path):
     known = json.loads(path.read_text())
     known["settings"]["training"]["abandoned"] = 1
     path.write_text(json.dumps(known))
-    with pytest.raises(UserError, match="made by patchcl"):
+    wrong = r"In compare\.json, the settings of supervised:\n  training\.abandoned is not a setting\.\n"
+    with pytest.raises(UserError, match=f"{wrong}Restore that file"):
+        add_spec(make_spec(), path.parent)
+    path.write_text(json.dumps(known | {"patchcl": "0.1.7"}))
+    with pytest.raises(UserError, match=f"{wrong}It was made by patchcl 0.1.7, and this is"):
         add_spec(make_spec(), path.parent)
 
 

@@ -82,6 +82,25 @@ def test_a_comparison_without_variants_is_what_it_was(make_spec):
     assert (spec.own, spec.baseline) == ({}, "supervised")
 
 
+def test_who_must_be_beaten_stays_until_another_is_named(specified, tmp_path, capsys):
+    out = tmp_path / "out"
+    add_spec(specified("plain: {method: supervised}"), out)
+    assert add_spec(specified("newcomer: {method: mean_teacher}"), out).baseline == "plain"
+    assert "compare with" not in capsys.readouterr().out
+    named = specified("newcomer: {method: mean_teacher}", baseline="newcomer")
+    assert add_spec(named, out) == read_spec(out)
+    assert read_spec(out).baseline == "newcomer"
+    assert "Its tables compare with newcomer now, not with plain." in capsys.readouterr().out
+
+
+def test_a_name_of_before_in_another_case_is_refused(specified, tmp_path):
+    add_spec(specified("Plain: {method: supervised}"), tmp_path / "out")
+    with pytest.raises(UserError, match="other conditions: plain, called Plain there"):
+        add_spec(specified("plain: {method: supervised}"), tmp_path / "out")
+    with pytest.raises(UserError, match="'Straße' are one folder where case"):
+        specified("Straße: {method: bcp}\nSTRASSE: {method: bcp}")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

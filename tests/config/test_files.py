@@ -104,6 +104,15 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, name):
     assert str(tmp_path / name) in str(error.value)
 
 
+def test_keys_with_dots_go_below_their_heading(written):
+    settings = load_settings(written("training.steps: 7\ntraining: {seed: 3}\nmethod: supervised\nnetwork:\n"))
+    assert (settings.training.steps, settings.training.seed, settings.method.name) == (7, 3, "supervised")
+    with pytest.raises(UserError, match=r"gives training\.steps twice"):
+        load_settings(written("training.steps: 7\ntraining: {steps: 3}\n"))
+    with pytest.raises(UserError, match=r"training\.steps\.x: steps is a single setting"):
+        load_settings(written("training.steps.x: 7\ntraining: {steps: 3}\n"))
+
+
 def test_an_empty_file_holds_the_defaults(written):
     assert load_settings(written("")) == Settings()
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from patchcl.config import load_settings
+from patchcl.config import load_settings, read_settings, settings_yaml
 from patchcl.core.errors import UserError
 
 
@@ -11,6 +11,13 @@ from patchcl.core.errors import UserError
     [
         ("trainin.steps=4", "trainin is not a setting. Did you mean training?"),
         ("training.step=4", "training.step is not a setting. Did you mean training.steps?"),
+        (
+            "training.labelled_per_batch=4",
+            "training.labelled_per_batch is not a setting. Did you mean training.labe",
+        ),
+        ("training.sead=4", "training.sead is not a setting. Did you mean training.seed?"),
+        ("split.fiel=a", "split.fiel is not a setting. Did you mean split.file?"),
+        ("steps=4", "steps is not a setting. Did you mean training.steps?"),
         ("training.qqqq=4", "training.qqqq is not a setting."),
         ("method.contrast.overlp=4", "method.contrast.overlp is not a setting. Did you mean method.contrast.overlap?"),
         ("method.patchcl=4", "method.patchcl is not a setting."),
@@ -42,10 +49,13 @@ def test_a_wrong_setting_is_named_with_what_was_found(override, message):
 
 
 @pytest.mark.parametrize("without", ["network.deep_supervision=false", "network.features=[8, 16, 32]"])
-def test_lower_levels_that_the_network_has_not_cannot_be_taught(without):
+def test_lower_levels_that_the_network_has_not_cannot_be_taught(without, tmp_path):
     with pytest.raises(UserError, match=r"^In the settings:\n  method.deep_consistency teaches lower levels .* four"):
         load_settings(overrides=["method.deep_consistency=true", without])
-    assert load_settings(overrides=["method.deep_consistency=true"]).method.deep_consistency
+    settings = load_settings(overrides=["method.deep_consistency=true"])
+    network = load_settings(overrides=[without]).network
+    (tmp_path / "settings.yaml").write_text(settings_yaml(settings.model_copy(update={"network": network})))
+    assert read_settings(tmp_path / "settings.yaml").method.deep_consistency  # of a run from before there was a rule
 
 
 def test_all_wrong_settings_are_told_at_once_with_their_file(written):

@@ -9,7 +9,7 @@ from patchcl.comparison.absent import warn_of_absent
 from patchcl.comparison.choice import choose, write_choice
 from patchcl.comparison.division import require_side
 from patchcl.comparison.export import write_csv, write_results
-from patchcl.comparison.folds import cross_validate_all
+from patchcl.comparison.folds import cross_validate_all, keep_data
 from patchcl.comparison.page import write_compare_page
 from patchcl.comparison.results import read_budgets
 from patchcl.comparison.runner import Ending, run_jobs
@@ -19,6 +19,7 @@ from patchcl.comparison.summary import render_budgets
 from patchcl.comparison.worker import complete
 from patchcl.evaluation.paired import require_effect
 from patchcl.evaluation.scores import SplitSide
+from patchcl.runs.folder import RunFolder
 from patchcl.runs.writer import one_writer
 
 
@@ -35,6 +36,8 @@ def compare_methods(spec: CompareSpec, out: Path, at_once: int, console: Console
         add_spec(spec, out)
         jobs = {compare_run.run_id: job_of(spec, compare_run, out, at_once) for compare_run in spec.runs}
         left = {run_id: job for run_id, job in jobs.items() if not complete(job)}
+        for run_id in jobs.keys() - left.keys():
+            keep_data(RunFolder(jobs[run_id].root), spec.data)
         each = f" of {spec.folds} folds each" if spec.folds else ""
         console.print(f"{len(jobs)} runs{each}, {len(jobs) - len(left)} of them finished already.", highlight=False)
         if spec.folds:

@@ -36,6 +36,7 @@ from patchcl.runs.folder import RunFolder
 from patchcl.runs.provenance import provenance
 from patchcl.runs.writer import one_writer
 from patchcl.training.experiment import require_structures
+from patchcl.training.relocation import move_finished
 
 SPLITS = "splits"
 """The folder of the splits of all folds."""
@@ -81,7 +82,9 @@ def cross_validate(
         if folder.folds.is_file():
             _require_same(folder, asked, folds)
             _require_same_files(folder, data, console)
-            _keep_place(folder, data, console)
+            if keep_data(folder, data):
+                line = f"The folds go on with the data in {data.resolve()}."
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
             _begin(data, folder, settings, folds, console)
         jobs = {name: _job(folder, name, at_once, asked) for name in read_folds(folder)}
@@ -124,7 +127,7 @@ def _jobs_of(cell: Job, folds: int, console: Console) -> dict[str, Job]:
     folder = RunFolder(cell.root)
     assert cell.settings.data is not None
     if folder.folds.is_file():
-        _keep_place(folder, cell.settings.data, console)
+        keep_data(folder, cell.settings.data)
     else:
         _begin(cell.settings.data, folder, cell.settings, folds, console, hashes=False)  # compare.json has one
     return {name: _job(folder, name, cell.at_once, cell.settings) for name in read_folds(folder)}
@@ -200,13 +203,16 @@ def _require_same_files(folder: RunFolder, data: Path, console: Console) -> None
         )
 
 
-def _keep_place(folder: RunFolder, data: Path, console: Console) -> None:
-    """Keep where the data lie now, from where the folds that are left train and all of them are scored."""
-    settings = read_settings(folder.settings)
-    if settings.data != data.resolve():
-        line = f"The folds go on with the data in {data.resolve()}, which were in {settings.data}."
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-        write_text(folder.settings, settings_yaml(settings.model_copy(update={"data": data.resolve()})))
+def keep_data(folder: RunFolder, data: Path) -> bool:
+    """Keep in a run, or in folds, where the data lie now, from where they are scored; true if they lay elsewhere.
+
+    Folds that are not trained to their end find out when they go on.
+    """
+    names = read_folds(folder) if folder.folds.is_file() else ()
+    for run in (RunFolder(folder.root / name) for name in names):
+        if run.postprocessing.is_file():
+            move_finished(run, data)
+    return move_finished(folder, data)
 
 
 def _job(folder: RunFolder, name: str, at_once: int, asked: Settings) -> Job:

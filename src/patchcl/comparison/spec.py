@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from patchcl.comparison.content import hashes_of
 from patchcl.comparison.division import divide, division_hash, require_side, suggest_folds
 from patchcl.comparison.variants import named_settings
 from patchcl.comparison.worker import Job
 from patchcl.config import Settings
+from patchcl.config.mistakes import checked
 from patchcl.core.console import console
 from patchcl.core.errors import UserError
 from patchcl.core.renamed import brought_up_to_date
@@ -23,6 +24,7 @@ from patchcl.data.dataset import Dataset, read_dataset
 from patchcl.data.splits import cases_of, with_split_of
 from patchcl.evaluation.paired import SMALLEST_EFFECT, require_effect
 from patchcl.evaluation.scores import SplitSide, options_of
+from patchcl.runs.folder import COMPARISON
 
 BASELINE = "supervised"
 """What the others are compared with, unless told otherwise: masks alone."""
@@ -60,6 +62,7 @@ class CompareSpec(FrozenSettings):
     min_effect: float = SMALLEST_EFFECT  # the least difference in Dice that counts
     folds: int | None = None  # each run is a cross-validation over so many; None is one run, judged by its validation
     baseline: str = BASELINE  # the method whose runs the others are paired with, seed by seed
+    baseline_asked: bool = Field(default=False, exclude=True)  # whether this call names it
     splits: dict[str, str]  # hashes by "labeled_7/seed_0"
 
     @property
@@ -81,17 +84,14 @@ class CompareSpec(FrozenSettings):
         """The settings of a method or variant, as they were when the spec was made.
 
         Raises:
-            UserError: They belong to another version of patchcl.
+            UserError: They belong to another version of patchcl, or are wrong.
         """
+        tree = {**self.settings, **self.own.get(method, {}), "method": self.methods[method]}
         try:
-            own = self.own.get(method, {})
-            tree = {**self.settings, **own, "method": self.methods[method]}
-            return Settings.model_validate(brought_up_to_date(tree))
-        except ValidationError as error:
-            raise UserError(
-                f"The comparison was made by patchcl {self.patchcl}, whose settings of {method} are not those of "
-                f"{__version__}. Choose a new folder with -o."
-            ) from error
+            return checked(brought_up_to_date(tree), f"{COMPARISON}, the settings of {method}")
+        except UserError as error:
+            made = f"It was made by patchcl {self.patchcl}, and this is {__version__}. " * (self.patchcl != __version__)
+            raise UserError(f"{error}\n{made}Restore that file, or choose a new folder with -o.") from error
 
 
 def build_spec(
@@ -162,6 +162,7 @@ def build_spec(
         own=_own(settings, common),
         settings=common.model_copy(update={"split": division}).model_dump(mode="json", exclude={"method"}),
         baseline=_baseline(baseline, tuple(settings), variants),
+        baseline_asked=baseline is not None,
         on=on or ("test" if has_test else "validation"),
         voxels=voxels,
         fast=fast,

@@ -5,7 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from patchcl.comparison.spec import CompareSpec, in_order
+from patchcl.core.console import console
 from patchcl.core.documents import parse_json
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json
@@ -31,7 +34,11 @@ def add_spec(spec: CompareSpec, out: Path) -> CompareSpec:
     """
     require_comparison(out)
     path = spec_file(out)
-    merged = _merged(read_spec(out), spec, out) if path.is_file() else spec
+    merged = spec.model_copy(update={"baseline_asked": False})
+    if path.is_file():
+        before = read_spec(out)
+        merged = _merged(before, spec, out)
+        _tell(before, merged)
     try:
         write_json(path, merged.model_dump(mode="json"))
     except OSError as error:
@@ -61,6 +68,9 @@ def read_spec(out: Path) -> CompareSpec:
         return CompareSpec.model_validate_json(
             json.dumps(OLD_INFERENCE | {OLD_KEYS.get(key, key): value for key, value in content.items()})
         )
+    except ValidationError as error:
+        wrong = ", ".join(".".join(map(str, each["loc"])) for each in error.errors())
+        raise UserError(f"{path} cannot be read for {wrong}. Restore it, or choose a new folder with -o.") from error
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{path} cannot be read. Restore it, or choose a new folder with -o.") from error
 
@@ -83,6 +93,9 @@ def _merged(old: CompareSpec, new: CompareSpec, out: Path) -> CompareSpec:
     different += [f"--{key}" for key in ("folds", "voxels", "fast") if getattr(old, key) != getattr(new, key)]
     if old.postprocessing != new.postprocessing:
         different.append("--no-postprocessing")
+    folders = {method.casefold(): method for method in old.methods}
+    twins = [(name, folders.get(name.casefold(), name)) for name in new.methods]
+    different += [f"{name}, called {known} there" for name, known in twins if name != known]
     if different:
         raise UserError(
             f"{out} compares under other conditions: {', '.join(dict.fromkeys(different))}. Runs of both cannot be "
@@ -92,12 +105,22 @@ def _merged(old: CompareSpec, new: CompareSpec, out: Path) -> CompareSpec:
         update={
             "methods": old.methods | new.methods,
             "own": old.own | new.own,
-            "baseline": new.baseline if new.baseline in new.methods else old.baseline,
+            "baseline": new.baseline if new.baseline_asked else old.baseline,
+            "baseline_asked": False,
             "labeled": in_order([*old.labeled, *new.labeled]),
             "seeds": tuple(sorted({*old.seeds, *new.seeds})),
             "splits": old.splits | new.splits,
         }
     )
+
+
+def _tell(before: CompareSpec, now: CompareSpec) -> None:
+    """Say what of the comparison is another from now on."""
+    lines = [f"It goes on with the data in {now.data}, which were in {before.data}."] * (before.data != now.data)
+    if before.baseline != now.baseline:
+        lines.append(f"Its tables compare with {now.baseline} now, not with {before.baseline}.")
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _mirrored_as_before(old: CompareSpec, new: CompareSpec) -> CompareSpec:

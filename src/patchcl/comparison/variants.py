@@ -82,7 +82,7 @@ def _problem(name: object, taken: Sequence[str] | dict[str, list[str]], before: 
         return "cannot be the name of a folder"
     if name in taken:
         return "is taken by --methods"
-    alike = [other for other in (*taken, *before) if other.lower() == name.lower()]
+    alike = [other for other in (*taken, *before) if other.casefold() == name.casefold()]
     return f"and {alike[0]!r} are one folder where case is not told apart" if alike else None
 
 

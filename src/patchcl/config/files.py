@@ -13,6 +13,7 @@ from patchcl.core.documents import DocumentError, parse_yaml
 from patchcl.core.errors import UserError
 from patchcl.core.renamed import brought_up_to_date, old_settings
 from patchcl.data.preprocessing.plan import BATCH, load_plan
+from patchcl.methods.settings import PatchCLSettings
 
 
 def load_settings(file: Path | None = None, overrides: Sequence[str] = ()) -> Settings:
@@ -23,12 +24,14 @@ def load_settings(file: Path | None = None, overrides: Sequence[str] = ()) -> Se
     Raises:
         UserError: A file cannot be read, or a setting is unknown, of the wrong type or out of range.
     """
-    tree = _read_yaml(file) if file else {}
+    tree = _nested(_read_yaml(file), file) if file else {}
     for override in overrides:
         _set(tree, override)
     source = "the settings" if file is None else f"{file} and the settings given beside it" if overrides else str(file)
     _refuse_old_names(tree, source)
-    return _with_plan_file(checked(with_preset(tree), source))
+    settings = checked(with_preset(tree), source)
+    _require_lower_levels(settings, source)
+    return _with_plan_file(settings)
 
 
 def read_settings(path: Path) -> Settings:
@@ -58,6 +61,27 @@ def _with_plan_file(settings: Settings) -> Settings:
     return settings.model_copy(update={"plan": plan, "training": training})
 
 
+def _require_lower_levels(settings: Settings, source: str) -> None:
+    """Where a run begins; those from before there was such a rule can be used."""
+    taught = isinstance(settings.method, PatchCLSettings) and settings.method.deep_consistency
+    if taught and not (settings.network.deep_supervision and len(settings.network.features) > 3):
+        raise UserError(
+            f"In {source}:\n  method.deep_consistency teaches lower levels of the decoder, which it has with "
+            "network.deep_supervision=true and four network.features or more."
+        )
+
+
+def _nested(tree: dict[str, Any], file: Path) -> dict[str, Any]:
+    """`tree` with each `a.b: c` below its heading."""
+    nested = {key: value for key, value in tree.items() if "." not in str(key)}
+    for key in tree.keys() - nested.keys():
+        place, leaf = _place(nested, key, f"{file}, {key}")
+        if leaf in place:
+            raise UserError(f"{file} gives {key} twice. Leave one of them.")
+        place[leaf] = tree[key]
+    return nested
+
+
 def _refuse_old_names(tree: dict[str, Any], source: str) -> None:
     lines = [f"  {old} is called {new} now; its meaning is the same." for old, new in old_settings(tree)]
     if lines:
@@ -83,13 +107,19 @@ def _set(tree: dict[str, Any], override: str) -> None:
     dotted, equals, value = override.partition("=")
     if not equals or not dotted:
         raise UserError(f"--set {override!r}: expected KEY=VALUE, for example --set training.steps=2000.")
-    *parents, leaf = dotted.strip().split(".")
+    place, leaf = _place(tree, dotted.strip(), f"--set {override!r}")
+    try:
+        place[leaf] = parse_yaml(value)
+    except DocumentError as error:
+        raise UserError(f"--set {override!r}: {value!r} is not a valid YAML value.") from error
+
+
+def _place(tree: dict[str, Any], dotted: str, source: str) -> tuple[dict[str, Any], str]:
+    """The group in `tree` that a dotted key belongs to, which is made where there is none, and its name there."""
+    *parents, leaf = dotted.split(".")
     for parent in parents:
         group = below(tree, parent)
         if not isinstance(group, dict):
-            raise UserError(f"--set {override!r}: {parent} is a single setting and holds nothing below it.")
+            raise UserError(f"{source}: {parent} is a single setting and holds nothing below it.")
         tree[parent] = tree = group
-    try:
-        tree[leaf] = parse_yaml(value)
-    except DocumentError as error:
-        raise UserError(f"--set {override!r}: {value!r} is not a valid YAML value.") from error
+    return tree, leaf

@@ -35,6 +35,7 @@ def checked(tree: dict[str, Any], source: str) -> Settings:
     Raises:
         UserError: A setting is unknown, of the wrong type or out of range; all that are wrong are named.
     """
+    tree = {key: value for key, value in tree.items() if value is not None}  # a heading with nothing below it
     method = below(tree, "method")
     if isinstance(method, dict):
         tree = tree | {"method": {"name": PatchCLSettings().name} | method}
@@ -58,7 +59,7 @@ def _explained(errors: Sequence[ErrorDetails]) -> Iterator[str]:
         if extra and (having := _methods_with(error["loc"])):
             yield f"{key} is not a setting of {error['loc'][1]}, but of {', '.join(having)}."
         elif extra:
-            yield f"{key} is not a setting.{_meant(keys[-1])}"
+            yield f"{key} is not a setting.{_meant(keys)}"
         elif error["type"] == "union_tag_invalid":
             yield f"method.name is {error['ctx']['tag']!r}; choose one of {', '.join(sorted(method_names()))}."
         elif error["type"] == "value_error" and isinstance(error["input"], dict):  # settings that do not go together
@@ -80,15 +81,18 @@ def _methods_with(place: tuple[int | str, ...]) -> list[str]:
     return sorted(str(fields["name"].default) for fields in having)
 
 
-def _meant(key: str) -> str:
-    """The setting whose name is nearest to `key`, as a suggestion; nothing if none is near."""
-    known = _all_keys()
-    close = difflib.get_close_matches(key, sorted(known), n=1)
-    return f" Did you mean {known[close[0]]}?" if close else ""
+def _meant(keys: Sequence[str]) -> str:
+    """The setting whose name is nearest, if possible of the same group, as a suggestion; nothing if none is near."""
+    group = [key for key in _all_keys() if key.rpartition(".")[0] == ".".join(keys[:-1])]
+    for known in (group, _all_keys()):
+        names = {key.rpartition(".")[2]: key for key in reversed(known)}
+        close = difflib.get_close_matches(keys[-1], sorted(names), n=1)
+        if close:
+            return f" Did you mean {names[close[0]]}?"
+    return ""
 
 
-def _all_keys() -> dict[str, str]:
-    """By the name of every setting where it stands; of equal names the first group that has one."""
+def _all_keys() -> list[str]:
     groups: list[tuple[str, type[FrozenSettings]]] = [
         ("", Settings),
         ("network.", NetworkSettings),
@@ -100,4 +104,4 @@ def _all_keys() -> dict[str, str]:
         *(("method.", method) for method in settings_classes()),
         ("method.contrast.", ContrastSettings),
     ]
-    return {key: f"{group}{key}" for group, section in reversed(groups) for key in section.model_fields}
+    return [f"{group}{key}" for group, section in groups for key in section.model_fields]

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from patchcl.augment import AugmentSettings
 from patchcl.core.choices import Device, Precision, Preset
@@ -87,16 +87,6 @@ class Settings(FrozenSettings):
     augment: AugmentSettings = AugmentSettings()
     training: TrainingSettings = TrainingSettings()
     inference: InferenceSettings = InferenceSettings()
-
-    @model_validator(mode="after")
-    def _require_lower_levels(self) -> "Settings":
-        taught = isinstance(self.method, PatchCLSettings) and self.method.deep_consistency
-        if taught and not (self.network.deep_supervision and len(self.network.features) > 3):
-            raise ValueError(
-                "method.deep_consistency teaches lower levels of the decoder, which it has with "
-                "network.deep_supervision=true and four network.features or more"
-            )
-        return self
 
     def build_network(self, plan: Plan) -> "UNet":
         """The network, with new weights, for images that are prepared by `plan`."""

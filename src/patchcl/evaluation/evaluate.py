@@ -128,6 +128,12 @@ def evaluate_trained(
     run, settings, plan, split = trained.folder, trained.settings, trained.plan, load_split(trained.folder.split)
     if settings.data is None:
         raise UserError(f"{run.settings} does not say where the data are: add `data: FOLDER`.")
+    if not (settings.data / "dataset.json").is_file():
+        call = f"train FOLDER -o {run.root} --folds ..." if trained.folds else f"resume {run.root} --data FOLDER"
+        raise UserError(
+            f"{run.root} cannot be scored: {settings.data} holds no data set any more. If it was moved, say where it "
+            f"is: patchcl {call}"
+        )
     side, held_out = _held_out(read_dataset(settings.data, settings.split.patient_pattern), trained, split, on)
     cases = [case for _, cases in held_out for case in cases]
     options = options_of(trained.fast, trained.postprocessing, voxels)

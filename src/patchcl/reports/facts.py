@@ -11,6 +11,7 @@ from patchcl.data.preprocessing.plan import Plan, load_plan
 from patchcl.data.splits import Split, load_split
 from patchcl.evaluation.scores import CHANGED, DATA_HASH, OPTIONS, UNFINISHED, Evaluation, read_evaluation, stem_of
 from patchcl.inference.trained_run import read_folds
+from patchcl.runs.contents import read_contents
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.log import Row, read_rows, rescues_of
 from patchcl.runs.provenance import ACCEPTED, MOVES, read_provenance
@@ -81,6 +82,7 @@ def unmatched(facts: Sequence[RunFacts]) -> Iterator[str]:
             yield f"{other.name} and {first.name} learned from different splits: their difference is not the method's."
         differing = differing_keys(first.settings.model_dump(mode="json"), other.settings.model_dump(mode="json"))
         keys = [key for key in differing if not key.startswith(ASIDE)]
+        keys = [key for key in keys if key != "data" or not _same_files(first, other)]
         if any(_scored_otherwise(first, other, stem) for stem in first.evaluations):
             yield f"{other.name} and {first.name} were scored on other scans or masks: evaluate both anew."
         if keys:
@@ -102,6 +104,16 @@ def unfinished(facts: Sequence[RunFacts]) -> Iterator[str]:
     for run in facts:
         scored = dict.fromkeys(scores.provenance.get(UNFINISHED) for scores in run.evaluations.values())
         yield from (f"{run.name} was scored before training had ended, at {line}." for line in scored if line)
+
+
+def _same_files(first: RunFacts, other: RunFacts) -> bool:
+    """Whether runs whose data lie in different folders learned from the same files, by their hashes."""
+    try:
+        before, after = (read_contents(run.folder.contents).files for run in (first, other))
+    except UserError:
+        return False
+    both = before.keys() & after.keys()
+    return bool(both) and all(before[file] == after[file] for file in both)
 
 
 def _scored_otherwise(first: RunFacts, other: RunFacts, stem: str) -> bool:

@@ -1,6 +1,6 @@
 """Where a run goes on: with its data in another folder, or on another device. What differs is said, and kept."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 
 from patchcl.config import Settings, read_settings, settings_yaml
+from patchcl.core.devices import CPU
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_text
 from patchcl.runs.contents import read_contents
@@ -54,9 +55,21 @@ def keep_place(run: RunFolder, settings: Settings, device: torch.device, console
     if settings != before:
         write_text(run.settings, settings_yaml(settings))
     if moves:
-        when = datetime.now(UTC).isoformat(timespec="seconds")
-        kept = [*notes.get(MOVES, []), *(f"{when}: {line}" for line in moves)]
-        note(run.provenance, {"device": str(device), "hardware": hardware(device), MOVES: kept}, device)
+        _keep_moves(run, moves, {"device": str(device), "hardware": hardware(device)}, device)
+
+
+def move_finished(run: RunFolder, data: Path) -> bool:
+    """Keep in a run that is trained where its data lie now, from where it is scored; true if they lay elsewhere.
+
+    Whoever calls it knows that they are the same.
+    """
+    before = read_settings(run.settings)
+    settings = before.model_copy(update={"data": data.resolve()})
+    moves = list(_moves(before, settings))
+    if moves:
+        write_text(run.settings, settings_yaml(settings))
+        _keep_moves(run, moves, {}, CPU)
+    return bool(moves)
 
 
 def _require_some_files(run: RunFolder, data: Path) -> None:
@@ -69,6 +82,12 @@ def _require_some_files(run: RunFolder, data: Path) -> None:
             f"{data} is another data set: it holds none of the {len(known)} files that {run.root} learned from, such "
             f"as {next(iter(known))}. Name the folder that these were moved to."
         )
+
+
+def _keep_moves(run: RunFolder, moves: Sequence[str], facts: Mapping[str, Any], device: torch.device) -> None:
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    kept = [*read_provenance(run.provenance).get(MOVES, []), *(f"{when}: {line}" for line in moves)]
+    note(run.provenance, {**facts, MOVES: kept}, device)
 
 
 def _moves(before: Settings, now: Settings) -> Iterator[str]:

@@ -68,6 +68,14 @@ def test_lost_spacing_is_not_trusted(make_dataset: Make) -> None:
     assert plan_of(root).fit == "resize"
 
 
+def test_volumes_of_1_mm_are_taken_as_they_are(make_dataset: Make) -> None:
+    """Many are; and where it was lost, voxels are still what there is, in pieces that need not be squeezed."""
+    root = make_dataset({"a": False}, shape=(40, 60, 30), spacing_mm=(1, 1, 1))
+    assert plan_of(root).fit == "resize"  # all of each scan
+    make_dataset({"b": False}, shape=(40, 34, 30), spacing_mm=(1, 1, 1))
+    assert (plan_of(root).fit, plan_of(root).spacing_mm) == ("crop", (1.0, 1.0, 1.0))
+
+
 def test_volumes_know_about_what_their_voxels_measure_when_they_are_resized(make_dataset: Make) -> None:
     plan = plan_of(make_dataset({"a": False}, shape=(160, 40, 30), spacing_mm=(0.6, 1, 1.6)))
     assert (plan.fit, plan.size, plan.spacing_mm) == ("resize", (160, 32, 32), (0.6, 1.25, 1.5))

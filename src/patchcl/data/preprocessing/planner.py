@@ -202,7 +202,7 @@ def _fit(shapes: np.ndarray, spacings: np.ndarray, colours: bool, memory_gib: fl
         return "crop", "what colour pictures show is told by its size in pixels, so they are not stretched."
     if shapes.shape[1] == 3 and not seen_whole(shapes, memory_gib):
         return "crop", "volumes have more voxels than a step has memory for, so pieces are learned from, unsqueezed."
-    if (spacings == 1).all():
+    if shapes.shape[1] == 2 and (spacings == 1).all():
         return "resize", "every spacing is exactly 1 mm, as if it had been lost, so sizes in mm cannot be trusted."
     view = shapes * spacings
     ratio = float((view.max(axis=0) / view.min(axis=0)).max())
