@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 
@@ -12,7 +13,9 @@ from patchcl.comparison import runner as runner
 from patchcl.comparison.comparison import compare_methods, show_comparison
 from patchcl.comparison.spec import run_root
 from patchcl.comparison.spec_file import read_spec
+from patchcl.config import read_settings
 from patchcl.core.errors import UserError
+from patchcl.runs.folder import RunFolder
 
 FAILS = """
 import json, pathlib, sys
@@ -50,6 +53,15 @@ def test_only_what_is_missing_is_run_and_all_is_shown(make_spec, folder, monkeyp
     assert {"compare.json", "compare.csv", "results.json", "compare.html", "files.json", "runs"} == {
         path.name for path in out.iterdir()
     }
+
+
+def test_runs_that_are_finished_know_where_their_data_were_moved_to(make_spec, folder, cardiac, tmp_path):
+    spec = make_spec(seeds=(0,))
+    out = folder(spec, lambda _: [0.25, 0.5])
+    moved = shutil.copytree(cardiac, tmp_path / "moved")
+    assert compare_methods(spec.model_copy(update={"data": moved}), out, 1, Console(quiet=True)).failed == {}
+    for compare_run in spec.runs:
+        assert read_settings(RunFolder(run_root(out, compare_run)).settings).data == moved
 
 
 def test_who_comes_second_is_told_of_the_first(make_spec, tmp_path):

@@ -277,6 +277,13 @@ def test_a_scan_that_cannot_be_predicted_stops_the_evaluation(cardiac, tmp_path)
     assert not run.evaluation.exists()
 
 
+def test_a_run_whose_data_are_gone_says_how_to_name_their_place(cardiac, tmp_path):
+    run = make_run(tmp_path / "run", shutil.copytree(cardiac, tmp_path / "data"))
+    shutil.rmtree(tmp_path / "data")
+    with pytest.raises(UserError, match=r"run cannot be scored: .*data holds no data set.*patchcl resume .*run --data"):
+        evaluate_run(run)
+
+
 def test_single_objects_are_scored_where_one_asks_for_them(folders, tmp_path):
     """`left` of anna's second scan is moved by half its side; `right` of bert is missed."""
     evaluation = evaluate_folders(*folders, CLASSES, objects=True)

@@ -4,12 +4,17 @@ import pytest
 
 from patchcl.config import load_settings
 from patchcl.core.errors import UserError
+from patchcl.data.preprocessing.plan import Plan
 from patchcl.data.splits import Split
 from patchcl.evaluation.scores import Evaluation, Score, write_evaluation
 from patchcl.reports.facts import RunFacts, _evaluations, _names, changes, facts_table, unfinished, unmatched
+from patchcl.runs.contents import contents_of, write_contents
 from patchcl.runs.folder import RunFolder
 
 SPLIT = Split(labeled=("a",), unlabeled=("b", "c"), validation=("d",), test=())
+
+
+PLAN = Plan(dimensions=2, fit="resize", size=(8, 8), normalise="min_max", channels=("MRI",), classes=("b", "a"))
 
 
 class _Plan:
@@ -41,6 +46,18 @@ def test_facts_stand_once_where_runs_agree_and_side_by_side_where_they_do_not(fa
 def test_runs_that_differ_in_the_method_alone_are_matched(facts) -> None:
     others = ["training.device=cpu", "training.memory_gib=1", "cache=/elsewhere"]
     assert list(unmatched([facts("supervised"), facts("patchcl", *others)])) == []
+
+
+def test_the_same_files_in_another_folder_are_no_difference(facts) -> None:
+    first, moved = facts("supervised", "data=/before"), facts("patchcl", "data=/after")
+    assert [line.endswith("the method: data.") for line in unmatched([first, moved])] == [True]  # nothing tells
+    for run, files in ((first, {"a": "1"}), (moved, {"a": "1", "b": "2"})):
+        contents = contents_of(files.items(), run.settings, PLAN, SPLIT, (), ())
+        run.folder.root.mkdir()
+        write_contents(run.folder.contents, contents)
+    assert list(unmatched([first, moved])) == []
+    write_contents(first.folder.contents, contents_of([("a", "9")], first.settings, PLAN, SPLIT, (), ()))
+    assert [line.endswith("the method: data.") for line in unmatched([first, moved])] == [True]
 
 
 def test_what_else_could_explain_a_difference_is_named(facts) -> None:
