@@ -149,6 +149,7 @@ def test_where_nobody_validates_masks_alone_are_chosen(made):
     blind = [row._replace(results=tuple(map(unseen, row.results))) for row in budgets[0].rows]
     choice = choose([budgets[0]._replace(rows=tuple(blind))])
     assert (choice.run_id, choice.patients) == ("labeled_2/supervised/seed_0", 0)
+    assert choose([budgets[0]._replace(rows=tuple(blind), baseline="patchcl")]) == choice
     assert choice.reason == (
         "No patient was kept for validation, so nothing speaks for another method than supervised."
     )

@@ -43,6 +43,13 @@ def test_facts_stand_once_where_runs_agree_and_side_by_side_where_they_do_not(fa
     assert table["time"] == ["1.5 min, 5.0 steps/s", "not known"]
 
 
+def test_folds_of_which_none_is_listed_have_made_no_step(facts) -> None:
+    run = facts("supervised")
+    run.folder.root.mkdir()
+    run.folder.folds.write_text('{"runs": []}')
+    assert dict(facts_table([run]))["steps"] == ["0 of 40"]
+
+
 def test_runs_that_differ_in_the_method_alone_are_matched(facts) -> None:
     others = ["training.device=cpu", "training.memory_gib=1", "cache=/elsewhere"]
     assert list(unmatched([facts("supervised"), facts("patchcl", *others)])) == []

@@ -104,9 +104,10 @@ def run_to_use(folder: Path) -> Path:
 
 
 def _beside_masks_alone(budget: LabelBudget) -> LabelBudget:
-    rows = (row for row in budget.rows if row.method == BASELINE)
-    scored = any(result.validation for row in rows for result in row.results)
-    return budget._replace(baseline=BASELINE) if scored else budget
+    """`budget` with masks alone as its baseline, if a run of these can be judged or has nobody to judge it."""
+    alone = [result for row in budget.rows if row.method == BASELINE for result in row.results]
+    usable = any(result.validation or result.validation_patients == 0 for result in alone)
+    return budget._replace(baseline=BASELINE) if usable else budget
 
 
 def _scored(budget: LabelBudget) -> dict[str, list[RunResult]]:

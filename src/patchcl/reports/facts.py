@@ -158,7 +158,7 @@ def _steps(done: Sequence[int], of: int) -> str:
     """How far training has come; of an ensemble that is not trained yet, in how many of its folds."""
     if len(done) > 1 and min(done) < of:
         return f"{sum(steps == of for steps in done)} of {len(done)} folds trained, of {of} steps each"
-    return f"{min(done)} of {of}"
+    return f"{min(done, default=0)} of {of}"
 
 
 def _column(run: RunFacts) -> dict[str, str]:
