@@ -13,7 +13,7 @@ from patchcl.comparison.folds import cross_validate_all, keep_data
 from patchcl.comparison.page import write_compare_page
 from patchcl.comparison.results import read_budgets
 from patchcl.comparison.runner import Ending, run_jobs
-from patchcl.comparison.spec import CompareSpec, content_hashes, job_of
+from patchcl.comparison.spec import CompareSpec, job_of, with_content
 from patchcl.comparison.spec_file import add_spec, read_spec, require_comparison
 from patchcl.comparison.summary import render_budgets
 from patchcl.comparison.worker import complete
@@ -32,8 +32,8 @@ def compare_methods(spec: CompareSpec, out: Path, at_once: int, console: Console
     """
     with one_writer(out, "comparison", "patchcl compare --show"):
         require_comparison(out)
-        spec = content_hashes(spec, out)
-        add_spec(spec, out)
+        spec, files = with_content(spec, out)
+        add_spec(spec, out, files)
         jobs = {compare_run.run_id: job_of(spec, compare_run, out, at_once) for compare_run in spec.runs}
         left = {run_id: job for run_id, job in jobs.items() if not complete(job)}
         for run_id in jobs.keys() - left.keys():

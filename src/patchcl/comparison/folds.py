@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from patchcl.comparison.conclusion import conclude
-from patchcl.comparison.content import hashes_of
+from patchcl.comparison.content import files_of, hashes_of, keep_files
 from patchcl.comparison.runner import Ending, run_jobs
 from patchcl.comparison.worker import Job, finished
 from patchcl.config import Settings, planned, read_settings, settings_yaml
@@ -160,7 +160,7 @@ def _begin(
         save_split(_split_file(folder, name), split)
     save_split(folder.split, whole)
     write_json(folder.provenance, provenance(best_device(settings.training.device)))
-    files = {FILES: hashes_of(visible, folder.root, keep=False)} if hashes else {}
+    files = {FILES: hashes_of(files_of(visible, folder.root))} if hashes else {}
     write_json(folder.folds, {"runs": names, **files})
 
 
@@ -186,7 +186,9 @@ def _require_same_files(folder: RunFolder, data: Path, console: Console) -> None
     settings, listed = read_settings(folder.settings), parse_json(folder.folds.read_bytes())
     before = listed.get(FILES)
     visible = visible_to_training(read_dataset(data, settings.split.patient_pattern), load_split(folder.split))
-    now = hashes_of(visible, folder.root, keep=True)
+    files = files_of(visible, folder.root)
+    keep_files(files, data, folder.root)
+    now = hashes_of(files)
     if not isinstance(before, dict):
         line = f"{folder.root} kept no hashes of its data when it was begun; from now on it does."
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from patchcl.comparison.content import hashes_of
+from patchcl.comparison.content import Files, files_of, hashes_of
 from patchcl.comparison.division import divide, division_hash, require_side, suggest_folds
 from patchcl.comparison.variants import named_settings
 from patchcl.comparison.worker import Job
@@ -208,16 +208,16 @@ def data_hash(dataset: Dataset) -> str:
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
-def content_hashes(spec: CompareSpec, out: Path) -> CompareSpec:
-    """`spec` with the hash of what scans and masks hold; a file that nobody wrote to since the last call is not read.
+def with_content(spec: CompareSpec, out: Path) -> tuple[CompareSpec, Files]:
+    """`spec` with the hash of what scans and masks hold, and the files themselves, of which `out` may know some.
 
     Raises:
         UserError: A file cannot be read.
     """
     dataset = read_dataset(spec.data, spec.settings_of(next(iter(spec.methods))).split.patient_pattern)
-    hashes = sorted(hashes_of(dataset, out, keep=(out / "compare.json").is_file()).items())
-    joined = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
-    return spec.model_copy(update={"content_hash": joined})
+    files = files_of(dataset, out)
+    joined = hashlib.sha256(json.dumps(sorted(hashes_of(files).items())).encode()).hexdigest()
+    return spec.model_copy(update={"content_hash": joined}), files
 
 
 def _bytes_of(path: Path) -> int:

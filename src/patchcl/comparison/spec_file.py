@@ -7,12 +7,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from patchcl.comparison.content import Files, hashes_of, keep_files, kept_files
 from patchcl.comparison.spec import CompareSpec, in_order
 from patchcl.core.console import console
 from patchcl.core.documents import parse_json
 from patchcl.core.errors import UserError
 from patchcl.core.files import write_json
 from patchcl.core.settings import differing_keys, flatten
+from patchcl.runs.contents import changed_files
 from patchcl.runs.folder import COMPARISON, comparison_in
 
 MAY_DIFFER = {
@@ -22,12 +24,14 @@ MAY_DIFFER = {
 """Settings that differ between runs or machines; of the split the hashes of its sides are compared instead."""
 OLD_KEYS = {"data_fingerprint": "data_hash"}
 """Keys that version 0.1 wrote, and their names today."""
+SHOWN = 3
+"""Files that a message names of every kind of change."""
 OLD_INFERENCE = {"fast": True, "postprocessing": False}
 """How version 0.1 scored, which did not say so."""
 
 
-def add_spec(spec: CompareSpec, out: Path) -> CompareSpec:
-    """Write the spec to `out`, merged with the one that is there already; gives the merged one.
+def add_spec(spec: CompareSpec, out: Path, files: Files | None = None) -> CompareSpec:
+    """Write the spec to `out`, merged with the one that is there already, and its files; gives the merged one.
 
     Raises:
         UserError: `out` holds a comparison under other conditions, or something else.
@@ -37,10 +41,12 @@ def add_spec(spec: CompareSpec, out: Path) -> CompareSpec:
     merged = spec.model_copy(update={"baseline_asked": False})
     if path.is_file():
         before = read_spec(out)
-        merged = _merged(before, spec, out)
+        merged = _merged(before, spec, out, files)
         _tell(before, merged)
     try:
         write_json(path, merged.model_dump(mode="json"))
+        if files is not None:
+            keep_files(files, spec.data, out)
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror}. Choose another folder with -o.") from error
     return merged
@@ -80,14 +86,14 @@ def spec_file(out: Path) -> Path:
     return out / COMPARISON
 
 
-def _merged(old: CompareSpec, new: CompareSpec, out: Path) -> CompareSpec:
+def _merged(old: CompareSpec, new: CompareSpec, out: Path, files: Files | None) -> CompareSpec:
     """The new spec with the runs of the old one beside its own."""
     new = _mirrored_as_before(old, new)
     different = list(_changes(old, new, None))
     different += [line for method in old.methods if method in new.methods for line in _changes(old, new, method)]
     replaced = None not in (old.content_hash, new.content_hash) and old.content_hash != new.content_hash
     if old.data_hash != new.data_hash or replaced:
-        different.append(f"the scans or masks of {new.data}")
+        different.append(f"the scans or masks of {new.data}{_named(kept_files(old.data, out), files)}")
     if any(old.splits[key] != new.splits[key] for key in old.splits.keys() & new.splits.keys()):
         different.append("the patients on each side of the split")
     different += [f"--{key}" for key in ("folds", "voxels", "fast") if getattr(old, key) != getattr(new, key)]
@@ -112,6 +118,12 @@ def _merged(old: CompareSpec, new: CompareSpec, out: Path) -> CompareSpec:
             "splits": old.splits | new.splits,
         }
     )
+
+
+def _named(before: Files, now: Files | None) -> str:
+    """Which files differ, in brackets, where both are known."""
+    changed = ", ".join(changed_files(hashes_of(before), hashes_of(now), SHOWN)) if before and now else ""
+    return f" ({changed})" if changed else ""
 
 
 def _tell(before: CompareSpec, now: CompareSpec) -> None:

@@ -97,17 +97,17 @@ def differences(before: Contents, now: Contents) -> list[str]:
     ]
 
 
-def changed_files(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
-    """The files that were replaced, are gone, or are new, one line for each of the first."""
+def changed_files(before: Mapping[str, str], now: Mapping[str, str], shown: int = SHOWN) -> Iterator[str]:
+    """The files that were replaced, are gone, or are new, one line for each of the first `shown` of a kind."""
     kinds = {
         "was replaced": [file for file in before if file in now and now[file] != before[file]],
         "is gone": [file for file in before if file not in now],
         "is new": [file for file in now if file not in before],
     }
     for what, files in kinds.items():
-        yield from (f"{file} {what}" for file in files[:SHOWN])
-        if len(files) > SHOWN:
-            yield f"and {len(files) - SHOWN} more: {what}"
+        yield from (f"{file} {what}" for file in files[:shown])
+        if len(files) > shown:
+            yield f"and {len(files) - shown} more: {what}"
 
 
 def _changed_values(prefix: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
