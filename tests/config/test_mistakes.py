@@ -34,6 +34,7 @@ from patchcl.core.errors import UserError
         ("training.learning_rate=.nan", "training.learning_rate is nan"),
         ("training.precision=16", "training.precision is 16"),
         ("network.features=[16]", "network.features is [16]"),
+        ("network.features=8,16", "network.features is '8,16': Input should be a list in brackets, such as [8, 16]."),
         ("network.features=[0, 16]", "network.features.0 is 0: Input should be greater than 0."),
         ("network.norm=layer", "network.norm is 'layer': Input should be 'batch', 'instance' or 'group'."),
         ("augment.scale=1", "augment.scale is 1"),

@@ -69,7 +69,9 @@ def _explained(errors: Sequence[ErrorDetails]) -> Iterator[str]:
 
 
 def _said(error: ErrorDetails) -> str:
-    """What is wrong, in our own words where a validator of ours has found it."""
+    """What is wrong, in our own words where a validator of ours has found it, or Python's would be strange."""
+    if error["type"] in ("list_type", "tuple_type"):
+        return "Input should be a list in brackets, such as [8, 16]"
     return str(error["ctx"]["error"]) if error["type"] == "value_error" else error["msg"]
 
 
