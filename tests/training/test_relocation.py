@@ -70,6 +70,30 @@ def test_moved_data_are_found_again_and_the_run_ends_as_if_nothing_had_moved(mov
     assert moved.resume() == ""  # said once
 
 
+def test_a_run_that_was_moved_with_its_prepared_images_takes_those_and_writes_nothing_where_it_was(
+    cardiac, trained, tmp_path
+):
+    """Such as a run of a comparison; where only the images are gone, they are prepared in the same place again."""
+    out = tmp_path / "moved"
+    run = RunFolder(shutil.copytree(trained, out / "runs" / "labeled_2" / "patchcl" / "seed_0"))
+    shutil.copy(run.previous, run.last)
+    shutil.copytree(trained.parent / "prepared", out / "prepared")
+    moved = Moved(run, cardiac)
+    moved.edit(str(trained.parent.resolve()), str(tmp_path / "before"))
+    files = {path: path.stat().st_mtime_ns for path in (out / "prepared").rglob("*.npy")}
+    assert "goes on" not in moved.resume()
+    assert read_settings(run.settings).cache == out / "prepared"
+    assert {path: path.stat().st_mtime_ns for path in (out / "prepared").rglob("*.npy")} == files
+    assert not (tmp_path / "before").exists()
+    assert {path.name for path in run.root.parent.iterdir()} == {"seed_0"}
+
+    (tmp_path / "before").mkdir()
+    moved.edit(str(out / "prepared"), str(tmp_path / "before" / "prepared"))
+    shutil.copy(run.previous, run.last)
+    assert "goes on" not in moved.resume()
+    assert any((tmp_path / "before" / "prepared").rglob("*.npy"))
+
+
 def test_other_data_are_refused_and_nothing_is_kept_of_them(moved, tmp_path):
     before = moved.run.settings.read_bytes()
     mask = next((moved.data / "labelsTr").iterdir())

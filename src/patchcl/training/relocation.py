@@ -17,13 +17,16 @@ from patchcl.runs.contents import read_contents
 from patchcl.runs.folder import RunFolder
 from patchcl.runs.provenance import MOVES, hardware, note, read_provenance
 
+DEPTH = 5
+"""How many folders up a run has its prepared images at most: it may be a fold of a seed of a method in a comparison."""
+
 
 def relocated(run: RunFolder, settings: Settings, data: Path | None, place: Mapping[str, Any]) -> Settings:
     """The `settings` of a run with the folder that it is to go on with, and those of training that say where.
 
     None leaves what they say.
 
-    Prepared images are kept beside the run where their folder did not come along with the data.
+    Prepared images are kept beside the run where their folder did not come along with the data, or went with the run.
 
     Raises:
         UserError: There is no data set where it should be, or a quite different one.
@@ -31,9 +34,10 @@ def relocated(run: RunFolder, settings: Settings, data: Path | None, place: Mapp
     training = settings.training.model_copy(update={key: new for key, new in place.items() if new is not None})
     settings = settings.model_copy(update={"training": training})
     if data is not None:
-        beside, cache = run.root.resolve().parent / "prepared", settings.cache
-        cache = cache if cache is not None and cache.is_dir() else beside
-        settings = settings.model_copy(update={"data": data.resolve(), "cache": cache})
+        settings = settings.model_copy(update={"data": data.resolve()})
+    cache = settings.cache
+    if cache is None or not (cache if data is not None else cache.parent).is_dir():
+        settings = settings.model_copy(update={"cache": _beside(run.root.resolve())})
     if settings.data is None:
         raise UserError(f"{run.settings} does not say where the data are. Say it with --data FOLDER.")
     if not (settings.data / "dataset.json").is_file():
@@ -70,6 +74,12 @@ def move_finished(run: RunFolder, data: Path) -> bool:
         write_text(run.settings, settings_yaml(settings))
         _keep_moves(run, moves, {}, CPU)
     return bool(moves)
+
+
+def _beside(root: Path) -> Path:
+    """Where a run, perhaps one of folds or of a comparison, has its prepared images, or would have them."""
+    beside = [folder / "prepared" for folder in list(root.parents)[:DEPTH]]
+    return next((folder for folder in beside if folder.is_dir()), beside[0])
 
 
 def _require_some_files(run: RunFolder, data: Path) -> None:
