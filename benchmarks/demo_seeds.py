@@ -1,6 +1,6 @@
 """Do the unlabeled scans help on generated data? `patchcl demo` for several seeds, and what the seeds say together.
 
-    python benchmarks/demo_seeds.py        # seeds 0 to 4, about 3 minutes each on 2 cores
+    python benchmarks/demo_seeds.py        # seeds 0 to 8, about 3 minutes each on 2 cores
 
 Every seed draws other patients, another split, other weights and another order. So patients are nested in seeds: the
 spread of the seeds' means holds that of both, and Student's interval over seeds covers both draws. A seed that is in
@@ -40,7 +40,7 @@ Seeds = dict[str, dict[str, Any]]  # seed -> what was measured with it
 def main() -> None:
     """Run what is missing, after every seed write what is known, and end with the table and the answer."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    arguments.add_argument("--seeds", type=int, nargs="+", default=[*range(9)])
     arguments.add_argument("--runs", type=Path, default=Path("runs/demo_seeds"), help="where the runs go")
     arguments.add_argument("--results", type=Path, default=RESULTS, help="the result file")
     chosen, console = arguments.parse_args(), Console()
